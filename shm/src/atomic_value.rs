@@ -1,0 +1,236 @@
+//! [`AtomicValue`]: up to eight bytes that processes share without a lock.
+#![allow(unsafe_code, reason = "promises the layout of its block")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use bytemuck::Pod;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::header::Element;
+use crate::robust_lock::RobustLock;
+use crate::shared::{Handle, Object, Options, Shared};
+
+/// A plain value of at most eight bytes that processes share without a lock (Python's `RawValue`, made safe).
+///
+/// Every operation is one atomic step, sequentially consistent, and never waits. Larger types do not compile.
+///
+/// # When a process dies
+///
+/// An operation has happened or it has not.
+///
+/// ```
+/// use multiproc_shm::AtomicValue;
+///
+/// let hits = AtomicValue::new(0_u64)?;
+/// hits.fetch_add(2);
+/// assert_eq!(hits.swap(10), 2);
+/// assert_eq!(hits.compare_exchange(10, 11), Ok(10));
+/// assert_eq!(hits.load(), 11);
+/// # Ok::<(), multiproc_shm::Error>(())
+/// ```
+#[doc(alias = "RawValue")]
+#[derive(Serialize, Deserialize)]
+#[serde(transparent, bound = "")]
+pub struct AtomicValue<T: Pod> {
+    shared: Shared<AtomicBlock<T>>,
+}
+
+/// The shared part of an [`AtomicValue`]: one word, whose first bytes are the value and whose others are zero.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct AtomicBlock<T> {
+    word: AtomicU64,
+    element: PhantomData<fn() -> T>,
+}
+
+// SAFETY: `repr(C)`, one atomic word; always the same size; no locks.
+unsafe impl<T: Pod> Object for AtomicBlock<T> {
+    const KIND: &'static str = "atomic value";
+    const LAYOUT: u32 = 1;
+    type Params = T;
+
+    fn extents(_: &T) -> Result<[u64; 2], String> {
+        Ok([size_of::<T>() as u64, 0])
+    }
+
+    fn size(extents: [u64; 2]) -> Option<usize> {
+        (extents == [size_of::<T>() as u64, 0]).then_some(size_of::<Self>())
+    }
+
+    fn element() -> Element {
+        Element::of::<T>()
+    }
+
+    unsafe fn init(&self, _: *const AtomicU64, value: T) {
+        self.word.store(to_word(value), SeqCst);
+    }
+
+    fn locks(&self) -> [Option<&RobustLock>; 2] {
+        [None, None]
+    }
+}
+
+impl<T: Pod> Handle for AtomicValue<T> {
+    type Object = AtomicBlock<T>;
+
+    fn from_shared(shared: Shared<AtomicBlock<T>>) -> Self {
+        Self { shared }
+    }
+}
+
+impl<T: Pod> AtomicValue<T> {
+    const FITS: () = assert!(size_of::<T>() <= 8, "an AtomicValue has at most eight bytes; use Value");
+
+    /// A value without a name, for handles in arguments and messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: no space.
+    pub fn new(value: T) -> Result<Self, Error> {
+        const { Self::FITS };
+        Options::new().anonymous(value)
+    }
+
+    /// Makes a named value, which must not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or in use; no space.
+    pub fn create(name: &str, value: T) -> Result<Self, Error> {
+        const { Self::FITS };
+        Options::new().create(name, value)
+    }
+
+    /// Finds a named value, which must exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: nobody uses the name; it is no such value, or of another type.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        const { Self::FITS };
+        Options::new().open(name)
+    }
+
+    /// Finds a named value, or makes it with `value` in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad; it is no such value, or of another type; no space.
+    pub fn open_or_create(name: &str, value: T) -> Result<Self, Error> {
+        const { Self::FITS };
+        Options::new().open_or_create(name, value)
+    }
+
+    /// Takes a name away at once; those who have handles keep the value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or not in use.
+    pub fn unlink(name: &str) -> Result<(), Error> {
+        Options::new().unlink(name)
+    }
+
+    /// The value now.
+    #[inline]
+    pub fn load(&self) -> T {
+        from_word(self.shared.word.load(SeqCst))
+    }
+
+    /// Sets the value.
+    #[inline]
+    pub fn store(&self, value: T) {
+        self.shared.word.store(to_word(value), SeqCst);
+    }
+
+    /// Sets the value, and returns the one before.
+    #[inline]
+    pub fn swap(&self, value: T) -> T {
+        from_word(self.shared.word.swap(to_word(value), SeqCst))
+    }
+
+    /// Sets the value to `new` if its bytes are those of `current`; the value before, as `Ok` if it was set.
+    ///
+    /// # Errors
+    ///
+    /// The value that was there instead.
+    #[inline]
+    pub fn compare_exchange(&self, current: T, new: T) -> Result<T, T> {
+        let result = self.shared.word.compare_exchange(to_word(current), to_word(new), SeqCst, SeqCst);
+        result.map(from_word).map_err(from_word)
+    }
+
+    /// Sets the value to what `change` makes of it, asking again when somebody else was faster; the value before.
+    #[inline]
+    pub fn fetch_update(&self, mut change: impl FnMut(T) -> T) -> T {
+        let mut seen = self.shared.word.load(SeqCst);
+        loop {
+            match self.shared.word.compare_exchange_weak(seen, to_word(change(from_word(seen))), SeqCst, SeqCst) {
+                Ok(before) => return from_word(before),
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// Its name; `None` for an anonymous one.
+    pub fn name(&self) -> Option<&str> {
+        self.shared.name()
+    }
+}
+
+macro_rules! integers {
+    ($($int:ty)*) => {$(
+        impl AtomicValue<$int> {
+            /// Adds, wrapping around; the value before.
+            #[inline]
+            pub fn fetch_add(&self, by: $int) -> $int {
+                if size_of::<$int>() == 8 { from_word(self.shared.word.fetch_add(to_word(by), SeqCst)) } else { self.fetch_update(|value| value.wrapping_add(by)) }
+            }
+
+            /// Subtracts, wrapping around; the value before.
+            #[inline]
+            pub fn fetch_sub(&self, by: $int) -> $int {
+                if size_of::<$int>() == 8 { from_word(self.shared.word.fetch_sub(to_word(by), SeqCst)) } else { self.fetch_update(|value| value.wrapping_sub(by)) }
+            }
+
+            /// Keeps the larger; the value before.
+            #[inline]
+            pub fn fetch_max(&self, other: $int) -> $int {
+                self.fetch_update(|value| value.max(other))
+            }
+
+            /// Keeps the smaller; the value before.
+            #[inline]
+            pub fn fetch_min(&self, other: $int) -> $int {
+                self.fetch_update(|value| value.min(other))
+            }
+        }
+    )*};
+}
+integers!(u8 u16 u32 u64 i8 i16 i32 i64);
+
+impl<T: Pod> Clone for AtomicValue<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for AtomicValue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtomicValue").field("object", &self.shared).field("value", &self.load()).finish()
+    }
+}
+
+#[inline]
+fn to_word<T: Pod>(value: T) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(&value));
+    u64::from_ne_bytes(bytes)
+}
+
+#[inline]
+fn from_word<T: Pod>(word: u64) -> T {
+    bytemuck::pod_read_unaligned(&word.to_ne_bytes()[..size_of::<T>()])
+}

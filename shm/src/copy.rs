@@ -1,0 +1,198 @@
+//! Bytes in and out of memory that a peer may write at any instant.
+//!
+//! Ordinary reads and writes of such memory would be data races, so it is reached in two ways only: relaxed atomic words for what is small, and
+//! assembly, which the compiler cannot look into, for what is long. A peer that writes meanwhile gives us wrong bytes, never undefined
+//! behaviour; whether bytes are right is decided by the protocol around the copy (a lock, a commit store, a version).
+//!
+//! The shared side is always a run of whole, aligned 8-byte words; a message's last word is filled up with zeros.
+#![allow(unsafe_code, reason = "raw copies to and from shared memory")]
+
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Bytes in a shared word.
+pub const WORD: usize = 8;
+/// Up to this many bytes, words; above, assembly.
+const LONG: usize = 256;
+/// From here on `rep movsb` is the faster assembly (measured between two CPUs; below it the start-up cost shows).
+#[cfg(target_arch = "x86_64")]
+const STRING: usize = 4096;
+
+/// How many words hold `bytes` bytes.
+#[inline]
+pub const fn words(bytes: usize) -> usize {
+    bytes.div_ceil(WORD)
+}
+
+/// Copies `source` into shared memory.
+///
+/// # Safety
+///
+/// `target` points to [`words`]`(source.len())` mapped words, which are only ever accessed as atomics or through this module.
+#[inline]
+pub unsafe fn store(target: *const AtomicU64, source: &[u8]) {
+    let mut done = 0;
+    if source.len() > LONG {
+        done = source.len() & !63;
+        // SAFETY: `done` <= the length of both sides.
+        unsafe { long(target.cast_mut().cast(), source.as_ptr(), done) };
+    }
+    while done + WORD <= source.len() {
+        // SAFETY: eight bytes from `done` are inside the slice.
+        let word = unsafe { ptr::read_unaligned(source.as_ptr().wrapping_add(done).cast::<u64>()) };
+        // SAFETY: the caller's promise: the word is inside the target.
+        unsafe { place(target, done) }.store(word, Relaxed);
+        done += WORD;
+    }
+    if done < source.len() {
+        let mut last = [0_u8; WORD];
+        last[..source.len() - done].copy_from_slice(&source[done..]);
+        // SAFETY: as above.
+        unsafe { place(target, done) }.store(u64::from_ne_bytes(last), Relaxed);
+    }
+}
+
+/// Copies `length` bytes out of shared memory.
+///
+/// # Safety
+///
+/// `source` points to [`words`]`(length)` mapped words, accessed as for [`store`]; `target` has room for `length` bytes, which nobody else accesses.
+#[inline]
+pub unsafe fn load(source: *const AtomicU64, target: *mut u8, length: usize) {
+    let mut done = 0;
+    if length > LONG {
+        done = length & !63;
+        // SAFETY: `done` <= the length of both sides.
+        unsafe { long(target, source.cast(), done) };
+    }
+    while done + WORD <= length {
+        // SAFETY: the caller's promise: the word is inside the source.
+        let word = unsafe { place(source, done) }.load(Relaxed);
+        // SAFETY: eight bytes from `done` are inside the target.
+        unsafe { ptr::write_unaligned(target.wrapping_add(done).cast::<u64>(), word) };
+        done += WORD;
+    }
+    if done < length {
+        // SAFETY: as above: the last, partly used word is inside the source.
+        let word = unsafe { place(source, done) }.load(Relaxed).to_ne_bytes();
+        // SAFETY: `length - done` < 8 bytes are left in the target.
+        unsafe { ptr::copy_nonoverlapping(word.as_ptr(), target.wrapping_add(done), length - done) };
+    }
+}
+
+/// The shared word at a byte offset.
+///
+/// # Safety
+///
+/// `base + offset` is a mapped, aligned word that outlives `'a`.
+#[inline]
+unsafe fn place<'a>(base: *const AtomicU64, offset: usize) -> &'a AtomicU64 {
+    // SAFETY: the caller's promise.
+    unsafe { &*base.wrapping_byte_add(offset) }
+}
+
+/// Copies a multiple of 64 bytes without the compiler's knowledge.
+///
+/// # Safety
+///
+/// Both sides have `length` bytes and do not overlap; `length` is a multiple of 64 and not 0.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
+    if length >= STRING {
+        // SAFETY: the caller's promise.
+        unsafe {
+            std::arch::asm!("rep movsb", inout("rcx") length => _, inout("rsi") source => _, inout("rdi") target => _, options(nostack, preserves_flags));
+        }
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "movups {a}, [{s}]",
+            "movups {b}, [{s} + 16]",
+            "movups {c}, [{s} + 32]",
+            "movups {d}, [{s} + 48]",
+            "movups [{t}], {a}",
+            "movups [{t} + 16], {b}",
+            "movups [{t} + 32], {c}",
+            "movups [{t} + 48], {d}",
+            "add {s}, 64",
+            "add {t}, 64",
+            "sub {n}, 64",
+            "jnz 2b",
+            s = inout(reg) source => _,
+            t = inout(reg) target => _,
+            n = inout(reg) length => _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack),
+        );
+    }
+}
+
+/// As above.
+///
+/// # Safety
+///
+/// Both sides have `length` bytes and do not overlap; `length` is a multiple of 64 and not 0.
+#[cfg(target_arch = "aarch64")]
+#[inline]
+unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        std::arch::asm!(
+            "2:",
+            "ldp {a:q}, {b:q}, [{s}], #32",
+            "ldp {c:q}, {d:q}, [{s}], #32",
+            "stp {a:q}, {b:q}, [{t}], #32",
+            "stp {c:q}, {d:q}, [{t}], #32",
+            "subs {n}, {n}, #64",
+            "b.ne 2b",
+            s = inout(reg) source => _,
+            t = inout(reg) target => _,
+            n = inout(reg) length => _,
+            a = out(vreg) _,
+            b = out(vreg) _,
+            c = out(vreg) _,
+            d = out(vreg) _,
+            options(nostack),
+        );
+    }
+}
+
+/// Elsewhere: word by word.
+///
+/// # Safety
+///
+/// Both sides have `length` bytes and do not overlap; `length` is a multiple of 64 and not 0.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[inline]
+unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
+    for at in 0..length {
+        // SAFETY: the caller's promise; one byte, which one side shares: volatile, so that it is read and written once.
+        unsafe { target.add(at).write_volatile(source.add(at).read_volatile()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_comes_back() {
+        let shared: Vec<AtomicU64> = (0..2000).map(|_| AtomicU64::new(u64::MAX)).collect();
+        for length in (0..600).chain([4095, 4096, 4097, 10_000]) {
+            let bytes: Vec<u8> = (0..length).map(|i| u8::try_from(i * 7 % 251).unwrap_or(0)).collect();
+            let mut back = vec![0xee_u8; length + 1];
+            // SAFETY: 16,000 shared bytes are enough for 10,000.
+            unsafe { store(shared.as_ptr(), &bytes) };
+            // SAFETY: as above, and `back` has more than `length` bytes.
+            unsafe { load(shared.as_ptr(), back.as_mut_ptr(), length) };
+            assert_eq!((&back[..length], back[length]), (&bytes[..], 0xee), "length {length}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The one setup error of all crates.
+
+use std::fmt;
+use std::io;
+
+use crate::sys;
+
+/// Why an object could not be made, found, attached or removed: what was tried, on which object, and why it failed.
+///
+/// ```
+/// use multiproc_shm::{ErrorKind, Value};
+///
+/// let error = Value::<u64>::open("nobody-made-this").unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::NotFound);
+/// assert!(error.to_string().starts_with(r#"open value "nobody-made-this": no such object"#));
+/// ```
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    operation: &'static str,
+    object: String,
+    detail: Option<String>,
+    source: Option<io::Error>,
+}
+
+/// The reason in an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// `create` of a name that is in use.
+    AlreadyExists,
+    /// `open` or `unlink` of a name that nobody uses.
+    NotFound,
+    /// A name outside `[A-Za-z0-9_.-]{1,200}`, or one with a leading dot.
+    BadName,
+    /// The name belongs to an object of another kind.
+    WrongKind,
+    /// The object was made by a build with another layout.
+    WrongVersion,
+    /// The object's parameters or element type are other ones.
+    Mismatch,
+    /// The object was made in another pid namespace, where thread ids mean other threads.
+    OtherPidNamespace,
+    /// The object that a handle in a message meant has gone; the name may be another's by now.
+    Stale,
+    /// The file system has no room for it; nothing was left behind.
+    NoSpace,
+    /// A parameter that cannot be: zero, too large.
+    Invalid,
+    /// Somebody holds the namespace's lock and does not let go: a process stopped in the middle of an `open`.
+    Busy,
+    /// Permissions: of the directory, the file, or a sandbox.
+    Denied,
+    /// The bytes are not an object of ours.
+    Corrupt,
+    /// The kernel or libc lacks what we need.
+    Unsupported,
+    /// Too many open files, too many mappings, no memory.
+    Exhausted,
+    /// Anything else the operating system said.
+    Os,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, operation: &'static str, object: impl fmt::Display) -> Self {
+        Self { kind, operation, object: object.to_string(), detail: None, source: None }
+    }
+
+    pub(crate) fn with_detail(mut self, detail: impl fmt::Display) -> Self {
+        self.detail = Some(detail.to_string());
+        self
+    }
+
+    pub(crate) fn os(operation: &'static str, object: impl fmt::Display, source: io::Error) -> Self {
+        let kind = match source.kind() {
+            io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
+            io::ErrorKind::OutOfMemory => ErrorKind::Exhausted,
+            io::ErrorKind::Unsupported => ErrorKind::Unsupported,
+            _ => sys::kind_of(&source).unwrap_or(ErrorKind::Os),
+        };
+        let mut error = Self::new(kind, operation, object);
+        error.source = Some(source);
+        error
+    }
+
+    /// The reason, to be matched on.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// The object's name; empty for an anonymous one, a path for a namespace.
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+}
+
+impl ErrorKind {
+    fn message(self) -> &'static str {
+        match self {
+            Self::AlreadyExists => "already exists",
+            Self::NotFound => "no such object",
+            Self::BadName => "bad name",
+            Self::WrongKind => "is of another kind",
+            Self::WrongVersion => "has another layout version",
+            Self::Mismatch => "was made with other parameters",
+            Self::OtherPidNamespace => "was made in another pid namespace",
+            Self::Stale => "the object has gone",
+            Self::NoSpace => "no space left in the shared memory file system",
+            Self::Invalid => "invalid parameter",
+            Self::Busy => "the namespace is held by another process",
+            Self::Denied => "permission denied",
+            Self::Corrupt => "not an object of multiproc",
+            Self::Unsupported => "not supported here",
+            Self::Exhausted => "out of descriptors or memory",
+            Self::Os => "operating system error",
+        }
+    }
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.operation, self.object, self.kind)?;
+        if let Some(detail) = &self.detail {
+            write!(f, ": {detail}")?;
+        }
+        if let Some(source) = &self.source {
+            write!(f, " ({source})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,278 @@
+//! The first kilobyte of every segment: what it is, for whom, and the tickets of handles on their way.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | magic |
+//! | 8 | 4 + 4 | header format, layout version of the object |
+//! | 16 | 4 + 4 | flags (1: persistent), distance from list node to lock word |
+//! | 24 | 8 | inode of the creator's pid namespace |
+//! | 32 | 8 + 8 | length of the file, length of the object |
+//! | 48 | 16 | extents: two numbers that the object's kind gives a meaning |
+//! | 64 | 4 + 4 + 8 | element size, alignment, hash of its type name |
+//! | 80 | 16 | generation: random, tells this object from another one that had its name |
+//! | 96 | 16 | kind, ASCII |
+//! | 112 | 8 + 8 | pointer width in bytes, reserved |
+//! | 128 | 128 | element type name, cut |
+//! | 256 | 512 | 32 tickets: id, second of birth (`CLOCK_REALTIME`) |
+//! | 768 | 256 | reserved |
+//!
+//! All but the tickets is written before the file gets its name and never again. A reader copies the whole of it once, checks the copy, and never looks again.
+#![allow(unsafe_code, reason = "words of a mapping")]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::copy;
+use crate::identity::{self, FUTEX_OFFSET};
+use crate::robust_lock::{high, low};
+
+/// Bytes before the object.
+pub(crate) const HEADER: usize = 1024;
+const WORDS: usize = HEADER / copy::WORD;
+const MAGIC: u64 = u64::from_le_bytes(*b"multiprc");
+const FORMAT: u32 = 1;
+const PERSISTENT: u32 = 1;
+const NAME_AT: usize = 16;
+const NAME_WORDS: usize = 16;
+const TICKETS_AT: usize = 32;
+const TICKETS: usize = 32;
+
+/// What an element of an object is, as far as two programs must agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Element {
+    size: u32,
+    align: u32,
+    hash: u64,
+    name: String,
+}
+
+/// A private, checked copy of the immutable part of a header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) kind: [u8; 16],
+    pub(crate) layout: u32,
+    pub(crate) persistent: bool,
+    pub(crate) pid_namespace: u64,
+    pub(crate) file_length: u64,
+    pub(crate) object_length: u64,
+    pub(crate) extents: [u64; 2],
+    pub(crate) element: Element,
+    pub(crate) generation: [u64; 2],
+}
+
+/// A ticket in a header: the slot and its one-time id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    slot: usize,
+    id: u64,
+}
+
+impl Element {
+    /// No elements: a lock, an event.
+    pub fn none() -> Self {
+        Self { size: 0, align: 0, hash: 0, name: String::new() }
+    }
+
+    /// Elements that lie in the object as they are.
+    pub fn of<T>() -> Self {
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Self { size: number(size_of::<T>()), align: number(align_of::<T>()), ..Self::message::<T>() }
+    }
+
+    /// Elements that travel as bytes: only the type's name is compared.
+    pub fn message<T>() -> Self {
+        let name = std::any::type_name::<T>();
+        let mut kept = name.len().min(NAME_WORDS * copy::WORD);
+        while !name.is_char_boundary(kept) {
+            kept -= 1;
+        }
+        Self { size: 0, align: 0, hash: fnv(name.as_bytes()), name: name[..kept].to_owned() }
+    }
+
+    /// How the type is called.
+    pub(crate) fn describe(&self) -> String {
+        format!("{} ({} bytes, aligned to {})", self.name, self.size, self.align)
+    }
+}
+
+/// FNV-1a: stable between builds, which std's hashers do not promise.
+fn fnv(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+/// A kind's name as it stands in the header.
+pub(crate) fn kind_bytes(kind: &str) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    let length = kind.len().min(16);
+    bytes[..length].copy_from_slice(&kind.as_bytes()[..length]);
+    bytes
+}
+
+/// A kind's name out of the header.
+pub(crate) fn kind_name(bytes: [u8; 16]) -> String {
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+}
+
+impl Facts {
+    /// Writes a fresh header.
+    ///
+    /// # Safety
+    ///
+    /// `base` points to a zeroed mapping of at least [`HEADER`] bytes that no other process knows yet.
+    pub(crate) unsafe fn write(&self, base: *mut u8) {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let half = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |word, byte| word << 8 | u64::from(*byte));
+        let mut words = [0_u64; WORDS];
+        words[0] = MAGIC;
+        words[1] = pair(FORMAT, self.layout);
+        words[2] = pair(if self.persistent { PERSISTENT } else { 0 }, futex_offset());
+        words[3] = self.pid_namespace;
+        words[4] = self.file_length;
+        words[5] = self.object_length;
+        words[6] = self.extents[0];
+        words[7] = self.extents[1];
+        words[8] = pair(self.element.size, self.element.align);
+        words[9] = self.element.hash;
+        words[10] = self.generation[0];
+        words[11] = self.generation[1];
+        words[12] = half(&self.kind[..8]);
+        words[13] = half(&self.kind[8..]);
+        words[14] = size_of::<usize>() as u64;
+        for (word, bytes) in words[NAME_AT..NAME_AT + NAME_WORDS].iter_mut().zip(self.element.name.as_bytes().chunks(8)) {
+            *word = half(bytes);
+        }
+        for (index, word) in words.iter().enumerate() {
+            // SAFETY: inside the header, by the caller's promise.
+            unsafe { word_at(base, index) }.store(*word, Relaxed);
+        }
+    }
+
+    /// Reads and checks a header of a file of this length; the message says what is wrong with it.
+    pub(crate) fn read(file: &File, length: u64) -> Result<Self, Flaw> {
+        let words = read_words(file).ok_or(Flaw::Corrupt("shorter than a header"))?;
+        if words[0] != MAGIC {
+            return Err(Flaw::Corrupt("no magic number"));
+        }
+        if low(words[1]) != FORMAT || words[14] != size_of::<usize>() as u64 || high(words[2]) != futex_offset() {
+            return Err(Flaw::Version(format!("header format {}, this build reads {FORMAT}", low(words[1]))));
+        }
+        if words[4] != length || words[5].checked_add(HEADER as u64).is_none_or(|end| end > length) {
+            return Err(Flaw::Corrupt("the file has another length than its header says"));
+        }
+        if words[3] != identity::pid_namespace() {
+            return Err(Flaw::PidNamespace);
+        }
+        let text = |range: std::ops::Range<usize>| words[range].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+        let mut kind = [0; 16];
+        kind.copy_from_slice(&text(12..14));
+        Ok(Self {
+            kind,
+            layout: high(words[1]),
+            persistent: low(words[2]) & PERSISTENT != 0,
+            pid_namespace: words[3],
+            file_length: words[4],
+            object_length: words[5],
+            extents: [words[6], words[7]],
+            element: Element {
+                size: low(words[8]),
+                align: high(words[8]),
+                hash: words[9],
+                name: String::from_utf8_lossy(&text(NAME_AT..NAME_AT + NAME_WORDS)).trim_end_matches('\0').to_owned(),
+            },
+            generation: [words[10], words[11]],
+        })
+    }
+}
+
+/// What is wrong with a header.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    Corrupt(&'static str),
+    Version(String),
+    PidNamespace,
+}
+
+/// Whether the file must stay although nobody has it mapped: it is persistent, or a handle to it is on its way. `None`: not a header of ours.
+pub(crate) fn must_stay(file: &File, ticket_age: Duration) -> Option<bool> {
+    let words = read_words(file)?;
+    if words[0] != MAGIC {
+        return None;
+    }
+    let oldest = now().saturating_sub(ticket_age.as_secs());
+    let in_flight = words[TICKETS_AT..TICKETS_AT + 2 * TICKETS]
+        .chunks(2)
+        .any(|ticket| ticket[0] != 0 && (ticket[1] > oldest || ticket_age == Duration::MAX));
+    Some(low(words[2]) & PERSISTENT != 0 || in_flight)
+}
+
+/// Takes a ticket; `None` when all are out.
+///
+/// # Safety
+///
+/// `base` is the start of a mapped segment.
+pub(crate) unsafe fn take_ticket(base: *const u8, id: u64) -> Option<Ticket> {
+    for slot in 0..TICKETS {
+        // SAFETY: inside the header.
+        let word = unsafe { word_at(base, TICKETS_AT + 2 * slot) };
+        if word.compare_exchange(0, id, AcqRel, Relaxed).is_ok() {
+            // CRASH: a ticket with an old birth: we are attached, so nobody judges it before we are gone; then the sweep takes it as expired.
+            // SAFETY: inside the header.
+            unsafe { word_at(base, TICKETS_AT + 2 * slot + 1) }.store(now(), Relaxed);
+            return Some(Ticket { slot, id });
+        }
+    }
+    None
+}
+
+/// Gives a ticket back: redeemed by its reader, or rolled back by its writer. False if it was used already.
+///
+/// # Safety
+///
+/// `base` is the start of a mapped segment.
+pub(crate) unsafe fn return_ticket(base: *const u8, ticket: Ticket) -> bool {
+    if ticket.slot >= TICKETS || ticket.id == 0 {
+        return false;
+    }
+    // SAFETY: inside the header.
+    let word = unsafe { word_at(base, TICKETS_AT + 2 * ticket.slot) };
+    word.compare_exchange(ticket.id, 0, AcqRel, Relaxed).is_ok()
+}
+
+impl Ticket {
+    pub(crate) fn to_wire(self) -> (u8, u64) {
+        (u8::try_from(self.slot).unwrap_or(u8::MAX), self.id)
+    }
+
+    pub(crate) fn from_wire((slot, id): (u8, u64)) -> Self {
+        Self { slot: usize::from(slot), id }
+    }
+}
+
+fn read_words(file: &File) -> Option<[u64; WORDS]> {
+    let mut bytes = [0; HEADER];
+    file.read_exact_at(&mut bytes, 0).ok()?;
+    let mut words = [0; WORDS];
+    for (word, chunk) in words.iter_mut().zip(bytes.chunks_exact(8)) {
+        *word = u64::from_le_bytes(chunk.try_into().ok()?);
+    }
+    Some(words)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn futex_offset() -> u32 {
+    u32::from_ne_bytes(i32::try_from(FUTEX_OFFSET).unwrap_or(0).to_ne_bytes())
+}
+
+/// # Safety
+///
+/// `base` is the start of a mapped header, and stays mapped for `'a`.
+unsafe fn word_at<'a>(base: *const u8, index: usize) -> &'a AtomicU64 {
+    debug_assert!(index < WORDS);
+    // SAFETY: the caller's promise; mappings are page aligned.
+    unsafe { &*base.cast::<AtomicU64>().wrapping_add(index) }
+}

@@ -1,0 +1,321 @@
+//! Who we are: this thread's id, its part of the kernel's robust list, the pid namespace; and how a fork is noticed.
+//!
+//! # The list
+//!
+//! The kernel keeps one robust list a thread, registered by libc. When the thread ends, by whatever death, the kernel walks it and marks each lock
+//! word that holds the thread's id as `OWNER_DIED`; `list_op_pending` names one more word, so that the instants between taking a word and linking it are covered.
+//!
+//! Each thread links two private *sentinels* once; our nodes live only between them:
+//!
+//! ```text
+//! head -> (libc's newer mutexes) -> FIRST -> our newest -> ... -> our oldest -> LAST -> (libc's older mutexes) -> head
+//! ```
+//!
+//! libc inserts at the head and unlinks through the links of its own mutexes: it touches the sentinels, never a node of ours, which lies in memory that others can write.
+//! We in turn never *read* a link: a private table says what we hold, in order, and every link is written from it. So a peer who scribbles over a node
+//! cannot make us write anywhere; it can only cut short the kernel's walk after our death, which the waiters' once-a-second look at the owner makes good.
+//!
+//! # Fork
+//!
+//! The block that holds the id, the table and the sentinels is `MADV_WIPEONFORK`: in a forked child it reads as zeros, so the child notices at its next
+//! operation, at no cost. It then owns nothing: copies of its parent's guards find no entry in the table and do nothing. libc has emptied the child's list;
+//! after a raw `clone` nothing is registered, and we register libc's own head again, emptied.
+#![allow(unsafe_code, reason = "the robust list is raw pointers that the kernel reads")]
+
+use std::cell::Cell;
+use std::io;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
+
+use crate::sys::{self, RobustHead};
+
+/// A link of the robust list: what it points to is the next link. The word the kernel looks at lies `futex_offset` from it.
+pub(crate) type Node = *mut usize;
+
+/// Locks that one thread may hold at a time. The kernel recovers the newest 2,048 entries of a list, libc's own included.
+pub const MAX_HELD: usize = 1000;
+
+/// glibc's distance from a node to its futex word.
+pub(crate) const FUTEX_OFFSET: isize = -32;
+
+/// Why this thread could not get its place in the robust list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoList;
+
+/// A private list entry that libc's code can unlink its own neighbours from: the link before it, the link after it.
+#[repr(C)]
+struct Sentinel {
+    previous: Cell<Node>,
+    next: Cell<usize>,
+}
+
+#[repr(C)]
+struct Block {
+    /// This thread as an owner: process id << 32 | thread id. 0: not set up, or wiped by a fork.
+    owner: Cell<u64>,
+    held: Cell<usize>,
+    head: Cell<*mut RobustHead>,
+    first: Sentinel,
+    last: Sentinel,
+    /// `nodes[0]` is `LAST`; then what we hold, oldest first.
+    nodes: [Cell<Node>; MAX_HELD + 1],
+}
+
+/// A block of zeros that every thread begins with, so that the fast path needs one check only. Nobody writes it.
+#[repr(transparent)]
+struct Unset(Block);
+// SAFETY: never written: each writer first replaces it when it reads tid 0.
+unsafe impl Sync for Unset {}
+static UNSET: Unset = Unset(Block {
+    owner: Cell::new(0),
+    held: Cell::new(0),
+    head: Cell::new(ptr::null_mut()),
+    first: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(0) },
+    last: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(0) },
+    nodes: [const { Cell::new(ptr::null_mut()) }; MAX_HELD + 1],
+});
+
+thread_local! {
+    static BLOCK: Cell<*const Block> = const { Cell::new(&raw const UNSET.0) };
+    static HEAD: Cell<*mut RobustHead> = const { Cell::new(ptr::null_mut()) };
+    static AT_EXIT: Retire = const { Retire };
+}
+
+/// This thread, able to take robust locks. Not `Send`; cheap to get again.
+#[derive(Clone, Copy)]
+pub(crate) struct Me {
+    block: *const Block,
+}
+
+impl Me {
+    /// This thread's block, set up at the first call and after a fork.
+    #[inline]
+    pub(crate) fn current() -> Result<Self, NoList> {
+        let me = Self { block: BLOCK.get() };
+        if me.owner() == 0 { Self::set_up() } else { Ok(me) }
+    }
+
+    #[inline]
+    fn block(&self) -> &Block {
+        // SAFETY: the unset block is static; a real one stays mapped as long as its thread.
+        unsafe { &*self.block }
+    }
+
+    /// Process id << 32 | thread id.
+    #[inline]
+    pub(crate) fn owner(self) -> u64 {
+        self.block().owner.get()
+    }
+
+    /// The thread id, as the low half of a lock word holds it.
+    #[inline]
+    pub(crate) fn tid(self) -> u64 {
+        self.owner() & 0xffff_ffff
+    }
+
+    /// Tells the kernel which word we are about to take or give back: should we die, it looks at it.
+    #[inline]
+    pub(crate) fn begin(self, node: Node) {
+        self.set_pending(node);
+    }
+
+    /// The operation is over.
+    #[inline]
+    pub(crate) fn end(self) {
+        self.set_pending(ptr::null_mut());
+    }
+
+    #[inline]
+    fn set_pending(self, node: Node) {
+        // ORDER: the kernel reads this on our own CPU at our death, so only the compiler must keep the order.
+        compiler_fence(SeqCst);
+        let head = self.block().head.get();
+        // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
+        unsafe { (*head).pending.set(node) };
+        compiler_fence(SeqCst);
+    }
+
+    #[inline]
+    pub(crate) fn is_full(self) -> bool {
+        self.block().held.get() >= MAX_HELD
+    }
+
+    /// Puts a node behind `FIRST`.
+    ///
+    /// # Safety
+    ///
+    /// `node` is the aligned link word of a lock that this thread just took, stays mapped until [`unlink`](Self::unlink), and the list is not [full](Self::is_full).
+    #[inline]
+    pub(crate) unsafe fn link(self, node: Node) {
+        let block = self.block();
+        let held = block.held.get();
+        // SAFETY: the caller's promise; volatile, since the kernel reads it and a peer may scribble on it.
+        unsafe { node.write_volatile(block.nodes[held].get() as usize) };
+        block.nodes[held + 1].set(node);
+        // CRASH: the node is not on the list yet, but pending still names it.
+        compiler_fence(SeqCst);
+        block.first.next.set(node as usize);
+        compiler_fence(SeqCst);
+        block.held.set(block.held.get() + 1);
+    }
+
+    /// Takes a node out; false when this thread does not hold it (a guard that was copied by a fork).
+    #[inline]
+    pub(crate) fn unlink(self, node: Node) -> bool {
+        let block = self.block();
+        let held = block.held.get();
+        if held == 0 || block.nodes[held].get() != node {
+            return self.unlink_older(node);
+        }
+        // CRASH: from here on the node is off the list, and pending names it.
+        compiler_fence(SeqCst);
+        block.first.next.set(block.nodes[held - 1].get() as usize);
+        compiler_fence(SeqCst);
+        block.held.set(block.held.get() - 1);
+        true
+    }
+
+    #[cold]
+    fn unlink_older(self, node: Node) -> bool {
+        let block = self.block();
+        let held = block.held.get();
+        let Some(at) = (1..held).rfind(|&i| block.nodes[i].get() == node) else { return false };
+        // SAFETY: the newer neighbour is a lock that we hold, hence mapped.
+        unsafe { block.nodes[at + 1].get().write_volatile(block.nodes[at - 1].get() as usize) };
+        for i in at..held {
+            block.nodes[i].set(block.nodes[i + 1].get());
+        }
+        block.held.set(block.held.get() - 1);
+        true
+    }
+
+    /// Whether this thread holds the lock with this node.
+    pub(crate) fn holds(self, node: Node) -> bool {
+        let block = self.block();
+        block.nodes[1..=block.held.get()].iter().any(|n| n.get() == node)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_up() -> Result<Self, NoList> {
+        let head = registered_head().map_err(|_| NoList)?;
+        // SAFETY: the kernel just returned it as this thread's list.
+        if unsafe { (*head).futex_offset } != FUTEX_OFFSET {
+            return Err(NoList);
+        }
+        let mut block = BLOCK.get();
+        if ptr::eq(block, &raw const UNSET.0) {
+            block = take_block().map_err(|_| NoList)?;
+        }
+        let me = Self { block };
+        let b = me.block();
+        b.held.set(0);
+        b.head.set(head);
+        b.nodes[0].set(b.last.next.as_ptr());
+        // Insert LAST, then FIRST, as libc inserts a mutex: fill, fix the neighbour's back link, then one store makes it visible.
+        // SAFETY: the head is this thread's own, and its entries are libc's or the head itself.
+        unsafe { insert_at_head(head, &b.last) };
+        // SAFETY: as above.
+        unsafe { insert_at_head(head, &b.first) };
+        BLOCK.set(block);
+        b.owner.set(u64::from(std::process::id()) << 32 | u64::from(sys::gettid()));
+        // The thread's end gives the block back; during the end itself it is simply kept.
+        let _ = AT_EXIT.try_with(|_| ());
+        Ok(me)
+    }
+}
+
+/// libc's list head of this thread, registered again if a raw `clone` lost it.
+fn registered_head() -> io::Result<*mut RobustHead> {
+    let head = sys::robust_list()?;
+    if !head.is_null() {
+        HEAD.set(head);
+        return Ok(head);
+    }
+    let head = HEAD.get();
+    if head.is_null() {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    // SAFETY: this thread's libc head, at the same address as in the parent; the entries on it were the parent's.
+    let known = unsafe { &*head };
+    known.list.set(known.list.as_ptr().cast());
+    known.pending.set(ptr::null_mut());
+    // SAFETY: a valid empty list in this thread's own control block.
+    unsafe { sys::set_robust_list(head) }?;
+    Ok(head)
+}
+
+/// Inserts a sentinel at the head of the list, as libc inserts its mutexes.
+///
+/// # Safety
+///
+/// `head` is this thread's robust list; the sentinel outlives its place on it.
+unsafe fn insert_at_head(head: *mut RobustHead, sentinel: &Sentinel) {
+    // SAFETY: the caller's promise.
+    let list = unsafe { &(*head).list };
+    let next = list.get();
+    sentinel.next.set(next as usize);
+    sentinel.previous.set(list.as_ptr().cast());
+    // libc marks priority-inheritance mutexes in bit 0; the back link lies just before the link.
+    let neighbour = next.map_addr(|address| address & !1);
+    // SAFETY: an entry of libc's list (or its head, which has room before it in glibc's thread descriptor) has its back link there.
+    unsafe { neighbour.wrapping_sub(1).write_volatile(list.as_ptr() as usize) };
+    compiler_fence(SeqCst);
+    list.set(sentinel.next.as_ptr());
+    compiler_fence(SeqCst);
+}
+
+/// Blocks of threads that have ended.
+static FREE: parking_lot::Mutex<Vec<usize>> = parking_lot::Mutex::new(Vec::new());
+
+fn take_block() -> io::Result<*const Block> {
+    // A fork may have left the mutex locked for ever in the child: then a new block.
+    let reused = FREE.try_lock().and_then(|mut free| free.pop());
+    match reused {
+        Some(address) => Ok(ptr::with_exposed_provenance(address)),
+        None => sys::wiped_on_fork(size_of::<Block>()).map(|memory| memory.cast_const().cast()),
+    }
+}
+
+/// At the end of a thread: takes the sentinels off the list, unless locks are still held between them, which the kernel must find.
+struct Retire;
+
+impl Drop for Retire {
+    fn drop(&mut self) {
+        let me = Me { block: BLOCK.get() };
+        let block = me.block();
+        if block.owner.get() == 0 || block.held.get() != 0 {
+            return;
+        }
+        for sentinel in [&block.first, &block.last] {
+            let (previous, next) = (sentinel.previous.get(), sentinel.next.get());
+            let after: Node = ptr::with_exposed_provenance_mut(next & !1);
+            // SAFETY: with nothing between them both neighbours are libc's entries, the head, or our other sentinel.
+            unsafe { after.wrapping_sub(1).write_volatile(previous as usize) };
+            compiler_fence(SeqCst);
+            // SAFETY: as above.
+            unsafe { previous.write_volatile(next) };
+        }
+        block.owner.set(0);
+        BLOCK.set(&raw const UNSET.0);
+        if let Some(mut free) = FREE.try_lock() {
+            free.push(me.block.expose_provenance());
+        }
+    }
+}
+
+/// The inode of this process's pid namespace: thread ids mean something only inside it.
+pub(crate) fn pid_namespace() -> u64 {
+    static INODE: OnceLock<u64> = OnceLock::new();
+    *INODE.get_or_init(|| {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino())
+    })
+}
+
+/// The process that a thread belongs to, as /proc tells it.
+pub(crate) fn process_of(tid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+}

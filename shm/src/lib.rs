@@ -1,0 +1,35 @@
+#![doc = include_str!("../README.md")]
+
+mod atomic_value;
+pub mod copy;
+mod deadline;
+mod error;
+mod header;
+mod identity;
+mod name;
+mod namespace;
+mod registry;
+mod robust_lock;
+mod segment;
+mod shared;
+mod side;
+mod sys;
+mod transit;
+mod value;
+mod wait;
+#[doc(hidden)]
+pub mod zoo;
+
+pub use atomic_value::{AtomicBlock, AtomicValue};
+pub use bytemuck;
+pub use deadline::Deadline;
+pub use error::{Error, ErrorKind};
+pub use header::Element;
+pub use identity::MAX_HELD;
+pub use namespace::{Gc, GcReport, Namespace, gc};
+pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
+pub use shared::{Handle, Object, Options, Shared};
+pub use side::{BRIEF, Side};
+pub use transit::Transit;
+pub use value::{LockError, Value, ValueBlock, ValueGuard};
+pub use wait::{Bell, NO_CPU, Seq, spin, this_cpu};

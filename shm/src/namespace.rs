@@ -1,0 +1,288 @@
+//! The directory in which objects have their names, and its sweep.
+//!
+//! `multiproc-<uid>` below the shared memory file system, mode 0700, checked to be ours. Every check-and-unlink, and every decision of `open`, happens under a `flock` on
+//! this directory, so that nobody mistakes an object that was made anew for the one that was there before. The kernel gives that lock back when its
+//! holder dies. Names are *made* without it: `linkat` is atomic by itself.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::deadline::Deadline;
+use crate::error::{Error, ErrorKind};
+use crate::header;
+use crate::name::Name;
+use crate::sys;
+use crate::zoo::{self, Bug};
+
+/// A directory of named objects.
+///
+/// There is one by default for each user, which every verb without a namespace means; the environment variable `MULTIPROC_DIR` names another.
+///
+/// ```
+/// let namespace = multiproc_shm::Namespace::current()?;
+/// println!("objects live in {}", namespace.path().display());
+/// # Ok::<(), multiproc_shm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Namespace {
+    directory: Arc<Directory>,
+}
+
+#[derive(Debug)]
+struct Directory {
+    file: File,
+    path: PathBuf,
+}
+
+/// Held: the namespace's directory is ours alone, until dropped or dead.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock(#[allow(dead_code, reason = "the open file is the lock")] File);
+
+/// How long a `flock` on the directory is waited for: its holders need microseconds, unless one was stopped.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the holder of a dropped handle waits for it; what stays behind is left to the sweep.
+const DROP_PATIENCE: Duration = Duration::from_millis(20);
+/// How many entries the first creation of a process looks at.
+const FIRST_SWEEP: usize = 64;
+/// How long a handle may be on its way between two processes before its object may be swept.
+const TICKET_AGE: Duration = Duration::from_secs(600);
+
+impl Namespace {
+    /// The namespace that names mean by default: `MULTIPROC_DIR` if it is set, else `/dev/shm/multiproc-<uid>`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when the directory cannot be made, or is not this user's alone.
+    pub fn current() -> Result<Self, Error> {
+        static CURRENT: OnceLock<Mutex<Option<Namespace>>> = OnceLock::new();
+        let cell = CURRENT.get_or_init(Mutex::default);
+        // A forked child may find the mutex locked by a thread that it does not have: then without the cache.
+        let Some(mut cached) = cell.try_lock_for(Duration::from_secs(1)) else { return Self::at(default_path()) };
+        match &*cached {
+            Some(namespace) if namespace.still_there() => Ok(namespace.clone()),
+            _ => Ok(cached.insert(Self::at(default_path())?).clone()),
+        }
+    }
+
+    /// The namespace in this directory, which is made if it is not there. Its file system should be in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when the directory cannot be made, is a symbolic link, or is open to other users.
+    pub fn at(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let failed = |error| Error::os("open namespace", path.display(), error);
+        let c_path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| failed(e.into()))?;
+        sys::make_directory(&c_path).map_err(failed)?;
+        let file = sys::open_directory(&c_path).map_err(failed)?;
+        let facts = file.metadata().map_err(failed)?;
+        let problem = if facts.uid() != sys::effective_user() {
+            format!("belongs to user {}", facts.uid())
+        } else if facts.mode() & 0o077 != 0 {
+            format!("its mode is {:o}, others could reach it", facts.mode() & 0o7777)
+        } else {
+            return Ok(Self { directory: Arc::new(Directory { file, path }) });
+        };
+        Err(Error::new(ErrorKind::Denied, "open namespace", path.display()).with_detail(problem))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.directory.path
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.directory.file
+    }
+
+    /// Whether names without a namespace mean this one.
+    pub(crate) fn is_default(&self) -> bool {
+        self.path() == default_path()
+    }
+
+    fn still_there(&self) -> bool {
+        self.path() == default_path() && self.file().metadata().is_ok_and(|facts| facts.nlink() > 0)
+    }
+
+    pub(crate) fn lock(&self, operation: &'static str) -> Result<DirectoryLock, Error> {
+        let failed = |error| Error::os(operation, self.path().display(), error);
+        self.lock_within(PATIENCE).map_err(failed)?.ok_or_else(|| {
+            Error::new(ErrorKind::Busy, operation, self.path().display())
+                .with_detail("is one of its users stopped by SIGSTOP or a debugger?")
+        })
+    }
+
+    fn lock_within(&self, patience: Duration) -> io::Result<Option<DirectoryLock>> {
+        let file = sys::open_directory_again(self.file())?;
+        let deadline = Deadline::after(patience);
+        let mut pause = Duration::from_micros(20);
+        while !sys::lock_file(&file, true)? {
+            if deadline.has_passed() {
+                return Ok(None);
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(1));
+        }
+        Ok(Some(DirectoryLock(file)))
+    }
+
+    /// The last one out takes the name away; what cannot be done at once is left to the sweep.
+    pub(crate) fn leave(&self, name: &Name, identity: (u64, u64)) {
+        if let Ok(Some(lock)) = self.lock_within(DROP_PATIENCE) {
+            let _ = self.remove_if_unused(&lock, name, Some(identity), TICKET_AGE, false);
+        }
+    }
+
+    /// Takes a name away if nobody has the object mapped and nothing keeps it. `identity`: only if the name still means this inode. Tells whether it did (or, dry, would).
+    pub(crate) fn remove_if_unused(
+        &self,
+        _lock: &DirectoryLock,
+        name: &Name,
+        identity: Option<(u64, u64)>,
+        ticket_age: Duration,
+        dry: bool,
+    ) -> io::Result<bool> {
+        let file = sys::open_at(self.file(), name.as_c_str())?;
+        let facts = file.metadata()?;
+        if identity.is_some_and(|mine| mine != (facts.dev(), facts.ino())) && !zoo::planted(Bug::UnlinkWithoutInode) {
+            return Ok(false);
+        }
+        // Only holders of the directory lock ask for an exclusive lock, so a refusal means a user, not another asker.
+        if !facts.is_file() || (!sys::lock_file(&file, true)? && !zoo::planted(Bug::UnlinkWithoutInode)) {
+            return Ok(false);
+        }
+        match header::must_stay(&file, ticket_age) {
+            Some(true) => return Ok(false),
+            // No header: a creator that died early, where files are born with a temporary name; or not ours.
+            None if !name.is_temporary() => return Ok(false),
+            _ => {}
+        }
+        if !dry {
+            // CRASH: before this call the file is whole and unused, the next one to look removes it; after it, it is gone.
+            sys::remove_at(self.file(), name.as_c_str())?;
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn remove_stale(&self, name: &Name, operation: &'static str) -> Result<bool, Error> {
+        let lock = self.lock(operation)?;
+        match self.remove_if_unused(&lock, name, None, TICKET_AGE, false) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            result => result.map_err(|error| Error::os(operation, name, error)),
+        }
+    }
+
+    /// Takes a name away, whoever uses the object.
+    pub(crate) fn unlink(&self, name: &Name, operation: &'static str) -> Result<(), Error> {
+        let _lock = self.lock(operation)?;
+        sys::remove_at(self.file(), name.as_c_str()).map_err(|error| Error::os(operation, name, error))
+    }
+
+    /// Once a process: clears away what killed processes left, but not for long.
+    pub(crate) fn first_sweep(&self) {
+        static ONCE: OnceLock<()> = OnceLock::new();
+        ONCE.get_or_init(|| {
+            let _ = self.sweep(FIRST_SWEEP, TICKET_AGE, false);
+        });
+    }
+
+    fn sweep(&self, limit: usize, ticket_age: Duration, dry: bool) -> Result<GcReport, Error> {
+        let failed = |error| Error::os("sweep", self.path().display(), error);
+        let mut report = GcReport::default();
+        for entry in std::fs::read_dir(self.path()).map_err(failed)?.take(limit) {
+            let entry = entry.map_err(failed)?;
+            let shown = entry.file_name().to_string_lossy().into_owned();
+            let removed = match Name::existing(&shown, "sweep") {
+                Ok(name) => {
+                    let lock = self.lock("sweep")?;
+                    self.remove_if_unused(&lock, &name, None, ticket_age, dry).unwrap_or(false)
+                }
+                Err(_) => false,
+            };
+            if removed { report.removed.push(shown) } else { report.kept.push(shown) }
+        }
+        Ok(report)
+    }
+}
+
+fn default_path() -> PathBuf {
+    std::env::var_os("MULTIPROC_DIR")
+        .filter(|path| !path.is_empty())
+        .map_or_else(|| PathBuf::from(format!("/dev/shm/multiproc-{}", sys::effective_user())), PathBuf::from)
+}
+
+/// A sweep of what killed processes left behind. Objects in use, persistent ones and those with a handle on its way stay.
+///
+/// ```
+/// use multiproc_shm::{Gc, Namespace};
+///
+/// let report = Gc::new().dry_run(true).run(&Namespace::current()?)?;
+/// println!("would remove {:?}", report.removed);
+/// # Ok::<(), multiproc_shm::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "call `run`"]
+pub struct Gc {
+    dry_run: bool,
+    ticket_age: Duration,
+}
+
+/// What a sweep found: file names, anonymous objects with a leading dot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GcReport {
+    /// Taken away; in a dry run: would be.
+    pub removed: Vec<String>,
+    /// In use, persistent, on their way, or not ours.
+    pub kept: Vec<String>,
+}
+
+impl Gc {
+    /// A real sweep, in which handles may have been on their way for ten minutes.
+    pub fn new() -> Self {
+        Self { dry_run: false, ticket_age: TICKET_AGE }
+    }
+
+    /// Only tell what would be removed.
+    pub fn dry_run(mut self, dry: bool) -> Self {
+        self.dry_run = dry;
+        self
+    }
+
+    /// How old a ticket must be to count as lost; zero: all are.
+    pub fn ticket_age(mut self, age: Duration) -> Self {
+        self.ticket_age = age;
+        self
+    }
+
+    /// Sweeps this namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`] when the directory cannot be read or locked.
+    pub fn run(self, namespace: &Namespace) -> Result<GcReport, Error> {
+        namespace.sweep(usize::MAX, self.ticket_age, self.dry_run)
+    }
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Sweeps the default namespace.
+///
+/// # Errors
+///
+/// [`Error`] when the directory cannot be read or locked.
+pub fn gc() -> Result<GcReport, Error> {
+    Gc::new().run(&Namespace::current()?)
+}

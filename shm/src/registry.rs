@@ -1,0 +1,54 @@
+//! What this process has mapped: an object that is opened twice is mapped once.
+//!
+//! A forked child begins with an empty registry of its own, since its parent's may have been locked by a thread that the child does not have.
+#![allow(unsafe_code, reason = "one static that a fork replaces")]
+
+use std::collections::HashMap;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::segment::Segment;
+
+struct Registry {
+    process: u32,
+    mapped: Mutex<HashMap<(u64, u64), Weak<Segment>>>,
+}
+
+static CURRENT: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
+
+fn current() -> &'static Registry {
+    let process = std::process::id();
+    loop {
+        let known = CURRENT.load(Acquire);
+        // SAFETY: null, or a registry that was leaked below.
+        if let Some(registry) = unsafe { known.as_ref() }.filter(|registry| registry.process == process) {
+            return registry;
+        }
+        let fresh = Box::into_raw(Box::new(Registry { process, mapped: Mutex::default() }));
+        if CURRENT.compare_exchange(known, fresh, AcqRel, Acquire).is_err() {
+            // SAFETY: nobody else has seen it.
+            drop(unsafe { Box::from_raw(fresh) });
+        }
+    }
+}
+
+pub(crate) fn find(identity: (u64, u64)) -> Option<Arc<Segment>> {
+    current().mapped.lock().get(&identity).and_then(Weak::upgrade)
+}
+
+pub(crate) fn insert(segment: Segment) -> Arc<Segment> {
+    let segment = Arc::new(segment);
+    current().mapped.lock().insert(segment.identity(), Arc::downgrade(&segment));
+    segment
+}
+
+/// Forgets a segment that is being dropped, unless another mapping of the same file has taken its place.
+pub(crate) fn forget(identity: (u64, u64)) {
+    let mut mapped = current().mapped.lock();
+    if mapped.get(&identity).is_some_and(|known| known.strong_count() == 0) {
+        mapped.remove(&identity);
+    }
+}

@@ -1,0 +1,442 @@
+//! A lock that dies with nobody: [`RobustLock`], the one lock under every primitive.
+//!
+//! # The word
+//!
+//! One 64-bit word. The low half is what the kernel sees (`FUTEX_TID_MASK`, `FUTEX_WAITERS`, `FUTEX_OWNER_DIED`), the high half counts announcements.
+//!
+//! | low half | means | who makes it so |
+//! |---|---|---|
+//! | `0` | free, nobody sleeps | `settle`'s clear, or an uncontended release |
+//! | `tid` | held, nobody sleeps | acquire |
+//! | `tid \| W` | held, somebody may sleep | a waiter's announce, or acquire of a word with `W` |
+//! | `W` | free, somebody may sleep | release of `tid \| W`: `W` is kept until a wake that found nobody |
+//! | `OD`, `OD \| W` | free, its owner died | the kernel, at the owner's death |
+//!
+//! *Any word whose TID bits are 0 is free.* The taker keeps `W` and drops `OD`.
+//!
+//! # The steps
+//!
+//! - **acquire**: pending = node; CAS TID bits 0 -> tid (a word with `W` or `OD` also gets announce + 1); link the node; pending = 0.
+//! - **wait**: one CAS sets `W` and announce + 1, then a futex sleeps on the low half.
+//! - **release**: pending = node; unlink; `s = fetch_sub(tid)`, which keeps `W`; if `W` was set, *settle*: wake one; if nobody was there, CAS `(W, s)` -> `(0, s)`; pending = 0, last.
+//!
+//! # Why no wake is lost
+//!
+//! A waiter sleeps only on a word that holds `W` and its announcement. `W` leaves the word in one way: the clear in *settle*, which compares the announce count that the
+//! release itself saw. A waiter that announced after that made the count another one, so the clear fails; one that announced before was asleep, or about to find the word
+//! changed, when the wake looked for it. Without the count the clear is an ABA that loses a wake-up with nobody killed: a releaser preempted before its
+//! CAS meets, a whole lock cycle later, an equal word with a new sleeper behind it.
+//!
+//! # What a death leaves
+//!
+//! Killed while it holds: the node is on the list, or pending names it; the kernel writes `OD`, keeps `W`, wakes one. Killed between the `fetch_sub` and the last line: the word is free
+//! and pending names it; the kernel wakes one. A sleeper that is woken and killed before it takes the lock: `W` is still set, so the next release wakes another; and if nobody holds the
+//! word then the woken one had pending = node, so its death wakes another too. A spurious wake-up costs one round of the loop.
+//!
+//! The kernel has holes (exec by a thread that is not the leader, memory reaped by the OOM killer before the list is walked). So an untimed sleep ends once a second and looks
+//! whether the owner's thread still exists; if not, the word is taken from it. A stopped owner lives, and is never robbed.
+//!
+//! # When we spin
+//!
+//! A few short pauses, doubling, while nobody sleeps (`W` clear); never `sched_yield`, which beside a busy neighbour costs milliseconds.
+#![allow(unsafe_code, reason = "puts nodes on the kernel's robust list")]
+
+use std::fmt;
+use std::mem::offset_of;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::identity::{self, FUTEX_OFFSET, Me, NoList, Node};
+use crate::sys::{self, Woken};
+use crate::zoo::{self, Bug};
+
+/// A mutual exclusion lock in shared memory that the kernel gives back when its owner's thread dies.
+///
+/// This is the building block: it guards no data, names no object, and leaves it to its user to repair what a dead owner left. All zeros is an unlocked lock.
+/// It is owned by a *thread*; a thread may hold 1,000 of them. Most programs want `multiproc::Lock` or [`Value`](crate::Value).
+///
+/// ```
+/// use multiproc_shm::{Acquired, Deadline, RobustLock};
+///
+/// let lock = Box::new(RobustLock::new()); // in earnest: inside an object in shared memory
+/// // SAFETY: the box outlives the time that the lock is held.
+/// let how = unsafe { lock.acquire(Deadline::NEVER) }?;
+/// assert_eq!(how, Acquired::Clean);
+/// assert!(lock.owner().is_some());
+/// lock.release();
+/// # Ok::<(), multiproc_shm::AcquireError>(())
+/// ```
+#[repr(C, align(64))]
+pub struct RobustLock {
+    /// Low half: owner word. High half: announce count.
+    word: AtomicU64,
+    /// Ring sides only: the contenders' futex word, always 0.
+    pub(crate) bell: AtomicU32,
+    /// Ring sides only: how many contenders sleep. A death may leave it too high, which costs a system call; it is never too low.
+    pub(crate) contenders: AtomicU32,
+    /// Who holds it, process id << 32 | thread id; 0 when nobody does. Informal: written after the word, so a death in between leaves it 0.
+    holder: AtomicU64,
+    /// What kind of owner the word names; 0 is a thread, the only kind so far.
+    owner_kind: AtomicU32,
+    reserved: AtomicU32,
+    /// The link of the robust list, `-FUTEX_OFFSET` bytes from the word.
+    link: AtomicU64,
+    spare: [AtomicU64; 3],
+}
+
+const _: () = assert!(size_of::<RobustLock>() == 64);
+const _: () = assert!(offset_of!(RobustLock, link) == FUTEX_OFFSET.unsigned_abs());
+const _: () = assert!(offset_of!(RobustLock, word) == 0);
+
+pub(crate) const TID: u64 = 0x3fff_ffff;
+pub(crate) const OWNER_DIED: u64 = 0x4000_0000;
+pub(crate) const WAITERS: u64 = 0x8000_0000;
+/// One announcement.
+pub(crate) const ANNOUNCE: u64 = 1 << 32;
+const LOW: u64 = 0xffff_ffff;
+/// The belt: how long an untimed sleep lasts before it looks whether the owner lives.
+pub(crate) const BELT: Duration = Duration::from_secs(1);
+
+/// How a lock came to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "after `OwnerDied` what the lock guards may need repair"]
+#[allow(clippy::exhaustive_enums, reason = "every caller must decide about both")]
+pub enum Acquired {
+    /// The last owner released it.
+    Clean,
+    /// The last owner died holding it.
+    OwnerDied(Death),
+}
+
+/// Who died. Either number is `None` when the owner was killed in the instant between taking the word and signing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Death {
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Its thread.
+    pub tid: Option<u32>,
+}
+
+/// Who holds a lock at this moment, as seen from inside the pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Owner {
+    /// Its process; `None` if /proc would not tell.
+    pub pid: Option<u32>,
+    /// Its thread.
+    pub tid: u32,
+}
+
+/// Why a lock was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// The deadline came first.
+    #[error("timed out")]
+    TimedOut,
+    /// This thread holds it already; waiting would never end.
+    #[error("already held by this thread")]
+    AlreadyHeld,
+    /// This thread holds as many locks as the kernel would be sure to release at its death.
+    #[error("this thread holds {} locks already", identity::MAX_HELD)]
+    TooManyHeld,
+    /// The kernel or libc gave this thread no robust list.
+    #[error("no robust list for this thread")]
+    Unsupported,
+}
+
+impl From<NoList> for AcquireError {
+    fn from(_: NoList) -> Self {
+        Self::Unsupported
+    }
+}
+
+/// Where a contender sleeps.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Queueing {
+    /// On the owner word: the user's locks, where everybody wants the same.
+    Word,
+    /// On the bell and the owner word: ring sides, where the word's other watchers must not swallow a contender's wake.
+    Bell,
+}
+
+impl RobustLock {
+    /// An unlocked lock.
+    pub const fn new() -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            bell: AtomicU32::new(0),
+            contenders: AtomicU32::new(0),
+            holder: AtomicU64::new(0),
+            owner_kind: AtomicU32::new(0),
+            reserved: AtomicU32::new(0),
+            link: AtomicU64::new(0),
+            spare: [const { AtomicU64::new(0) }; 3],
+        }
+    }
+
+    /// Takes the lock, waiting until `deadline`.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`]; the lock is then as it was.
+    ///
+    /// # Safety
+    ///
+    /// - The lock stays mapped at this address until this thread has released it.
+    #[inline]
+    pub unsafe fn acquire(&self, deadline: Deadline) -> Result<Acquired, AcquireError> {
+        self.take(Me::current()?, deadline, Queueing::Word)
+    }
+
+    /// Gives the lock back; false, and nothing done, when this thread does not hold it (in a forked child: a copy of its parent's guard).
+    #[inline]
+    pub fn release(&self) -> bool {
+        let Ok(me) = Me::current() else { return false };
+        self.give(me, |after| self.settle(after))
+    }
+
+    /// Whether somebody holds it now.
+    pub fn is_held(&self) -> bool {
+        self.word.load(Relaxed) & TID != 0
+    }
+
+    /// Whether this thread holds it.
+    pub fn is_held_by_this_thread(&self) -> bool {
+        Me::current().is_ok_and(|me| me.holds(self.node()))
+    }
+
+    /// Who holds it now.
+    pub fn owner(&self) -> Option<Owner> {
+        let tid = low(self.word.load(Relaxed) & TID);
+        let holder = self.holder.load(Relaxed);
+        let pid = if low(holder) == tid { Some(high(holder)) } else { identity::process_of(tid) };
+        (tid != 0).then_some(Owner { pid, tid })
+    }
+
+    #[inline]
+    pub(crate) fn take(&self, me: Me, deadline: Deadline, queueing: Queueing) -> Result<Acquired, AcquireError> {
+        if me.is_full() {
+            return Err(AcquireError::TooManyHeld);
+        }
+        if !zoo::planted(Bug::PendingAfterCas) && !zoo::planted(Bug::NonRobust) {
+            me.begin(self.node());
+        }
+        // CRASH: pending names a word that is not ours: the kernel leaves it alone, or wakes one sleeper, who looks and sleeps again.
+        let seen = self.word.load(Relaxed);
+        // ORDER: Acquire pairs with `give`: what the last owner wrote is ours to read.
+        let taken = seen & LOW == 0 && self.word.compare_exchange(seen, seen | me.tid(), Acquire, Relaxed).is_ok();
+        // CRASH: the word is ours, the node is not linked: pending still names it.
+        let died = if taken {
+            false
+        } else {
+            match self.contend(me, deadline, queueing) {
+                Ok(died) => died,
+                Err(error) => {
+                    me.end();
+                    return Err(error);
+                }
+            }
+        };
+        let how = if died { Acquired::OwnerDied(Death::of(self.holder.load(Relaxed))) } else { Acquired::Clean };
+        self.holder.store(me.owner(), Relaxed);
+        if zoo::planted(Bug::NonRobust) {
+            return Ok(how);
+        }
+        if zoo::planted(Bug::PendingAfterCas) {
+            me.begin(self.node());
+        }
+        // SAFETY: the node is this lock's own, just taken; the list has room (checked above); `acquire`'s caller keeps it mapped.
+        unsafe { me.link(self.node()) };
+        // CRASH: linked and pending: the kernel releases it once.
+        me.end();
+        Ok(how)
+    }
+
+    /// Releases the word; `settle` gets it as it is afterwards, and only if somebody may sleep.
+    #[inline]
+    pub(crate) fn give(&self, me: Me, settle: impl FnOnce(u64)) -> bool {
+        if zoo::planted(Bug::NonRobust) {
+            let before = self.word.fetch_sub(me.tid(), SeqCst);
+            settle(before - me.tid());
+            return true;
+        }
+        me.begin(self.node());
+        if !me.unlink(self.node()) {
+            me.end();
+            return false;
+        }
+        self.holder.store(0, Relaxed);
+        // CRASH: off the list, still ours: pending names it, the kernel marks it OWNER_DIED. What it guards is whole, which the next owner cannot know.
+        // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either this sees a waiter's `W`, or that waiter's announce sees all that we did.
+        let before = self.word.fetch_sub(me.tid(), SeqCst);
+        if before & LOW != me.tid() {
+            // CRASH: the word is free and pending names it: the kernel wakes one.
+            settle(before.wrapping_sub(me.tid()));
+        }
+        me.end();
+        true
+    }
+
+    /// Wakes one; clears `W` only if nobody was there and nobody has announced since `after`.
+    #[cold]
+    #[inline(never)]
+    fn settle(&self, after: u64) {
+        if zoo::planted(Bug::MissingWake) {
+            return;
+        }
+        if sys::futex_wake(self.futex_word(), 1) == 0 {
+            self.clear(after);
+        }
+    }
+
+    /// `(W, count)` -> `(0, count)`, if the count is still the one that the release saw.
+    pub(crate) fn clear(&self, after: u64) {
+        let _ = self.word.compare_exchange((after & !LOW) | WAITERS, after & !LOW, SeqCst, Relaxed);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn contend(&self, me: Me, deadline: Deadline, queueing: Queueing) -> Result<bool, AcquireError> {
+        let mut pauses = 2_u32;
+        let mut seen = self.word.load(Relaxed);
+        loop {
+            if seen & TID == 0 {
+                let plain = seen & LOW == 0;
+                let next = (seen & !OWNER_DIED).wrapping_add(if plain { 0 } else { ANNOUNCE }) | me.tid();
+                // ORDER: as in `take`; the kernel's OWNER_DIED store is seen because this reads it.
+                match self.word.compare_exchange(seen, next, Acquire, Relaxed) {
+                    Ok(_) => return Ok(seen & OWNER_DIED != 0),
+                    Err(now) => seen = now,
+                }
+                continue;
+            }
+            if seen & TID == me.tid() {
+                if me.holds(self.node()) {
+                    return Err(AcquireError::AlreadyHeld);
+                }
+                // Our own number, but not our lock: it was signed by a dead thread whose number we were given.
+                if self.rob(me, seen) {
+                    return Ok(true);
+                }
+            }
+            if deadline == Deadline::NOW {
+                return Err(AcquireError::TimedOut);
+            }
+            if seen & WAITERS == 0 && pauses <= LONGEST_PAUSE {
+                (0..pauses).for_each(|_| std::hint::spin_loop());
+                pauses *= 2;
+                seen = self.word.load(Relaxed);
+                continue;
+            }
+            if deadline.has_passed() {
+                return Err(AcquireError::TimedOut);
+            }
+            if self.sleep(seen, deadline, queueing) && self.owner_is_gone(seen) && self.rob(me, self.word.load(Relaxed)) {
+                return Ok(true);
+            }
+            pauses = 2;
+            seen = self.word.load(Relaxed);
+        }
+    }
+
+    /// Announces and sleeps once; true when the slice ran out.
+    fn sleep(&self, seen: u64, deadline: Deadline, queueing: Queueing) -> bool {
+        if queueing == Queueing::Bell {
+            self.contenders.fetch_add(1, SeqCst);
+        }
+        let announced = (seen | WAITERS).wrapping_add(ANNOUNCE);
+        let mut timed_out = false;
+        // ORDER: SeqCst pairs with the fetch_sub in `give`.
+        if self.word.compare_exchange(seen, announced, SeqCst, Relaxed).is_ok() {
+            let until = deadline.within(BELT);
+            let word = (self.futex_word(), low(announced));
+            let woken = match queueing {
+                Queueing::Word => sys::futex_wait(word.0, word.1, until),
+                Queueing::Bell => match sys::futex_waitv([(&raw const self.bell, 0), word, word], 2, until) {
+                    // Without the call there is no way to watch two words: short slices on the one the kernel rings.
+                    Woken::Unsupported => sys::futex_wait(word.0, word.1, deadline.within(FALLBACK_SLICE)),
+                    other => other,
+                },
+            };
+            timed_out = woken == Woken::TimedOut;
+        }
+        if queueing == Queueing::Bell {
+            self.contenders.fetch_sub(1, SeqCst);
+        }
+        timed_out
+    }
+
+    /// The kernel missed a death: the thread that the word names does not exist, and still does not after a second look at the word.
+    fn owner_is_gone(&self, seen: u64) -> bool {
+        let tid = seen & TID;
+        !sys::thread_exists(low(tid)) && self.word.load(Relaxed) & TID == tid
+    }
+
+    /// Takes the word from a dead owner; false if it has changed.
+    fn rob(&self, me: Me, seen: u64) -> bool {
+        let next = (seen & !(TID | OWNER_DIED)).wrapping_add(ANNOUNCE) | WAITERS | me.tid();
+        seen & TID != 0 && self.word.compare_exchange(seen, next, Acquire, Relaxed).is_ok()
+    }
+
+    #[inline]
+    pub(crate) fn node(&self) -> Node {
+        self.link.as_ptr().cast()
+    }
+
+    #[inline]
+    pub(crate) fn word(&self) -> &AtomicU64 {
+        &self.word
+    }
+
+    /// The half that the kernel sees.
+    pub(crate) fn futex_word(&self) -> *const AtomicU32 {
+        (&raw const self.word).cast()
+    }
+
+    /// The half that counts announcements.
+    pub(crate) fn announce_word(&self) -> *const AtomicU32 {
+        self.futex_word().wrapping_add(1)
+    }
+}
+
+/// Spinning ends after the pause of this length.
+const LONGEST_PAUSE: u32 = 256;
+/// How long a sleep lasts where the kernel cannot watch two words.
+pub(crate) const FALLBACK_SLICE: Duration = Duration::from_millis(5);
+
+#[allow(clippy::cast_possible_truncation, reason = "the half is wanted")]
+pub(crate) const fn low(word: u64) -> u32 {
+    word as u32
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the half is wanted")]
+pub(crate) const fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+impl Death {
+    fn of(holder: u64) -> Self {
+        let known = |number| (number != 0).then_some(number);
+        Self { pid: known(high(holder)), tid: known(low(holder)) }
+    }
+}
+
+impl Default for RobustLock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for RobustLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = self.word.load(Relaxed);
+        f.debug_struct("RobustLock")
+            .field("owner", &self.owner())
+            .field("waiters", &(word & WAITERS != 0))
+            .field("owner_died", &(word & OWNER_DIED != 0))
+            .finish()
+    }
+}

@@ -1,0 +1,247 @@
+//! One side of a two-sided object: a lock for those who do the same, and a place to sleep for those who wait for them.
+//!
+//! A ring has two sides: producers share one lock, consumers the other. Producers wait for consumers to make room, consumers for producers to bring data. The rule that makes
+//! a killed waiter harmless is: **nobody sleeps holding a side's lock, and nobody spins holding it either.** Whoever finds nothing to do leaves, waits without anything, and enters again.
+//!
+//! # Words
+//!
+//! Each side has a [`RobustLock`]; its announce count `A` (the high half of the lock's word) is also the futex word on which the *other* role sleeps.
+//! `L` is the low half, which on ring sides only the kernel ever wakes; living wakers use `A` for sleepers and the lock's bell for contenders, so that no class takes another's wake.
+//!
+//! # Going to sleep (`mine` is the sleeper's own side, `other` the one it waits for)
+//!
+//! 1. pending = `other`'s node; count itself as a sleeper of `other`; announce there (one CAS: `W` and A + 1).
+//! 2. Look again, without a lock: what was waited for may have come.
+//! 3. `futex_waitv` on `A` of other, `L` of mine, `L` of other: each wake, each death on either side, ends it.
+//! 4. Woken through an `L`: somebody died, and the kernel's single wake may have been meant for others: for each free lock with `W`, wake its contenders; and wake one more sleeper of my own role.
+//! 5. After any sleep, still armed, announce on `mine` ("flight"): then either my lock is free, and my death in flight rings `L` of mine, which all sleepers of my role watch, or its holder sees `W` and passes the wake on when it leaves.
+//!
+//! # Leaving
+//!
+//! The `fetch_sub` of the word is the only fence. If `W` was set: wake one contender if any sleeps; if the other role sleeps here, A + 1 (if `A` had moved since the release, do not clear) and wake one;
+//! if the other side has sleepers and what my own role waits for is still there, wake one of them (the chain); clear `W` only if nobody was woken. Pending is cleared last.
+//!
+//! # Why no wake is lost
+//!
+//! A sleeper's announce and a leaver's `fetch_sub` are read-modify-writes of the same word: in their order one comes first. If the announce does, the leaver sees `W` and wakes. If the `fetch_sub` does, the announce reads
+//! from it, so the look in step 2 sees what was committed before it. This needs no store-load fence, on any machine. The count of sleepers was raised before the announce, so a leaver that sees `W` sees it.
+//! The models in `models/` walk every interleaving of this protocol with kills, time-outs and spurious wakes, and show that each line is needed.
+//!
+//! # Brief sleeps
+//!
+//! The first sleep of a wait lasts at most 5 ms and watches only `A`: cheaper (0.4 us) where two processes take turns on one CPU. It is exact with nobody killed; after a kill it ends within 5 ms.
+//! A leaver may skip brief sleepers (`worth_it` false), for it knows that they look again by themselves.
+#![allow(unsafe_code, reason = "a lock whose mapping the caller keeps")]
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use crate::deadline::Deadline;
+use crate::identity::Me;
+use crate::robust_lock::{ANNOUNCE, AcquireError, Acquired, BELT, FALLBACK_SLICE, Queueing, RobustLock, TID, WAITERS, high, low};
+use crate::sys::{self, Woken};
+use crate::zoo::{self, Bug};
+
+/// One side of a two-sided object in shared memory. All zeros is a free side on which nobody sleeps.
+#[repr(C, align(64))]
+pub struct Side {
+    lock: RobustLock,
+    /// Members of the other role that sleep here, watching everything.
+    sleepers: AtomicU32,
+    /// Those in their first, brief sleep. Deaths may leave both counts too high, never too low.
+    brief: AtomicU32,
+    reserved: [AtomicU32; 14],
+}
+
+const _: () = assert!(size_of::<Side>() == 128);
+
+/// How long the first sleep of a wait lasts.
+pub const BRIEF: Duration = Duration::from_millis(5);
+
+impl Side {
+    /// A free side.
+    pub const fn new() -> Self {
+        Self {
+            lock: RobustLock::new(),
+            sleepers: AtomicU32::new(0),
+            brief: AtomicU32::new(0),
+            reserved: [const { AtomicU32::new(0) }; 14],
+        }
+    }
+
+    /// Takes this side's lock.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`].
+    ///
+    /// # Safety
+    ///
+    /// - The side stays mapped at this address until this thread has [left](Self::leave) it.
+    #[inline]
+    pub unsafe fn enter(&self, deadline: Deadline) -> Result<Acquired, AcquireError> {
+        self.lock.take(Me::current()?, deadline, Queueing::Bell)
+    }
+
+    /// Gives this side's lock back. `other` is the opposite side; `more` tells, without a lock, whether what this role waits for is still there;
+    /// `worth_it` tells whether those who sleep briefly on this side should be woken.
+    #[inline]
+    pub fn leave(&self, other: &Self, more: impl FnOnce() -> bool, worth_it: impl FnOnce() -> bool) -> bool {
+        let Ok(me) = Me::current() else { return false };
+        self.lock.give(me, |after| self.settle(other, after, more, worth_it))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn settle(&self, other: &Self, mut after: u64, more: impl FnOnce() -> bool, worth_it: impl FnOnce() -> bool) {
+        if zoo::planted(Bug::MissingWake) {
+            return;
+        }
+        let mut woken = 0;
+        if self.lock.contenders.load(SeqCst) != 0 {
+            woken += sys::futex_wake(&raw const self.lock.bell, 1);
+        }
+        // CRASH: pending still names this side: the kernel rings L, one watcher does the rest (step 4).
+        let (sleepers, brief) = (self.sleepers.load(SeqCst), self.brief.load(SeqCst));
+        if sleepers != 0 || (brief != 0 && worth_it()) {
+            let seen = self.lock.word().fetch_add(ANNOUNCE, SeqCst);
+            if seen != after {
+                woken += 1;
+            }
+            after = seen.wrapping_add(ANNOUNCE);
+            woken += sys::futex_wake(self.lock.announce_word(), 1);
+        } else if brief != 0 {
+            woken += 1;
+        }
+        if other.has_sleepers() && more() {
+            other.wake_one_sleeper();
+        }
+        if woken == 0 {
+            self.lock.clear(after);
+        }
+    }
+
+    /// Sleeps once, holding nothing, until `self` may have what this thread waits for; `mine` is its own side. Tells false when the deadline has passed and `ready` is still false.
+    /// `ready` looks without a lock. After a true the caller enters its own side, and looks again there.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError::Unsupported`] when this thread has no robust list.
+    pub fn sleep(&self, mine: &Self, brief: bool, deadline: Deadline, ready: impl Fn() -> bool) -> Result<bool, AcquireError> {
+        let me = Me::current()?;
+        let count = if brief { &self.brief } else { &self.sleepers };
+        // CRASH: armed: our death, at any point of this sleep, rings L of the side we wait for.
+        me.begin(self.lock.node());
+        count.fetch_add(1, SeqCst);
+        let slice = if brief { BRIEF } else { BELT };
+        let awake = loop {
+            if deadline.has_passed() {
+                break ready();
+            }
+            let announced = self.announce();
+            // ORDER: the announce above acquired every release of this side that came before it.
+            if ready() {
+                break true;
+            }
+            let until = deadline.within(slice);
+            let sleeps_on = (self.lock.announce_word(), high(announced));
+            let woken = if brief {
+                sys::futex_wait(sleeps_on.0, sleeps_on.1, until)
+            } else {
+                let own = (mine.lock.futex_word(), low(mine.lock.word().load(SeqCst)));
+                match sys::futex_waitv([sleeps_on, own, (self.lock.futex_word(), low(announced))], 3, until) {
+                    Woken::Unsupported => sys::futex_wait(sleeps_on.0, sleeps_on.1, deadline.within(FALLBACK_SLICE)),
+                    other => other,
+                }
+            };
+            match woken {
+                Woken::Changed => continue,
+                Woken::TimedOut => break !deadline.has_passed() || ready(),
+                Woken::By(index) => {
+                    if index > 0 {
+                        self.pass_on(mine);
+                    }
+                    // CRASH: still armed; from here a death is seen by whoever holds `mine`, or rings its L.
+                    mine.announce();
+                    break true;
+                }
+                Woken::Unsupported => break true,
+            }
+        };
+        count.fetch_sub(1, SeqCst);
+        if !awake {
+            me.end();
+        }
+        Ok(awake)
+    }
+
+    /// A wake-up that this thread was given but cannot use (what is there does not suit it) goes to the next sleeper of its role.
+    pub fn wake_one_sleeper(&self) {
+        // ORDER: SeqCst pairs with the sleeper's announce: its count is an older one, or the kernel finds the word changed.
+        self.lock.word().fetch_add(ANNOUNCE, SeqCst);
+        sys::futex_wake(self.lock.announce_word(), 1);
+    }
+
+    /// Wakes everybody who sleeps here: something that concerns all of them has changed.
+    pub fn wake_all_sleepers(&self) {
+        self.lock.word().fetch_add(ANNOUNCE, SeqCst);
+        sys::futex_wake(self.lock.announce_word(), i32::MAX);
+    }
+
+    /// Whether somebody sleeps here, as far as can be told without a lock (never falsely no).
+    #[inline]
+    pub fn has_sleepers(&self) -> bool {
+        self.sleepers.load(SeqCst) != 0 || self.brief.load(SeqCst) != 0
+    }
+
+    /// The lock of this side, to be looked at.
+    pub const fn lock(&self) -> &RobustLock {
+        &self.lock
+    }
+
+    /// Sets `W` and moves `A` in one step; the new word.
+    fn announce(&self) -> u64 {
+        let word = self.lock.word();
+        let mut seen = word.load(Relaxed);
+        loop {
+            let announced = (seen | WAITERS).wrapping_add(ANNOUNCE);
+            match word.compare_exchange_weak(seen, announced, SeqCst, Relaxed) {
+                Ok(_) => return announced,
+                Err(now) => seen = now,
+            }
+        }
+    }
+
+    /// A death rang an L, and we got the only wake: what it was for, others may have to do.
+    #[cold]
+    fn pass_on(&self, mine: &Self) {
+        let idle = |side: &Self| {
+            let word = side.lock.word().load(SeqCst);
+            word & TID == 0 && word & WAITERS != 0
+        };
+        if idle(self) {
+            sys::futex_wake(&raw const self.lock.bell, 1);
+        }
+        if idle(mine) {
+            sys::futex_wake(&raw const mine.lock.bell, 1);
+            mine.wake_one_sleeper();
+        }
+    }
+}
+
+impl Default for Side {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Side")
+            .field("lock", &self.lock)
+            .field("sleepers", &self.sleepers.load(Relaxed))
+            .field("brief", &self.brief.load(Relaxed))
+            .finish()
+    }
+}

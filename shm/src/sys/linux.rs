@@ -1,0 +1,311 @@
+//! Linux with glibc.
+#![allow(unsafe_code, reason = "system calls")]
+
+use std::cell::Cell;
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::ptr;
+use std::sync::atomic::AtomicU32;
+
+use crate::deadline::Deadline;
+use crate::error::ErrorKind;
+
+/// How a futex wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Woken {
+    /// Woken, perhaps for nothing. With several words: the index of the last one that was rung.
+    By(usize),
+    /// A word had changed already.
+    Changed,
+    TimedOut,
+    /// The kernel has no such call (`futex_waitv` before 5.16, or a seccomp filter).
+    Unsupported,
+}
+
+/// The kernel's `struct robust_list_head`.
+#[repr(C)]
+pub(crate) struct RobustHead {
+    pub(crate) list: Cell<*mut usize>,
+    pub(crate) futex_offset: isize,
+    pub(crate) pending: Cell<*mut usize>,
+}
+
+/// `futex(FUTEX_WAIT_BITSET, CLOCK_MONOTONIC)` on a word of a shared object: never `PRIVATE`. A signal counts as a spurious wake-up.
+pub(crate) fn futex_wait(word: *const AtomicU32, expected: u32, deadline: Deadline) -> Woken {
+    let limit = deadline.timespec().map(to_timespec);
+    let limit_ptr = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: `word` is a mapped, aligned u32 (the kernel returns EFAULT otherwise); the timespec outlives the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT_BITSET, expected, limit_ptr, ptr::null::<u32>(), u32::MAX)
+    };
+    ended(result)
+}
+
+/// `futex_waitv(2)` over up to three words of shared objects: never `PRIVATE`.
+pub(crate) fn futex_waitv(words: [(*const AtomicU32, u32); 3], count: usize, deadline: Deadline) -> Woken {
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Waitv {
+        value: u64,
+        address: u64,
+        flags: u32,
+        reserved: u32,
+    }
+    const SIZE_U32: u32 = 2;
+    if cfg!(multiproc_force_fallback) {
+        return Woken::Unsupported;
+    }
+    let vector = words.map(|(word, value)| Waitv { value: u64::from(value), address: word as u64, flags: SIZE_U32, reserved: 0 });
+    let limit = deadline.timespec().map(to_timespec);
+    let limit_ptr = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the vector and the timespec outlive the call; the kernel checks the addresses.
+    let result = unsafe { libc::syscall(libc::SYS_futex_waitv, vector.as_ptr(), count, 0, limit_ptr, libc::CLOCK_MONOTONIC) };
+    ended(result)
+}
+
+fn ended(result: i64) -> Woken {
+    if result >= 0 {
+        return Woken::By(usize::try_from(result).unwrap_or(0));
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::EAGAIN) => Woken::Changed,
+        Some(libc::ETIMEDOUT) => Woken::TimedOut,
+        Some(libc::ENOSYS | libc::EPERM) => Woken::Unsupported,
+        _ => Woken::By(0),
+    }
+}
+
+/// `futex(FUTEX_WAKE)` on a word of a shared object; how many were woken.
+pub(crate) fn futex_wake(word: *const AtomicU32, count: i32) -> u32 {
+    // SAFETY: waking touches no memory of ours; a bad address is EFAULT.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, count) };
+    u32::try_from(result).unwrap_or(0)
+}
+
+fn to_timespec((seconds, nanoseconds): (i64, i64)) -> libc::timespec {
+    libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds }
+}
+
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// The CPU this thread runs on now (glibc reads it from the rseq area: 2.5 ns).
+#[inline]
+pub(crate) fn cpu() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { libc::sched_getcpu() }.unsigned_abs()
+}
+
+pub(crate) fn gettid() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { libc::gettid() }.unsigned_abs()
+}
+
+/// `get_robust_list(2)` of this thread: null when none is registered (a child of a raw `clone`).
+pub(crate) fn robust_list() -> io::Result<*mut RobustHead> {
+    let mut head: *mut RobustHead = ptr::null_mut();
+    let mut length = 0_usize;
+    // SAFETY: both are valid places for the kernel's answers.
+    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, 0, &raw mut head, &raw mut length) };
+    if result == 0 { Ok(head) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `set_robust_list(2)`.
+///
+/// # Safety
+///
+/// `head` is a valid, circular list that lives as long as this thread.
+pub(crate) unsafe fn set_robust_list(head: *mut RobustHead) -> io::Result<()> {
+    // SAFETY: the caller's promise.
+    let result = unsafe { libc::syscall(libc::SYS_set_robust_list, head, size_of::<RobustHead>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether any thread in this pid namespace has this id. Errs on the side of "yes".
+pub(crate) fn thread_exists(tid: u32) -> bool {
+    let Ok(tid) = i32::try_from(tid) else { return false };
+    // SAFETY: signal 0 is sent to nobody.
+    let result = unsafe { libc::syscall(libc::SYS_tkill, tid, 0) };
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
+}
+
+pub(crate) fn is_thread_of_this_process(tid: u32) -> bool {
+    let Ok(tid) = i32::try_from(tid) else { return false };
+    // SAFETY: no arguments.
+    let pid = unsafe { libc::getpid() };
+    // SAFETY: signal 0 is sent to nobody.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) == 0 }
+}
+
+/// Fresh zeroed private memory that a forked child sees zeroed again.
+pub(crate) fn wiped_on_fork(length: usize) -> io::Result<*mut u8> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: a new anonymous mapping touches nothing that exists.
+    let memory = unsafe { libc::mmap(ptr::null_mut(), length, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the range is the mapping just made.
+    if unsafe { libc::madvise(memory, length, libc::MADV_WIPEONFORK) } != 0 {
+        let error = io::Error::last_os_error();
+        // SAFETY: as above; nobody knows the mapping yet.
+        unsafe { libc::munmap(memory, length) };
+        return Err(error);
+    }
+    Ok(memory.cast())
+}
+
+pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0_u8; N];
+    // SAFETY: the buffer has N bytes; up to 256 are never cut short.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
+    if usize::try_from(got) == Ok(N) { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+}
+
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { libc::geteuid() }
+}
+
+/// What an errno means that `io::ErrorKind` has no stable name for.
+pub(crate) fn kind_of(error: &io::Error) -> Option<ErrorKind> {
+    match error.raw_os_error()? {
+        libc::EMFILE | libc::ENFILE => Some(ErrorKind::Exhausted),
+        libc::ELOOP => Some(ErrorKind::Denied),
+        _ => None,
+    }
+}
+
+/// `mkdir(path, 0700)`; an existing one is no error.
+pub(crate) fn make_directory(path: &CStr) -> io::Result<()> {
+    // SAFETY: a C string.
+    if unsafe { libc::mkdir(path.as_ptr(), 0o700) } == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) }
+}
+
+pub(crate) fn open_directory(path: &CStr) -> io::Result<File> {
+    // SAFETY: a C string.
+    owned(unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC) })
+}
+
+/// The same directory through a new open file, so that a `flock` on it is this call's own.
+pub(crate) fn open_directory_again(directory: &File) -> io::Result<File> {
+    // SAFETY: an open descriptor and a C string.
+    owned(unsafe { libc::openat(directory.as_raw_fd(), c".".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) })
+}
+
+/// The same file through a new open file.
+pub(crate) fn open_again(file: &File) -> io::Result<File> {
+    std::fs::OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Opens an existing file for reading and writing: no symbolic link is followed, a FIFO does not block.
+pub(crate) fn open_at(directory: &File, name: &CStr) -> io::Result<File> {
+    let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: an open descriptor and a C string.
+    owned(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) })
+}
+
+/// A new file without a name in this directory (`O_TMPFILE`), or `Unsupported`.
+pub(crate) fn open_unnamed(directory: &File) -> io::Result<File> {
+    if cfg!(multiproc_force_fallback) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let flags = libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC;
+    // SAFETY: an open descriptor and a C string.
+    let file = owned(unsafe { libc::openat(directory.as_raw_fd(), c".".as_ptr(), flags, 0o600) });
+    file.map_err(|error| match error.raw_os_error() {
+        Some(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT) => io::ErrorKind::Unsupported.into(),
+        _ => error,
+    })
+}
+
+/// A new file under a name that nobody else has.
+pub(crate) fn create_at(directory: &File, name: &CStr) -> io::Result<File> {
+    let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: an open descriptor and a C string.
+    owned(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o600) })
+}
+
+/// `linkat` of an unnamed file: through /proc, else with `AT_EMPTY_PATH`.
+pub(crate) fn give_name(file: &File, directory: &File, name: &CStr) -> io::Result<()> {
+    let descriptor = file.as_raw_fd();
+    let through_proc = CString::new(format!("/proc/self/fd/{descriptor}"))?;
+    let target = directory.as_raw_fd();
+    // SAFETY: open descriptors and C strings.
+    let linked = unsafe { libc::linkat(libc::AT_FDCWD, through_proc.as_ptr(), target, name.as_ptr(), libc::AT_SYMLINK_FOLLOW) };
+    if linked == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() != Some(libc::ENOENT) {
+        return Err(error);
+    }
+    // SAFETY: as above.
+    let linked = unsafe { libc::linkat(descriptor, c"".as_ptr(), target, name.as_ptr(), libc::AT_EMPTY_PATH) };
+    if linked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `renameat2(RENAME_NOREPLACE)`.
+pub(crate) fn rename_new(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
+    let fd = directory.as_raw_fd();
+    // SAFETY: open descriptors and C strings.
+    let renamed = unsafe { libc::syscall(libc::SYS_renameat2, fd, from.as_ptr(), fd, to.as_ptr(), libc::RENAME_NOREPLACE) };
+    if renamed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+pub(crate) fn remove_at(directory: &File, name: &CStr) -> io::Result<()> {
+    // SAFETY: an open descriptor and a C string.
+    if unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `flock`, never waiting: whether the lock was got.
+pub(crate) fn lock_file(file: &File, exclusive: bool) -> io::Result<bool> {
+    let operation = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
+    loop {
+        // SAFETY: an open descriptor.
+        if unsafe { libc::flock(file.as_raw_fd(), operation | libc::LOCK_NB) } == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::WouldBlock => return Ok(false),
+            io::ErrorKind::Interrupted => {}
+            _ => return Err(error),
+        }
+    }
+}
+
+/// `fallocate`: the bytes are really there, so that touching them cannot be SIGBUS.
+pub(crate) fn reserve(file: &File, length: u64) -> io::Result<()> {
+    let length = i64::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    // A storm of signals may interrupt each try; after a thousand it is an error rather than a hang.
+    for _ in 0..1000 {
+        // SAFETY: an open descriptor.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Err(io::ErrorKind::Interrupted.into())
+}
+
+fn owned(descriptor: i32) -> io::Result<File> {
+    if descriptor < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a descriptor that was just opened and that nobody else knows.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
+}

@@ -1,0 +1,13 @@
+//! The kernel, one function per system call.
+//!
+//! Each platform supplies: `futex_wait`, `futex_waitv`, `futex_wake`, `gettid`, `robust_list`, `set_robust_list`, `thread_exists`,
+//! `is_thread_of_this_process`, `wiped_on_fork`, `monotonic_ns`, `cpu`, `random`, `effective_user`, `open_directory`, `open_directory_again`, `open_again`, `make_directory`, `open_at`, `create_at`, `open_unnamed`,
+//! `give_name`, `rename_new`, `remove_at`, `lock_file`, `reserve`. No other file of this crate names libc, an operating system or an errno.
+
+#[cfg(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64"))]
+mod linux;
+#[cfg(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64"))]
+pub(crate) use linux::*;
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64")))]
+compile_error!("multiproc-shm supports 64-bit little-endian Linux with glibc");

@@ -1,0 +1,82 @@
+//! Handles on their way from one process to another.
+//!
+//! A handle in a message is a name; between the sender's drop and the receiver's open nobody would have the object mapped, and it would be swept. So serialising a handle inside a
+//! [`Transit`] takes a one-time *ticket* in the object's header, which the reader gives back once it has attached. A put that fails rolls the tickets back. A message that
+//! is lost with its reader leaves its ticket, which expires after ten minutes.
+//!
+//! Serialised outside a `Transit` (into a file, by a foreign transport) a handle takes no ticket: this process then keeps the object until it exits.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use crate::header::Ticket;
+use crate::segment::Segment;
+
+/// The tickets that one message took.
+type Taken = Vec<(Arc<Segment>, Ticket)>;
+
+thread_local! {
+    static OPEN: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The time in which this thread serialises one message. Every handle in it takes a ticket.
+///
+/// ```
+/// use multiproc_shm::{Transit, Value};
+///
+/// let value = Value::new(7_u64)?;
+/// let transit = Transit::begin();
+/// let bytes = postcard::to_stdvec(&value)?;
+/// // ... hand `bytes` over; if that worked:
+/// transit.sent();
+/// drop(value); // the object stays: its ticket is out
+/// let arrived: Value<u64> = postcard::from_bytes(&bytes)?;
+/// assert_eq!(arrived.get()?, 7);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "dropped without `sent`, it takes the tickets back"]
+pub struct Transit {
+    here: PhantomData<*const ()>,
+}
+
+impl Transit {
+    /// Opens a scope on this thread; scopes nest.
+    pub fn begin() -> Self {
+        OPEN.with_borrow_mut(|open| open.push(Vec::new()));
+        Self { here: PhantomData }
+    }
+
+    /// The message is on its way: the tickets stay with it.
+    pub fn sent(self) {
+        OPEN.with_borrow_mut(|open| {
+            if let Some(scope) = open.last_mut() {
+                scope.clear();
+            }
+        });
+    }
+}
+
+impl Drop for Transit {
+    fn drop(&mut self) {
+        let scope = OPEN.try_with(|open| open.borrow_mut().pop()).ok().flatten();
+        for (segment, ticket) in scope.into_iter().flatten() {
+            segment.return_ticket(ticket);
+        }
+    }
+}
+
+/// A ticket for this object in the innermost scope; none (slot 255) outside of every scope or when all are out: then the process keeps the object.
+pub(crate) fn ticket_for(segment: &Arc<Segment>) -> Ticket {
+    let taken = OPEN.with_borrow_mut(|open| {
+        let scope = open.last_mut()?;
+        let ticket = segment.take_ticket()?;
+        scope.push((Arc::clone(segment), ticket));
+        Some(ticket)
+    });
+    taken.unwrap_or_else(|| {
+        std::mem::forget(Arc::clone(segment));
+        Ticket::from_wire((u8::MAX, 0))
+    })
+}

@@ -1,0 +1,363 @@
+//! [`Value`]: one plain value and its lock, which no killed writer can tear.
+#![allow(unsafe_code, reason = "copies in and out of the two buffers")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
+use std::time::Duration;
+
+use bytemuck::Pod;
+use serde::{Deserialize, Serialize};
+
+use crate::copy;
+use crate::deadline::Deadline;
+use crate::error::Error;
+use crate::header::Element;
+use crate::robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
+use crate::shared::{Handle, Object, Options, Shared};
+use crate::zoo::{self, Bug};
+
+/// A value that processes share, with its own lock (Python's `Value`).
+///
+/// `T` is plain data ([`bytemuck::Pod`]): numbers, arrays of them, and structs that derive it. A guard works on a private copy, which becomes the value when the guard is dropped; readers
+/// do not wait for writers.
+///
+/// # When a process dies
+///
+/// A writer that is killed changes nothing: there are two buffers, and one store makes the other one current. Its lock goes to the next, who may ask
+/// [`previous_owner_died`](ValueGuard::previous_owner_died). A killed reader leaves no trace.
+///
+/// ```
+/// use multiproc_shm::Value;
+///
+/// let total = Value::new(0_u64)?;
+/// *total.lock()? += 5;
+/// total.update(|sum| *sum *= 2)?;
+/// assert_eq!(total.get()?, 10);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Serialize, Deserialize)]
+#[serde(transparent, bound = "")]
+pub struct Value<T: Pod> {
+    shared: Shared<ValueBlock<T>>,
+}
+
+/// The shared part of a [`Value`]: behind it lie two buffers of whole words.
+///
+/// | bytes | field |
+/// |---|---|
+/// | 0..64 | lock |
+/// | 64..72 | version: its lowest bit says which buffer is current |
+/// | 128.. | buffer 0, buffer 1 |
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ValueBlock<T> {
+    lock: RobustLock,
+    version: AtomicU64,
+    reserved: [AtomicU64; 7],
+    element: PhantomData<fn() -> T>,
+}
+
+const _: () = assert!(size_of::<ValueBlock<u64>>() == 128);
+
+// SAFETY: `repr(C)`, atomics only; its size depends on `T` alone, which the element in the header pins; one lock.
+unsafe impl<T: Pod> Object for ValueBlock<T> {
+    const KIND: &'static str = "value";
+    const LAYOUT: u32 = 1;
+    type Params = T;
+
+    fn extents(_: &T) -> Result<[u64; 2], String> {
+        Ok([size_of::<T>() as u64, 0])
+    }
+
+    fn size(extents: [u64; 2]) -> Option<usize> {
+        let buffers = 2 * copy::words(size_of::<T>()) * copy::WORD;
+        (extents == [size_of::<T>() as u64, 0]).then_some(size_of::<Self>() + buffers)
+    }
+
+    fn element() -> Element {
+        Element::of::<T>()
+    }
+
+    unsafe fn init(&self, tail: *const AtomicU64, value: T) {
+        // SAFETY: buffer 0 of a new object.
+        unsafe { copy::store(tail, bytemuck::bytes_of(&value)) };
+    }
+
+    fn locks(&self) -> [Option<&RobustLock>; 2] {
+        [Some(&self.lock), None]
+    }
+}
+
+impl<T: Pod> Handle for Value<T> {
+    type Object = ValueBlock<T>;
+
+    fn from_shared(shared: Shared<ValueBlock<T>>) -> Self {
+        Self { shared }
+    }
+}
+
+/// Why a lock could not be taken, and whose.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{object}: {cause}")]
+pub struct LockError {
+    object: String,
+    cause: AcquireError,
+}
+
+impl LockError {
+    /// For the handles of other crates: this cause, on this object.
+    pub fn new(object: String, cause: AcquireError) -> Self {
+        Self { object, cause }
+    }
+
+    /// What went wrong.
+    pub fn cause(&self) -> AcquireError {
+        self.cause
+    }
+}
+
+impl<T: Pod> Value<T> {
+    /// A value without a name, for handles in arguments and messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: no space.
+    pub fn new(value: T) -> Result<Self, Error> {
+        Options::new().anonymous(value)
+    }
+
+    /// Makes a named value, which must not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or in use; no space.
+    pub fn create(name: &str, value: T) -> Result<Self, Error> {
+        Options::new().create(name, value)
+    }
+
+    /// Finds a named value, which must exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: nobody uses the name; it is no value, or of another type.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        Options::new().open(name)
+    }
+
+    /// Finds a named value, or makes it with `value` in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad; it is no value, or of another type; no space.
+    pub fn open_or_create(name: &str, value: T) -> Result<Self, Error> {
+        Options::new().open_or_create(name, value)
+    }
+
+    /// Takes a name away at once; those who have handles keep the value.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or not in use.
+    pub fn unlink(name: &str) -> Result<(), Error> {
+        Options::new().unlink(name)
+    }
+
+    /// Takes the lock, waiting as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`]: this thread holds it already, or too many locks.
+    pub fn lock(&self) -> Result<ValueGuard<'_, T>, LockError> {
+        self.lock_until(Deadline::NEVER).map_err(|cause| self.error(cause))
+    }
+
+    /// Takes the lock if nobody holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock).
+    pub fn try_lock(&self) -> Result<Option<ValueGuard<'_, T>>, LockError> {
+        self.lock_timeout(Duration::ZERO)
+    }
+
+    /// Takes the lock, waiting at most this long; `None` if that was not enough.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock).
+    pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<ValueGuard<'_, T>>, LockError> {
+        match self.lock_until(Deadline::after(timeout)) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(AcquireError::TimedOut) => Ok(None),
+            Err(cause) => Err(self.error(cause)),
+        }
+    }
+
+    /// The value now. Does not wait for a writer, except when writers never pause: then it takes its turn.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock).
+    pub fn get(&self) -> Result<T, LockError> {
+        for _ in 0..64 {
+            let version = self.shared.version.load(Acquire);
+            let value = self.read(version);
+            // ORDER: pairs with the fence in `commit`: if any word was of a later write, its version is seen here.
+            fence(Acquire);
+            if self.shared.version.load(Relaxed) == version {
+                return Ok(value);
+            }
+        }
+        self.lock().map(|guard| guard.copy)
+    }
+
+    /// Sets the value.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock).
+    pub fn set(&self, value: T) -> Result<(), LockError> {
+        self.replace(value).map(|_| ())
+    }
+
+    /// Sets the value, and returns the one before.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock).
+    pub fn replace(&self, value: T) -> Result<T, LockError> {
+        let mut guard = self.lock()?;
+        Ok(std::mem::replace(&mut *guard, value))
+    }
+
+    /// Changes the value under the lock, and returns what it is then. If `change` panics, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock).
+    pub fn update(&self, change: impl FnOnce(&mut T)) -> Result<T, LockError> {
+        let mut guard = self.lock()?;
+        change(&mut guard);
+        Ok(*guard)
+    }
+
+    /// Who holds the lock now.
+    pub fn owner(&self) -> Option<Owner> {
+        self.shared.lock.owner()
+    }
+
+    /// Its name; `None` for an anonymous one.
+    pub fn name(&self) -> Option<&str> {
+        self.shared.name()
+    }
+
+    fn lock_until(&self, deadline: Deadline) -> Result<ValueGuard<'_, T>, AcquireError> {
+        // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping (`Segment::drop`).
+        let died = match unsafe { self.shared.lock.acquire(deadline) }? {
+            Acquired::Clean => None,
+            Acquired::OwnerDied(death) => Some(death),
+        };
+        // Nothing to repair: a dead writer never made its buffer current.
+        let copy = self.read(self.shared.version.load(Relaxed));
+        Ok(ValueGuard { value: self, copy, died, panicking: std::thread::panicking(), here: PhantomData })
+    }
+
+    fn error(&self, cause: AcquireError) -> LockError {
+        LockError::new(self.shared.describe(), cause)
+    }
+
+    fn buffer(&self, version: u64) -> *const AtomicU64 {
+        self.shared.tail().wrapping_add(if version & 1 == 0 { 0 } else { copy::words(size_of::<T>()) })
+    }
+
+    fn read(&self, version: u64) -> T {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the buffer has `size_of::<T>()` bytes, and so has the target.
+        unsafe { copy::load(self.buffer(version), value.as_mut_ptr().cast(), size_of::<T>()) };
+        // SAFETY: all bytes were written, and every pattern is a `Pod`.
+        unsafe { value.assume_init() }
+    }
+
+    /// Makes a new value current; only with the lock held.
+    fn commit(&self, value: &T) {
+        let version = self.shared.version.load(Relaxed);
+        if zoo::planted(Bug::TwoStoreCommit) {
+            // SAFETY: as below.
+            unsafe { copy::store(self.buffer(version), bytemuck::bytes_of(value)) };
+            return;
+        }
+        // ORDER: pairs with the fence in `get`: whoever reads a word of the spare buffer below also sees the version that made it spare.
+        fence(Release);
+        // CRASH: half a value in the spare buffer, which nobody reads.
+        // SAFETY: the spare buffer has `size_of::<T>()` bytes.
+        unsafe { copy::store(self.buffer(version.wrapping_add(1)), bytemuck::bytes_of(value)) };
+        // ORDER: Release pairs with the Acquire load in `get`. CRASH: the commit: before it the old value, after it the new one.
+        self.shared.version.store(version.wrapping_add(1), Release);
+    }
+}
+
+impl<T: Pod> Clone for Value<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for Value<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Value").field("object", &self.shared).field("value", &self.get()).field("owner", &self.owner()).finish()
+    }
+}
+
+/// A locked [`Value`]: a private copy that becomes the value when the guard is dropped, except in a panic that began while it was held.
+#[must_use = "if unused, the value is unlocked at once"]
+pub struct ValueGuard<'a, T: Pod> {
+    value: &'a Value<T>,
+    copy: T,
+    died: Option<Death>,
+    panicking: bool,
+    /// Not `Send`: the kernel gives the lock back when *this* thread ends.
+    here: PhantomData<*const ()>,
+}
+
+impl<T: Pod> ValueGuard<'_, T> {
+    /// Who held the lock before and died; the value is whole all the same, as it was before that owner.
+    pub fn previous_owner_died(this: &Self) -> Option<Death> {
+        this.died
+    }
+}
+
+impl<T: Pod> Deref for ValueGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.copy
+    }
+}
+
+impl<T: Pod> DerefMut for ValueGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.copy
+    }
+}
+
+impl<T: Pod> Drop for ValueGuard<'_, T> {
+    fn drop(&mut self) {
+        let lock = &self.value.shared.lock;
+        // In a forked child this is a copy of the parent's guard: it owns nothing and changes nothing.
+        if lock.is_held_by_this_thread() {
+            if self.panicking || !std::thread::panicking() {
+                self.value.commit(&self.copy);
+            }
+            lock.release();
+        }
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for ValueGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.copy.fmt(f)
+    }
+}

@@ -1,0 +1,6 @@
+#![doc = include_str!("../README.md")]
+
+mod lock;
+
+pub use lock::{Lock, LockBlock, LockGuard};
+pub use multiproc_shm::{AcquireError, Death, Error, ErrorKind, LockError, Owner};

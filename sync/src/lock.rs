@@ -1,0 +1,248 @@
+//! [`Lock`]: one at a time, across processes.
+#![allow(unsafe_code, reason = "the robust lock's mapping must outlive the time it is held; a raw pair for bindings")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use multiproc_shm::{
+    AcquireError, Acquired, Deadline, Death, Error, Handle, LockError, Object, Options, Owner, RobustLock, Shared,
+};
+use serde::{Deserialize, Serialize};
+
+/// A lock that processes share (Python's `Lock`), by name or as a handle in an argument or message.
+///
+/// It guards what its users say it guards; a [`Value`](multiproc_shm::Value) carries its own. It belongs to the *thread* that took it. Taking it twice is an error, not a hang.
+/// There is no order among those who wait; whoever comes when it is free takes it.
+///
+/// # When a process dies
+///
+/// The next one gets the lock at once, and may ask [`previous_owner_died`](LockGuard::previous_owner_died). So it does when a holder's thread ends, or calls `exec`, without
+/// unlocking. A killed waiter leaves no trace. A stopped holder keeps its lock.
+///
+/// ```
+/// use multiproc_sync::Lock;
+/// use std::time::Duration;
+///
+/// let lock = Lock::new()?;
+/// let guard = lock.lock()?;
+/// assert!(lock.lock().is_err(), "this thread has it already");
+/// std::thread::scope(|s| {
+///     s.spawn(|| assert!(lock.lock_timeout(Duration::from_millis(10)).unwrap().is_none()));
+/// });
+/// drop(guard);
+/// assert!(lock.try_lock()?.is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Lock {
+    shared: Shared<LockBlock>,
+}
+
+/// The shared part of a [`Lock`].
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct LockBlock {
+    lock: RobustLock,
+}
+
+// SAFETY: `repr(C)`, atomics only, always the same size, one lock.
+unsafe impl Object for LockBlock {
+    const KIND: &'static str = "lock";
+    const LAYOUT: u32 = 1;
+    type Params = ();
+
+    fn extents((): &()) -> Result<[u64; 2], String> {
+        Ok([0, 0])
+    }
+
+    fn size(extents: [u64; 2]) -> Option<usize> {
+        (extents == [0, 0]).then_some(size_of::<Self>())
+    }
+
+    unsafe fn init(&self, _: *const AtomicU64, (): ()) {}
+
+    fn locks(&self) -> [Option<&RobustLock>; 2] {
+        [Some(&self.lock), None]
+    }
+}
+
+impl Handle for Lock {
+    type Object = LockBlock;
+
+    fn from_shared(shared: Shared<LockBlock>) -> Self {
+        Self { shared }
+    }
+}
+
+impl Lock {
+    /// A lock without a name, for handles in arguments and messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: no space.
+    pub fn new() -> Result<Self, Error> {
+        Options::new().anonymous(())
+    }
+
+    /// Makes a named lock, which must not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or in use; no space.
+    pub fn create(name: &str) -> Result<Self, Error> {
+        Options::new().create(name, ())
+    }
+
+    /// Finds a named lock, which must exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: nobody uses the name, or it is no lock.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        Options::new().open(name)
+    }
+
+    /// Finds a named lock, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad, or it is no lock; no space.
+    pub fn open_or_create(name: &str) -> Result<Self, Error> {
+        Options::new().open_or_create(name, ())
+    }
+
+    /// Takes a name away at once; those who have handles keep the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or not in use.
+    pub fn unlink(name: &str) -> Result<(), Error> {
+        Options::new().unlink(name)
+    }
+
+    /// Takes the lock, waiting as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`]: this thread holds it already, or too many locks.
+    #[inline]
+    pub fn lock(&self) -> Result<LockGuard<'_>, LockError> {
+        self.lock_until(Deadline::NEVER).map_err(|cause| self.error(cause))
+    }
+
+    /// Takes the lock if nobody holds it.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock).
+    pub fn try_lock(&self) -> Result<Option<LockGuard<'_>>, LockError> {
+        self.lock_timeout(Duration::ZERO)
+    }
+
+    /// Takes the lock, waiting at most this long; `None` if that was not enough.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock).
+    pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<LockGuard<'_>>, LockError> {
+        match self.lock_until(Deadline::after(timeout)) {
+            Ok(guard) => Ok(Some(guard)),
+            Err(AcquireError::TimedOut) => Ok(None),
+            Err(cause) => Err(self.error(cause)),
+        }
+    }
+
+    /// Whether anybody holds it now.
+    pub fn is_locked(&self) -> bool {
+        self.shared.lock.is_held()
+    }
+
+    /// Who holds it now.
+    pub fn owner(&self) -> Option<Owner> {
+        self.shared.lock.owner()
+    }
+
+    /// Its name; `None` for an anonymous one.
+    pub fn name(&self) -> Option<&str> {
+        self.shared.name()
+    }
+
+    /// Takes the lock without a guard, for language bindings; true when the previous owner died.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock).
+    ///
+    /// # Safety
+    ///
+    /// - The same thread calls [`raw_unlock`](Self::raw_unlock), and this handle (or a clone) lives until then.
+    pub unsafe fn raw_lock(&self) -> Result<bool, LockError> {
+        // SAFETY: the caller's promise.
+        let how = unsafe { self.shared.lock.acquire(Deadline::NEVER) };
+        how.map(|how| how != Acquired::Clean).map_err(|cause| self.error(cause))
+    }
+
+    /// Gives back what [`raw_lock`](Self::raw_lock) took; false, and nothing done, when this thread does not hold it.
+    ///
+    /// # Safety
+    ///
+    /// - No [`LockGuard`] of this thread is alive for it.
+    pub unsafe fn raw_unlock(&self) -> bool {
+        self.shared.lock.release()
+    }
+
+    #[inline]
+    fn lock_until(&self, deadline: Deadline) -> Result<LockGuard<'_>, AcquireError> {
+        // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping.
+        let died = match unsafe { self.shared.lock.acquire(deadline) }? {
+            Acquired::Clean => None,
+            Acquired::OwnerDied(death) => Some(death),
+        };
+        Ok(LockGuard { lock: self, died, here: PhantomData })
+    }
+
+    #[cold]
+    fn error(&self, cause: AcquireError) -> LockError {
+        LockError::new(self.shared.describe(), cause)
+    }
+}
+
+impl fmt::Debug for Lock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lock").field("object", &self.shared).field("owner", &self.owner()).finish()
+    }
+}
+
+/// The lock, held by this thread until dropped.
+///
+/// A copy that a `fork` made owns nothing: dropping it in the child does nothing.
+#[must_use = "if unused, the lock is released at once"]
+pub struct LockGuard<'a> {
+    lock: &'a Lock,
+    died: Option<Death>,
+    /// Not `Send`: the kernel gives the lock back when *this* thread ends.
+    here: PhantomData<*const ()>,
+}
+
+impl LockGuard<'_> {
+    /// Who held the lock before and died; what it guards may be half changed.
+    pub fn previous_owner_died(this: &Self) -> Option<Death> {
+        this.died
+    }
+}
+
+impl Drop for LockGuard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.lock.shared.lock.release();
+    }
+}
+
+impl fmt::Debug for LockGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard").field("lock", &self.lock.shared).field("previous_owner_died", &self.died).finish()
+    }
+}

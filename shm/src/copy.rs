@@ -80,6 +80,23 @@ pub unsafe fn load(source: *const AtomicU64, target: *mut u8, length: usize) {
     }
 }
 
+/// Asks the CPU to fetch the line of this word for writing; does nothing where there is no such instruction. Any address is allowed.
+#[inline]
+pub fn prefetch_for_writing(word: *const AtomicU64) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        std::arch::asm!("prefetchw [{}]", in(reg) word, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        std::arch::asm!("prfm pstl1keep, [{}]", in(reg) word, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = word;
+}
+
 /// The shared word at a byte offset.
 ///
 /// # Safety

@@ -82,7 +82,7 @@ impl Element {
     }
 
     /// Elements that travel as bytes: only the type's name is compared.
-    pub fn message<T>() -> Self {
+    pub fn message<T: ?Sized>() -> Self {
         let name = std::any::type_name::<T>();
         let mut kept = name.len().min(NAME_WORDS * copy::WORD);
         while !name.is_char_boundary(kept) {

@@ -82,7 +82,8 @@ pub struct RobustLock {
     reserved: AtomicU32,
     /// The link of the robust list, `-FUTEX_OFFSET` bytes from the word.
     link: AtomicU64,
-    spare: [AtomicU64; 3],
+    /// Three words for what the lock guards, on its own cache line. The lock never touches them.
+    pub beside: [AtomicU64; 3],
 }
 
 const _: () = assert!(size_of::<RobustLock>() == 64);
@@ -173,7 +174,7 @@ impl RobustLock {
             owner_kind: AtomicU32::new(0),
             reserved: AtomicU32::new(0),
             link: AtomicU64::new(0),
-            spare: [const { AtomicU64::new(0) }; 3],
+            beside: [const { AtomicU64::new(0) }; 3],
         }
     }
 

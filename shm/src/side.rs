@@ -195,7 +195,8 @@ impl Side {
         self.sleepers.load(SeqCst) != 0 || self.brief.load(SeqCst) != 0
     }
 
-    /// The lock of this side, to be looked at.
+    /// The lock of this side, to be looked at; and three [words beside it](RobustLock::beside).
+    #[inline]
     pub const fn lock(&self) -> &RobustLock {
         &self.lock
     }

@@ -1,0 +1,131 @@
+//! Small operation errors that give the goods back.
+
+use std::fmt;
+
+/// Why a message was not put; the value comes back.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PutError<T> {
+    /// No room: now (`try_put`), or until the deadline.
+    Full(T),
+    /// The queue was closed.
+    Closed(T),
+    /// Somebody else was in the middle of a put for longer than a moment (`try_put` only): ask again.
+    Busy(T),
+    /// The message can never fit.
+    TooLarge {
+        /// The goods.
+        value: T,
+        /// Which queue.
+        queue: String,
+        /// Bytes of the message.
+        length: usize,
+        /// Bytes of the longest message that fits.
+        longest: usize,
+    },
+    /// The value could not be turned into bytes.
+    Encode {
+        /// The goods.
+        value: T,
+        /// Which queue.
+        queue: String,
+        /// What serde said.
+        problem: String,
+    },
+    /// The queue cannot be used from here: its memory contradicts itself, or this thread can take no lock.
+    Broken {
+        /// The goods.
+        value: T,
+        /// Which queue.
+        queue: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Why no message was got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GetError {
+    /// Nothing there: now (`try_get`), or until the deadline.
+    Empty,
+    /// The queue was closed, and is empty.
+    Closed,
+    /// Somebody else was in the middle of a get for longer than a moment (`try_get` only): ask again.
+    Busy,
+    /// The message was taken but is not a `T`; here are its bytes.
+    Decode {
+        /// Which queue.
+        queue: String,
+        /// The message.
+        bytes: Vec<u8>,
+        /// What serde said.
+        problem: String,
+    },
+    /// The queue cannot be used from here: its memory contradicts itself, or this thread can take no lock.
+    Broken {
+        /// Which queue.
+        queue: String,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+impl<T> PutError<T> {
+    /// The value that was not put.
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Full(value) | Self::Closed(value) | Self::Busy(value) => value,
+            Self::TooLarge { value, .. } | Self::Encode { value, .. } | Self::Broken { value, .. } => value,
+        }
+    }
+
+    /// Whether there was no room.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full(_))
+    }
+
+    /// Whether the queue was closed.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed(_))
+    }
+}
+
+impl<T> fmt::Display for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("the queue is full"),
+            Self::Closed(_) => f.write_str("the queue is closed"),
+            Self::Busy(_) => f.write_str("the queue is busy"),
+            Self::TooLarge { queue, length, longest, .. } => {
+                write!(f, "{queue}: a message of {length} bytes is too large, at most {longest} fit")
+            }
+            Self::Encode { queue, problem, .. } => write!(f, "{queue}: the value cannot be encoded: {problem}"),
+            Self::Broken { queue, problem, .. } => write!(f, "{queue}: {problem}"),
+        }
+    }
+}
+
+impl<T> fmt::Debug for PutError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PutError({self})")
+    }
+}
+
+impl<T> std::error::Error for PutError<T> {}
+
+impl fmt::Display for GetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the queue is empty"),
+            Self::Closed => f.write_str("the queue is closed"),
+            Self::Busy => f.write_str("the queue is busy"),
+            Self::Decode { queue, bytes, problem } => {
+                write!(f, "{queue}: a message of {} bytes cannot be decoded: {problem}", bytes.len())
+            }
+            Self::Broken { queue, problem } => write!(f, "{queue}: {problem}"),
+        }
+    }
+}
+
+impl std::error::Error for GetError {}

@@ -1,0 +1,10 @@
+#![doc = include_str!("../README.md")]
+
+mod codec;
+mod error;
+mod queue;
+mod ring;
+
+pub use error::{GetError, PutError};
+pub use multiproc_shm::{Error, ErrorKind};
+pub use queue::{Capacity, Iter, Queue, QueueBlock};

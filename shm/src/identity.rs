@@ -25,7 +25,6 @@
 use std::cell::Cell;
 use std::io;
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use crate::sys::{self, RobustHead};
@@ -55,7 +54,6 @@ struct Block {
     /// This thread as an owner: process id << 32 | thread id. 0: not set up, or wiped by a fork.
     owner: Cell<u64>,
     held: Cell<usize>,
-    head: Cell<*mut RobustHead>,
     first: Sentinel,
     last: Sentinel,
     /// `nodes[0]` is `LAST`; then what we hold, oldest first.
@@ -70,15 +68,15 @@ unsafe impl Sync for Unset {}
 static UNSET: Unset = Unset(Block {
     owner: Cell::new(0),
     held: Cell::new(0),
-    head: Cell::new(ptr::null_mut()),
     first: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(0) },
     last: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(0) },
     nodes: [const { Cell::new(ptr::null_mut()) }; MAX_HELD + 1],
 });
 
 thread_local! {
-    static BLOCK: Cell<*const Block> = const { Cell::new(&raw const UNSET.0) };
-    static HEAD: Cell<*mut RobustHead> = const { Cell::new(ptr::null_mut()) };
+    /// This thread's block and libc's list head, side by side: every lock operation begins with both.
+    static THREAD: (Cell<*const Block>, Cell<*mut RobustHead>) =
+        const { (Cell::new(&raw const UNSET.0), Cell::new(ptr::null_mut())) };
     static AT_EXIT: Retire = const { Retire };
 }
 
@@ -86,13 +84,14 @@ thread_local! {
 #[derive(Clone, Copy)]
 pub(crate) struct Me {
     block: *const Block,
+    head: *mut RobustHead,
 }
 
 impl Me {
     /// This thread's block, set up at the first call and after a fork.
     #[inline]
     pub(crate) fn current() -> Result<Self, NoList> {
-        let me = Self { block: BLOCK.get() };
+        let me = THREAD.with(|(block, head)| Self { block: block.get(), head: head.get() });
         if me.owner() == 0 { Self::set_up() } else { Ok(me) }
     }
 
@@ -130,9 +129,8 @@ impl Me {
     fn set_pending(self, node: Node) {
         // ORDER: the kernel reads this on our own CPU at our death, so only the compiler must keep the order.
         compiler_fence(SeqCst);
-        let head = self.block().head.get();
         // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
-        unsafe { (*head).pending.set(node) };
+        unsafe { (*self.head).pending.set(node) };
         compiler_fence(SeqCst);
     }
 
@@ -204,21 +202,20 @@ impl Me {
         if unsafe { (*head).futex_offset } != FUTEX_OFFSET {
             return Err(NoList);
         }
-        let mut block = BLOCK.get();
+        let mut block = THREAD.with(|(block, _)| block.get());
         if ptr::eq(block, &raw const UNSET.0) {
             block = take_block().map_err(|_| NoList)?;
         }
-        let me = Self { block };
+        let me = Self { block, head };
         let b = me.block();
         b.held.set(0);
-        b.head.set(head);
         b.nodes[0].set(b.last.next.as_ptr());
         // Insert LAST, then FIRST, as libc inserts a mutex: fill, fix the neighbour's back link, then one store makes it visible.
         // SAFETY: the head is this thread's own, and its entries are libc's or the head itself.
         unsafe { insert_at_head(head, &b.last) };
         // SAFETY: as above.
         unsafe { insert_at_head(head, &b.first) };
-        BLOCK.set(block);
+        THREAD.with(|(kept, _)| kept.set(block));
         b.owner.set(u64::from(std::process::id()) << 32 | u64::from(sys::gettid()));
         // The thread's end gives the block back; during the end itself it is simply kept.
         let _ = AT_EXIT.try_with(|_| ());
@@ -230,10 +227,10 @@ impl Me {
 fn registered_head() -> io::Result<*mut RobustHead> {
     let head = sys::robust_list()?;
     if !head.is_null() {
-        HEAD.set(head);
+        THREAD.with(|(_, kept)| kept.set(head));
         return Ok(head);
     }
-    let head = HEAD.get();
+    let head = THREAD.with(|(_, kept)| kept.get());
     if head.is_null() {
         return Err(io::ErrorKind::Unsupported.into());
     }
@@ -283,7 +280,7 @@ struct Retire;
 
 impl Drop for Retire {
     fn drop(&mut self) {
-        let me = Me { block: BLOCK.get() };
+        let me = THREAD.with(|(block, head)| Me { block: block.get(), head: head.get() });
         let block = me.block();
         if block.owner.get() == 0 || block.held.get() != 0 {
             return;
@@ -298,24 +295,31 @@ impl Drop for Retire {
             unsafe { previous.write_volatile(next) };
         }
         block.owner.set(0);
-        BLOCK.set(&raw const UNSET.0);
+        THREAD.with(|(kept, _)| kept.set(&raw const UNSET.0));
         if let Some(mut free) = FREE.try_lock() {
             free.push(me.block.expose_provenance());
         }
     }
 }
 
-/// The inode of this process's pid namespace: thread ids mean something only inside it.
+/// The inode of this process's pid namespace: thread ids mean something only inside it. Not remembered, since a forked child may be in another one.
 pub(crate) fn pid_namespace() -> u64 {
-    static INODE: OnceLock<u64> = OnceLock::new();
-    *INODE.get_or_init(|| {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino())
-    })
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino())
 }
 
 /// The process that a thread belongs to, as /proc tells it.
 pub(crate) fn process_of(tid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
+}
+
+/// Whether a thread has ended or is ending, as /proc tells it; a zombie has.
+pub(crate) fn has_ended(tid: u32) -> bool {
+    const PF_EXITING: u64 = 4;
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{tid}/stat")) else { return true };
+    // After the name, which is in parentheses and may hold anything: state, ppid, pgrp, session, tty, tpgid, flags.
+    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let gone = fields.next().is_some_and(|state| matches!(state, "Z" | "X" | "x"));
+    gone || fields.nth(5).and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & PF_EXITING != 0)
 }

@@ -9,7 +9,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -61,10 +62,9 @@ impl Namespace {
     ///
     /// [`Error`] when the directory cannot be made, or is not this user's alone.
     pub fn current() -> Result<Self, Error> {
-        static CURRENT: OnceLock<Mutex<Option<Namespace>>> = OnceLock::new();
-        let cell = CURRENT.get_or_init(Mutex::default);
+        static CURRENT: Mutex<Option<Namespace>> = Mutex::new(None);
         // A forked child may find the mutex locked by a thread that it does not have: then without the cache.
-        let Some(mut cached) = cell.try_lock_for(Duration::from_secs(1)) else { return Self::at(default_path()) };
+        let Some(mut cached) = CURRENT.try_lock_for(Duration::from_secs(1)) else { return Self::at(default_path()) };
         match &*cached {
             Some(namespace) if namespace.still_there() => Ok(namespace.clone()),
             _ => Ok(cached.insert(Self::at(default_path())?).clone()),
@@ -187,10 +187,11 @@ impl Namespace {
 
     /// Once a process: clears away what killed processes left, but not for long.
     pub(crate) fn first_sweep(&self) {
-        static ONCE: OnceLock<()> = OnceLock::new();
-        ONCE.get_or_init(|| {
+        // No `OnceLock`: a child that is forked during the sweep would wait for a thread that it does not have.
+        static DONE: AtomicBool = AtomicBool::new(false);
+        if !DONE.swap(true, Relaxed) {
             let _ = self.sweep(FIRST_SWEEP, TICKET_AGE, false);
-        });
+        }
     }
 
     fn sweep(&self, limit: usize, ticket_age: Duration, dry: bool) -> Result<GcReport, Error> {

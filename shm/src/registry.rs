@@ -1,6 +1,7 @@
 //! What this process has mapped: an object that is opened twice is mapped once.
 //!
-//! A forked child begins with an empty registry of its own, since its parent's may have been locked by a thread that the child does not have.
+//! A lock is known by its address, so a thread that had an object mapped twice would not find that it holds the lock already. A forked child therefore begins with a copy
+//! of its parent's registry; with an empty one if that was locked at the fork, by a thread that the child does not have.
 #![allow(unsafe_code, reason = "one static that a fork replaces")]
 
 use std::collections::HashMap;
@@ -27,7 +28,9 @@ fn current() -> &'static Registry {
         if let Some(registry) = unsafe { known.as_ref() }.filter(|registry| registry.process == process) {
             return registry;
         }
-        let fresh = Box::into_raw(Box::new(Registry { process, mapped: Mutex::default() }));
+        // SAFETY: as above.
+        let inherited = unsafe { known.as_ref() }.and_then(|parents| parents.mapped.try_lock().map(|mapped| mapped.clone()));
+        let fresh = Box::into_raw(Box::new(Registry { process, mapped: Mutex::new(inherited.unwrap_or_default()) }));
         if CURRENT.compare_exchange(known, fresh, AcqRel, Acquire).is_err() {
             // SAFETY: nobody else has seen it.
             drop(unsafe { Box::from_raw(fresh) });

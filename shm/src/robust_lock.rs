@@ -16,7 +16,7 @@
 //!
 //! # The steps
 //!
-//! - **acquire**: pending = node; CAS TID bits 0 -> tid (a word with `W` or `OD` also gets announce + 1); link the node; pending = 0.
+//! - **acquire**: pending = node; CAS TID bits 0 -> tid (a word with `W` or `OD` also gets announce + 1); link the node. (Pending stays until the thread's next operation; the kernel releases a word that is linked and pending once.)
 //! - **wait**: one CAS sets `W` and announce + 1, then a futex sleeps on the low half.
 //! - **release**: pending = node; unlink; `s = fetch_sub(tid)`, which keeps `W`; if `W` was set, *settle*: wake one; if nobody was there, CAS `(W, s)` -> `(0, s)`; pending = 0, last.
 //!
@@ -43,6 +43,7 @@
 
 use std::fmt;
 use std::mem::offset_of;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -75,7 +76,7 @@ pub struct RobustLock {
     pub(crate) bell: AtomicU32,
     /// Ring sides only: how many contenders sleep. A death may leave it too high, which costs a system call; it is never too low.
     pub(crate) contenders: AtomicU32,
-    /// Who holds it, process id << 32 | thread id; 0 when nobody does. Informal: written after the word, so a death in between leaves it 0.
+    /// Who held it last, process id << 32 | thread id: a signature, written after the word was taken, and left there.
     holder: AtomicU64,
     /// What kind of owner the word names; 0 is a thread, the only kind so far.
     owner_kind: AtomicU32,
@@ -110,14 +111,35 @@ pub enum Acquired {
     OwnerDied(Death),
 }
 
-/// Who died. Either number is `None` when the owner was killed in the instant between taking the word and signing it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Death {
-    /// Its process.
-    pub pid: Option<u32>,
-    /// Its thread.
-    pub tid: Option<u32>,
+/// Who died.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Death(NonZeroU64);
+
+impl Death {
+    const MARK: u64 = 1 << 63;
+
+    fn of(holder: u64) -> Self {
+        // The mark makes it non-zero; process ids are far too small to reach it.
+        NonZeroU64::new(holder | Self::MARK).map_or(Self(NonZeroU64::MIN), Self)
+    }
+
+    /// Its process. `None` when it was killed in the few instructions between taking the lock and signing it. (If the signature found there is of a thread that has ended
+    /// meanwhile, it is taken for the dead owner's: the one case in which the wrong one of two dead is named.)
+    pub fn pid(self) -> Option<u32> {
+        let pid = high(self.0.get() & !Self::MARK);
+        (pid != 0).then_some(pid)
+    }
+
+    /// Its thread; `None` as for [`pid`](Self::pid).
+    pub fn tid(self) -> Option<u32> {
+        self.pid().map(|_| low(self.0.get()))
+    }
+}
+
+impl fmt::Debug for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Death").field("pid", &self.pid()).field("tid", &self.tid()).finish()
+    }
 }
 
 /// Who holds a lock at this moment, as seen from inside the pid namespace.
@@ -226,9 +248,7 @@ impl RobustLock {
             me.begin(self.node());
         }
         // CRASH: pending names a word that is not ours: the kernel leaves it alone, or wakes one sleeper, who looks and sleeps again.
-        let seen = self.word.load(Relaxed);
-        // ORDER: Acquire pairs with `give`: what the last owner wrote is ours to read.
-        let taken = seen & LOW == 0 && self.word.compare_exchange(seen, seen | me.tid(), Acquire, Relaxed).is_ok();
+        let taken = self.take_free(me);
         // CRASH: the word is ours, the node is not linked: pending still names it.
         let died = if taken {
             false
@@ -241,8 +261,10 @@ impl RobustLock {
                 }
             }
         };
-        let how = if died { Acquired::OwnerDied(Death::of(self.holder.load(Relaxed))) } else { Acquired::Clean };
-        self.holder.store(me.owner(), Relaxed);
+        let how = if died { Acquired::OwnerDied(self.dead_holder()) } else { Acquired::Clean };
+        if self.holder.load(Relaxed) != me.owner() {
+            self.holder.store(me.owner(), Relaxed);
+        }
         if zoo::planted(Bug::NonRobust) {
             return Ok(how);
         }
@@ -251,9 +273,38 @@ impl RobustLock {
         }
         // SAFETY: the node is this lock's own, just taken; the list has room (checked above); `acquire`'s caller keeps it mapped.
         unsafe { me.link(self.node()) };
-        // CRASH: linked and pending: the kernel releases it once.
-        me.end();
+        // CRASH: linked and pending: the kernel skips a pending entry on its walk and looks at it last, so it is released once. Pending stays
+        // until this thread's next operation: to clear it here would cost a store before the locked instruction of the release.
         Ok(how)
+    }
+
+    /// Takes the word if its low half is 0, whatever the announce count.
+    #[inline]
+    #[cfg(target_arch = "x86_64")]
+    fn take_free(&self, me: Me) -> bool {
+        // Half a word at a time is more than Rust's atomics promise, so it is said in assembly. To read the count first and compare all of it would cost 2 ns, a tenth of the lock.
+        let found: u64;
+        // ORDER: a locked instruction is a full barrier; pairs with `give`.
+        // SAFETY: an atomic operation on the low half of a word that we have a reference to.
+        unsafe {
+            std::arch::asm!(
+                "lock cmpxchg dword ptr [{word}], {tid:e}",
+                word = in(reg) self.futex_word(),
+                tid = in(reg) me.tid(),
+                inout("rax") 0_u64 => found,
+                options(nostack),
+            );
+        }
+        found & LOW == 0
+    }
+
+    /// Takes the word if its low half is 0, whatever the announce count.
+    #[inline]
+    #[cfg(not(target_arch = "x86_64"))]
+    fn take_free(&self, me: Me) -> bool {
+        let seen = self.word.load(Relaxed);
+        // ORDER: Acquire pairs with `give`: what the last owner wrote is ours to read.
+        seen & LOW == 0 && self.word.compare_exchange(seen, seen | me.tid(), Acquire, Relaxed).is_ok()
     }
 
     /// Releases the word; `settle` gets it as it is afterwards, and only if somebody may sleep.
@@ -269,7 +320,6 @@ impl RobustLock {
             me.end();
             return false;
         }
-        self.holder.store(0, Relaxed);
         // CRASH: off the list, still ours: pending names it, the kernel marks it OWNER_DIED. What it guards is whole, which the next owner cannot know.
         // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either this sees a waiter's `W`, or that waiter's announce sees all that we did.
         let before = self.word.fetch_sub(me.tid(), SeqCst);
@@ -370,6 +420,13 @@ impl RobustLock {
         timed_out
     }
 
+    /// Who died, by the signature; one that lives did not sign last, it only was the last to sign.
+    #[cold]
+    fn dead_holder(&self) -> Death {
+        let holder = self.holder.load(Relaxed);
+        Death::of(if identity::has_ended(low(holder)) { holder } else { 0 })
+    }
+
     /// The kernel missed a death: the thread that the word names does not exist, and still does not after a second look at the word.
     fn owner_is_gone(&self, seen: u64) -> bool {
         let tid = seen & TID;
@@ -416,13 +473,6 @@ pub(crate) const fn low(word: u64) -> u32 {
 #[allow(clippy::cast_possible_truncation, reason = "the half is wanted")]
 pub(crate) const fn high(word: u64) -> u32 {
     (word >> 32) as u32
-}
-
-impl Death {
-    fn of(holder: u64) -> Self {
-        let known = |number| (number != 0).then_some(number);
-        Self { pid: known(high(holder)), tid: known(low(holder)) }
-    }
 }
 
 impl Default for RobustLock {

@@ -175,6 +175,10 @@ impl Segment {
         }
         let identity = (facts.dev(), facts.ino());
         if let Some(known) = registry::find(identity) {
+            // Inherited over a fork into another pid namespace, perhaps.
+            if known.facts.pid_namespace != identity::pid_namespace() {
+                return Err(Error::new(ErrorKind::OtherPidNamespace, operation, &shown));
+            }
             check(&known.facts, expected, operation, &shown)?;
             return Ok(Some(known));
         }
@@ -240,10 +244,19 @@ impl Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         if (self.held_here)(self) {
-            // A leaked guard: this thread's robust list leads through the mapping. It stays, and so does the name, until the process ends.
-            if let Some(file) = self.keeper.take() {
-                std::mem::forget(file);
-            }
+            // A leaked guard: this thread's robust list leads through the mapping. It stays, known to the registry, and so does the name, until the process ends.
+            // SAFETY: taken once, here; nothing uses this segment any more.
+            let map = unsafe { ManuallyDrop::take(&mut self.map) };
+            let kept = Self {
+                map: ManuallyDrop::new(map),
+                keeper: self.keeper.take(),
+                namespace: self.namespace.clone(),
+                name: self.name.clone(),
+                identity: self.identity,
+                facts: self.facts.clone(),
+                held_here: self.held_here,
+            };
+            std::mem::forget(registry::insert(kept));
             return;
         }
         registry::forget(self.identity);
@@ -260,6 +273,9 @@ const TICKETS_KEEP: std::time::Duration = std::time::Duration::MAX;
 /// What is there against what is wanted; the error names both.
 fn check(found: &Facts, expected: Expected<'_>, operation: &'static str, shown: &str) -> Result<(), Error> {
     let fail = |kind, detail: String| Err(Error::new(kind, operation, shown).with_detail(detail));
+    if expected.generation.is_some_and(|generation| generation != found.generation) {
+        return fail(ErrorKind::Stale, "the name belongs to a newer object".to_owned());
+    }
     if found.kind != kind_bytes(expected.kind) {
         return fail(ErrorKind::WrongKind, format!("it is a {}", kind_name(found.kind)));
     }
@@ -271,9 +287,6 @@ fn check(found: &Facts, expected: Expected<'_>, operation: &'static str, shown: 
     }
     if let Some(extents) = expected.extents.filter(|extents| *extents != found.extents) {
         return fail(ErrorKind::Mismatch, format!("its sizes are {:?}, not {extents:?}", found.extents));
-    }
-    if expected.generation.is_some_and(|generation| generation != found.generation) {
-        return fail(ErrorKind::Stale, "the name belongs to a newer object".to_owned());
     }
     Ok(())
 }

@@ -2,7 +2,6 @@
 #![allow(unsafe_code, reason = "reaches objects through their mapping")]
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -68,8 +67,14 @@ pub unsafe trait Object: Sized + Sync + 'static {
 pub struct Shared<T: Object> {
     segment: Arc<Segment>,
     extents: [u64; 2],
-    object: PhantomData<fn() -> T>,
+    /// Inside the segment: one load less on every operation.
+    object: *const T,
 }
+
+// SAFETY: the object is only atomics (`Object`), mapped as long as `segment`.
+unsafe impl<T: Object> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T: Object> Sync for Shared<T> {}
 
 /// A public type around a [`Shared`] object, so that [`Options`] can make it.
 pub trait Handle: Sized {
@@ -205,7 +210,7 @@ impl<T: Object> Shared<T> {
             // SAFETY: as above; the segment has `bytes` bytes from `object` on.
             unsafe { this.init(object.wrapping_add(size_of::<T>()).cast(), params) };
         })?;
-        Ok(made.map(|segment| Self { segment, extents, object: PhantomData }))
+        Ok(made.map(|segment| Self::new(segment, extents)))
     }
 
     fn find(
@@ -224,7 +229,12 @@ impl<T: Object> Shared<T> {
         if checked_size::<T>(extents).is_none_or(|bytes| bytes as u64 != facts.object_length) {
             return Err(Error::new(ErrorKind::Corrupt, "open", shown).with_detail("its sizes do not fit its length"));
         }
-        Ok(Some(Self { segment, extents, object: PhantomData }))
+        Ok(Some(Self::new(segment, extents)))
+    }
+
+    fn new(segment: Arc<Segment>, extents: [u64; 2]) -> Self {
+        let object = segment.object().cast_const().cast();
+        Self { segment, extents, object }
     }
 
     /// The two numbers that say how large it is, checked once when it was found.
@@ -236,7 +246,7 @@ impl<T: Object> Shared<T> {
     /// The first word behind the object's struct: its elements. Only to be reached as atomics or through [`copy`](crate::copy).
     #[inline]
     pub fn tail(&self) -> *const AtomicU64 {
-        self.segment.object().wrapping_add(size_of::<T>()).cast_const().cast()
+        self.object.wrapping_add(1).cast()
     }
 
     /// Bytes of the object, from `&**self` on.
@@ -286,14 +296,14 @@ impl<T: Object> Deref for Shared<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        // SAFETY: as above; `T` is only atomics, so a shared reference to memory that others write is sound.
-        unsafe { &*self.segment.object().cast::<T>() }
+        // SAFETY: made or checked for `T`, and mapped; `T` is only atomics, so a shared reference to memory that others write is sound.
+        unsafe { &*self.object }
     }
 }
 
 impl<T: Object> Clone for Shared<T> {
     fn clone(&self) -> Self {
-        Self { segment: Arc::clone(&self.segment), extents: self.extents, object: PhantomData }
+        Self { segment: Arc::clone(&self.segment), extents: self.extents, object: self.object }
     }
 }
 

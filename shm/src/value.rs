@@ -101,21 +101,18 @@ impl<T: Pod> Handle for Value<T> {
 
 /// Why a lock could not be taken, and whose.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{object}: {cause}")]
-pub struct LockError {
-    object: String,
-    cause: AcquireError,
-}
+#[error("{}: {}", .0.0, .0.1)]
+pub struct LockError(Box<(String, AcquireError)>);
 
 impl LockError {
     /// For the handles of other crates: this cause, on this object.
     pub fn new(object: String, cause: AcquireError) -> Self {
-        Self { object, cause }
+        Self(Box::new((object, cause)))
     }
 
     /// What went wrong.
     pub fn cause(&self) -> AcquireError {
-        self.cause
+        self.0.1
     }
 }
 

@@ -24,7 +24,6 @@
 #![allow(unsafe_code, reason = "a pointer to one half of a word")]
 
 use std::fmt;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -65,20 +64,33 @@ pub fn spin(partner: u32, first: u32, mut ready: impl FnMut() -> bool) -> bool {
 
 /// How many pauses make 45 us; 0 where there is one CPU.
 fn spin_budget() -> u32 {
-    static BUDGET: OnceLock<u32> = OnceLock::new();
-    *BUDGET.get_or_init(|| {
-        if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
-            return 0;
+    // No `OnceLock`: a child that is forked while another thread counts would wait for ever.
+    static BUDGET: AtomicU32 = AtomicU32::new(UNKNOWN);
+    match BUDGET.load(Relaxed) {
+        UNKNOWN => {
+            let budget = count_spin_budget();
+            BUDGET.store(budget, Relaxed);
+            budget
         }
-        const SAMPLE: u32 = 500;
-        let fastest = (0..5).map(|_| {
-            let start = Instant::now();
-            (0..SAMPLE).for_each(|_| std::hint::spin_loop());
-            start.elapsed()
-        });
-        let pause_ns = fastest.min().unwrap_or(Duration::from_micros(5)).as_nanos().max(1);
-        u32::try_from(u128::from(SAMPLE) * 45_000 / pause_ns).unwrap_or(4000)
-    })
+        known => known,
+    }
+}
+
+const UNKNOWN: u32 = u32::MAX;
+
+#[cold]
+fn count_spin_budget() -> u32 {
+    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
+        return 0;
+    }
+    const SAMPLE: u32 = 500;
+    let fastest = (0..5).map(|_| {
+        let start = Instant::now();
+        (0..SAMPLE).for_each(|_| std::hint::spin_loop());
+        start.elapsed()
+    });
+    let pause_ns = fastest.min().unwrap_or(Duration::from_micros(5)).as_nanos().max(1);
+    u32::try_from(u128::from(SAMPLE) * 45_000 / pause_ns).unwrap_or(4000)
 }
 
 /// "Something has changed since you looked": a counter that sleepers watch. All zeros is a good start.

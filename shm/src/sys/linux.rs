@@ -177,7 +177,10 @@ pub(crate) fn effective_user() -> u32 {
 pub(crate) fn kind_of(error: &io::Error) -> Option<ErrorKind> {
     match error.raw_os_error()? {
         libc::EMFILE | libc::ENFILE => Some(ErrorKind::Exhausted),
-        libc::ELOOP => Some(ErrorKind::Denied),
+        // A symbolic link, or something else, where we go through no such thing.
+        libc::ELOOP | libc::ENOTDIR => Some(ErrorKind::Denied),
+        // A directory or a socket where a file of ours should be.
+        libc::EISDIR | libc::ENXIO => Some(ErrorKind::Corrupt),
         _ => None,
     }
 }

@@ -1,0 +1,92 @@
+//! What the tests of this crate share.
+#![allow(dead_code, reason = "each test program uses some of it")]
+#![allow(clippy::print_stderr, clippy::exit, reason = "a watchdog barks and bites")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use multiproc_shm::{Namespace, Options};
+
+/// Any error, in a test.
+pub(crate) type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Longer than any test takes on any machine.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// Ends the whole program if the test takes longer than anything here can take.
+#[must_use]
+pub(crate) fn watchdog() -> impl Drop {
+    struct Leash(Option<mpsc::Sender<()>>);
+    impl Drop for Leash {
+        fn drop(&mut self) {
+            self.0.take();
+        }
+    }
+    let (leash, held) = mpsc::channel();
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    thread::spawn(move || {
+        if let Err(RecvTimeoutError::Timeout) = held.recv_timeout(LONG) {
+            eprintln!("{name} hangs");
+            std::process::exit(9);
+        }
+    });
+    Leash(Some(leash))
+}
+
+/// Looks again and again; the watchdog ends it if it never comes true.
+pub(crate) fn wait_until(mut true_at_last: impl FnMut() -> bool) {
+    while !true_at_last() {
+        thread::yield_now();
+    }
+}
+
+/// A name that no other test has, in this run or another one.
+pub(crate) fn unique(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A namespace of the test's own, gone afterwards with all that is in it.
+#[derive(Debug)]
+pub(crate) struct Space {
+    namespace: Namespace,
+}
+
+impl Space {
+    pub(crate) fn new() -> Self {
+        let path = PathBuf::from("/dev/shm").join(format!("multiproc-{}", unique("space")));
+        Self { namespace: Namespace::at(path).expect("a namespace") }
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// How an object in it is made or found.
+    pub(crate) fn options(&self) -> Options {
+        Options::new().namespace(&self.namespace)
+    }
+
+    /// A path in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.namespace.path().join(name)
+    }
+
+    /// The file names in it.
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.namespace.path()).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.namespace.path());
+    }
+}

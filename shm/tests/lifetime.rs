@@ -1,0 +1,280 @@
+//! When an object ends, seen from one process: its name, its mapping, its descriptor.
+
+mod common;
+
+use std::fs::{self, File, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use multiproc_shm::{AtomicValue, ErrorKind, Gc, Options, Value};
+
+use common::{Outcome, Space, unique, watchdog};
+
+/// Device and inode of a file in a space.
+fn inode(space: &Space, name: &str) -> (u64, u64) {
+    let facts = fs::metadata(space.file(name)).expect("it is there");
+    (facts.dev(), facts.ino())
+}
+
+/// How often this process has a file mapped.
+fn mappings((device, inode): (u64, u64)) -> usize {
+    let device = format!("{:02x}:{:02x}", libc::major(device), libc::minor(device));
+    let maps = fs::read_to_string("/proc/self/maps").expect("a list of mappings");
+    let is_it = |line: &&str| {
+        let mut fields = line.split_ascii_whitespace().skip(3);
+        fields.next() == Some(&device) && fields.next() == Some(&inode.to_string())
+    };
+    maps.lines().filter(is_it).count()
+}
+
+/// How many descriptors this process has for a file.
+fn descriptors(identity: (u64, u64)) -> usize {
+    let entries = fs::read_dir("/proc/self/fd").expect("a list of descriptors").flatten();
+    entries.filter_map(|entry| fs::metadata(entry.path()).ok()).filter(|facts| (facts.dev(), facts.ino()) == identity).count()
+}
+
+#[test]
+fn last_handle_takes_the_name_away() -> Outcome {
+    let space = Space::new();
+    let made: Value<u64> = space.options().create("short", 1)?;
+    let found: Value<u64> = space.options().open("short")?;
+    let clone = found.clone();
+    drop(made);
+    assert_eq!(space.entries(), ["short"]);
+    drop(found);
+    assert_eq!(space.entries(), ["short"]);
+    assert_eq!(clone.get()?, 1);
+    drop(clone);
+    assert!(space.entries().is_empty());
+    assert_eq!(space.options().open::<Value<u64>>("short").expect_err("it has gone").kind(), ErrorKind::NotFound);
+    Ok(())
+}
+
+#[test]
+fn default_namespace_is_cleared_too() -> Outcome {
+    let name = unique("short");
+    let made = Value::create(&name, 1_u64)?;
+    let path = multiproc_shm::Namespace::current()?.path().join(&name);
+    assert!(path.exists());
+    drop(made);
+    assert!(!path.exists());
+    Ok(())
+}
+
+#[test]
+fn persistent_stays_until_unlink() -> Outcome {
+    let space = Space::new();
+    drop(space.options().persistent(true).create::<Value<u64>>("kept", 41)?);
+    assert_eq!(space.entries(), ["kept"]);
+    let found: Value<u64> = space.options().open("kept")?;
+    found.update(|value| *value += 1)?;
+    drop(found);
+    // Found through `open_or_create` it is as it was, whatever was asked for.
+    assert_eq!(space.options().open_or_create::<Value<u64>>("kept", 0)?.get()?, 42);
+    assert_eq!(space.options().create::<Value<u64>>("kept", 0).expect_err("it exists").kind(), ErrorKind::AlreadyExists);
+    assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?.kept, ["kept"]);
+    space.options().unlink("kept")?;
+    assert!(space.entries().is_empty());
+    assert_eq!(space.options().open::<Value<u64>>("kept").expect_err("unlinked").kind(), ErrorKind::NotFound);
+    Ok(())
+}
+
+#[test]
+fn unlink_while_open() -> Outcome {
+    let space = Space::new();
+    let old: Value<u64> = space.options().create("twice", 1)?;
+    let old_too = old.clone();
+    space.options().unlink("twice")?;
+    assert_eq!(space.options().open::<Value<u64>>("twice").expect_err("unlinked").kind(), ErrorKind::NotFound);
+    assert_eq!(space.options().unlink("twice").expect_err("unlinked").kind(), ErrorKind::NotFound);
+    // Those who have it keep it.
+    old.set(5)?;
+    assert_eq!(old_too.get()?, 5);
+    // The name made anew means another object.
+    let new: Value<u64> = space.options().create("twice", 2)?;
+    old.set(6)?;
+    assert_eq!((old_too.get()?, new.get()?), (6, 2));
+    // The old one's end does not touch the new one's name.
+    drop((old, old_too));
+    assert_eq!(space.entries(), ["twice"]);
+    assert_eq!(space.options().open::<Value<u64>>("twice")?.get()?, 2);
+    drop(new);
+    assert!(space.entries().is_empty());
+    Ok(())
+}
+
+#[test]
+fn unlink_takes_any_kind() -> Outcome {
+    let space = Space::new();
+    let _value: Value<u64> = space.options().create("any", 1)?;
+    space.options().unlink("any")?;
+    assert!(space.entries().is_empty());
+    Ok(())
+}
+
+#[test]
+fn attached_twice_is_mapped_once() -> Outcome {
+    let space = Space::new();
+    let made: Value<u64> = space.options().create("once", 1)?;
+    let identity = inode(&space, "once");
+    assert_eq!(mappings(identity), 1);
+    let found: Vec<Value<u64>> = (0..10).map(|_| space.options().open("once")).collect::<Result<_, _>>()?;
+    assert_eq!(mappings(identity), 1);
+    drop(made);
+    assert_eq!(mappings(identity), 1);
+    drop(found);
+    assert_eq!(mappings(identity), 0);
+    Ok(())
+}
+
+#[test]
+fn attached_by_many_threads_is_mapped_once() -> Outcome {
+    let _watchdog = watchdog();
+    let space = Space::new();
+    let made: Value<u64> = space.options().persistent(true).create("once", 0)?;
+    let identity = inode(&space, "once");
+    drop(made);
+    for _ in 0..50 {
+        let handles: Vec<Value<u64>> = thread::scope(|s| {
+            let threads: Vec<_> = (0..4).map(|_| s.spawn(|| space.options().open("once").expect("it is there"))).collect();
+            threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+        });
+        assert_eq!(mappings(identity), 1);
+        drop(handles);
+        assert_eq!(mappings(identity), 0);
+    }
+    Ok(())
+}
+
+#[test]
+#[cfg_attr(multiproc_force_fallback, ignore = "the fallback keeps descriptors")]
+fn no_descriptor_is_kept() -> Outcome {
+    let space = Space::new();
+    let made: Value<u64> = space.options().create("closed", 1)?;
+    let identity = inode(&space, "closed");
+    assert_eq!(descriptors(identity), 0);
+    drop(made);
+
+    drop(space.options().persistent(true).create::<Value<u64>>("closed", 1)?);
+    let identity = inode(&space, "closed");
+    let _found: Value<u64> = space.options().open("closed")?;
+    assert_eq!((descriptors(identity), mappings(identity)), (0, 1));
+    Ok(())
+}
+
+#[test]
+fn lock_outlives_the_descriptor() -> Outcome {
+    let space = Space::new();
+    let made: Value<u64> = space.options().create("held", 1)?;
+    let file = File::open(space.file("held"))?;
+    assert!(matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
+    // Others may have it as well.
+    file.try_lock_shared()?;
+    file.unlock()?;
+    drop(made);
+    file.try_lock()?;
+    Ok(())
+}
+
+#[test]
+fn sweep_leaves_what_is_in_use() -> Outcome {
+    let space = Space::new();
+    let _named: Value<u64> = space.options().create("used", 1)?;
+    let _anonymous: AtomicValue<u64> = space.options().anonymous(1)?;
+    let report = Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?;
+    assert_eq!((report.removed.len(), report.kept.len()), (0, 2));
+    assert_eq!(space.entries().len(), 2);
+    Ok(())
+}
+
+#[test]
+fn sweep_of_nothing() -> Outcome {
+    let space = Space::new();
+    let report = Gc::new().run(space.namespace())?;
+    assert_eq!((report.removed.len(), report.kept.len()), (0, 0));
+    // The namespace itself may have gone.
+    fs::remove_dir(space.namespace().path())?;
+    assert_eq!(Gc::new().run(space.namespace()).expect_err("no directory").kind(), ErrorKind::NotFound);
+    Ok(())
+}
+
+#[test]
+fn namespaces_do_not_mix() -> Outcome {
+    let (here, there) = (Space::new(), Space::new());
+    let _mine: Value<u64> = here.options().create("same", 1)?;
+    let _yours: Value<u64> = there.options().create("same", 2)?;
+    assert_eq!(here.options().open::<Value<u64>>("same")?.get()?, 1);
+    assert_eq!(there.options().open::<Value<u64>>("same")?.get()?, 2);
+    Ok(())
+}
+
+#[test]
+fn leaked_guard_keeps_mapping_and_name() -> Outcome {
+    let _watchdog = watchdog();
+    let space = Space::new();
+    thread::scope(|s| {
+        let leaked = s.spawn(|| -> Result<(), multiproc_shm::Error> {
+            let value: Value<u64> = space.options().create("leaked", 1)?;
+            let identity = inode(&space, "leaked");
+            std::mem::forget(value.lock().expect("it is free"));
+            drop(value);
+            // The kernel will walk through it at this thread's end.
+            assert_eq!(mappings(identity), 1);
+            assert_eq!(space.entries(), ["leaked"]);
+            // Found again it is the same mapping, and still held by this very thread.
+            let again: Value<u64> = space.options().open("leaked")?;
+            assert_eq!(mappings(identity), 1);
+            let error = again.lock().expect_err("this thread has it");
+            assert_eq!(error.cause(), multiproc_shm::AcquireError::AlreadyHeld);
+            Ok(())
+        });
+        leaked.join().expect("no panic")
+    })?;
+    // The thread has ended: the next one is told so.
+    let found: Value<u64> = space.options().open("leaked")?;
+    let guard = found.lock()?;
+    let death = multiproc_shm::ValueGuard::previous_owner_died(&guard).expect("its thread ended");
+    assert_eq!(death.pid(), Some(std::process::id()));
+    Ok(())
+}
+
+#[test]
+fn open_and_drop_by_threads_at_once() -> Outcome {
+    let _watchdog = watchdog();
+    let space = Space::new();
+    let failed = AtomicBool::new(false);
+    thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| {
+                for _ in 0..200 {
+                    let value: Result<Value<[u64; 4]>, _> = space.options().open_or_create("busy", [9; 4]);
+                    let sound = value.is_ok_and(|value| value.get().is_ok_and(|found| found == [9; 4]));
+                    if !sound {
+                        failed.store(true, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    assert!(!failed.load(Ordering::Relaxed));
+    // A drop that found the directory busy leaves its file to the sweep.
+    Gc::new().run(space.namespace())?;
+    assert!(space.entries().is_empty());
+    Ok(())
+}
+
+#[test]
+fn options_can_be_used_again() -> Outcome {
+    let space = Space::new();
+    let options = space.options().persistent(true);
+    let first: Value<u64> = options.create("a", 1)?;
+    let second: AtomicValue<u8> = options.create("b", 1)?;
+    drop((first, second));
+    assert_eq!(space.entries(), ["a", "b"]);
+    let plain: Options = options.persistent(false);
+    drop(plain.create::<Value<u64>>("c", 1)?);
+    assert_eq!(space.entries(), ["a", "b"]);
+    Ok(())
+}

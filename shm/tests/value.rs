@@ -1,0 +1,223 @@
+//! `Value` between threads: the guard's private copy, its commit, and what a panic leaves.
+
+mod common;
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc_shm::{AcquireError, Value, ValueGuard};
+
+use common::{Outcome, watchdog};
+
+#[test]
+fn smoke() -> Outcome {
+    let value = Value::new(1_u64)?;
+    assert_eq!(value.get()?, 1);
+    value.set(2)?;
+    assert_eq!(value.replace(3)?, 2);
+    assert_eq!(value.update(|it| *it += 1)?, 4);
+    *value.lock()? *= 10;
+    assert_eq!(value.get()?, 40);
+    assert!(value.owner().is_none());
+    assert_eq!(format!("{value:?}"), "Value { object: value (anonymous), value: Ok(40), owner: None }");
+    Ok(())
+}
+
+#[test]
+fn guard_is_a_private_copy() -> Outcome {
+    let value = Value::new([1_u32; 3])?;
+    let mut guard = value.lock()?;
+    guard[1] = 9;
+    assert_eq!((*guard, value.get()?), ([1, 9, 1], [1, 1, 1]));
+    assert!(ValueGuard::previous_owner_died(&guard).is_none());
+    drop(guard);
+    assert_eq!(value.get()?, [1, 9, 1]);
+    Ok(())
+}
+
+#[test]
+fn every_size() -> Outcome {
+    fn check<const N: usize>() -> Outcome {
+        let mut bytes = [0_u8; N];
+        let value = Value::new(bytes)?;
+        for round in 0..4_u8 {
+            for (at, byte) in bytes.iter_mut().enumerate() {
+                *byte = round.wrapping_mul(31).wrapping_add(u8::try_from(at % 251)?);
+            }
+            value.set(bytes)?;
+            assert_eq!(value.get()?, bytes, "{N} bytes");
+        }
+        Ok(())
+    }
+    check::<1>()?;
+    check::<3>()?;
+    check::<8>()?;
+    check::<9>()?;
+    check::<255>()?;
+    check::<256>()?;
+    check::<257>()?;
+    check::<4095>()?;
+    check::<4096>()?;
+    check::<10_007>()?;
+    // Nothing at all is a value, too.
+    let nothing = Value::new([0_u8; 0])?;
+    nothing.set([])?;
+    assert_eq!(nothing.get()?, [0_u8; 0]);
+    Ok(())
+}
+
+#[test]
+fn already_held_by_this_thread() -> Outcome {
+    let value = Value::new(1_u64)?;
+    let guard = value.lock()?;
+    for error in [value.lock().map(drop), value.set(2), value.try_lock().map(drop), value.clone().update(|_| ()).map(drop)] {
+        let error = error.expect_err("this thread has it");
+        assert_eq!(error.cause(), AcquireError::AlreadyHeld);
+        assert_eq!(error.to_string(), "value (anonymous): already held by this thread");
+    }
+    // Looking is allowed.
+    assert_eq!(value.get()?, 1);
+    drop(guard);
+    value.set(2)?;
+    Ok(())
+}
+
+#[test]
+fn panic_in_update_changes_nothing() -> Outcome {
+    let value = Value::new([1_u64; 100])?;
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+        let _ = value.update(|it| {
+            it[..50].fill(2);
+            panic::resume_unwind(Box::new("on purpose"));
+        });
+    }));
+    assert!(caught.is_err());
+    assert_eq!(value.get()?, [1; 100]);
+    // And the lock is free, without a death.
+    let guard = value.lock()?;
+    assert!(ValueGuard::previous_owner_died(&guard).is_none());
+    Ok(())
+}
+
+#[test]
+fn panic_with_a_guard_changes_nothing() -> Outcome {
+    let value = Value::new(1_u64)?;
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut guard = value.lock().expect("it is free");
+        *guard = 2;
+        panic::resume_unwind(Box::new("on purpose"));
+    }));
+    assert!(caught.is_err());
+    assert_eq!(value.get()?, 1);
+    Ok(())
+}
+
+#[test]
+fn drop_during_an_older_panic_commits() -> Outcome {
+    struct Late(Value<u64>);
+    impl Drop for Late {
+        fn drop(&mut self) {
+            assert!(thread::panicking());
+            self.0.set(5).expect("it is free");
+        }
+    }
+    let value = Value::new(1_u64)?;
+    let caught = panic::catch_unwind(AssertUnwindSafe(|| {
+        let _late = Late(value.clone());
+        panic::resume_unwind(Box::new("on purpose"));
+    }));
+    assert!(caught.is_err());
+    assert_eq!(value.get()?, 5);
+    Ok(())
+}
+
+#[test]
+fn threads_add_up() -> Outcome {
+    const ROUNDS: u64 = 5_000;
+    let _watchdog = watchdog();
+    let value = Value::new([0_u64; 5])?;
+    thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| (0..ROUNDS).for_each(|_| drop(value.update(|it| it.iter_mut().for_each(|word| *word += 1)))));
+        }
+    });
+    assert_eq!(value.get()?, [4 * ROUNDS; 5]);
+    Ok(())
+}
+
+#[test]
+fn readers_never_see_half_of_a_commit() -> Outcome {
+    let _watchdog = watchdog();
+    let value = Value::new([0_u64; 64])?;
+    let done = AtomicBool::new(false);
+    let seen = thread::scope(|s| {
+        s.spawn(|| {
+            let start = Instant::now();
+            let mut number = 0;
+            while start.elapsed() < Duration::from_millis(150) {
+                number += 1;
+                value.set([number; 64]).expect("it is free");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                s.spawn(|| {
+                    let (mut looks, mut last) = (0_u64, 0);
+                    while !done.load(Ordering::Relaxed) {
+                        let it = value.get().expect("no lock is held for long");
+                        assert!(it.iter().all(|word| *word == it[0]), "torn: {it:?}");
+                        assert!(it[0] >= last, "back in time: {} after {last}", it[0]);
+                        last = it[0];
+                        looks += 1;
+                    }
+                    looks
+                })
+            })
+            .collect();
+        readers.into_iter().map(|reader| reader.join().expect("no panic")).sum::<u64>()
+    });
+    assert!(seen > 0);
+    Ok(())
+}
+
+#[test]
+fn timeout() -> Outcome {
+    let _watchdog = watchdog();
+    let value = Value::new(1_u64)?;
+    let _guard = value.lock()?;
+    thread::scope(|s| {
+        s.spawn(|| {
+            assert!(value.try_lock().expect("no error").is_none());
+            assert!(value.lock_timeout(Duration::ZERO).expect("no error").is_none());
+            let start = Instant::now();
+            assert!(value.lock_timeout(Duration::from_millis(30)).expect("no error").is_none());
+            assert!(start.elapsed() >= Duration::from_millis(30));
+        });
+    });
+    Ok(())
+}
+
+#[test]
+fn thread_that_ends_with_a_guard_changes_nothing() -> Outcome {
+    let _watchdog = watchdog();
+    let value = Value::new(1_u64)?;
+    let ended = thread::scope(|s| {
+        let thread = s.spawn(|| {
+            let mut guard = value.lock().expect("it is free");
+            *guard = 2;
+            std::mem::forget(guard);
+            // SAFETY: no arguments.
+            #[allow(unsafe_code, reason = "std does not tell thread ids")]
+            unsafe { libc::gettid() }.cast_unsigned()
+        });
+        thread.join().expect("no panic")
+    });
+    let guard = value.lock()?;
+    let death = ValueGuard::previous_owner_died(&guard).expect("its thread ended");
+    assert_eq!((death.pid(), death.tid()), (Some(std::process::id()), Some(ended)));
+    assert_eq!(*guard, 1);
+    Ok(())
+}

@@ -44,7 +44,14 @@ struct Directory {
 
 /// Held: the namespace's directory is ours alone, until dropped or dead.
 #[derive(Debug)]
-pub(crate) struct DirectoryLock(#[allow(dead_code, reason = "the open file is the lock")] File);
+pub(crate) struct DirectoryLock(File);
+
+impl Drop for DirectoryLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child that was forked meanwhile has the descriptor as well, and would keep the lock.
+        let _ = self.0.unlock();
+    }
+}
 
 /// How long a `flock` on the directory is waited for: its holders need microseconds, unless one was stopped.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -158,16 +165,18 @@ impl Namespace {
         if !facts.is_file() || (!sys::lock_file(&file, true)? && !zoo::planted(Bug::UnlinkWithoutInode)) {
             return Ok(false);
         }
-        match header::must_stay(&file, ticket_age) {
-            Some(true) => return Ok(false),
+        let stays = match header::must_stay(&file, ticket_age) {
+            Some(stays) => stays,
             // No header: a creator that died early, where files are born with a temporary name; or not ours.
-            None if !name.is_temporary() => return Ok(false),
-            _ => {}
+            None => !name.is_temporary(),
+        };
+        if stays || dry {
+            // As for the directory: a forked child may have the descriptor as well.
+            file.unlock()?;
+            return Ok(!stays);
         }
-        if !dry {
-            // CRASH: before this call the file is whole and unused, the next one to look removes it; after it, it is gone.
-            sys::remove_at(self.file(), name.as_c_str())?;
-        }
+        // CRASH: before this call the file is whole and unused, the next one to look removes it; after it, it is gone.
+        sys::remove_at(self.file(), name.as_c_str())?;
         Ok(true)
     }
 

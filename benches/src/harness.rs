@@ -1,0 +1,193 @@
+//! Rows, rounds, medians, and the table.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use crate::os;
+use crate::race::{How, Place};
+
+/// Who we are among the rivals.
+pub(crate) const OURS: &str = "multiproc";
+/// What a run may take before it counts as hung.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One line of the comparison: the same work, by several.
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) place: Place,
+    pub(crate) rivals: Vec<Rival>,
+}
+
+/// One who does the work of a row.
+pub(crate) struct Rival {
+    name: &'static str,
+    how: How,
+    size: Size,
+    run: Run,
+}
+
+/// Does so many operations, and tells the nanoseconds for each.
+type Run = Box<dyn Fn(u64) -> Result<f64, String>>;
+
+enum Size {
+    /// As many operations as fill the time of a run; the first try is with this many.
+    Calibrated(u64),
+    Fixed(u64),
+}
+
+/// What the command line says.
+pub(crate) struct Settings {
+    pub(crate) json: bool,
+    pub(crate) only: String,
+    pub(crate) implementation: Option<String>,
+    rounds: usize,
+    /// Of a run.
+    nanoseconds: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { json: false, only: String::new(), implementation: None, rounds: 5, nanoseconds: 150_000_000 }
+    }
+}
+
+impl Settings {
+    pub(crate) fn quick(&mut self) {
+        self.rounds = 1;
+        self.nanoseconds = 10_000_000;
+    }
+}
+
+impl Row {
+    pub(crate) fn new(name: impl Into<String>, place: Place) -> Self {
+        Self { name: name.into(), place, rivals: Vec::new() }
+    }
+
+    /// Adds a rival whose run has as many operations as fill its time.
+    pub(crate) fn add(&mut self, name: &'static str, how: How, run: impl Fn(u64) -> Result<f64, String> + 'static) {
+        self.rivals.push(Rival { name, how, size: Size::Calibrated(2000), run: Box::new(run) });
+    }
+
+    /// Adds a rival so slow that calibration begins with this many operations.
+    pub(crate) fn add_slow(
+        &mut self,
+        name: &'static str,
+        how: How,
+        first: u64,
+        run: impl Fn(u64) -> Result<f64, String> + 'static,
+    ) {
+        self.rivals.push(Rival { name, how, size: Size::Calibrated(first), run: Box::new(run) });
+    }
+
+    /// Adds a rival with so many operations in each run.
+    pub(crate) fn add_fixed(
+        &mut self,
+        name: &'static str,
+        how: How,
+        operations: u64,
+        run: impl Fn(u64) -> Result<f64, String> + 'static,
+    ) {
+        self.rivals.push(Rival { name, how, size: Size::Fixed(operations), run: Box::new(run) });
+    }
+}
+
+/// Runs the rows and prints them as they come; true if all of ours have a number.
+pub(crate) fn run(rows: Vec<Row>, settings: &Settings) -> bool {
+    if !settings.json {
+        println!(
+            "{:<20} {:<14} {:>13} {:<4} {:>8}  {:<23} {:<6} workers",
+            "row", "impl", "value", "unit", "ours/it", "min - max", "place"
+        );
+    }
+    if os::two_cpus()[0] == os::two_cpus()[1] {
+        eprintln!("only one CPU: what says cross is same");
+    }
+    let (mut all, mut any) = (true, false);
+    for mut row in rows.into_iter().filter(|row| row.name.starts_with(&settings.only)) {
+        row.rivals.retain(|rival| settings.implementation.as_ref().is_none_or(|name| rival.name == name));
+        let measured = measure(&row, settings);
+        all &= row.rivals.iter().zip(&measured).all(|(rival, result)| rival.name != OURS || result.is_ok());
+        any |= !measured.is_empty();
+        show(&row, &measured, settings);
+    }
+    if !any {
+        eprintln!("no such row");
+    }
+    all && any
+}
+
+/// Of the rounds of one rival.
+struct Figures {
+    median: f64,
+    least: f64,
+    most: f64,
+}
+
+/// Round after round, each rival once in each round, another one first each time.
+fn measure(row: &Row, settings: &Settings) -> Vec<Result<Figures, String>> {
+    let count = row.rivals.len();
+    let mut sizes: Vec<Result<u64, String>> = row.rivals.iter().map(|rival| operations(rival, settings)).collect();
+    let mut values = vec![Vec::new(); count];
+    for round in 0..settings.rounds {
+        for turn in 0..count {
+            let rival = (round + turn) % count;
+            let Ok(operations) = sizes[rival] else { continue };
+            match os::isolated(PATIENCE, &|| (row.rivals[rival].run)(operations)) {
+                Ok(value) => values[rival].push(value),
+                Err(problem) => sizes[rival] = Err(problem),
+            }
+        }
+    }
+    sizes.into_iter().zip(values).map(|(size, values)| size.map(|_| Figures::of(values))).collect()
+}
+
+fn operations(rival: &Rival, settings: &Settings) -> Result<u64, String> {
+    let mut count = match rival.size {
+        Size::Fixed(count) => return Ok(count),
+        Size::Calibrated(first) => first,
+    };
+    let wanted = settings.nanoseconds as f64;
+    loop {
+        let each = os::isolated(PATIENCE, &|| (rival.run)(count))?;
+        let enough = (wanted / each.max(0.1)).ceil();
+        // A short run says little about a long one.
+        if each * count as f64 >= wanted / 5.0 {
+            return Ok((enough as u64).max(10));
+        }
+        count = (enough as u64).clamp(count * 2, count * 20);
+    }
+}
+
+impl Figures {
+    fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+        Self { median: at(values.len() / 2), least: at(0), most: at(values.len().saturating_sub(1)) }
+    }
+}
+
+fn show(row: &Row, measured: &[Result<Figures, String>], settings: &Settings) {
+    let of = |name| {
+        row.rivals.iter().zip(measured).find_map(|(rival, result)| (rival.name == name).then_some(result.as_ref().ok()?.median))
+    };
+    let ours = of(OURS);
+    for (rival, result) in row.rivals.iter().zip(measured) {
+        let (name, implementation) = (&row.name, rival.name);
+        let Figures { median, least, most } = match result {
+            Ok(figures) => figures,
+            Err(problem) => {
+                eprintln!("{name} {implementation}: no number: {problem}");
+                continue;
+            }
+        };
+        if settings.json {
+            println!(r#"{{"row":"{name}","impl":"{implementation}","value":{median:.2},"unit":"ns"}}"#);
+        } else {
+            let ratio = ours.map_or(String::new(), |ours| format!("{:.2}", ours / median));
+            let range = format!("{least:.1} - {most:.1}");
+            let (place, how) = (row.place.name(), rival.how.name());
+            println!("{name:<20} {implementation:<14} {median:>13.1} {:<4} {ratio:>8}  {range:<23} {place:<6} {how}", "ns");
+        }
+    }
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,71 @@
+//! Our numbers beside the peers': one command, one table. See `README.md`.
+#![allow(unsafe_code, reason = "bare shared memory, libc and zero-copy rivals are what we compare with")]
+#![allow(clippy::multiple_unsafe_ops_per_block, reason = "a call of libc and its place for the result are one thought")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a run, and nanoseconds")]
+
+mod harness;
+mod lock;
+mod os;
+mod peers;
+mod queue;
+mod race;
+mod roundtrip;
+mod spawn;
+mod value;
+
+use std::process::ExitCode;
+
+use harness::{Row, Settings};
+
+const USAGE: &str = "\
+usage: multiproc-bench [--json] [--quick] [--only PREFIX] [--impl NAME]
+  --json         one line of JSON for each row and implementation: {\"row\",\"impl\",\"value\",\"unit\"}
+  --quick        one short round: shows that every row runs; its numbers mean little
+  --only PREFIX  the rows whose names begin so
+  --impl NAME    this implementation only";
+
+fn main() -> ExitCode {
+    // Rows that start processes start this program again.
+    spawn::become_child();
+    let settings = match settings() {
+        Ok(settings) => settings,
+        Err(problem) => {
+            eprintln!("{problem}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    let scratch = match os::Scratch::new() {
+        Ok(scratch) => scratch,
+        Err(problem) => {
+            eprintln!("multiproc-bench: no scratch directory: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = harness::run(rows(&scratch), &settings);
+    // What a run that was stopped has left.
+    let _ = multiproc::shm::gc();
+    if outcome { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Every row, in the order of the table. A new group is a file with a function `rows`, and a line here.
+fn rows(scratch: &os::Scratch) -> Vec<Row> {
+    [queue::rows(scratch), lock::rows(), roundtrip::rows(scratch), value::rows(), spawn::rows()].into_iter().flatten().collect()
+}
+
+fn settings() -> Result<Settings, String> {
+    let mut settings = Settings::default();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut text = || arguments.next().ok_or(format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--json" => settings.json = true,
+            "--quick" => settings.quick(),
+            "--only" => settings.only = text()?,
+            "--impl" => settings.implementation = Some(text()?),
+            "--help" | "-h" => return Err(String::new()),
+            _ => return Err(format!("what is {argument}?")),
+        }
+    }
+    Ok(settings)
+}

@@ -1,0 +1,37 @@
+//! parking_lot, between threads.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::harness::Row;
+use crate::lock::{Contest, Guarded};
+use crate::race::How;
+use crate::value::run_as;
+
+pub(crate) fn lock(row: &mut Row, contest: Contest) {
+    row.add("parking_lot", How::Threads, move |n| {
+        let lock = Arc::new(Mutex::new(()));
+        contest.run(How::Threads, n, || lock.clone())
+    });
+}
+
+pub(crate) fn locked_add(row: &mut Row) {
+    row.add("parking_lot", How::Threads, |n| {
+        let number = Arc::new(Mutex::new(0));
+        let reader = number.clone();
+        let add = move || {
+            *number.lock() += 1;
+            Ok(())
+        };
+        run_as(How::Threads, n, add, || *reader.lock())
+    });
+}
+
+impl Guarded for Arc<Mutex<()>> {
+    #[inline]
+    fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
+        let _guard = self.lock();
+        Ok(section())
+    }
+}

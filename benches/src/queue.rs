@@ -1,0 +1,219 @@
+//! `queue/…`: messages from producers to consumers.
+
+use std::hint::black_box;
+
+use multiproc::{Capacity, Queue};
+
+use crate::harness::{OURS, Row};
+use crate::os::Scratch;
+use crate::peers::{limit, python};
+use crate::race::{How, Job, Lap, Place, race};
+
+/// The sending end of a rival's queue, in its worker.
+pub(crate) trait Put {
+    fn put(&mut self, message: &[u8]) -> Result<(), String>;
+}
+
+/// The receiving end. Waits by whatever means the rival's own blocking call has.
+pub(crate) trait Get {
+    /// Takes a message and shows it.
+    fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String>;
+}
+
+/// What one run moves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Traffic {
+    pub(crate) producers: usize,
+    pub(crate) consumers: usize,
+    /// Bytes of a message.
+    pub(crate) size: usize,
+    /// Messages of each producer before the clock starts.
+    pub(crate) warm_up: u64,
+    /// Messages of each producer while it runs.
+    pub(crate) each: u64,
+}
+
+/// Messages that a queue holds.
+pub(crate) const fn capacity(size: usize) -> usize {
+    if size >= 65536 { 64 } else { 1024 }
+}
+
+pub(crate) fn rows(scratch: &Scratch) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for users in [1, 2] {
+        for size in [8, 64, 1024, 65536] {
+            rows.push(row(users, size, scratch));
+        }
+    }
+    rows
+}
+
+fn row(users: usize, size: usize, scratch: &Scratch) -> Row {
+    let mut row = Row::new(format!("queue/{users}p{users}c/{size}"), Place::Cross);
+    let traffic = move |messages: u64| {
+        let each = (messages / users as u64).max(1);
+        Traffic { producers: users, consumers: users, size, warm_up: each / 10, each }
+    };
+    row.add(OURS, How::Processes, move |n| {
+        let queue = ours(size)?;
+        let same = queue.clone();
+        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Ours::new(same.clone(), size)))
+    });
+    if users == 1 {
+        row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
+    }
+    crate::peers::queues(&mut row, traffic, scratch);
+    if python::is_here() {
+        row.add_slow("python", How::Processes, 500, move |n| python::queue(traffic(n)));
+    }
+    row
+}
+
+/// Lets them run: a producer is made by `put` and a consumer by `get`, both where they are used.
+pub(crate) fn run<P, G>(
+    traffic: Traffic,
+    how: How,
+    put: impl Fn(usize) -> Result<P, String> + Clone + Send + 'static,
+    get: impl Fn(usize) -> Result<G, String> + Clone + Send + 'static,
+) -> Result<f64, String>
+where
+    P: Put + 'static,
+    G: Get + 'static,
+{
+    let mut jobs: Vec<Job> = Vec::new();
+    for producer in 0..traffic.producers {
+        let put = put.clone();
+        jobs.push(Box::new(move |lap| produce(traffic, producer, put(producer)?, lap)));
+    }
+    for consumer in 0..traffic.consumers {
+        let get = get.clone();
+        jobs.push(Box::new(move |lap| consume(traffic, get(consumer)?, lap)));
+    }
+    traffic.finish(race(how, Place::Cross, jobs)?)
+}
+
+/// As [`run`], for ends that cannot be copied: one producer and one consumer.
+pub(crate) fn run_pair<P, G>(traffic: Traffic, how: How, put: P, get: G) -> Result<f64, String>
+where
+    P: Put + Send + 'static,
+    G: Get + Send + 'static,
+{
+    let producer: Job = Box::new(move |lap| produce(traffic, 0, put, lap));
+    let consumer: Job = Box::new(move |lap| consume(traffic, get, lap));
+    traffic.finish(race(how, Place::Cross, vec![producer, consumer])?)
+}
+
+impl Traffic {
+    fn finish(self, finish: crate::race::Finish) -> Result<f64, String> {
+        let per_producer: u64 = (0..self.warm_up + self.each).sum();
+        let producers = self.producers as u64;
+        let ids: u64 = (0..producers).sum::<u64>() * (self.warm_up + self.each);
+        // Consumers note the sum of the stamps that they got.
+        if finish.noted != per_producer * producers + (ids << PRODUCER) {
+            return Err("messages were lost or changed".to_owned());
+        }
+        Ok(finish.each(self.each * producers))
+    }
+}
+
+/// A stamp is the number of the producer, above this bit, and of the message.
+const PRODUCER: u32 = 48;
+/// One word of each cache line of a message is read, so that the payload really arrives.
+const LINE: usize = 64;
+
+fn produce(traffic: Traffic, producer: usize, mut queue: impl Put, lap: &Lap) -> Result<(), String> {
+    let mut message = vec![7u8; traffic.size];
+    let last = traffic.size - 8;
+    let mut send = |number: u64| {
+        let stamp = ((producer as u64) << PRODUCER | number).to_ne_bytes();
+        message[..8].copy_from_slice(&stamp);
+        message[last..].copy_from_slice(&stamp);
+        queue.put(black_box(&message))
+    };
+    lap.ready();
+    for number in 0..traffic.warm_up {
+        send(number)?;
+    }
+    lap.start();
+    for number in traffic.warm_up..traffic.warm_up + traffic.each {
+        send(number)?;
+    }
+    lap.stop();
+    Ok(())
+}
+
+fn consume(traffic: Traffic, mut queue: impl Get, lap: &Lap) -> Result<(), String> {
+    let share = |count: u64| count * traffic.producers as u64 / traffic.consumers as u64;
+    // The next number that each producer may send us.
+    let mut next = [0u64; 8];
+    let mut sum = 0u64;
+    let mut receive = || {
+        let (length, first, last) = queue.get(look)?;
+        let (producer, number) = ((first >> PRODUCER) as usize, first & ((1 << PRODUCER) - 1));
+        if length != traffic.size || first != last || producer >= traffic.producers {
+            return Err("a message was changed on the way".to_owned());
+        }
+        if number < next[producer] || (traffic.consumers == 1 && number != next[producer]) {
+            return Err("messages came out of order".to_owned());
+        }
+        next[producer] = number + 1;
+        sum = sum.wrapping_add(first);
+        Ok(())
+    };
+    lap.ready();
+    for _ in 0..share(traffic.warm_up) {
+        receive()?;
+    }
+    lap.start();
+    for _ in 0..share(traffic.each) {
+        receive()?;
+    }
+    lap.stop();
+    lap.note(sum);
+    Ok(())
+}
+
+/// Length, first and last word.
+#[inline]
+fn look(message: &[u8]) -> (usize, u64, u64) {
+    let word = |at: usize| message.get(at..at + 8).map_or(0, |word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
+    let mut lines = 0;
+    for line in (0..message.len()).step_by(LINE) {
+        lines ^= word(line);
+    }
+    black_box(lines);
+    (message.len(), word(0), word(message.len().wrapping_sub(8)))
+}
+
+/// Our queue for messages of this size.
+pub(crate) fn ours(size: usize) -> Result<Queue<[u8]>, String> {
+    let messages = capacity(size);
+    Queue::new(Capacity::messages(messages).bytes(messages * (size + 16))).map_err(|problem| problem.to_string())
+}
+
+impl Put for Queue<[u8]> {
+    #[inline]
+    fn put(&mut self, message: &[u8]) -> Result<(), String> {
+        self.put_bytes(message).map_err(|problem| format!("{problem:?}"))
+    }
+}
+
+/// Our queue, and the memory that messages are copied to.
+pub(crate) struct Ours {
+    queue: Queue<[u8]>,
+    message: Vec<u8>,
+}
+
+impl Ours {
+    pub(crate) fn new(queue: Queue<[u8]>, size: usize) -> Self {
+        Self { queue, message: Vec::with_capacity(size) }
+    }
+}
+
+impl Get for Ours {
+    #[inline]
+    fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
+        self.queue.get_into(&mut self.message).map_err(|problem| problem.to_string())?;
+        Ok(look(&self.message))
+    }
+}

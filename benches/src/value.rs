@@ -1,0 +1,110 @@
+//! `value/…`: adding one to a shared number, alone.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+
+use multiproc::{AtomicValue, Value};
+
+use crate::harness::{OURS, Row};
+use crate::os::{self, Apart};
+use crate::peers::limit::SpinLock;
+use crate::peers::pthread::RobustMutex;
+use crate::peers::{python, std_sync};
+use crate::race::{How, Job, Place, race};
+
+pub(crate) fn rows() -> Vec<Row> {
+    vec![locked(), atomic()]
+}
+
+fn locked() -> Row {
+    let mut row = Row::new("value/locked-add", Place::Cross);
+    row.add(OURS, How::Processes, |n| {
+        let value = Value::new(0u64).map_err(|problem| problem.to_string())?;
+        let reader = value.clone();
+        let add = move || value.update(|number| *number += 1).map(|_| ()).map_err(|problem| problem.to_string());
+        run(n, add, || reader.get().unwrap_or(0))
+    });
+    row.add("limit", How::Processes, |n| {
+        let (lock, number): (&'static Apart<SpinLock>, &'static Apart<AtomicU64>) = (os::shared(), os::shared());
+        let add = move || {
+            lock.with(|| increment(number));
+            Ok(())
+        };
+        run(n, add, || number.load(SeqCst))
+    });
+    row.add("pthread-robust", How::Processes, |n| {
+        let (lock, number): (RobustMutex, &'static Apart<AtomicU64>) = (RobustMutex::shared()?, os::shared());
+        let add = move || {
+            lock.lock()?;
+            increment(number);
+            lock.unlock();
+            Ok(())
+        };
+        run(n, add, || number.load(SeqCst))
+    });
+    std_sync::locked_add(&mut row);
+    #[cfg(feature = "rivals")]
+    crate::peers::parking_lot::locked_add(&mut row);
+    if python::is_here() {
+        row.add_slow("python", How::Processes, 5000, python::locked_add);
+    }
+    row
+}
+
+fn atomic() -> Row {
+    let mut row = Row::new("value/atomic-add", Place::Cross);
+    row.add(OURS, How::Processes, |n| {
+        let value = AtomicValue::new(0u64).map_err(|problem| problem.to_string())?;
+        let reader = value.clone();
+        let add = move || {
+            value.fetch_add(1);
+            Ok(())
+        };
+        run(n, add, || reader.load())
+    });
+    row.add("limit", How::Processes, |n| {
+        let number: &'static Apart<AtomicU64> = os::shared();
+        let add = move || {
+            number.fetch_add(1, SeqCst);
+            Ok(())
+        };
+        run(n, add, || number.load(SeqCst))
+    });
+    row
+}
+
+#[inline]
+fn increment(number: &AtomicU64) {
+    number.store(number.load(Relaxed) + 1, Relaxed);
+}
+
+/// One worker adds, in a process of its own; then the number must be right.
+fn run(
+    additions: u64,
+    add: impl FnMut() -> Result<(), String> + Send + 'static,
+    read: impl FnOnce() -> u64,
+) -> Result<f64, String> {
+    run_as(How::Processes, additions, add, read)
+}
+
+/// As [`run`], by a thread.
+pub(crate) fn run_as(
+    how: How,
+    additions: u64,
+    mut add: impl FnMut() -> Result<(), String> + Send + 'static,
+    read: impl FnOnce() -> u64,
+) -> Result<f64, String> {
+    let warm_up = additions / 10;
+    let job: Job = Box::new(move |lap| {
+        lap.ready();
+        (0..warm_up).try_for_each(|_| add())?;
+        lap.start();
+        (0..additions).try_for_each(|_| add())?;
+        lap.stop();
+        Ok(())
+    });
+    let finish = race(how, Place::Cross, vec![job])?;
+    if read() != warm_up + additions {
+        return Err("additions were lost".to_owned());
+    }
+    Ok(finish.each(additions))
+}

@@ -1,0 +1,8 @@
+#!/bin/sh
+# Explicit-state models of the lock and of the ring, with death as a step.
+#   ci/models.sh          every commit: under a minute
+#   ci/models.sh --deep   the large configurations: some 20 minutes, 6 GiB
+#   ci/models.sh --trace closer     words select rows; --trace shows how a planted bug goes wrong
+set -eu
+cd "$(dirname "$0")/.."
+exec cargo run --release --quiet --package multiproc-models -- "$@"

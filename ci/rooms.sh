@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# The rooms of the house, checked: unsafe code, futexes, the platform and the tags each live where
+# CONTRIBUTING.md says, and nowhere else. Prints every breach as `file:line: text`; exit code 1 if any.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Files that may say `allow(unsafe_code`. The list is exact: a room that no longer needs it is struck.
+unsafe_rooms=(
+    shm/src/segment.rs
+    shm/src/header.rs
+    shm/src/registry.rs
+    shm/src/shared.rs
+    shm/src/robust_lock.rs
+    shm/src/side.rs
+    shm/src/wait.rs
+    shm/src/identity.rs
+    shm/src/copy.rs
+    shm/src/value.rs
+    shm/src/atomic_value.rs
+    sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
+    queue/src/queue.rs      # its block: `unsafe impl Object`
+    queue/src/ring.rs
+    process/src/image.rs
+)
+# Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
+futex_rooms=(shm/src/robust_lock.rs shm/src/side.rs shm/src/wait.rs)
+# The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
+libraries=(src shm/src sync/src queue/src process/src)
+
+breaches=0
+
+# report HEADING FOUND: shows what was found, if anything, and remembers to fail.
+report() {
+    if [[ -n $2 ]]; then
+        printf 'rooms: %s\n%s\n\n' "$1" "$2"
+        breaches=$((breaches + 1))
+    fi
+}
+
+# code PATTERN: where PATTERN occurs in the code of the libraries, comment lines left out.
+code() {
+    grep -rnE --include='*.rs' -- "$1" "${libraries[@]}" | grep -vE '^[^:]+:[0-9]+:\s*//' || true
+}
+
+# outside ROOM…: drops the lines of stdin that are in one of these files, or below a `sys/`.
+outside() {
+    local room rooms='^[a-z]+/src/sys/'
+    for room in "$@"; do rooms+="|^$room:"; done
+    grep -vE "$rooms" || true
+}
+
+# lacking PATTERN FILE…: those of the files in which PATTERN does not occur, or which do not exist.
+lacking() {
+    local pattern=$1 file
+    shift
+    for file in "$@"; do
+        grep -qsE -- "$pattern" "$file" || echo "$file"
+    done
+}
+
+report 'unsafe code outside of its rooms' \
+    "$(code '(allow|expect)\(unsafe_code' | outside "${unsafe_rooms[@]}")"
+report 'listed in ci/rooms.sh as an unsafe room, but not one (any more)' \
+    "$(lacking 'allow\(unsafe_code' "${unsafe_rooms[@]}")"
+report 'a futex call outside of its rooms' \
+    "$(code 'SYS_futex|\bfutex_(wait|wake|requeue)[a-z_]*\(' | outside "${futex_rooms[@]}")"
+report 'the platform outside of */src/sys/' \
+    "$(code '\btarget_os\b|\blibc::|\buse libc\b' | outside)"
+for tag in SAFETY ORDER CRASH; do
+    report "the ring says nowhere // $tag:" "$(lacking "// $tag:" queue/src/ring.rs)"
+done
+# Bracketed, so that this file does not match itself.
+report 'the project mentions a path of the machine it was written on' \
+    "$(grep -rnIE --exclude-dir=target --exclude-dir=.git -- '[.][.]/shared\b|/[w]ork/|/tmp/bash[_]jobs' . || true)"
+
+if ((breaches)); then
+    echo "rooms: $breaches kinds of breach"
+    exit 1
+fi
+echo 'rooms: in order'

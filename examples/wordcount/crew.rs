@@ -1,0 +1,159 @@
+//! The parent's side: the workers, what they are given, and what happens when one dies.
+
+use std::{
+    error::Error,
+    mem,
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use multiproc::{
+    Process, Queue, Value,
+    process::{Builder, Exit},
+    queue::{Capacity, GetError, PutError},
+};
+
+use crate::{Desk, Job, Part, Progress, count::Files, kill::KillPlan, ledger::Ledger, report::Totals, work};
+
+/// How often the parent looks after its workers and moves the bar.
+const TICK: Duration = Duration::from_millis(20);
+/// Jobs waiting for each worker: enough to keep it busy, few to be repeated when one dies.
+const JOBS_PER_WORKER: usize = 8;
+/// So many workers may die that nobody here killed, before the parent gives up.
+const PATIENCE: u32 = 100;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Some workers, at work on some files.
+pub struct Crew<'a> {
+    files: &'a Files,
+    ledger: Ledger,
+    totals: Totals,
+    /// What the next worker gets.
+    desk: Desk,
+    workers: Vec<Worker>,
+    deaths: u32,
+}
+
+struct Worker {
+    number: u32,
+    process: Process<std::result::Result<(), String>>,
+}
+
+impl<'a> Crew<'a> {
+    /// Starts so many workers, which wait for jobs.
+    pub fn start(files: &'a Files, workers: usize) -> Result<Self> {
+        let desk = Desk {
+            worker: 0,
+            jobs: Queue::new(workers * JOBS_PER_WORKER)?,
+            results: Queue::new(Capacity::messages(1024).bytes(8 << 20))?,
+            progress: Value::new(Progress { files: 0, bytes: 0 })?,
+        };
+        let ledger = Ledger::new(u32::try_from(files.paths.len())?);
+        let totals = Totals { skipped: files.skipped.clone(), ..Totals::default() };
+        let mut crew = Self { files, ledger, totals, desk, workers: Vec::new(), deaths: 0 };
+        for _ in 0..workers {
+            let worker = crew.hire()?;
+            crew.workers.push(worker);
+        }
+        Ok(crew)
+    }
+
+    /// Has everything counted, and the workers dismissed.
+    pub fn count(mut self, mut kills: KillPlan) -> Result<Totals> {
+        let bar = ProgressBar::new(self.files.bytes)
+            .with_style(ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {msg}, {elapsed}")?);
+        let mut looked = Instant::now();
+        while !self.ledger.is_complete() {
+            self.hand_out()?;
+            while let Some(victim) = kills.due(self.ledger.done(), self.workers.len()) {
+                self.workers[victim].process.kill()?;
+                self.replace(victim)?;
+            }
+            match self.desk.results.get_timeout(TICK) {
+                Ok(part) => self.take(part)?,
+                Err(GetError::Empty) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if looked.elapsed() >= TICK {
+                looked = Instant::now();
+                self.look_after()?;
+                let progress = self.desk.progress.get()?;
+                bar.set_position(progress.bytes.min(self.files.bytes));
+                bar.set_message(format!("{} files", progress.files));
+            }
+        }
+        bar.finish_and_clear();
+        self.dismiss()?;
+        Ok(mem::take(&mut self.totals))
+    }
+
+    fn hire(&mut self) -> Result<Worker> {
+        let desk = self.desk.clone();
+        self.desk.worker += 1;
+        self.totals.workers.entry(desk.worker).or_default();
+        let number = desk.worker;
+        // A daemon: should the parent fail or be killed, its workers go with it.
+        let process = Builder::new().name("wordcount-worker").daemon(true).spawn(work, desk)?;
+        Ok(Worker { number, process })
+    }
+
+    /// Puts owed files, as many as the jobs queue takes.
+    fn hand_out(&mut self) -> Result<()> {
+        while let Some(file) = self.ledger.next_owed() {
+            let path = self.files.paths[file as usize].clone().into_os_string();
+            match self.desk.jobs.try_put(Job { file, path }) {
+                Ok(()) => self.ledger.was_put(),
+                Err(PutError::Full(_) | PutError::Busy(_)) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, part: Part) -> Result<()> {
+        let (file, worker) = (part.file, part.worker);
+        if let Some(outcome) = self.ledger.arrived(part)? {
+            self.totals.add(worker, &self.files.paths[file as usize], outcome);
+        }
+        Ok(())
+    }
+
+    /// Replaces workers that died although nobody here killed them.
+    fn look_after(&mut self) -> Result<()> {
+        for index in 0..self.workers.len() {
+            if !self.workers[index].process.is_alive() {
+                self.deaths += 1;
+                if self.deaths > PATIENCE {
+                    return Err("workers keep dying, and nobody here kills them".into());
+                }
+                self.replace(index)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a new worker in the place of a dying one, and has everything done again that may be lost with it.
+    fn replace(&mut self, index: usize) -> Result<()> {
+        let fresh = self.hire()?;
+        let dead = mem::replace(&mut self.workers[index], fresh);
+        if let Exit::Value(Err(message)) = dead.process.join()? {
+            return Err(format!("worker {}: {message}", dead.number).into());
+        }
+        self.totals.workers.entry(dead.number).or_default().died = true;
+        self.ledger.worker_died();
+        Ok(())
+    }
+
+    /// All is done: ends the workers and waits for them.
+    fn dismiss(&mut self) -> Result<()> {
+        // What is left in the queues is about files that were counted twice.
+        while self.desk.jobs.try_get().is_ok() {}
+        self.desk.jobs.close();
+        self.desk.results.close();
+        for worker in self.workers.drain(..) {
+            worker.process.join()?;
+        }
+        Ok(())
+    }
+}

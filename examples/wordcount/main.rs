@@ -1,0 +1,187 @@
+//! Counts words with several processes, exactly, even while they are being killed.
+//!
+//! ```text
+//! cargo run --release --example wordcount -- [PATH…] [--workers N] [--kill K] [--check]
+//! ```
+//!
+//! The parent finds the files and puts them on a [`Queue`] of jobs. Each worker is a [`Process`]: it gets a job, counts,
+//! and puts the result on another queue, in parts, because a message has a greatest size and a result has not. A shared
+//! [`Value`] says how far all of them are, for the progress bar. The parent adds up the results and prints them.
+//!
+//! # Why the counts are exact whoever is killed
+//!
+//! - Every file is *owed*, *under way* (put, without a result), or *done*: see `ledger.rs`.
+//! - What a dying worker took from the queue is gone with it, and nobody can know which file that was: it may have
+//!   died right after `get`. But it was one of those under way. So when a worker is dead, **all** files under
+//!   way are owed again. That the worker is dead is a fact told by the kernel, not a time-out.
+//! - So a file may be counted twice. Its first complete result counts, any other is dropped; parts of a result
+//!   that nobody will finish are told from others by worker and attempt, and dropped with them.
+//! - Nothing is lost: a file that is under way and was put after the last death is in the jobs queue, with a living
+//!   worker, or in the results queue. A `put` that has returned is durable, whoever put.
+//! - Nothing hangs: no killed process can block a queue or a value for the others, which is what this library is for.
+//!
+//! The bar alone may be off by the few files that were counted twice.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks")]
+#![allow(unreachable_pub, reason = "in a program, `pub` is for its other files")]
+
+mod args;
+mod count;
+mod crew;
+mod kill;
+mod ledger;
+mod report;
+
+use std::{
+    env,
+    error::Error,
+    ffi::OsString,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
+
+use args::Args;
+use bytemuck::{Pod, Zeroable};
+use count::{Counts, Files};
+use crew::Crew;
+use kill::KillPlan;
+use multiproc::{
+    Queue, Value,
+    queue::{GetError, PutError},
+};
+use report::Totals;
+use serde::{Deserialize, Serialize};
+
+/// The greatest piece of a result in one message.
+const PART_BYTES: usize = 256 * 1024;
+
+/// A file to count.
+#[derive(Debug, Serialize, Deserialize)]
+struct Job {
+    file: u32,
+    path: OsString,
+}
+
+/// A piece of the encoded [`Outcome`](count::Outcome) of one file.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Part {
+    file: u32,
+    worker: u32,
+    /// Tells apart the times that this worker has counted anything.
+    attempt: u32,
+    last: bool,
+    bytes: Vec<u8>,
+}
+
+/// How far all workers are together.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+struct Progress {
+    files: u64,
+    bytes: u64,
+}
+
+/// Everything a worker needs: handles travel as arguments.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Desk {
+    worker: u32,
+    jobs: Queue<Job>,
+    results: Queue<Part>,
+    progress: Value<Progress>,
+}
+
+fn main() -> ExitCode {
+    multiproc::init();
+    let args = match Args::parse(env::args_os().skip(1)) {
+        Ok(args) => args,
+        Err(message) => {
+            eprintln!("wordcount: {message}\n\n{}", args::USAGE);
+            return ExitCode::from(2);
+        }
+    };
+    if args.help {
+        println!("{}", args::USAGE);
+        return ExitCode::SUCCESS;
+    }
+    run(&args).unwrap_or_else(|error| {
+        eprintln!("wordcount: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
+    let files = if args.paths.is_empty() {
+        Files::find(&[PathBuf::from(env!("CARGO_MANIFEST_DIR"))], &["target", ".git"])
+    } else {
+        Files::find(&args.paths, &[])
+    };
+    let kills = KillPlan::new(args.kills, files.paths.len(), args.seed);
+
+    let begun = Instant::now();
+    let totals = Crew::start(&files, args.workers)?.count(kills)?;
+    let took = begun.elapsed();
+
+    eprint!("{}", totals.warnings());
+    print(&totals.report(took))?;
+    if !args.check {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let differences = totals.differences(&recount(&files));
+    if differences.is_empty() {
+        print("\ncheck: recounted in one process, no difference\n")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    for difference in differences {
+        eprintln!("wordcount: check: {difference}");
+    }
+    Ok(ExitCode::FAILURE)
+}
+
+/// The same work without any other process.
+fn recount(files: &Files) -> Totals {
+    let mut totals = Totals { skipped: files.skipped.clone(), ..Totals::default() };
+    for path in &files.paths {
+        totals.add(0, path, Counts::of_file(path));
+    }
+    totals
+}
+
+/// Prints to a reader who may have gone away, as `head` does.
+fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+/// What a worker process does: count, until there are no more jobs, or nobody wants results any more.
+fn work(desk: Desk) -> Result<(), String> {
+    let Desk { worker, jobs, results, progress } = desk;
+    for attempt in 0.. {
+        let Job { file, path } = match jobs.get() {
+            Ok(job) => job,
+            Err(GetError::Closed) => break,
+            Err(error) => return Err(error.to_string()),
+        };
+        let outcome = Counts::of_file(Path::new(&path));
+        let counted = outcome.as_ref().map_or(0, |counts| counts.bytes);
+        let update = progress.update(|progress| {
+            progress.files += 1;
+            progress.bytes += counted;
+        });
+        update.map_err(|error| error.to_string())?;
+
+        let bytes = postcard::to_stdvec(&outcome).map_err(|error| error.to_string())?;
+        let mut pieces = bytes.chunks(PART_BYTES).peekable();
+        while let Some(piece) = pieces.next() {
+            let last = pieces.peek().is_none();
+            match results.put(Part { file, worker, attempt, last, bytes: piece.to_vec() }) {
+                Ok(()) => {}
+                Err(PutError::Closed(_)) => return Ok(()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! One operation, the processes round it, and the oracle that judges what its death leaves.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::{Cells, Kill};
+
+/// What a survivor found wrong.
+///
+/// Any error becomes [`Fault::Torn`] by `?`: an object on which a survivor's plain operation fails is not whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Somebody waits for what will never come.
+    Hang(String),
+    /// The object is neither as before nor as after the operation.
+    Torn(String),
+    /// Something that had been confirmed is gone, or is there twice.
+    Lost(String),
+    /// A file, a permit or a slot stays taken by the dead.
+    Leaked(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hang(text) => write!(f, "hang: {text}"),
+            Self::Torn(text) => write!(f, "torn: {text}"),
+            Self::Lost(text) => write!(f, "lost: {text}"),
+            Self::Leaked(text) => write!(f, "leaked: {text}"),
+        }
+    }
+}
+
+impl<E: std::error::Error> From<E> for Fault {
+    fn from(error: E) -> Self {
+        Self::Torn(error.to_string())
+    }
+}
+
+/// A range of the victim's memory that is part of the state.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    pub(crate) address: usize,
+    pub(crate) length: usize,
+}
+
+impl Region {
+    /// `length` bytes at `start`. They are read from outside through the kernel, so nothing is asked of them; bytes that are not mapped
+    /// count as a state of their own.
+    #[must_use]
+    pub fn new(start: *const u8, length: usize) -> Self {
+        Self { address: start.addr(), length }
+    }
+
+    /// The bytes of `value` itself, not of what it points to.
+    #[must_use]
+    pub fn of<T: ?Sized>(value: &T) -> Self {
+        Self::new(std::ptr::from_ref(value).cast(), size_of_val(value))
+    }
+}
+
+/// Where the victim can be killed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Granularity {
+    /// After each instruction, or after those that changed the state: for what happens in shared memory.
+    #[default]
+    Instructions,
+    /// At the entry and the exit of each system call: for what happens in the kernel, such as making and removing files.
+    Syscalls,
+}
+
+/// Which of the two that are killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Victim,
+    Heir,
+}
+
+pub(crate) type Arrange<'a, S> = Box<dyn Fn() -> S + 'a>;
+pub(crate) type Act<'a, S> = Box<dyn Fn(&S, &Cells) + 'a>;
+pub(crate) type Watch<'a, S> = Box<dyn Fn(&S) -> Vec<Region> + 'a>;
+pub(crate) type Oracle<'a, S> = Box<dyn Fn(&S, &Kill<'_>) -> Result<(), Fault> + 'a>;
+pub(crate) type Afterwards<'a> = Box<dyn Fn() -> Result<(), Fault> + 'a>;
+
+/// An operation to kill, the peers round it and the oracle.
+///
+/// Every closure but `arrange`, [`watch`](Case::watch) and [`finally`](Case::finally) runs in a process of its own, forked from the driver, in which no destructor of the driver's values ever runs. For each kill, in this order: `arrange`;
+/// each `peer` starts and falls asleep; the victim runs `warm`, then `victim` up to the kill point; each `late_peer` starts; SIGKILL;
+/// the same with `heir`; `survive`; every peer must end; the shared object is dropped in the driver; `finally`.
+#[expect(missing_debug_implementations, reason = "closures")]
+pub struct Case<'a, S> {
+    pub(crate) name: String,
+    pub(crate) arrange: Arrange<'a, S>,
+    pub(crate) peers: Vec<Act<'a, S>>,
+    pub(crate) late_peers: Vec<Act<'a, S>>,
+    pub(crate) warm: Option<Act<'a, S>>,
+    pub(crate) victim: Act<'a, S>,
+    pub(crate) heir: Option<Act<'a, S>>,
+    pub(crate) release: Option<Act<'a, S>>,
+    pub(crate) survive: Oracle<'a, S>,
+    pub(crate) finally: Option<Afterwards<'a>>,
+    pub(crate) watch: Option<Watch<'a, S>>,
+    pub(crate) granularity: Granularity,
+    pub(crate) watchdog: Duration,
+    pub(crate) wake_limit: Duration,
+    pub(crate) blocked_after: Duration,
+    pub(crate) max_steps: u64,
+}
+
+impl<'a, S> Case<'a, S> {
+    /// A case that makes its shared object afresh for each kill by `arrange`, lets `victim` work on it until it is killed, and lets `survive`
+    /// say what is left. Dropping the object, which the driver does, must not wait for anybody.
+    pub fn new(
+        name: impl Into<String>,
+        arrange: impl Fn() -> S + 'a,
+        victim: impl Fn(&S, &Cells) + 'a,
+        survive: impl Fn(&S, &Kill<'_>) -> Result<(), Fault> + 'a,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            arrange: Box::new(arrange),
+            peers: Vec::new(),
+            late_peers: Vec::new(),
+            warm: None,
+            victim: Box::new(victim),
+            heir: None,
+            release: None,
+            survive: Box::new(survive),
+            finally: None,
+            watch: None,
+            granularity: Granularity::Instructions,
+            watchdog: Duration::from_secs(3),
+            wake_limit: Duration::from_secs(3),
+            blocked_after: Duration::from_millis(20),
+            max_steps: 200_000,
+        }
+    }
+
+    /// Starts `peer` before the victim and waits until it is asleep in a system call. It must return before the watchdog bites, helped by
+    /// what `survive` does; peers are numbered from 0 in the order of these calls.
+    #[must_use]
+    pub fn peer(mut self, peer: impl Fn(&S, &Cells) + 'a) -> Self {
+        self.peers.push(Box::new(peer));
+        self
+    }
+
+    /// Starts `peer` while the victim stands, still alive, at its kill point, and waits until it is asleep or has ended. It is numbered after the
+    /// peers, and must end as they must.
+    #[must_use]
+    pub fn late_peer(mut self, peer: impl Fn(&S, &Cells) + 'a) -> Self {
+        self.late_peers.push(Box::new(peer));
+        self
+    }
+
+    /// Runs in the victim before its steps count: what a process does once, so that the first use is not what is measured.
+    #[must_use]
+    pub fn warm(mut self, warm: impl Fn(&S, &Cells) + 'a) -> Self {
+        self.warm = Some(Box::new(warm));
+        self
+    }
+
+    /// A second victim, killed as well: after the death of the first it runs `heir`, which repairs what was left, and for every kill point of
+    /// the first it is killed once at each of its own states. It runs `warm` before, too.
+    #[must_use]
+    pub fn heir(mut self, heir: impl Fn(&S, &Cells) + 'a) -> Self {
+        self.heir = Some(Box::new(heir));
+        self
+    }
+
+    /// Runs in a process of its own whenever the victim sleeps in a system call: it must end that sleep, and the steps go on. A victim whose sleep
+    /// ends by itself (a time-out) is given `|_, _| ()`. Without this, the first sleep is the last kill point.
+    #[must_use]
+    pub fn release(mut self, release: impl Fn(&S, &Cells) + 'a) -> Self {
+        self.release = Some(Box::new(release));
+        self
+    }
+
+    /// Runs in the driver after each kill, when all processes are gone and the shared object is dropped: nothing may be left behind.
+    #[must_use]
+    pub fn finally(mut self, finally: impl Fn() -> Result<(), Fault> + 'a) -> Self {
+        self.finally = Some(Box::new(finally));
+        self
+    }
+
+    /// The shared bytes whose change makes a new state, as does a change of the victim's robust list (what the kernel would walk at its death)
+    /// and every system call.
+    #[must_use]
+    pub fn watch(mut self, watch: impl Fn(&S) -> Vec<Region> + 'a) -> Self {
+        self.watch = Some(Box::new(watch));
+        self
+    }
+
+    /// Where the victim can be killed; at first [`Granularity::Instructions`].
+    #[must_use]
+    pub fn granularity(mut self, granularity: Granularity) -> Self {
+        self.granularity = granularity;
+        self
+    }
+
+    /// How long survivor and peers may take before it counts as a hang; at first 3 seconds.
+    #[must_use]
+    pub fn watchdog(mut self, limit: Duration) -> Self {
+        self.watchdog = limit;
+        self
+    }
+
+    /// How long [`Kill::must_wake`] waits; at first 3 seconds.
+    #[must_use]
+    pub fn wake_within(mut self, limit: Duration) -> Self {
+        self.wake_limit = limit;
+        self
+    }
+
+    /// How long a victim may sleep in a system call before that counts as blocked; at first 20 ms.
+    #[must_use]
+    pub fn blocked_after(mut self, limit: Duration) -> Self {
+        self.blocked_after = limit;
+        self
+    }
+
+    /// How many steps the operation may take before the case counts as broken; at first 200,000.
+    #[must_use]
+    pub fn max_steps(mut self, steps: u64) -> Self {
+        self.max_steps = steps;
+        self
+    }
+}

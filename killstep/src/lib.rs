@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+mod args;
+mod case;
+mod control;
+mod sweep;
+mod symbol;
+mod sys;
+mod table;
+mod victim;
+mod words;
+
+pub use args::{Args, UsageError};
+pub use case::{Case, Fault, Granularity, Region};
+pub use control::{Cells, Kill};
+pub use sweep::{NO_PTRACE, Sweep};
+pub use table::{Planted, Report, Row};
+pub use words::SharedWords;

@@ -1,0 +1,323 @@
+//! Linux: fork, ptrace and `/proc`.
+#![allow(unsafe_code, reason = "system calls")]
+
+use std::ffi::{c_int, c_long, c_void};
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+use std::{fs, io, ptr, slice, thread};
+
+use super::arch::{self, Registers};
+
+/// How a child stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// Stopped by this signal; `true` when it is a stop at a system call's door.
+    Stopped(c_int, bool),
+    /// Ended with this code.
+    Exited(c_int),
+    /// Ended by this signal.
+    Killed(c_int),
+}
+
+pub(crate) const SIGSTOP: c_int = libc::SIGSTOP;
+pub(crate) const SIGTRAP: c_int = libc::SIGTRAP;
+
+/// A forked process. It never outlives this value.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pid: libc::pid_t,
+    ended: Option<Status>,
+}
+
+impl Child {
+    /// Forks; the child runs `body` and ends with its result as exit code, without running destructors.
+    ///
+    /// # Errors
+    /// What `fork` says; `Unsupported` when this process has more than one thread, because a lock that another thread holds at this
+    /// moment would stay held in the child for ever.
+    pub(crate) fn fork(body: impl FnOnce() -> c_int) -> io::Result<Self> {
+        let threads = threads_left()?;
+        if threads != 1 {
+            let text = format!("the driver has {threads} threads; fork is safe from a single-threaded program only");
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        // SAFETY: this process has one thread, so the child finds no lock held by a thread that it lacks.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                // SAFETY: it sets a flag of this process; if the driver dies, so do we.
+                unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+                let code = body();
+                // SAFETY: always sound; no destructor runs, which is the point: they are the driver's to run.
+                unsafe { libc::_exit(code) }
+            }
+            pid => Ok(Self { pid, ended: None }),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> libc::pid_t {
+        self.pid
+    }
+
+    /// Sends SIGKILL and waits for the end.
+    pub(crate) fn kill(&mut self) {
+        if self.ended.is_none() {
+            // SAFETY: it is our child and was not waited for, so the number is still its own.
+            unsafe { libc::kill(self.pid, libc::SIGKILL) };
+            while self.ended.is_none() && self.next_status(0).is_ok() {}
+        }
+    }
+
+    /// Waits for the end; `None` when the child still lives at `deadline`.
+    pub(crate) fn wait(&mut self, deadline: Instant) -> Option<Status> {
+        let mut nap = Duration::from_micros(20);
+        loop {
+            if self.ended.is_some() {
+                return self.ended;
+            }
+            match self.next_status(libc::WNOHANG) {
+                Ok(None) if Instant::now() >= deadline => return None,
+                Ok(None) => thread::sleep(nap),
+                Ok(Some(_)) => {}
+                Err(_) => return None,
+            }
+            nap = (nap * 2).min(Duration::from_millis(1));
+        }
+    }
+
+    /// Waits for the next stop or the end, without limit.
+    pub(crate) fn wait_stop(&mut self) -> io::Result<Status> {
+        loop {
+            if let Some(status) = self.next_status(0)? {
+                return Ok(status);
+            }
+        }
+    }
+
+    /// The next stop or the end, if there is one already.
+    pub(crate) fn poll_stop(&mut self) -> io::Result<Option<Status>> {
+        self.next_status(libc::WNOHANG)
+    }
+
+    fn next_status(&mut self, flags: c_int) -> io::Result<Option<Status>> {
+        if self.ended.is_some() {
+            return Ok(self.ended);
+        }
+        let mut raw = 0;
+        // SAFETY: `raw` is valid for the write.
+        let pid = unsafe { libc::waitpid(self.pid, &raw mut raw, flags) };
+        let status = match pid {
+            -1 => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => return Ok(None),
+                error => return Err(error),
+            },
+            0 => return Ok(None),
+            _ if libc::WIFSTOPPED(raw) => Status::Stopped(libc::WSTOPSIG(raw) & !0x80, libc::WSTOPSIG(raw) & 0x80 != 0),
+            _ if libc::WIFSIGNALED(raw) => Status::Killed(libc::WTERMSIG(raw)),
+            _ => Status::Exited(libc::WEXITSTATUS(raw)),
+        };
+        if !matches!(status, Status::Stopped(..)) {
+            self.ended = Some(status);
+        }
+        Ok(Some(status))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// `count` zeroed words, shared with every process forked later.
+pub(crate) fn map_words(count: usize) -> io::Result<*mut AtomicU64> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    let address = unsafe { libc::mmap(ptr::null_mut(), count * size_of::<AtomicU64>(), protection, flags, -1, 0) };
+    if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(address.cast()) }
+}
+
+/// The words at `start` as a slice.
+///
+/// # Safety
+/// They come from [`map_words`] with this `count` and stay mapped for `'a`.
+pub(crate) unsafe fn words<'a>(start: *mut AtomicU64, count: usize) -> &'a [AtomicU64] {
+    // SAFETY: mapped, aligned to a page, zero-initialised, and atomics may be changed by anybody.
+    unsafe { slice::from_raw_parts(start, count) }
+}
+
+/// Ends what [`map_words`] made.
+///
+/// # Safety
+/// Nobody in this process uses the words afterwards.
+pub(crate) unsafe fn unmap_words(start: *mut AtomicU64, count: usize) {
+    // SAFETY: promised by the caller.
+    unsafe { libc::munmap(start.cast(), count * size_of::<AtomicU64>()) };
+}
+
+/// The clock that all processes share, in nanoseconds.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is valid for the write.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// How many threads this process has. One that was just joined may still be on its way out: it is given a moment.
+fn threads_left() -> io::Result<usize> {
+    for _ in 0..50 {
+        if fs::read_dir("/proc/self/task")?.count() == 1 {
+            return Ok(1);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(fs::read_dir("/proc/self/task")?.count())
+}
+
+/// What a process that is not ours to wait for does right now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activity {
+    Running,
+    Asleep,
+    Ended,
+}
+
+/// Looks whether `pid` is asleep in a system call that can wait for a peer.
+pub(crate) fn activity(pid: libc::pid_t) -> Activity {
+    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else { return Activity::Ended };
+    // The name, in parentheses, may itself hold parentheses and spaces: the state follows the last one.
+    match stat.iter().rposition(|&byte| byte == b')').and_then(|at| stat.get(at + 2)) {
+        Some(b'Z' | b'X') | None => return Activity::Ended,
+        Some(b'S') => {}
+        Some(_) => return Activity::Running,
+    }
+    let call = fs::read_to_string(format!("/proc/{pid}/syscall")).unwrap_or_default();
+    let number: Option<c_long> = call.split_ascii_whitespace().next().and_then(|word| word.parse().ok());
+    // A nap is not a wait: it ends by itself.
+    match number {
+        Some(number) if number >= 0 && number != libc::SYS_nanosleep && number != libc::SYS_clock_nanosleep => Activity::Asleep,
+        _ => Activity::Running,
+    }
+}
+
+/// Makes the parent our tracer.
+pub(crate) fn trace_me() -> io::Result<()> {
+    // SAFETY: no address is passed.
+    check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0_usize, 0_usize) })
+}
+
+/// Stops this process until its tracer lets it go on.
+pub(crate) fn stop_self() {
+    // SAFETY: always sound.
+    unsafe { libc::raise(libc::SIGSTOP) };
+}
+
+/// Waits for a signal.
+pub(crate) fn pause() {
+    // SAFETY: always sound.
+    unsafe { libc::pause() };
+}
+
+/// From now on `pid` dies with us, and its stops at system calls can be told from others.
+pub(crate) fn set_trace_options(pid: libc::pid_t) -> io::Result<()> {
+    let options = (libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD) as usize;
+    // SAFETY: the options are a number, no address is passed.
+    check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0_usize, options) })
+}
+
+/// How far a stopped process may go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Resume {
+    Step,
+    Syscall,
+    Continue,
+}
+
+/// Lets the stopped `pid` go on, delivering `signal` when it is not 0.
+pub(crate) fn resume(pid: libc::pid_t, how: Resume, signal: c_int) -> io::Result<()> {
+    let request = match how {
+        Resume::Step => libc::PTRACE_SINGLESTEP,
+        Resume::Syscall => libc::PTRACE_SYSCALL,
+        Resume::Continue => libc::PTRACE_CONT,
+    };
+    // SAFETY: the signal is a number, no address is passed.
+    check(unsafe { libc::ptrace(request, pid, 0_usize, c_long::from(signal)) })
+}
+
+/// Where the stopped `pid` stands.
+pub(crate) fn program_counter(pid: libc::pid_t) -> io::Result<usize> {
+    registers(pid).map(|registers| arch::program_counter(&registers))
+}
+
+/// Whether the instruction at `address` of `pid` enters the kernel.
+pub(crate) fn is_syscall(pid: libc::pid_t, address: usize) -> bool {
+    let mut bytes = [0; arch::SYSCALL.len()];
+    read_memory(pid, &[(address, bytes.len())], &mut bytes) == bytes.len() && bytes == arch::SYSCALL
+}
+
+/// Lets the stopped `pid`, which has just entered a function, run at full speed until that returns.
+pub(crate) fn run_to_caller(child: &mut Child) -> io::Result<Status> {
+    let pid = child.pid;
+    let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "no return address to break at");
+    let caller = arch::return_address(&registers(pid)?, |address| peek(pid, address)).ok_or_else(unreadable)?;
+    let original = peek(pid, caller).ok_or_else(unreadable)?;
+    let mut planted = original.to_ne_bytes();
+    planted[..arch::BREAKPOINT.len()].copy_from_slice(arch::BREAKPOINT);
+    poke(pid, caller, u64::from_ne_bytes(planted))?;
+    resume(pid, Resume::Continue, 0)?;
+    let status = child.wait_stop()?;
+    if let Status::Stopped(..) = status {
+        poke(pid, caller, original)?;
+        let mut registers = registers(pid)?;
+        arch::set_program_counter(&mut registers, caller);
+        set_registers(pid, &registers)?;
+    }
+    Ok(status)
+}
+
+/// Copies the ranges (address, length) of `pid`, one after the other, to `into`; how many bytes could be read.
+pub(crate) fn read_memory(pid: libc::pid_t, ranges: &[(usize, usize)], into: &mut [u8]) -> usize {
+    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let remote: Vec<_> =
+        ranges.iter().map(|&(at, length)| libc::iovec { iov_base: at as *mut c_void, iov_len: length }).collect();
+    // SAFETY: `local` is valid for writes; the remote ranges belong to another process and are checked by the kernel.
+    let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), remote.len() as _, 0) };
+    read.max(0).unsigned_abs()
+}
+
+/// Where the robust list of the thread `pid` begins.
+pub(crate) fn robust_list(pid: libc::pid_t) -> Option<usize> {
+    let (mut head, mut length) = (0_usize, 0_usize);
+    // SAFETY: both words are valid for the write.
+    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, pid, &raw mut head, &raw mut length) };
+    (result == 0 && head != 0).then_some(head)
+}
+
+fn peek(pid: libc::pid_t, address: usize) -> Option<u64> {
+    let mut word = [0; 8];
+    (read_memory(pid, &[(address, word.len())], &mut word) == word.len()).then(|| u64::from_ne_bytes(word))
+}
+
+fn poke(pid: libc::pid_t, address: usize, word: u64) -> io::Result<()> {
+    // SAFETY: the address is the other process's and checked by the kernel.
+    check(unsafe { libc::ptrace(libc::PTRACE_POKETEXT, pid, address, word) })
+}
+
+fn registers(pid: libc::pid_t) -> io::Result<Registers> {
+    let mut registers = std::mem::MaybeUninit::<Registers>::zeroed();
+    let into = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of::<Registers>() };
+    // SAFETY: `into` describes `registers`, which is valid for the write.
+    check(unsafe { libc::ptrace(libc::PTRACE_GETREGSET, pid, libc::NT_PRSTATUS, &raw const into) })?;
+    // SAFETY: all integers, zeroed and then filled by the kernel.
+    Ok(unsafe { registers.assume_init() })
+}
+
+fn set_registers(pid: libc::pid_t, registers: &Registers) -> io::Result<()> {
+    let from = libc::iovec { iov_base: ptr::from_ref(registers).cast_mut().cast(), iov_len: size_of::<Registers>() };
+    // SAFETY: `from` describes `registers`, which the kernel only reads.
+    check(unsafe { libc::ptrace(libc::PTRACE_SETREGSET, pid, libc::NT_PRSTATUS, &raw const from) })
+}
+
+fn check(result: c_long) -> io::Result<()> {
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

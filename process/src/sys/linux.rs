@@ -1,0 +1,371 @@
+//! Linux 5.4 or later: `waitid` must know `P_PIDFD`.
+#![allow(unsafe_code, reason = "system calls and the C library")]
+
+use std::env;
+use std::ffi::{CStr, OsStr, c_int, c_void};
+use std::fs::File;
+use std::io;
+use std::mem::{self, MaybeUninit};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, ExitStatus};
+use std::ptr;
+use std::slice;
+use std::time::Duration;
+
+use multiproc_shm::Deadline;
+
+/// What the dynamic linker (or the static start-up code) knows of the main program.
+#[derive(Debug, Default)]
+pub(crate) struct RawImage {
+    /// What to add to a virtual address of the file to get the address in memory.
+    pub(crate) base: usize,
+    /// Where its code lies.
+    pub(crate) executable: Vec<Range<usize>>,
+    /// Where its constants lie: mapped from the file, readable, not writable.
+    pub(crate) constant: Vec<Range<usize>>,
+    /// The linker's build-id, if the linker was told to leave one.
+    pub(crate) build_id: Option<Vec<u8>>,
+}
+
+/// `dl_iterate_phdr(3)`, of which the first object is the main program.
+pub(crate) fn main_image() -> Option<RawImage> {
+    let mut image: Option<RawImage> = None;
+    // SAFETY: `first_object` gets the pointer to `image` which it expects, for the length of this call.
+    unsafe { libc::dl_iterate_phdr(Some(first_object), (&raw mut image).cast()) };
+    image
+}
+
+/// The callback of [`main_image`]: reads the first object and stops.
+unsafe extern "C" fn first_object(info: *mut libc::dl_phdr_info, _: usize, out: *mut c_void) -> c_int {
+    // SAFETY: the C library lends us a filled structure for the length of the call.
+    let info = unsafe { &*info };
+    // SAFETY: `main_image` passes its own `Option<RawImage>`.
+    let out = unsafe { &mut *out.cast::<Option<RawImage>>() };
+    // SAFETY: `dlpi_phdr` points to `dlpi_phnum` program headers, mapped for as long as the program lives.
+    let headers = unsafe { slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let mut image = RawImage { base: address(info.dlpi_addr), ..RawImage::default() };
+    for header in headers {
+        let start = image.base.wrapping_add(address(header.p_vaddr));
+        let range = start..start.saturating_add(address(header.p_memsz));
+        match header.p_type {
+            libc::PT_LOAD => {
+                if header.p_flags & libc::PF_X != 0 {
+                    image.executable.push(range.clone());
+                }
+                if header.p_flags & (libc::PF_R | libc::PF_W) == libc::PF_R {
+                    image.constant.push(range);
+                }
+            }
+            libc::PT_NOTE => {
+                // SAFETY: a PT_NOTE segment lies inside a mapped, constant PT_LOAD of the main program.
+                let notes = unsafe { slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(start), range.len()) };
+                image.build_id = image.build_id.or_else(|| build_id(notes));
+            }
+            _ => {}
+        }
+    }
+    *out = Some(image);
+    1
+}
+
+/// An ELF word as an address; 32-bit programs have 32-bit words.
+#[allow(clippy::cast_possible_truncation, reason = "an ELF address of this process fits its usize")]
+fn address(word: impl Into<u64>) -> usize {
+    word.into() as usize
+}
+
+/// The note of type `NT_GNU_BUILD_ID` by "GNU". A note is three words (name length, content length, type), the name, the content,
+/// each padded to four bytes.
+fn build_id(mut notes: &[u8]) -> Option<Vec<u8>> {
+    const NT_GNU_BUILD_ID: u32 = 3;
+    let word = |notes: &[u8], at: usize| Some(u32::from_ne_bytes(notes.get(at..at + 4)?.try_into().ok()?));
+    loop {
+        let name_length = usize::try_from(word(notes, 0)?).ok()?;
+        let length = usize::try_from(word(notes, 4)?).ok()?;
+        let kind = word(notes, 8)?;
+        let name = 12;
+        let content = name + name_length.next_multiple_of(4);
+        let end = content.checked_add(length)?;
+        if kind == NT_GNU_BUILD_ID && notes.get(name..name + name_length)? == b"GNU\0" {
+            return notes.get(content..end).map(<[u8]>::to_vec);
+        }
+        notes = notes.get(end.next_multiple_of(4)..)?;
+    }
+}
+
+/// `memmem(3)`: what follows the first `needle` in this range of the main program's constants.
+pub(crate) fn find(range: &Range<usize>, needle: &[u8]) -> Option<&'static [u8]> {
+    // SAFETY: `main_image` listed the range as mapped, readable and never written; the main program is never unmapped.
+    let haystack: &'static [u8] = unsafe { slice::from_raw_parts(ptr::with_exposed_provenance::<u8>(range.start), range.len()) };
+    // SAFETY: both slices are readable for their lengths.
+    let found = unsafe { libc::memmem(haystack.as_ptr().cast(), haystack.len(), needle.as_ptr().cast(), needle.len()) };
+    let at = found.addr().checked_sub(range.start)?;
+    haystack.get(at + needle.len()..)
+}
+
+/// `pidfd_open(2)`; always close-on-exec.
+pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(fd).map_err(io::Error::other)?;
+    check(fd)?;
+    // SAFETY: the kernel has just given us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What can be sent to a child.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Signal {
+    Terminate,
+    Kill,
+}
+
+/// `pidfd_send_signal(2)`; nothing happens to a process that has ended.
+pub(crate) fn pidfd_signal(process: BorrowedFd<'_>, signal: Signal) -> io::Result<()> {
+    let signal = match signal {
+        Signal::Terminate => libc::SIGTERM,
+        Signal::Kill => libc::SIGKILL,
+    };
+    let fd = process.as_raw_fd();
+    // SAFETY: a null siginfo means what kill(2) would send.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, ptr::null::<c_void>(), 0) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) }
+}
+
+/// What became of a child.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reaped {
+    /// It runs.
+    NotYet,
+    /// It ended, and its zombie is gone now.
+    Ended(ExitStatus),
+    /// It ended, but somebody else took its status: a `wait` for any child elsewhere in the program, or SIGCHLD is ignored.
+    ByAnother,
+}
+
+/// `waitid(P_PIDFD, WEXITED | WNOHANG)`.
+pub(crate) fn pidfd_reap(process: BorrowedFd<'_>) -> io::Result<Reaped> {
+    let id = libc::id_t::try_from(process.as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: all zero is a valid siginfo_t, and what the kernel leaves there when nothing has ended.
+    let mut info: libc::siginfo_t = unsafe { MaybeUninit::zeroed().assume_init() };
+    // SAFETY: `info` is ours to write.
+    let result = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | libc::WNOHANG) };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return if error.raw_os_error() == Some(libc::ECHILD) { Ok(Reaped::ByAnother) } else { Err(error) };
+    }
+    // SAFETY: waitid fills the SIGCHLD part, which all zero is a valid value of.
+    if unsafe { info.si_pid() } == 0 {
+        return Ok(Reaped::NotYet);
+    }
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
+    let raw = match info.si_code {
+        libc::CLD_EXITED => (status & 0xff) << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    };
+    Ok(Reaped::Ended(ExitStatus::from_raw(raw)))
+}
+
+/// `ppoll(2)`: which of these can be read or have been closed by the other side; none when the deadline has passed.
+/// A signal does not end the wait.
+pub(crate) fn wait_readable(descriptors: &[BorrowedFd<'_>], deadline: Deadline) -> io::Result<Vec<bool>> {
+    let mut polled: Vec<libc::pollfd> =
+        descriptors.iter().map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+    let count = libc::nfds_t::try_from(polled.len()).map_err(io::Error::other)?;
+    loop {
+        let limit = deadline.remaining().map(timespec);
+        let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: `polled` has `count` entries, the time outlives the call, and no signal mask is passed.
+        let result = unsafe { libc::ppoll(polled.as_mut_ptr(), count, limit, ptr::null()) };
+        if result >= 0 {
+            return Ok(polled.iter().map(|one| one.revents != 0).collect());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec { tv_sec: duration.as_secs().try_into().unwrap_or(libc::time_t::MAX), tv_nsec: duration.subsec_nanos().into() }
+}
+
+/// `socketpair(2)` of whole messages, close-on-exec.
+pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [0; 2];
+    // SAFETY: `ends` has room for two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) })?;
+    // SAFETY: the kernel has just given us this descriptor.
+    let ours = unsafe { OwnedFd::from_raw_fd(ends[0]) };
+    // SAFETY: the kernel has just given us this descriptor.
+    let theirs = unsafe { OwnedFd::from_raw_fd(ends[1]) };
+    Ok((ours, theirs))
+}
+
+/// `send(2)` of one message; a closed peer is an error, never a SIGPIPE.
+pub(crate) fn send(socket: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+    // SAFETY: the message is readable for its length.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), libc::MSG_NOSIGNAL) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `recv(2)` of one message, which waits for it; empty when the peer is gone. A longer message than `limit` is cut.
+pub(crate) fn receive(socket: BorrowedFd<'_>, limit: usize) -> io::Result<Vec<u8>> {
+    let mut message = vec![0; limit];
+    loop {
+        // SAFETY: the buffer is writable for its length.
+        let length = unsafe { libc::recv(socket.as_raw_fd(), message.as_mut_ptr().cast(), message.len(), 0) };
+        if let Ok(length) = usize::try_from(length) {
+            message.truncate(length);
+            return Ok(message);
+        }
+        let error = io::Error::last_os_error();
+        match error.kind() {
+            io::ErrorKind::Interrupted => {}
+            // The peer went away with messages of ours unread.
+            io::ErrorKind::ConnectionReset => return Ok(Vec::new()),
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Whether a descriptor is a Unix socket of whole messages, as [`socket_pair`] makes them.
+pub(crate) fn is_handshake_socket(fd: BorrowedFd<'_>) -> bool {
+    let option = |name| {
+        let (mut value, mut length): (c_int, libc::socklen_t) = (0, 4);
+        // SAFETY: `value` has the four bytes that `length` says.
+        let result =
+            unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut length) };
+        (result == 0).then_some(value)
+    };
+    option(libc::SO_DOMAIN) == Some(libc::AF_UNIX) && option(libc::SO_TYPE) == Some(libc::SOCK_SEQPACKET)
+}
+
+/// Puts `/dev/null` in the place of descriptor 0.
+pub(crate) fn replace_stdin() -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    // SAFETY: no pointers; descriptor 0 is replaced in one step.
+    check(unsafe { libc::dup2(null.as_raw_fd(), 0) })
+}
+
+/// Puts an inherited descriptor in the place of descriptor 1, and closes it.
+pub(crate) fn replace_stdout(inherited: RawFd) -> io::Result<()> {
+    // SAFETY: no pointers; a number that is no descriptor is refused by the kernel.
+    check(unsafe { libc::dup2(inherited, 1) })?;
+    // SAFETY: dup2 has found the descriptor open, and whoever passed the number has given it away.
+    drop(unsafe { OwnedFd::from_raw_fd(inherited) });
+    Ok(())
+}
+
+/// Clears close-on-exec on `fd` in the child that `command` starts, and only there. `fd` must stay open until then.
+pub(crate) fn let_child_inherit(command: &mut Command, fd: RawFd) {
+    let clear = move || {
+        // SAFETY: no pointers.
+        check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) })
+    };
+    // SAFETY: between fork and exec this calls fcntl, which may be called there, and allocates nothing.
+    unsafe { command.pre_exec(clear) };
+}
+
+/// `setenv(3)`. To be called before the program has a second thread.
+pub(crate) fn set_variable(name: &str, value: &OsStr) {
+    // SAFETY: only `init` calls this, in a spawned child, at the first line of `main` as its documentation demands.
+    unsafe { env::set_var(name, value) };
+}
+
+/// `unsetenv(3)`. To be called before the program has a second thread.
+pub(crate) fn remove_variable(name: &str) {
+    // SAFETY: only `init` calls this, in a spawned child, at the first line of `main` as its documentation demands.
+    unsafe { env::remove_var(name) };
+}
+
+/// Runs `work` such that a write to a closed socket is an error even where the program has reset SIGPIPE to its default, which kills:
+/// the signal is blocked in this thread, and one that came is taken before it is let through again.
+pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> T) -> T {
+    let pipe = signal_set(&[libc::SIGPIPE]);
+    let was_pending = sigpipe_is_pending();
+    let before = change_mask(libc::SIG_BLOCK, &pipe);
+    let result = work();
+    if !was_pending && sigpipe_is_pending() {
+        let now = timespec(Duration::ZERO);
+        // SAFETY: the set and the time are ours; no siginfo is asked for.
+        unsafe { libc::sigtimedwait(&raw const pipe, ptr::null_mut(), &raw const now) };
+    }
+    change_mask(libc::SIG_SETMASK, &before);
+    result
+}
+
+/// Blocks every signal in this thread: the program's handlers run in the program's threads.
+pub(crate) fn block_signals() {
+    // SAFETY: all zero is a valid sigset_t.
+    let mut all: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: the set is ours to write.
+    unsafe { libc::sigfillset(&raw mut all) };
+    change_mask(libc::SIG_BLOCK, &all);
+}
+
+/// Blocks no signal in this thread: `exec` keeps the mask of the thread that forked.
+pub(crate) fn unblock_signals() {
+    change_mask(libc::SIG_SETMASK, &signal_set(&[]));
+}
+
+fn signal_set(signals: &[c_int]) -> libc::sigset_t {
+    // SAFETY: all zero is a valid sigset_t.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: the set is ours to write.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    for &signal in signals {
+        // SAFETY: as above.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set
+}
+
+/// `pthread_sigmask(3)`; gives the mask as it was.
+fn change_mask(how: c_int, set: &libc::sigset_t) -> libc::sigset_t {
+    let mut before = signal_set(&[]);
+    // SAFETY: both sets are ours; the call can fail only for an unknown `how`.
+    unsafe { libc::pthread_sigmask(how, ptr::from_ref(set), &raw mut before) };
+    before
+}
+
+fn sigpipe_is_pending() -> bool {
+    let mut pending = signal_set(&[]);
+    // SAFETY: the set is ours to write.
+    unsafe { libc::sigpending(&raw mut pending) };
+    // SAFETY: the set is ours to read.
+    unsafe { libc::sigismember(&raw const pending, libc::SIGPIPE) == 1 }
+}
+
+/// What `ps` and `top` call this process: `exec` of `/proc/self/exe` would leave "exe". Cut at 15 bytes by the kernel.
+pub(crate) fn set_process_title(title: &CStr) {
+    // SAFETY: the title is a C string.
+    unsafe { libc::prctl(libc::PR_SET_NAME, title.as_ptr()) };
+}
+
+/// `_exit(2)`: ends every thread now; no destructor, no exit handler, no flush.
+pub(crate) fn exit_now(code: i32) -> ! {
+    // SAFETY: always allowed.
+    unsafe { libc::_exit(code) }
+}
+
+fn check(result: c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// An address in a shared library, for the tests of `image.rs`.
+    pub(crate) fn a_function_of_the_c_library() -> usize {
+        libc::getpid as *const () as usize
+    }
+}

@@ -1,0 +1,213 @@
+//! What cannot be started, what cannot be told, and that each is said in words.
+#![allow(unsafe_code, reason = "a C function as a function of ours, and signals as a C program sets them")]
+
+mod common;
+
+use std::fs;
+use std::process;
+use std::ptr;
+use std::time::Duration;
+
+use ipc_channel::ipc;
+use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use common::{Outcome, open_descriptors, watchdog};
+
+multiproc_process::test_support!();
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "no safe cast calls a C function a Rust one")]
+fn function_of_a_shared_library() {
+    let _watchdog = watchdog();
+    // SAFETY: it is never called; on this platform it could be.
+    let abs = unsafe { std::mem::transmute::<*const (), fn(i32) -> i32>(libc::abs as *const ()) };
+    let error = Process::spawn(abs, -7).expect_err("a child could not find it");
+    assert!(matches!(error, SpawnError::OutsideImage { function: "fn(i32) -> i32" }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "cannot start `fn(i32) -> i32`: it lies outside of the main program; wrap it in a function of your own"
+    );
+}
+
+/// Fails where it is told to.
+#[derive(Debug, PartialEq)]
+struct Picky(Where);
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+enum Where {
+    Nowhere,
+    Serialising,
+    Deserialising,
+    PanicsDeserialising,
+}
+
+impl Serialize for Picky {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0 == Where::Serialising { Err(S::Error::custom("on purpose")) } else { self.0.serialize(serializer) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Picky {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Where::deserialize(deserializer)? {
+            Where::Deserialising => Err(D::Error::custom("on purpose")),
+            Where::PanicsDeserialising => panic!("on purpose"),
+            other => Ok(Self(other)),
+        }
+    }
+}
+
+#[test]
+fn arguments_that_do_not_travel() -> Outcome {
+    let _watchdog = watchdog();
+    for (at, word) in [
+        (Where::Serialising, "cannot be serialised"),
+        (Where::Deserialising, "cannot be deserialised"),
+        (Where::PanicsDeserialising, "on purpose"),
+    ] {
+        let error = Process::spawn(|_: Picky| (), Picky(at)).expect_err("they do not travel");
+        assert!(matches!(&error, SpawnError::Arguments { message, .. } if message.contains(word)), "{error:?}");
+        assert!(error.to_string().starts_with("arguments of `fn(failures::Picky)`: "), "{error}");
+    }
+    assert_eq!(Process::spawn(|_: Picky| 7, Picky(Where::Nowhere))?.join()?, Exit::Value(7));
+    Ok(())
+}
+
+#[test]
+fn result_that_does_not_travel() -> Outcome {
+    let _watchdog = watchdog();
+    for at in [Where::Serialising, Where::Deserialising, Where::PanicsDeserialising] {
+        let process = Process::spawn(Picky, at)?;
+        // Told as often as one asks.
+        for _ in 0..2 {
+            let error = process.join().expect_err("it does not travel");
+            assert!(matches!(&error, JoinError::Result { pid, .. } if *pid == process.pid()), "{error:?}");
+        }
+    }
+    assert_eq!(Process::spawn(Picky, Where::Nowhere)?.join()?, Exit::Value(Picky(Where::Nowhere)));
+    Ok(())
+}
+
+#[test]
+fn types_without_a_schema_say_so() {
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Untagged {
+        Number(u32),
+    }
+    let _watchdog = watchdog();
+    let error = Process::spawn(|Untagged::Number(number)| number, Untagged::Number(7))
+        .expect_err("postcard does not know what is coming");
+    // What postcard says about `deserialize_any`.
+    assert!(error.to_string().contains("never implement"), "{error}");
+}
+
+#[test]
+fn no_time_to_start() {
+    let _watchdog = watchdog();
+    let error = Builder::new().start_timeout(Duration::ZERO).spawn(|()| (), ()).expect_err("nothing is that fast");
+    assert!(matches!(error, SpawnError::InitNotReached { code: None, .. }), "{error:?}");
+    assert!(error.to_string().contains("still ran"), "{error}");
+}
+
+#[test]
+fn status_that_somebody_else_took() -> Outcome {
+    let _watchdog = watchdog();
+    // In a process of its own: it is the whole program that ignores SIGCHLD.
+    let process = Process::spawn(
+        |()| {
+            // SAFETY: ignoring a signal is always allowed.
+            unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+            let value = matches!(start(|number: u32| number, 7).join(), Ok(Exit::Value(7)));
+            let panic = matches!(start::<u32, ()>(|number| panic!("{number}"), 7).join(), Ok(Exit::Panic { .. }));
+            let lost = start(leave, 3);
+            let lost = matches!(lost.join(), Err(JoinError::StatusLost { pid }) if pid == lost.pid());
+            (value, panic, lost)
+        },
+        (),
+    )?;
+    assert_eq!(process.join()?, Exit::Value((true, true, true)));
+    Ok(())
+}
+
+#[allow(clippy::exit, reason = "what happens then is the question")]
+fn leave(code: i32) {
+    process::exit(code)
+}
+
+fn start<A, R>(function: fn(A) -> R, args: A) -> Process<R>
+where
+    A: Serialize + DeserializeOwned + 'static,
+    R: Serialize + DeserializeOwned + 'static,
+{
+    Process::spawn(function, args).expect("it starts")
+}
+
+#[test]
+fn no_descriptors_left() -> Outcome {
+    fn limit(soft: libc::rlim_t) {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: 1024 };
+        // SAFETY: the structure is ours.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+    }
+    let _watchdog = watchdog();
+    // In a process of its own: it is the whole program that runs out of them.
+    let process = Process::spawn(
+        |()| {
+            let large = || vec![7_u8; 100_000];
+            let before = open_descriptors();
+            let mut failed = 0;
+            for more in 0..24 {
+                limit(libc::rlim_t::try_from(before + more).expect("they are few"));
+                // A child has the same limit, and needs fewer than we.
+                match Process::spawn(|bytes: Vec<u8>| bytes.len(), large()) {
+                    Ok(child) => assert!(child.join().is_ok()),
+                    Err(error) => {
+                        assert!(!error.to_string().is_empty());
+                        failed += 1;
+                    }
+                }
+            }
+            limit(1024);
+            let child = Process::spawn(|bytes: Vec<u8>| bytes.len(), large()).expect("there are descriptors again");
+            let length = child.join().ok().and_then(Exit::value);
+            drop(child);
+            let namespace = multiproc_shm::Namespace::current().expect("there are descriptors again");
+            let ours = format!(".spawn-{}-", process::id());
+            let left = fs::read_dir(namespace.path()).expect("it is there").flatten();
+            let left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(&ours)).count();
+            (failed, length, open_descriptors() - before, left)
+        },
+        (),
+    )?;
+    let Exit::Value((failed, length, more, left)) = process.join()? else { return Err("no value".into()) };
+    assert!(failed > 3, "{failed}");
+    assert_eq!(length, Some(100_000));
+    // The namespace stays open, nothing else.
+    assert!(more <= 1, "{more} more are open");
+    assert_eq!(left, 0);
+    Ok(())
+}
+
+#[test]
+fn signals_blocked_by_the_parent_are_not_blocked_in_the_child() -> Outcome {
+    let _watchdog = watchdog();
+    let change = |how, set: &libc::sigset_t| {
+        // SAFETY: the set is ours.
+        unsafe { libc::pthread_sigmask(how, set, ptr::null_mut()) };
+    };
+    // SAFETY: all zero is a valid set.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is ours.
+    unsafe { libc::sigfillset(&raw mut set) };
+    change(libc::SIG_BLOCK, &set);
+    let (_release, wait) = ipc::channel::<u32>()?;
+    let process = Process::spawn(|wait: ipc::IpcReceiver<u32>| wait.recv().unwrap_or(0), wait)?;
+    change(libc::SIG_UNBLOCK, &set);
+    process.terminate()?;
+    assert_eq!(process.join()?, Exit::Signal(libc::SIGTERM));
+    Ok(())
+}

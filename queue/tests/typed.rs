@@ -1,0 +1,349 @@
+//! Messages as types: what serde may do wrong, and handles on their way.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+mod kit;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use multiproc_queue::{Capacity, ErrorKind, GetError, PutError, Queue};
+use multiproc_shm::{AtomicValue, Gc, Namespace, Options, Value};
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use kit::{Outcome, unique, watchdog};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Shape {
+    Point,
+    Circle(f64),
+    Polygon { corners: Vec<(i32, i32)>, name: Option<String> },
+}
+
+#[test]
+fn types() -> Outcome {
+    let shapes = Queue::new(10)?;
+    let all = [
+        Shape::Point,
+        Shape::Circle(-0.0),
+        Shape::Polygon { corners: vec![(i32::MIN, 1), (2, i32::MAX)], name: Some("ünïcödé \u{0}".to_owned()) },
+        Shape::Polygon { corners: vec![], name: None },
+    ];
+    for shape in &all {
+        shapes.put(shape.clone())?;
+    }
+    assert_eq!([shapes.get()?, shapes.get()?, shapes.get()?, shapes.get()?], all);
+
+    let strings = Queue::new(2)?;
+    let words: Vec<String> = (0..500).map(|n| "x".repeat(n % 70)).collect();
+    strings.put(words.clone())?;
+    assert_eq!(strings.get()?, words);
+
+    let units = Queue::new(2)?;
+    units.put(())?;
+    assert_eq!((units.len(), units.get()?), (1, ()));
+
+    let maps = Queue::new(2)?;
+    let map = BTreeMap::from([(u128::MAX, Some('c')), (0, None)]);
+    maps.put(map.clone())?;
+    assert_eq!(maps.get()?, map);
+    Ok(())
+}
+
+#[test]
+fn too_large() -> Outcome {
+    let queue: Queue<Vec<u8>> = Queue::new(Capacity::messages(3).bytes(4096))?;
+    // postcard puts a length of two bytes before it.
+    let fits = vec![5; queue.longest_message() - 2];
+    queue.put(fits.clone())?;
+    assert_eq!(queue.try_put(vec![]), Err(PutError::Full(vec![])));
+    assert_eq!(queue.get()?, fits);
+
+    let large = vec![6; fits.len() + 1];
+    let expected = queue.longest_message();
+    for error in [queue.put(large.clone()), queue.try_put(large.clone()), queue.put_timeout(large.clone(), Duration::MAX)] {
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("a message of 4081 bytes is too large, at most 4080 fit"), "{error}");
+        let PutError::TooLarge { value, length, longest, .. } = error else { panic!("{error}") };
+        assert_eq!((value, length, longest), (large.clone(), expected + 1, expected));
+    }
+    assert!(queue.is_empty());
+    // What can never fit is said so in a full or a closed queue, too.
+    queue.close();
+    assert!(matches!(queue.put(large), Err(PutError::TooLarge { .. })));
+    Ok(())
+}
+
+/// Serde does with it what it says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Odd {
+    Fine(u8),
+    FailsToSerialise,
+    PanicsSerialising,
+    FailsToDeserialise,
+    PanicsDeserialising,
+    LeavesARest,
+}
+
+impl Serialize for Odd {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Fine(n) => (0_u8, *n).serialize(serializer),
+            Self::FailsToSerialise => Err(S::Error::custom("on purpose")),
+            Self::PanicsSerialising => panic!("on purpose"),
+            Self::FailsToDeserialise => (1_u8, 0_u8).serialize(serializer),
+            Self::PanicsDeserialising => (2_u8, 0_u8).serialize(serializer),
+            Self::LeavesARest => (0_u8, 7_u8, 8_u8).serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Odd {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match <(u8, u8)>::deserialize(deserializer)? {
+            (0, n) => Ok(Self::Fine(n)),
+            (1, _) => Err(D::Error::custom("on purpose")),
+            _ => panic!("on purpose"),
+        }
+    }
+}
+
+#[test]
+fn decode_failure_gives_the_bytes_back() -> Outcome {
+    let name = unique("decode");
+    let queue = Queue::create(&name, 10)?;
+    for odd in [Odd::Fine(1), Odd::FailsToDeserialise, Odd::LeavesARest, Odd::Fine(2)] {
+        queue.put(odd)?;
+    }
+    assert_eq!(queue.get()?, Odd::Fine(1));
+    for expected in [&[1, 0][..], &[0, 7, 8]] {
+        let error = queue.get().unwrap_err();
+        assert!(error.to_string().contains(&name), "{error}");
+        let GetError::Decode { queue: shown, bytes, problem } = error else { panic!("{error}") };
+        assert_eq!((bytes.as_slice(), shown.contains(&name), problem.is_empty()), (expected, true, false));
+    }
+    assert_eq!(queue.get()?, Odd::Fine(2));
+    Ok(())
+}
+
+#[test]
+fn decode_failure_is_an_item_of_an_iteration() -> Outcome {
+    let queue = Queue::new(10)?;
+    for odd in [Odd::Fine(1), Odd::FailsToDeserialise, Odd::Fine(2)] {
+        queue.put(odd)?;
+    }
+    queue.close();
+    let seen: Vec<bool> = queue.iter().map(|item| item.is_ok()).collect();
+    assert_eq!(seen, [true, false, true]);
+    Ok(())
+}
+
+#[test]
+fn decode_panic_costs_its_message_only() -> Outcome {
+    let queue = Queue::new(10)?;
+    for odd in [Odd::PanicsDeserialising, Odd::Fine(2)] {
+        queue.put(odd)?;
+    }
+    assert!(catch_unwind(AssertUnwindSafe(|| queue.get())).is_err());
+    assert_eq!((queue.len(), queue.get()), (1, Ok(Odd::Fine(2))));
+    Ok(())
+}
+
+#[test]
+fn encode_failure_gives_the_value_back() -> Outcome {
+    let queue = Queue::new(10)?;
+    queue.put(Odd::Fine(1))?;
+    let error = queue.put(Odd::FailsToSerialise).unwrap_err();
+    assert!(matches!(&error, PutError::Encode { problem, .. } if !problem.is_empty()), "{error}");
+    assert_eq!(error.into_inner(), Odd::FailsToSerialise);
+    assert!(matches!(queue.try_put(Odd::FailsToSerialise), Err(PutError::Encode { .. })));
+    assert!(catch_unwind(AssertUnwindSafe(|| queue.put(Odd::PanicsSerialising))).is_err());
+    queue.put(Odd::Fine(2))?;
+    assert_eq!((queue.len(), queue.get()?, queue.get()?), (2, Odd::Fine(1), Odd::Fine(2)));
+    Ok(())
+}
+
+/// Says so to others while it is serialised and deserialised.
+#[derive(Debug, PartialEq)]
+struct Chatty(u32);
+
+thread_local! {
+    static AUDIENCE: Queue<Chatty> = Queue::new(100).unwrap();
+}
+
+impl Serialize for Chatty {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if !self.0.is_multiple_of(10) {
+            AUDIENCE.with(|audience| audience.put(Self(self.0 - 1))).map_err(S::Error::custom)?;
+        }
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Chatty {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        if number % 10 == 3 {
+            let next = AUDIENCE.with(Queue::get).map_err(D::Error::custom)?;
+            assert_eq!(next.0, 4);
+        }
+        Ok(Self(number))
+    }
+}
+
+#[test]
+fn nested_put_and_get() -> Outcome {
+    AUDIENCE.with(|queue| {
+        queue.put(Chatty(5))?;
+        assert_eq!(queue.len(), 6);
+        for expected in [0, 1, 2, 3, 5] {
+            assert_eq!(queue.get()?, Chatty(expected));
+        }
+        assert!(queue.is_empty());
+        Ok(())
+    })
+}
+
+#[derive(Serialize, Deserialize)]
+struct Delivery {
+    value: Value<u64>,
+    atomic: AtomicValue<u64>,
+    answers: Queue<u64>,
+    odd: Odd,
+}
+
+/// A namespace of the test's own: a sweep of it harms nobody.
+struct Private(Namespace);
+
+impl Private {
+    fn new() -> Result<Self, multiproc_queue::Error> {
+        let parent = Namespace::current()?.path().to_owned();
+        Namespace::at(parent.with_file_name(unique("namespace"))).map(Self)
+    }
+
+    fn delivery(&self, odd: Odd) -> Result<Delivery, multiproc_queue::Error> {
+        let options = Options::new().namespace(&self.0);
+        Ok(Delivery {
+            value: options.anonymous(7)?,
+            atomic: options.anonymous(8)?,
+            answers: options.anonymous(Capacity::messages(3))?,
+            odd,
+        })
+    }
+
+    fn files(&self) -> usize {
+        fs::read_dir(self.0.path()).unwrap().count()
+    }
+}
+
+impl Drop for Private {
+    fn drop(&mut self) {
+        fs::remove_dir_all(self.0.path()).unwrap();
+    }
+}
+
+#[test]
+fn handles_stay_alive_on_their_way() -> Outcome {
+    let private = Private::new()?;
+    let queue = Queue::new(3)?;
+    queue.put(private.delivery(Odd::Fine(1))?)?;
+    queue.put(private.delivery(Odd::Fine(2))?)?;
+    // Nobody has the objects but the messages.
+    assert_eq!(private.files(), 6);
+    for _ in 0..2 {
+        let Delivery { value, atomic, answers, odd: Odd::Fine(_) } = queue.get()? else { panic!("another message") };
+        assert_eq!((value.get()?, atomic.load(), answers.len()), (7, 8, 0));
+        answers.put(9)?;
+        assert_eq!(answers.get()?, 9);
+    }
+    assert_eq!(private.files(), 0);
+    Ok(())
+}
+
+#[test]
+fn handles_do_not_stay_when_the_put_fails() -> Outcome {
+    let private = Private::new()?;
+    let queue = Queue::new(1)?;
+    assert!(matches!(queue.put(private.delivery(Odd::FailsToSerialise)?), Err(PutError::Encode { .. })));
+    assert_eq!(private.files(), 0);
+    let panicking = private.delivery(Odd::PanicsSerialising)?;
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(queue.put(panicking)))).is_err());
+    assert_eq!(private.files(), 0);
+    queue.put(private.delivery(Odd::Fine(1))?)?;
+    assert_eq!(private.files(), 3);
+    let refused = queue.try_put(private.delivery(Odd::Fine(2))?).unwrap_err();
+    assert!(refused.is_full());
+    assert_eq!(private.files(), 6);
+    drop(refused);
+    assert_eq!(private.files(), 3);
+    assert!(queue.put_timeout(private.delivery(Odd::Fine(2))?, Duration::from_millis(1)).is_err());
+    queue.close();
+    assert!(queue.put(private.delivery(Odd::Fine(3))?).unwrap_err().is_closed());
+    assert_eq!(private.files(), 3);
+    drop(queue.get()?);
+    assert_eq!(private.files(), 0);
+    Ok(())
+}
+
+#[test]
+fn handles_of_a_lost_message_are_swept() -> Outcome {
+    let private = Private::new()?;
+    let queue = Queue::new(3)?;
+    queue.put(private.delivery(Odd::Fine(1))?)?;
+    drop(queue);
+    assert_eq!(private.files(), 3);
+    // They may still be on their way, for all that a sweep knows.
+    assert_eq!(Gc::new().run(&private.0)?.removed.len(), 0);
+    assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(&private.0)?.removed.len(), 3);
+    assert_eq!(private.files(), 0);
+    Ok(())
+}
+
+#[test]
+fn handle_of_an_object_that_has_gone() -> Outcome {
+    let private = Private::new()?;
+    let queue = Queue::new(3)?;
+    queue.put(private.delivery(Odd::Fine(1))?)?;
+    queue.put(private.delivery(Odd::Fine(2))?)?;
+    for file in fs::read_dir(private.0.path())?.take(1) {
+        fs::remove_file(file?.path())?;
+    }
+    let both = [queue.get(), queue.get()];
+    let failed: Vec<_> = both.iter().filter_map(|message| message.as_ref().err()).collect();
+    assert!(matches!(failed.as_slice(), [GetError::Decode { .. }]), "{} failed", failed.len());
+    Ok(())
+}
+
+/// A queue that carries handles of itself.
+#[derive(Debug, Serialize, Deserialize)]
+struct Introduction(Option<Queue<Self>>, u32);
+
+#[test]
+fn queue_in_its_own_message() -> Outcome {
+    let _watchdog = watchdog();
+    let queue = Queue::new(100)?;
+    for n in 0..50 {
+        queue.put(Introduction(Some(queue.clone()), n))?;
+    }
+    let Introduction(Some(arrived), 0) = queue.get()? else { panic!("no handle") };
+    drop(queue);
+    arrived.put(Introduction(None, 50))?;
+    for n in 1..50 {
+        let Introduction(Some(mine), number) = arrived.get()? else { panic!("no handle") };
+        assert_eq!((number, mine.capacity()), (n, 100));
+    }
+    assert!(matches!(arrived.get()?, Introduction(None, 50)));
+    assert_eq!(arrived.try_get().map(|_| ()), Err(GetError::Empty));
+    Ok(())
+}
+
+#[test]
+fn open_as_another_type() -> Outcome {
+    let name = unique("type");
+    let _queue = Queue::<Shape>::create(&name, 1)?;
+    assert_eq!(Queue::<Odd>::open(&name).unwrap_err().kind(), ErrorKind::Mismatch);
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! What the tests across processes share: children, handshakes, namespaces of one's own, and a watchdog.
+#![allow(dead_code, reason = "each test program uses some of it")]
+#![allow(unsafe_code, reason = "fork, kill and wait, as a C program calls them")]
+#![allow(clippy::print_stderr, clippy::exit, reason = "a watchdog barks and bites")]
+
+use std::any::Any;
+use std::fs;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::AtomicValue;
+use multiproc::process::{Builder, Exit, Process};
+use multiproc::shm::Namespace;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Any error, in a test.
+pub(crate) type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Longer than any test takes on any machine.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// Ends the whole program if the test takes longer than anything here can take.
+#[must_use]
+pub(crate) fn watchdog() -> impl Drop {
+    struct Leash(Option<mpsc::Sender<()>>);
+    impl Drop for Leash {
+        fn drop(&mut self) {
+            self.0.take();
+        }
+    }
+    let (leash, held) = mpsc::channel();
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    thread::spawn(move || {
+        if let Err(RecvTimeoutError::Timeout) = held.recv_timeout(LONG) {
+            eprintln!("{name} hangs");
+            std::process::exit(9);
+        }
+    });
+    Leash(Some(leash))
+}
+
+/// One such test at a time, each with its watchdog: a child that another test forks or spawns has a copy of all that this process has
+/// mapped, if only until it calls `exec`; so an object that was dropped is still in use.
+#[must_use]
+pub(crate) fn alone() -> impl Drop {
+    static ALONE: Mutex<()> = Mutex::new(());
+    struct Turn {
+        _watchdog: Box<dyn Any>,
+        _turn: MutexGuard<'static, ()>,
+    }
+    impl Drop for Turn {
+        fn drop(&mut self) {}
+    }
+    let turn = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    Turn { _watchdog: Box::new(watchdog()), _turn: turn }
+}
+
+/// Looks again and again; the watchdog ends it if it never comes true.
+pub(crate) fn wait_until(mut true_at_last: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !true_at_last() {
+        if start.elapsed() < Duration::from_millis(1) { thread::yield_now() } else { thread::sleep(Duration::from_micros(200)) }
+    }
+}
+
+/// Waits until a step that two processes share has come so far.
+pub(crate) fn wait_for(step: &AtomicValue<u32>, at_least: u32) {
+    wait_until(|| step.load() >= at_least);
+}
+
+/// A name that no other test has, in this run or another one.
+pub(crate) fn unique(what: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("test-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A child that ends with this program, should the test fail before it ends by itself.
+pub(crate) fn spawn<A, R>(function: fn(A) -> R, args: A) -> Process<R>
+where
+    A: Serialize + DeserializeOwned + 'static,
+    R: Serialize + DeserializeOwned + 'static,
+{
+    Builder::new().daemon(true).spawn(function, args).expect("a child")
+}
+
+/// What a child's function returned.
+pub(crate) fn value<R: Serialize + DeserializeOwned + std::fmt::Debug + 'static>(child: &Process<R>) -> R {
+    match child.join().expect("its end") {
+        Exit::Value(value) => value,
+        other => panic!("the child ended with {other:?}"),
+    }
+}
+
+/// Kills a child, and returns when it is dead and what it had has been given back.
+pub(crate) fn kill<R: Serialize + DeserializeOwned + std::fmt::Debug + 'static>(child: &Process<R>) {
+    child.kill().expect("to kill it");
+    let exit = child.join().expect("its end");
+    assert!(matches!(exit, Exit::Signal(libc::SIGKILL)), "{exit:?}");
+}
+
+/// Sends a signal to a process or thread of ours.
+pub(crate) fn signal(pid: u32, signal: i32) {
+    // SAFETY: numbers only.
+    let sent = unsafe { libc::kill(pid.cast_signed(), signal) };
+    assert_eq!(sent, 0, "signal {signal} to {pid}");
+}
+
+/// This thread, as the kernel numbers it.
+pub(crate) fn tid() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { libc::gettid() }.cast_unsigned()
+}
+
+/// A copy of this process that runs `body` and exits with what it returns: killed and reaped when dropped.
+#[derive(Debug)]
+pub(crate) struct Forked {
+    pid: i32,
+    reaped: bool,
+}
+
+/// How a fork is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// By libc, which mends what it knows of.
+    Libc,
+    /// By the system call, behind libc's back.
+    Raw,
+}
+
+/// Forks. The child has this thread only.
+pub(crate) fn fork(how: How, body: impl FnOnce() -> i32) -> Forked {
+    // SAFETY: the child runs code that is made for this, and leaves by `_exit`.
+    let pid = match how {
+        How::Libc => unsafe { libc::fork() },
+        // SAFETY: as above; these arguments mean what `fork` means.
+        How::Raw => i32::try_from(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) }).unwrap_or(-1),
+    };
+    assert!(pid >= 0, "cannot fork");
+    if pid == 0 {
+        // SAFETY: numbers only.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        let code = panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|what| {
+            let message = what.downcast_ref::<String>().map_or("a forked child panicked", String::as_str);
+            // SAFETY: the bytes of a string.
+            unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
+            101
+        });
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(code) };
+    }
+    Forked { pid, reaped: false }
+}
+
+impl Forked {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.cast_unsigned()
+    }
+
+    /// Waits for its end: its exit code, or minus the signal that ended it.
+    pub(crate) fn wait(mut self) -> i32 {
+        self.reap()
+    }
+
+    /// Kills it and waits.
+    pub(crate) fn kill(self) {
+        signal(self.pid(), libc::SIGKILL);
+        assert_eq!(self.wait(), -libc::SIGKILL);
+    }
+
+    fn reap(&mut self) -> i32 {
+        self.reaped = true;
+        let mut status = 0;
+        // SAFETY: a child of ours, and a place for its status.
+        while unsafe { libc::waitpid(self.pid, &raw mut status, 0) } != self.pid {}
+        if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
+    }
+}
+
+impl Drop for Forked {
+    fn drop(&mut self) {
+        if !self.reaped {
+            signal(self.pid(), libc::SIGKILL);
+            self.reap();
+        }
+    }
+}
+
+/// A namespace of the test's own, gone afterwards with all that is in it.
+#[derive(Debug)]
+pub(crate) struct Space {
+    namespace: Namespace,
+}
+
+impl Space {
+    pub(crate) fn new() -> Self {
+        let path = PathBuf::from("/dev/shm").join(format!("multiproc-{}", unique("space")));
+        Self { namespace: Namespace::at(path).expect("a namespace") }
+    }
+
+    pub(crate) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// How an object in it is made or found.
+    pub(crate) fn options(&self) -> multiproc::Options {
+        multiproc::Options::new().namespace(&self.namespace)
+    }
+
+    /// A path in it.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.namespace.path().join(name)
+    }
+
+    /// The file names in it.
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.namespace.path()).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(self.namespace.path());
+    }
+}
+
+/// Small, fast, good enough: a xorshift generator, to be seeded by what the test is.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// Seeded by the clock and the process, for storms that should differ from run to run; the seed is printed when a test fails.
+    pub(crate) fn of_this_run() -> Self {
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos());
+        let seed = u64::try_from(clock & u128::from(u64::MAX)).unwrap_or(1) ^ u64::from(std::process::id()) << 32;
+        eprintln!("dice: seed {seed}");
+        Self::new(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    /// From 0 to below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        (self.next() >> 11) % end
+    }
+}

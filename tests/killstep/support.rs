@@ -1,0 +1,93 @@
+//! What the cases share: a namespace of their own, its bytes, and how to wait for a peer.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use multiproc::shm::{Gc, Namespace};
+use multiproc_killstep::{Cells, Fault, Region};
+
+/// A namespace of this run alone, gone in the end; and one CPU, so that nobody spins: single steps through a spin loop prove nothing and take minutes.
+pub(crate) struct Home(PathBuf);
+
+impl Home {
+    pub(crate) fn new() -> Self {
+        let directory = PathBuf::from(format!("/dev/shm/multiproc-killstep-{}", std::process::id()));
+        // SAFETY: this program has one thread.
+        unsafe { std::env::set_var("MULTIPROC_DIR", &directory) };
+        // SAFETY: an all-zero CPU set is a valid one.
+        let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: no arguments.
+        let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0);
+        // SAFETY: a valid set and a CPU in its range.
+        unsafe { libc::CPU_SET(cpu, &mut one) };
+        // SAFETY: a valid set of its own size.
+        unsafe { libc::sched_setaffinity(0, size_of_val(&one), &raw const one) };
+        Self(directory)
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Every byte of ours that this process has mapped.
+pub(crate) fn ours() -> Vec<Region> {
+    let directory = std::env::var("MULTIPROC_DIR").unwrap_or_default();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let hex = |digits: &str| usize::from_str_radix(digits, 16).ok();
+    let ranges = maps.lines().filter(|line| line.contains(&directory)).filter_map(|line| {
+        let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+        Some((hex(start)?, hex(end)?))
+    });
+    ranges.map(|(start, end)| Region::new(std::ptr::with_exposed_provenance(start), end - start)).collect()
+}
+
+/// Nothing is left: neither a file nor a ticket that would keep one.
+pub(crate) fn nothing_left() -> Result<(), Fault> {
+    let namespace = Namespace::current()?;
+    Gc::new().ticket_age(Duration::ZERO).run(&namespace)?;
+    let left = files(namespace.path());
+    if left.is_empty() { Ok(()) } else { Err(Fault::Leaked(format!("{left:?}"))) }
+}
+
+fn files(directory: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(directory).unwrap();
+    entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Says who it is, so that the victim can wait until it sleeps.
+pub(crate) fn sign(cells: &Cells, cell: usize) {
+    cells.set(cell, u64::from(std::process::id()));
+}
+
+/// Waits until a cell is not 0 any more.
+pub(crate) fn wait_for(cells: &Cells, cell: usize) {
+    while cells.get(cell) == 0 {
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+/// Waits until the process that signed the cell sleeps in this futex call.
+pub(crate) fn await_asleep(cells: &Cells, cell: usize, calls: &[i64]) {
+    wait_for(cells, cell);
+    let file = format!("/proc/{}/syscall", cells.get(cell));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < deadline {
+        let call = std::fs::read_to_string(&file).unwrap_or_default();
+        let number = call.split(' ').next().and_then(|number| number.parse::<i64>().ok());
+        if number.is_some_and(|number| calls.contains(&number)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+}
+
+/// A sleep on one word.
+pub(crate) const FUTEX: &[i64] = &[libc::SYS_futex];
+/// A sleep on several words: a ring's long sleep, after the brief one.
+pub(crate) const WAITV: &[i64] = &[libc::SYS_futex_waitv];
+
+/// Soon: well below the second after which the belt would help.
+pub(crate) const SOON: Duration = Duration::from_millis(500);

@@ -1,0 +1,284 @@
+//! Many producers and consumers in processes of their own: order, exactness, and that nobody is left asleep.
+#![allow(unsafe_code, reason = "asks for the time as a C program does")]
+
+use std::time::{Duration, Instant};
+
+use multiproc::shm::Namespace;
+use multiproc::{AtomicValue, Capacity, GetError, Process, PutError, Queue};
+
+use crate::common::{Dice, Outcome, kill, spawn, value, wait_until, watchdog};
+use crate::history::{self, Call};
+use crate::kit::{message, naps, read, wait_until_blocked};
+
+#[test]
+fn processes() -> Outcome {
+    let _watchdog = watchdog();
+    for (capacity, each) in [(1, 3000_u32), (3, 10_000), (10_000, 50_000)] {
+        let queue: Queue<[u8]> = Queue::new(Capacity::messages(capacity).bytes(1 << 16))?;
+        fn produce((queue, producer, count): (Queue<[u8]>, u32, u32)) {
+            (0..count).for_each(|number| queue.put_bytes(&message(producer, number)).unwrap());
+        }
+        fn consume(queue: Queue<[u8]>) -> Vec<(u32, u32)> {
+            let mut seen = Vec::new();
+            let mut bytes = Vec::new();
+            loop {
+                match queue.get_into(&mut bytes) {
+                    Ok(()) => seen.push(read(&bytes)),
+                    Err(error) => {
+                        assert_eq!(error, GetError::Closed);
+                        return seen;
+                    }
+                }
+            }
+        }
+        let consumers: Vec<_> = (0..2).map(|_| spawn(consume, queue.clone())).collect();
+        let producers: Vec<_> = (0..2).map(|producer| spawn(produce, (queue.clone(), producer, each))).collect();
+        producers.iter().for_each(value);
+        queue.close();
+        let mut count = 0;
+        let mut all = vec![0_u8; 2 * each as usize];
+        for consumer in &consumers {
+            let mut next = [0; 2];
+            for (producer, number) in value(consumer) {
+                let next = &mut next[producer as usize];
+                assert!(*next <= number, "order of producer {producer}");
+                *next = number + 1;
+                all[(producer * each + number) as usize] += 1;
+                count += 1;
+            }
+        }
+        assert_eq!(count, 2 * each);
+        assert!(all.iter().all(|times| *times == 1));
+    }
+    Ok(())
+}
+
+/// Nanoseconds of a clock that all processes share.
+fn now() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a place for the time.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap()
+}
+
+#[test]
+fn history_is_that_of_a_fifo() -> Outcome {
+    let _watchdog = watchdog();
+    const EACH: usize = 10_000;
+    for capacity in [1, 4, 100_000] {
+        let queue = Queue::new(capacity)?;
+        fn produce((queue, producer): (Queue<usize>, usize)) -> Vec<Call> {
+            let put = |number| {
+                let value = number * 2 + producer;
+                let begun = now();
+                queue.put(value).unwrap();
+                Call { begun, ended: now(), value: Some(value) }
+            };
+            (0..EACH).map(put).collect()
+        }
+        fn consume((queue, seed): (Queue<usize>, u64)) -> Vec<Call> {
+            let mut dice = Dice::new(seed);
+            let mut calls = Vec::new();
+            loop {
+                let how = dice.below(3);
+                let begun = now();
+                let result = match how {
+                    0 => queue.try_get(),
+                    1 => queue.get_timeout(Duration::from_nanos(1 + dice.below(50_000))),
+                    _ => queue.get(),
+                };
+                let value = match result {
+                    Ok(value) => Some(value),
+                    Err(GetError::Empty) if how == 0 => None,
+                    // Here it may be the time that was short.
+                    Err(GetError::Empty | GetError::Busy) => continue,
+                    Err(error) => {
+                        assert_eq!(error, GetError::Closed);
+                        return calls;
+                    }
+                };
+                calls.push(Call { begun, ended: now(), value });
+            }
+        }
+        let consumers = [1, 2].map(|seed| spawn(consume, (queue.clone(), seed)));
+        let producers = [0, 1].map(|producer| spawn(produce, (queue.clone(), producer)));
+        let puts = producers.each_ref().map(value).concat();
+        queue.close();
+        history::check(&puts, &consumers.each_ref().map(value).concat());
+    }
+    Ok(())
+}
+
+#[test]
+fn try_get_is_exact() -> Outcome {
+    let _watchdog = watchdog();
+    const PARTIES: u32 = 3;
+    // As many tokens as parties: whoever has none knows that one is in the queue, at every instant.
+    let queue = Queue::<u32>::new(PARTIES as usize)?;
+    for token in 0..PARTIES {
+        queue.put(token)?;
+    }
+    fn play((queue, patient): (Queue<u32>, bool)) {
+        for _ in 0..20_000 {
+            let token = loop {
+                match if patient { queue.get() } else { queue.try_get() } {
+                    Ok(token) => break token,
+                    Err(GetError::Busy) => {}
+                    Err(error) => panic!("{error}, with {} in it", queue.len()),
+                }
+            };
+            while let Err(error) = queue.try_put(token) {
+                assert!(matches!(error, PutError::Busy(_)), "{error}");
+            }
+        }
+    }
+    let parties: Vec<_> = (0..PARTIES).map(|party| spawn(play, (queue.clone(), party == 0))).collect();
+    parties.iter().for_each(value);
+    assert_eq!(queue.len(), PARTIES as usize);
+    Ok(())
+}
+
+/// Counts itself, then takes and acknowledges messages until the queue is closed.
+fn serve((jobs, done, step): (Queue<u32>, Queue<u32>, AtomicValue<u32>)) -> u32 {
+    step.fetch_add(1);
+    let mut count = 0;
+    for job in &jobs {
+        done.put(job.unwrap()).unwrap();
+        count += 1;
+    }
+    count
+}
+
+#[test]
+fn bursts_reach_blocked_consumers() -> Outcome {
+    let _watchdog = watchdog();
+    const CONSUMERS: u32 = 8;
+    let (jobs, done, step) = (Queue::new(100)?, Queue::new(100)?, AtomicValue::new(0)?);
+    let consumers: Vec<_> = (0..CONSUMERS).map(|_| spawn(serve, (jobs.clone(), done.clone(), step.clone()))).collect();
+    let mut dice = Dice::of_this_run();
+    let mut slowest = Duration::ZERO;
+    let mut sent = 0;
+    for round in 0..300 {
+        if round % 10 == 0 {
+            consumers.iter().for_each(|consumer| wait_until_blocked(consumer.pid(), &step, CONSUMERS));
+        }
+        let burst = 1 + u32::try_from(dice.below(20))?;
+        let begun = Instant::now();
+        (0..burst).try_for_each(|n| jobs.put(sent + n))?;
+        let mut back = (0..burst).map(|_| done.get()).collect::<Result<Vec<_>, _>>()?;
+        slowest = slowest.max(begun.elapsed());
+        back.sort_unstable();
+        assert!(back.into_iter().eq(sent..sent + burst));
+        sent += burst;
+    }
+    jobs.close();
+    assert_eq!(consumers.iter().map(value).sum::<u32>(), sent);
+    // The belt of a sleeper is a second: without need of it every round is much shorter.
+    assert!(slowest < Duration::from_millis(900), "{slowest:?}");
+    Ok(())
+}
+
+#[test]
+fn producers_of_unequal_messages_get_room() -> Outcome {
+    let _watchdog = watchdog();
+    const EACH: usize = 100;
+    let (queue, step): (Queue<[u8]>, _) = (Queue::new(Capacity::messages(1000).bytes(4096))?, AtomicValue::new(0)?);
+    queue.put_bytes(&[0; 4000])?;
+    fn produce((queue, length, step): (Queue<[u8]>, usize, AtomicValue<u32>)) {
+        step.fetch_add(1);
+        (0..EACH).for_each(|_| queue.put_bytes(&vec![1; length]).unwrap());
+    }
+    let lengths = [4, 4000, 16, 2000, 4, 3000, 100, 4080];
+    let producers = lengths.map(|length| spawn(produce, (queue.clone(), length, step.clone())));
+    producers.iter().for_each(|producer| wait_until_blocked(producer.pid(), &step, 8));
+    let mut slowest = Duration::ZERO;
+    for n in 0..=EACH * lengths.len() {
+        if n % 50 == 0 {
+            // Nobody can go on until we do.
+            wait_until(|| producers.iter().all(|producer| !producer.is_alive() || crate::kit::sleeps(producer.pid())));
+        }
+        let begun = Instant::now();
+        queue.get_bytes()?;
+        slowest = slowest.max(begun.elapsed());
+    }
+    producers.iter().for_each(value);
+    assert!(queue.is_empty());
+    assert!(slowest < Duration::from_millis(900), "{slowest:?}");
+    Ok(())
+}
+
+#[test]
+fn close_wakes_everybody() -> Outcome {
+    let _watchdog = watchdog();
+    for _ in 0..5 {
+        let (empty, full, step) = (Queue::new(1)?, Queue::new(1)?, AtomicValue::new(0)?);
+        full.put(0)?;
+        fn get((queue, step): (Queue<u8>, AtomicValue<u32>)) {
+            step.fetch_add(1);
+            assert_eq!(queue.get(), Err(GetError::Closed));
+        }
+        fn put((queue, step): (Queue<u8>, AtomicValue<u32>)) {
+            step.fetch_add(1);
+            assert_eq!(queue.put(7), Err(PutError::Closed(7)));
+        }
+        let getters = [(); 4].map(|()| spawn(get, (empty.clone(), step.clone())));
+        let putters = [(); 4].map(|()| spawn(put, (full.clone(), step.clone())));
+        getters.iter().chain(&putters).for_each(|child| wait_until_blocked(child.pid(), &step, 8));
+        let begun = Instant::now();
+        empty.close();
+        full.close();
+        getters.iter().chain(&putters).for_each(value);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert_eq!((full.get(), full.get()), (Ok(0), Err(GetError::Closed)));
+    }
+    Ok(())
+}
+
+#[test]
+fn sleepers_leave_the_machine_alone() -> Outcome {
+    let _watchdog = watchdog();
+    let (empty, full, step) = (Queue::<u8>::new(1)?, Queue::<u8>::new(1)?, AtomicValue::new(0)?);
+    full.put(0)?;
+    fn get((queue, step): (Queue<u8>, AtomicValue<u32>)) {
+        step.fetch_add(1);
+        let _ = queue.get();
+    }
+    fn put((queue, step): (Queue<u8>, AtomicValue<u32>)) {
+        step.fetch_add(1);
+        let _ = queue.put(7);
+    }
+    let sleepers: Vec<Process<()>> =
+        (0..2).flat_map(|_| [spawn(get, (empty.clone(), step.clone())), spawn(put, (full.clone(), step.clone()))]).collect();
+    sleepers.iter().for_each(|child| wait_until_blocked(child.pid(), &step, 4));
+    let naps = || sleepers.iter().map(|child| naps(child.pid())).collect::<Vec<_>>();
+    let before = naps();
+    // What is tested is what happens while time goes by.
+    std::thread::sleep(Duration::from_secs(3));
+    let naps: Vec<u64> = naps().iter().zip(before).map(|(now, then)| now - then).collect();
+    sleepers.iter().for_each(kill);
+    // About one a second, and what was left of the way to sleep.
+    assert!(naps.iter().all(|naps| *naps <= 8), "{naps:?}");
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_behind() -> Outcome {
+    let _watchdog = watchdog();
+    let name = crate::common::unique("left");
+    let queue: Queue<u8> = Queue::create(&name, 3)?;
+    let file = Namespace::current()?.path().join(&name);
+    let step = AtomicValue::new(0)?;
+    fn get((queue, step): (Queue<u8>, AtomicValue<u32>)) {
+        step.fetch_add(1);
+        let _ = queue.get();
+    }
+    let child = spawn(get, (queue.clone(), step.clone()));
+    wait_until_blocked(child.pid(), &step, 1);
+    drop(queue);
+    assert!(file.exists());
+    kill(&child);
+    // A killed process cannot clean up; whoever asks for the name does.
+    assert!(Queue::<u8>::open(&name).is_err());
+    assert!(!file.exists());
+    Ok(())
+}

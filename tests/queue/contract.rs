@@ -1,0 +1,181 @@
+//! What one process does to a queue, the other one sees. (Most of the contract is tested in `queue/tests`, without processes.)
+
+use std::time::{Duration, Instant};
+
+use multiproc::{Capacity, ErrorKind, GetError, Lock, PutError, Queue, Value};
+use serde::{Deserialize, Serialize};
+
+use crate::common::{Outcome, spawn, unique, value, watchdog};
+
+#[test]
+fn smoke() -> Outcome {
+    let _watchdog = watchdog();
+    let (questions, answers) = (Queue::new(3)?, Queue::new(3)?);
+    fn shout((questions, answers): (Queue<String>, Queue<String>)) -> usize {
+        let shouted = questions.iter().map(|question| answers.put(question.unwrap().to_uppercase()).unwrap());
+        shouted.count()
+    }
+    let child = spawn(shout, (questions.clone(), answers.clone()));
+    for word in ["one", "two", ""] {
+        questions.put(word.to_owned())?;
+        assert_eq!(answers.get()?, word.to_uppercase());
+    }
+    questions.close();
+    assert_eq!(value(&child), 3);
+    Ok(())
+}
+
+#[test]
+fn capacity() -> Outcome {
+    let _watchdog = watchdog();
+    for capacity in [1, 2, 17, 1000] {
+        let queue = Queue::<usize>::new(Capacity::messages(capacity).bytes(capacity * 16 + 16))?;
+        let child = spawn(|queue: Queue<usize>| (0..).take_while(|n| queue.try_put(*n).is_ok()).count(), queue.clone());
+        assert_eq!(value(&child), capacity);
+        assert!(queue.is_full());
+        for n in 0..capacity {
+            assert_eq!(queue.try_get(), Ok(n));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn len_empty_full() -> Outcome {
+    let _watchdog = watchdog();
+    let queue = Queue::new(2)?;
+    fn look(queue: Queue<u8>) -> (usize, bool, bool, usize, bool) {
+        (queue.len(), queue.is_empty(), queue.is_full(), queue.capacity(), queue.is_closed())
+    }
+    assert_eq!(value(&spawn(look, queue.clone())), (0, true, false, 2, false));
+    queue.put(1)?;
+    assert_eq!(value(&spawn(look, queue.clone())), (1, false, false, 2, false));
+    queue.put(2)?;
+    queue.close();
+    assert_eq!(value(&spawn(look, queue.clone())), (2, false, true, 2, true));
+    Ok(())
+}
+
+#[test]
+fn try_when_full() -> Outcome {
+    let _watchdog = watchdog();
+    let queue = Queue::new(1)?;
+    queue.put("first".to_owned())?;
+    fn try_it(queue: Queue<String>) -> (bool, String) {
+        let error = queue.try_put("second".to_owned()).unwrap_err();
+        (error.is_full(), error.into_inner())
+    }
+    assert_eq!(value(&spawn(try_it, queue.clone())), (true, "second".to_owned()));
+    assert_eq!((queue.try_get(), queue.try_get()), (Ok("first".to_owned()), Err(GetError::Empty)));
+    Ok(())
+}
+
+#[test]
+fn timeout() -> Outcome {
+    let _watchdog = watchdog();
+    let (empty, full) = (Queue::new(1)?, Queue::new(1)?);
+    full.put(1)?;
+    fn wait((empty, full): (Queue<u8>, Queue<u8>)) -> bool {
+        [0, 1, 7, 60].map(Duration::from_millis).into_iter().all(|timeout| {
+            let start = Instant::now();
+            let get = empty.get_timeout(timeout) == Err(GetError::Empty) && start.elapsed() >= timeout;
+            let start = Instant::now();
+            let put = full.put_timeout(2, timeout) == Err(PutError::Full(2)) && start.elapsed() >= timeout;
+            get && put
+        })
+    }
+    assert!(value(&spawn(wait, (empty, full))));
+    Ok(())
+}
+
+#[test]
+fn close() -> Outcome {
+    let _watchdog = watchdog();
+    let queue = Queue::new(3)?;
+    queue.put(1)?;
+    fn put_and_close(queue: Queue<u8>) {
+        queue.put(2).unwrap();
+        queue.close();
+        assert_eq!(queue.put(3), Err(PutError::Closed(3)));
+    }
+    value(&spawn(put_and_close, queue.clone()));
+    assert!(queue.is_closed());
+    assert_eq!(queue.put(4), Err(PutError::Closed(4)));
+    assert_eq!((queue.get(), queue.get(), queue.get()), (Ok(1), Ok(2), Err(GetError::Closed)));
+    value(&spawn(|queue: Queue<u8>| assert_eq!(queue.get(), Err(GetError::Closed)), queue));
+    Ok(())
+}
+
+#[test]
+fn drops() -> Outcome {
+    let _watchdog = watchdog();
+    let name = unique("drops");
+    let queue = Queue::create(&name, 3)?;
+    queue.put(1)?;
+    let door = Queue::<()>::new(1)?;
+    fn keep((queue, door): (Queue<u8>, Queue<()>)) -> u8 {
+        door.get().unwrap();
+        queue.get().unwrap()
+    }
+    let child = spawn(keep, (queue.clone(), door.clone()));
+    drop(queue);
+    // The child keeps it.
+    Queue::<u8>::open(&name)?.put(2)?;
+    door.put(())?;
+    assert_eq!(value(&child), 1);
+    assert_eq!(Queue::<u8>::open(&name).unwrap_err().kind(), ErrorKind::NotFound);
+    Ok(())
+}
+
+#[test]
+fn names() -> Outcome {
+    let _watchdog = watchdog();
+    let name = unique("names");
+    let queue = Queue::<u32>::create(&name, 3)?;
+    fn open(name: String) -> (String, String) {
+        Queue::<u32>::open(&name).unwrap().put(7).unwrap();
+        (Queue::<i32>::open(&name).unwrap_err().to_string(), Lock::open(&name).unwrap_err().to_string())
+    }
+    let (other_type, other_kind) = value(&spawn(open, name.clone()));
+    assert!(other_type.contains("u32") && other_type.contains("i32"), "{other_type}");
+    assert!(other_kind.contains("queue") && other_kind.contains(&name), "{other_kind}");
+    assert_eq!(queue.get()?, 7);
+    Ok(())
+}
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    lock: Lock,
+    sum: Value<u64>,
+    reply_to: Queue<Self>,
+}
+
+#[test]
+fn handles_in_messages() -> Outcome {
+    let _watchdog = watchdog();
+    let orders = Queue::new(10)?;
+    fn work(orders: Queue<Order>) -> usize {
+        let mut done = 0;
+        for order in &orders {
+            let order = order.unwrap();
+            order.sum.update(|sum| *sum += 1).unwrap();
+            drop(order.lock.lock().unwrap());
+            let reply_to = order.reply_to.clone();
+            // The order goes back, and this process forgets it.
+            reply_to.put(order).unwrap();
+            done += 1;
+        }
+        done
+    }
+    let child = spawn(work, orders.clone());
+    let replies = Queue::new(10)?;
+    for n in 0..30 {
+        orders.put(Order { lock: Lock::new()?, sum: Value::new(n)?, reply_to: replies.clone() })?;
+        let order = replies.get()?;
+        assert_eq!(order.sum.get()?, n + 1);
+        assert!(order.lock.try_lock().is_ok());
+    }
+    orders.close();
+    assert_eq!(value(&child), 30);
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! Somebody writes rubbish over the whole object while others use it. They may get errors and wrong messages; they do not crash, hang past their time-outs, or ask for absurd amounts of memory.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use multiproc::{AtomicValue, Capacity, GetError, PutError, Queue};
+
+use crate::common::{Dice, Outcome, spawn, unique, value, wait_for, watchdog};
+use crate::kit::Naked;
+
+const TIMEOUT: Duration = Duration::from_millis(50);
+
+/// The longest call, in milliseconds, and how many there were.
+type Report = (u64, u64);
+
+fn use_it((queue, role, step): (Queue<[u8]>, u32, AtomicValue<u32>)) -> Report {
+    step.fetch_add(1);
+    let mut dice = Dice::new(u64::from(role));
+    let (mut longest, mut count) = (0, 0);
+    while step.load() < 100 {
+        let begun = Instant::now();
+        match (role % 2, dice.below(8)) {
+            (0, 0) => ignore_put(queue.try_put_bytes(&[1; 500])),
+            (0, length) => ignore_put(queue.put_bytes_timeout(&vec![7; 300 * usize::try_from(length).unwrap()], TIMEOUT)),
+            (_, 0) => ignore_get(queue.try_get_bytes()),
+            (_, 1) => assert!(queue.len() <= queue.capacity()),
+            (_, 2) => drop(format!("{queue:?} {} {}", queue.is_empty(), queue.is_full())),
+            _ => ignore_get(queue.get_bytes_timeout(TIMEOUT)),
+        }
+        longest = longest.max(u64::try_from(begun.elapsed().as_millis()).unwrap());
+        count += 1;
+    }
+    (longest, count)
+}
+
+fn ignore_put(result: Result<(), PutError<()>>) {
+    if let Err(error) = result {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+fn ignore_get(result: Result<Vec<u8>, GetError>) {
+    match result {
+        Ok(bytes) => assert!(bytes.len() <= 1 << 16),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// The most memory that a process ever had, in KiB.
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
+    peak.unwrap_or(0)
+}
+
+/// Lets two producers and two consumers work while `scribble` does what it likes, for so many rounds.
+fn under_fire(rounds: u32, mut scribble: impl FnMut(&Naked, &mut Dice)) -> Outcome {
+    let queue: Queue<[u8]> = Queue::create(&unique("hostile"), Capacity::messages(100).bytes(1 << 14))?;
+    let naked = Naked::open(&queue);
+    let step = AtomicValue::new(0)?;
+    let crew = [0, 1, 2, 3].map(|role| spawn(use_it, (queue.clone(), role, step.clone())));
+    wait_for(&step, 4);
+    let mut dice = Dice::of_this_run();
+    for _ in 0..rounds {
+        scribble(&naked, &mut dice);
+        (0..dice.below(20_000)).for_each(|_| std::hint::spin_loop());
+    }
+    let peaks = crew.each_ref().map(|child| peak(child.pid()));
+    step.store(100);
+    for child in &crew {
+        let (longest, count) = value(child);
+        assert!(longest < 2000, "a call of {longest} ms");
+        assert!(count > 10);
+    }
+    assert!(peaks.iter().all(|peak| *peak < 100 << 10), "{peaks:?} KiB");
+    Ok(())
+}
+
+#[test]
+fn rubbish_everywhere() -> Outcome {
+    let _watchdog = watchdog();
+    under_fire(3000, |naked, dice| {
+        let at = Naked::OBJECT + dice.below((naked.len() - Naked::OBJECT) / 8) * 8;
+        let length = (1 + dice.below(64)).min((naked.len() - at) / 8);
+        let bytes: Vec<u8> = (0..length).flat_map(|_| dice.next().to_le_bytes()).collect();
+        naked.write(at, &bytes);
+    })
+}
+
+#[test]
+fn rubbish_in_the_fixed_part() -> Outcome {
+    let _watchdog = watchdog();
+    under_fire(3000, |naked, dice| {
+        let word = match dice.below(4) {
+            0 => 0,
+            1 => u64::MAX,
+            2 => 1 << dice.below(64),
+            _ => dice.next(),
+        };
+        naked.write(Naked::OBJECT + dice.below(32) * 8, &word.to_le_bytes());
+    })
+}
+
+#[test]
+fn rubbish_in_the_log() -> Outcome {
+    let _watchdog = watchdog();
+    under_fire(3000, |naked, dice| {
+        let at = Naked::OBJECT + 256 + dice.below((naked.len() - Naked::OBJECT - 256) / 8) * 8;
+        let word = if dice.below(2) == 0 { dice.next() } else { dice.below(1 << 15) };
+        naked.write(at, &word.to_le_bytes());
+    })
+}
+
+#[test]
+fn zeros_over_everything() -> Outcome {
+    let _watchdog = watchdog();
+    under_fire(300, |naked, _| {
+        naked.write(Naked::OBJECT, &vec![0; usize::try_from(naked.len() - Naked::OBJECT).unwrap()]);
+    })
+}

@@ -1,0 +1,16 @@
+//! The queue between processes: what it promises, how it waits, and what is left of it when somebody dies.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../../queue/tests/kit/history.rs"]
+mod history;
+
+mod across;
+mod contract;
+mod crash;
+mod hostile;
+mod kit;
+mod stopped;
+
+multiproc::test_support!();

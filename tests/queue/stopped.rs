@@ -1,0 +1,195 @@
+//! Processes that stand still (SIGSTOP): asleep, they are nobody's business; in the middle of a put or a get, others may wait for them, but not against their will, and nothing is taken from them.
+
+use std::time::{Duration, Instant};
+
+use multiproc::{AtomicValue, Capacity, GetError, PutError, Queue};
+
+use crate::common::{Outcome, spawn, unique, value, wait_for, wait_until, watchdog};
+use crate::kit::{Naked, Side, go_on, message, read, stop, wait_until_blocked};
+
+#[test]
+fn sleeping_consumer() -> Outcome {
+    let _watchdog = watchdog();
+    let (jobs, done, step) = (Queue::new(10)?, Queue::new(10)?, AtomicValue::new(0)?);
+    type Work = (Queue<u32>, Queue<(u8, u32)>, AtomicValue<u32>, u8);
+    fn serve((jobs, done, step, me): Work) -> u32 {
+        step.fetch_add(1);
+        jobs.iter().map(|job| done.put((me, job.unwrap())).unwrap()).count().try_into().unwrap()
+    }
+    let [stopped, other] = [0, 1].map(|me| spawn(serve, (jobs.clone(), done.clone(), step.clone(), me)));
+    for round in 0..5 {
+        wait_until_blocked(stopped.pid(), &step, 2);
+        wait_until_blocked(other.pid(), &step, 2);
+        stop(stopped.pid());
+        for n in round * 1000..round * 1000 + 500 {
+            jobs.put(n)?;
+            assert_eq!(done.get()?, (1, n), "somebody who stood still did it");
+        }
+        go_on(stopped.pid());
+        // Both are in it again.
+        for n in 0..500 {
+            jobs.put(n)?;
+            assert_eq!(done.get()?.1, n);
+        }
+    }
+    jobs.close();
+    assert_eq!(value(&stopped) + value(&other), 5000);
+    Ok(())
+}
+
+#[test]
+fn sleeping_producer() -> Outcome {
+    let _watchdog = watchdog();
+    let (queue, step) = (Queue::new(1)?, AtomicValue::new(0)?);
+    queue.put((9, 0))?;
+    fn produce((queue, step, me): (Queue<(u8, u32)>, AtomicValue<u32>, u8)) {
+        step.fetch_add(1);
+        (0..500).for_each(|n| queue.put((me, n)).unwrap());
+    }
+    let [stopped, other] = [0, 1].map(|me| spawn(produce, (queue.clone(), step.clone(), me)));
+    wait_until_blocked(stopped.pid(), &step, 2);
+    wait_until_blocked(other.pid(), &step, 2);
+    stop(stopped.pid());
+    assert_eq!(queue.get()?, (9, 0));
+    for n in 0..500 {
+        assert_eq!(queue.get()?, (1, n));
+    }
+    value(&other);
+    assert_eq!(queue.try_get(), Err(GetError::Empty));
+    go_on(stopped.pid());
+    for n in 0..500 {
+        assert_eq!(queue.get()?, (0, n));
+    }
+    value(&stopped);
+    Ok(())
+}
+
+/// Stops a child again and again, until it stands in the middle of something. Tells how often.
+fn catch(pid: u32, naked: &Naked, side: Side) -> u32 {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        stop(pid);
+        if naked.holder(side) != 0 {
+            return tries;
+        }
+        go_on(pid);
+        // It runs for another moment.
+        (0..u64::from(tries % 100) * 100).for_each(|_| std::hint::spin_loop());
+    }
+}
+
+#[test]
+fn producer_in_the_middle_of_a_put() -> Outcome {
+    let _watchdog = watchdog();
+    const COUNT: u32 = 100_000;
+    let queue: Queue<[u8]> = Queue::create(&unique("stopped"), Capacity::messages(100).bytes(1 << 14))?;
+    let naked = Naked::open(&queue);
+    let step = AtomicValue::new(0)?;
+    fn produce((queue, step): (Queue<[u8]>, AtomicValue<u32>)) {
+        for number in 0.. {
+            if step.load() == 2 {
+                return;
+            }
+            queue.put_bytes(&message(0, number)).unwrap();
+            step.compare_exchange(0, 1).ok();
+        }
+    }
+    let child = spawn(produce, (queue.clone(), step.clone()));
+    wait_for(&step, 1);
+    let drain = {
+        let queue = queue.clone();
+        std::thread::spawn(move || {
+            let mut next = [0; 2];
+            loop {
+                match queue.get_bytes() {
+                    Ok(bytes) => {
+                        let (producer, number) = read(&bytes);
+                        assert_eq!(number, next[producer as usize], "producer {producer}");
+                        next[producer as usize] += 1;
+                    }
+                    Err(error) => {
+                        assert_eq!(error, GetError::Closed);
+                        return next;
+                    }
+                }
+            }
+        })
+    };
+    catch(child.pid(), &naked, Side::Producers);
+    let holder = naked.holder(Side::Producers);
+    wait_until(|| queue.is_empty());
+    let begun = Instant::now();
+    assert_eq!(queue.try_put_bytes(&message(1, 0)), Err(PutError::Busy(())));
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    // More than the second after which a dead owner would be found out.
+    for timeout in [1, 100, 1500].map(Duration::from_millis) {
+        let begun = Instant::now();
+        assert_eq!(queue.put_bytes_timeout(&message(1, 0), timeout), Err(PutError::Full(())));
+        assert!(begun.elapsed() >= timeout);
+        assert!(begun.elapsed() < timeout + Duration::from_secs(1));
+    }
+    assert_eq!(naked.holder(Side::Producers), holder);
+    go_on(child.pid());
+    (0..COUNT / 100).try_for_each(|number| queue.put_bytes(&message(1, number)))?;
+    step.store(2);
+    value(&child);
+    queue.close();
+    let next = drain.join().unwrap();
+    assert_eq!(next[1], COUNT / 100);
+    Ok(())
+}
+
+#[test]
+fn consumer_in_the_middle_of_a_get() -> Outcome {
+    let _watchdog = watchdog();
+    let queue: Queue<[u8]> = Queue::create(&unique("stopped"), Capacity::messages(100).bytes(1 << 14))?;
+    let naked = Naked::open(&queue);
+    let done = Queue::<(u32, u32)>::new(1000)?;
+    fn consume((queue, done): (Queue<[u8]>, Queue<(u32, u32)>)) {
+        while let Ok(bytes) = queue.get_bytes() {
+            done.put(read(&bytes)).unwrap();
+        }
+    }
+    let child = spawn(consume, (queue.clone(), done.clone()));
+    let feed = {
+        let (queue, done) = (queue.clone(), done.clone());
+        std::thread::spawn(move || {
+            // Until it is caught nobody else takes anything.
+            for number in 0..u32::MAX {
+                if queue.put_bytes(&message(0, number)).is_err() {
+                    return number;
+                }
+                if number >= 50 {
+                    assert_eq!(done.get(), Ok((0, number - 50)));
+                }
+            }
+            0
+        })
+    };
+    catch(child.pid(), &naked, Side::Consumers);
+    let holder = naked.holder(Side::Consumers);
+    let begun = Instant::now();
+    let tried = queue.try_get_bytes();
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    // It may have been caught before its message came, or after it was gone.
+    assert!(matches!(tried, Err(GetError::Busy | GetError::Empty)), "{tried:?}");
+    for timeout in [1, 100, 1500].map(Duration::from_millis) {
+        let begun = Instant::now();
+        assert_eq!(queue.get_bytes_timeout(timeout), Err(GetError::Empty));
+        assert!(begun.elapsed() >= timeout);
+        assert!(begun.elapsed() < timeout + Duration::from_secs(1));
+    }
+    assert_eq!(naked.holder(Side::Consumers), holder);
+    go_on(child.pid());
+    // All is well again: a whole round more.
+    let seen = naked.places()[1];
+    wait_until(|| naked.places()[1] != seen);
+    queue.close();
+    value(&child);
+    let sent = feed.join().unwrap();
+    let rest = (sent - 50..sent).map(|number| (0, number));
+    let mut got = std::iter::from_fn(|| done.try_get().ok());
+    assert!(rest.eq(got.by_ref()), "the last fifty");
+    Ok(())
+}

@@ -1,0 +1,477 @@
+//! When objects end, seen from several processes; handles on their way between them; and what the surroundings may do to a birth.
+#![allow(unsafe_code, reason = "limits, mounts and the environment, as a C program sets them")]
+
+use std::ffi::CString;
+use std::fs::{self, File, Permissions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
+use std::time::Duration;
+
+use multiproc::shm::{Error, Gc, Namespace};
+use multiproc::{AtomicValue, Capacity, ErrorKind, GetError, Lock, Options, Queue, Value};
+
+use crate::common::{How, Outcome, Space, alone, fork, spawn, unique, value, wait_for};
+
+/// Opens an object in a namespace, and keeps it from step 1 until step 2.
+fn user((directory, name, step): (PathBuf, String, AtomicValue<u32>)) -> Result<u64, String> {
+    let keep = || -> Result<u64, Error> {
+        let namespace = Namespace::at(directory)?;
+        let found: Value<u64> = Options::new().namespace(&namespace).open(&name)?;
+        step.store(1);
+        wait_for(&step, 2);
+        Ok(found.get().expect("its lock is free"))
+    };
+    keep().map_err(|error| error.to_string())
+}
+
+#[test]
+fn last_process_out_takes_the_name_away() -> Outcome {
+    let _alone = alone();
+    for we_leave_first in [true, false] {
+        let space = Space::new();
+        let mine: Value<u64> = space.options().create("shared", 7)?;
+        let step = AtomicValue::new(0_u32)?;
+        let child = spawn(user, (space.namespace().path().to_owned(), "shared".to_owned(), step.clone()));
+        wait_for(&step, 1);
+        if we_leave_first {
+            drop(mine);
+            assert_eq!(space.entries(), ["shared"]);
+            step.store(2);
+            assert_eq!(value(&child), Ok(7));
+        } else {
+            step.store(2);
+            assert_eq!(value(&child), Ok(7));
+            assert_eq!(space.entries(), ["shared"]);
+            drop(mine);
+        }
+        assert!(space.entries().is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn process_that_exits_with_handles_leaves_them_to_the_sweep() -> Outcome {
+    fn child(directory: PathBuf) {
+        let namespace = Namespace::at(directory).expect("the parent's");
+        let made: Value<u64> = Options::new().namespace(&namespace).create("left", 7).expect("a value");
+        std::mem::forget(made);
+    }
+    let _alone = alone();
+    let space = Space::new();
+    value(&spawn(child, space.namespace().path().to_owned()));
+    assert_eq!(space.entries(), ["left"]);
+    let dry = Gc::new().dry_run(true).run(space.namespace())?;
+    assert_eq!((dry.removed, space.entries()), (vec!["left".to_owned()], vec!["left".to_owned()]));
+    let report = Gc::new().run(space.namespace())?;
+    assert_eq!((report.removed, report.kept.len()), (vec!["left".to_owned()], 0));
+    assert!(space.entries().is_empty());
+    Ok(())
+}
+
+#[test]
+fn forked_child_keeps_the_object() -> Outcome {
+    let _alone = alone();
+    for how in [How::Libc, How::Raw] {
+        let space = Space::new();
+        let step = AtomicValue::new(0_u32)?;
+        let mine: Value<u64> = space.options().create("inherited", 7)?;
+        let child = fork(how, || {
+            wait_for(&step, 1);
+            let sound = mine.get() == Ok(7) && mine.set(8).is_ok();
+            step.store(2);
+            wait_for(&step, 3);
+            i32::from(!sound)
+        });
+        drop(mine);
+        assert_eq!(space.entries(), ["inherited"], "{how:?}");
+        step.store(1);
+        wait_for(&step, 2);
+        assert_eq!(space.options().open::<Value<u64>>("inherited")?.get()?, 8);
+        step.store(3);
+        assert_eq!(child.wait(), 0);
+        // It left by `_exit`, without a drop.
+        assert_eq!(Gc::new().run(space.namespace())?.removed, ["inherited"]);
+    }
+    Ok(())
+}
+
+#[test]
+fn forked_child_drops_its_copy() -> Outcome {
+    let _alone = alone();
+    for how in [How::Libc, How::Raw] {
+        let space = Space::new();
+        let mut mine: Option<Value<u64>> = Some(space.options().create("inherited", 7)?);
+        let child = fork(how, || {
+            drop(mine.take());
+            i32::from(space.entries() != ["inherited"])
+        });
+        assert_eq!(child.wait(), 0);
+        assert_eq!(space.entries(), ["inherited"]);
+        assert_eq!(mine.as_ref().map(|it| it.get()), Some(Ok(7)));
+        drop(mine);
+        assert!(space.entries().is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn forked_child_finds_what_it_inherited() -> Outcome {
+    let _alone = alone();
+    for how in [How::Libc, How::Raw] {
+        let space = Space::new();
+        let mine: Value<u64> = space.options().create("twice", 7)?;
+        let child = fork(how, || {
+            let again: Value<u64> = space.options().open("twice").expect("it is there");
+            let _guard = mine.lock().expect("it is free");
+            // The same mapping, so the same lock, and this thread has it.
+            let error = again.try_lock().map(drop).expect_err("this thread has it");
+            i32::from(error.cause() != multiproc::shm::AcquireError::AlreadyHeld)
+        });
+        assert_eq!(child.wait(), 0, "{how:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn forked_child_makes_and_finds() -> Outcome {
+    let _alone = alone();
+    for how in [How::Libc, How::Raw] {
+        let space = Space::new();
+        // Behind libc's back nothing tells the child where its robust list is, but what this thread remembers.
+        drop(Lock::new()?.lock()?);
+        let child = fork(how, || {
+            let made: Value<u64> = space.options().create("new", 7).expect("a value");
+            made.update(|it| *it += 1).expect("it is free");
+            let lock = Lock::new().expect("a lock");
+            drop(lock.lock().expect("it is free"));
+            let found: Value<u64> = space.options().open("new").expect("it is there");
+            i32::from(found.get() != Ok(8))
+        });
+        assert_eq!(child.wait(), 0);
+        assert!(space.entries().is_empty());
+    }
+    Ok(())
+}
+
+#[test]
+fn handle_comes_back_as_a_result() -> Outcome {
+    fn child((): ()) -> Value<u64> {
+        let made = Value::new(6_u64).expect("a value");
+        made.update(|it| *it += 1).expect("it is free");
+        made
+    }
+    let _alone = alone();
+    // The child that made it has ended before anybody else had it.
+    let back = value(&spawn(child, ()));
+    assert_eq!(back.get()?, 7);
+    Ok(())
+}
+
+#[test]
+fn handle_travels_through_a_queue() -> Outcome {
+    fn child(queue: Queue<Option<Value<u64>>>) -> u64 {
+        let mut sum = 0;
+        while let Ok(Some(one)) = queue.get() {
+            sum += one.get().expect("its lock is free");
+        }
+        sum
+    }
+    let _alone = alone();
+    let queue = Queue::new(4)?;
+    let child = spawn(child, queue.clone());
+    for number in 1..=50_u64 {
+        // Dropped here at once: what keeps it is its ticket.
+        queue.put(Some(Value::new(number)?))?;
+    }
+    queue.put(None)?;
+    assert_eq!(value(&child), 50 * 51 / 2);
+    Ok(())
+}
+
+#[test]
+fn stale_handle_is_no_other_object() -> Outcome {
+    let _alone = alone();
+    let name = unique("stale");
+    let queue: Queue<Value<u64>> = Queue::new(4)?;
+    let old = Value::create(&name, 1_u64)?;
+    for _ in 0..3 {
+        queue.put(old.clone())?;
+    }
+    Value::<u64>::unlink(&name)?;
+    drop(old);
+    let refused = || matches!(queue.get(), Err(GetError::Decode { .. }));
+    assert!(refused());
+    let newer = Value::create(&name, 2_u64)?;
+    assert!(refused());
+    drop(newer);
+    let _another_kind = Lock::create(&name)?;
+    assert!(refused());
+    Ok(())
+}
+
+#[test]
+fn other_pid_namespace() -> Outcome {
+    const ROLE: &str = "MULTIPROC_TEST_OTHER_PID_NAMESPACE";
+    if let Some(directory) = std::env::var_os(ROLE) {
+        // We are the child, in a pid namespace of its own.
+        let namespace = Namespace::at(PathBuf::from(directory))?;
+        let options = Options::new().namespace(&namespace);
+        let error = options.open::<Value<u64>>("far").expect_err("made in another pid namespace");
+        assert_eq!(error.kind(), ErrorKind::OtherPidNamespace, "{error}");
+        // In its own it can do everything.
+        let near: Value<u64> = options.create("near", 7)?;
+        near.update(|it| *it += 1)?;
+        // But a fork of it that is put into yet another one has no business with it.
+        // SAFETY: a flag only; it concerns children alone.
+        if unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0 {
+            let child = fork(How::Libc, || {
+                let error = options.open::<Value<u64>>("near").map(drop).map_err(|error| error.kind());
+                let made: Result<Value<u64>, Error> = options.create("nearer", 1);
+                i32::from(error != Err(ErrorKind::OtherPidNamespace) || made.is_err())
+            });
+            assert_eq!(child.wait(), 0);
+        }
+        return Ok(());
+    }
+    let _alone = alone();
+    let space = Space::new();
+    let far: Value<u64> = space.options().create("far", 7)?;
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork"]).arg(std::env::current_exe()?);
+    unshare.args(["--exact", "across::other_pid_namespace", "--nocapture", "--test-threads=1"]);
+    let output = unshare.env(ROLE, space.namespace().path()).output();
+    let Ok(output) = output else {
+        println!("skipped: no `unshare` here");
+        return Ok(());
+    };
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    if text.contains("unshare failed") || text.contains("Operation not permitted") {
+        println!("skipped: no right to make a pid namespace");
+        return Ok(());
+    }
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+    assert_eq!(far.get()?, 7);
+    // What those left who were the first of their namespaces.
+    Gc::new().run(space.namespace())?;
+    assert_eq!(space.entries(), ["far"]);
+    Ok(())
+}
+
+/// A file system of 64 KiB, gone with its mount point.
+struct Tiny(PathBuf);
+
+impl Tiny {
+    /// `None` without the right to mount.
+    fn mount() -> Option<Self> {
+        let path = PathBuf::from("/dev/shm").join(format!("multiproc-{}", unique("tiny")));
+        fs::create_dir(&path).expect("a mount point");
+        fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("a mode");
+        let target = c_path(&path);
+        let (kind, options) = (c"tmpfs".as_ptr(), c"size=64k,mode=0700".as_ptr());
+        // SAFETY: C strings.
+        let mounted = unsafe { libc::mount(kind, target.as_ptr(), kind, 0, options.cast()) };
+        if mounted == 0 {
+            return Some(Self(path));
+        }
+        fs::remove_dir(&path).expect("an empty directory");
+        None
+    }
+
+    /// Bytes that are free.
+    fn free(&self) -> u64 {
+        // SAFETY: zeros are a valid value of this plain struct.
+        let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
+        // SAFETY: a C string and a place for the answer.
+        assert_eq!(unsafe { libc::statvfs(c_path(&self.0).as_ptr(), &raw mut facts) }, 0);
+        facts.f_bavail * facts.f_bsize
+    }
+}
+
+impl Drop for Tiny {
+    fn drop(&mut self) {
+        // SAFETY: a C string.
+        unsafe { libc::umount2(c_path(&self.0).as_ptr(), libc::MNT_DETACH) };
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_encoded_bytes()).expect("no NUL")
+}
+
+#[test]
+fn full_file_system_is_an_error_and_no_signal() -> Outcome {
+    /// Makes a queue with so many bytes, and touches all of them.
+    fn touch(name: &str, bytes: usize) -> Result<(), Error> {
+        let queue = Queue::<[u8]>::create(name, Capacity::messages(10_000).bytes(bytes))?;
+        let message = vec![0xa5; queue.longest_message() / 2];
+        // More than once around.
+        for _ in 0..5 {
+            queue.try_put_bytes(&message).expect("there is room for half");
+            assert_eq!(queue.try_get_bytes().expect("it is there"), message);
+        }
+        Ok(())
+    }
+    fn child(directory: PathBuf) -> (Vec<Result<usize, (usize, ErrorText)>>, usize, Vec<String>) {
+        // SAFETY: no other thread of this process looks at the environment now.
+        unsafe { std::env::set_var("MULTIPROC_DIR", &directory) };
+        let sizes = [4, 8, 16, 32, 48, 64, 128, 256, 512, 1024].map(|kib| kib * 1024);
+        let results = sizes.map(|bytes| match touch("sized", bytes) {
+            Ok(()) => Ok(bytes),
+            Err(error) => Err((bytes, (format!("{:?}", error.kind()), error.to_string()))),
+        });
+        // And many small ones, all touched again when the last one did not go.
+        let mut small = Vec::new();
+        let full = loop {
+            match Value::new([1_u8; 3000]) {
+                Ok(value) => small.push(value),
+                Err(error) => break error.kind() == ErrorKind::NoSpace,
+            }
+        };
+        assert!(full);
+        for value in &small {
+            value.set([2; 3000]).expect("it is free");
+            value.set([3; 3000]).expect("it is free");
+        }
+        let made = small.len();
+        drop(small);
+        let left = fs::read_dir(directory).expect("a directory").flatten();
+        (results.into(), made, left.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+    }
+    type ErrorText = (String, String);
+    let _alone = alone();
+    let Some(tiny) = Tiny::mount() else {
+        println!("skipped: no right to mount");
+        return Ok(());
+    };
+    let free = tiny.free();
+    let (results, small, left) = value(&spawn(child, tiny.0.clone()));
+    assert_eq!(left, [""; 0]);
+    assert_eq!(tiny.free(), free);
+    assert!(small > 2, "{small}");
+    for result in results {
+        match result {
+            Ok(bytes) => assert!(bytes < 64 * 1024, "{bytes}"),
+            Err((bytes, (kind, text))) => {
+                assert!(bytes > 16 * 1024 && kind == "NoSpace", "{bytes}: {text}");
+                assert!(text.starts_with("create queue \"sized\": no space left"), "{text}");
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn no_descriptors_left_is_an_error() -> Outcome {
+    fn child((directory, shared): (PathBuf, Value<u64>)) -> Vec<String> {
+        let namespace = Namespace::at(directory).expect("the parent's");
+        let options = Options::new().namespace(&namespace);
+        let before: Value<u64> = options.create("before", 1).expect("a value");
+        // Whatever numbers are free below the highest are used up, so that the limit is what counts.
+        let entries = fs::read_dir("/proc/self/fd").expect("a list").flatten();
+        let highest = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max().expect("a descriptor");
+        let mut fill = Vec::new();
+        while fill.last().is_none_or(|last: &File| last.as_raw_fd().cast_unsigned() < highest as u32) {
+            fill.push(File::open("/dev/null").expect("enough so far"));
+        }
+        let used = fill.last().map_or(0, |last| last.as_raw_fd() as u64 + 1);
+        let limit = |soft: u64| {
+            let limit = libc::rlimit { rlim_cur: soft, rlim_max: 1024 };
+            // SAFETY: a plain struct.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        };
+        let mut said = Vec::new();
+        // None left, then one, two, three: until everything goes.
+        for spare in 0..8 {
+            limit(used + spare);
+            let kind = |result: Result<(), Error>| result.map_or_else(|error| format!("{:?}", error.kind()), |()| "fine".to_owned());
+            let tried = [
+                options.create::<Value<u64>>("new", 1).map(drop),
+                options.open::<Value<u64>>("before").map(drop),
+                options.open::<Value<u64>>("parents").map(drop),
+                options.open_or_create::<Value<u64>>("either", 1).map(drop),
+                options.anonymous::<Value<u64>>(1).map(drop),
+            ];
+            said.push(tried.map(kind).join(" "));
+            // What is open works.
+            before.update(|it| *it += 1).expect("it is free");
+            shared.update(|it| *it += 1).expect("it is free");
+        }
+        limit(1024);
+        drop(options.create::<Value<u64>>("new", 1).expect("enough again"));
+        said
+    }
+    let _alone = alone();
+    let space = Space::new();
+    let parents: Value<u64> = space.options().create("parents", 7)?;
+    let shared = Value::new(0_u64)?;
+    let said = value(&spawn(child, (space.namespace().path().to_owned(), shared.clone())));
+    assert_eq!(said[0], "Exhausted Exhausted Exhausted Exhausted Exhausted");
+    assert_eq!(said[7], "fine fine fine fine fine");
+    for line in &said {
+        assert!(line.split(' ').all(|word| ["Exhausted", "fine"].contains(&word)), "{said:?}");
+    }
+    // Nobody else noticed, and nothing was left that the sweep cannot take.
+    assert_eq!((shared.get()?, parents.get()?), (8, 7));
+    Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?;
+    assert_eq!(space.entries(), ["parents"]);
+    Ok(())
+}
+
+#[test]
+fn directory_of_others_is_denied_through_the_environment() -> Outcome {
+    fn child(directory: PathBuf) -> Vec<String> {
+        // SAFETY: no other thread of this process looks at the environment now.
+        unsafe { std::env::set_var("MULTIPROC_DIR", directory) };
+        let errors = [Value::create("x", 1_u8).map(drop), Value::<u8>::open("x").map(drop), Value::new(1_u8).map(drop), Lock::unlink("x")];
+        errors.into_iter().map(|result| format!("{:?}", result.map_err(|error| error.kind()))).collect()
+    }
+    let _alone = alone();
+    let space = Space::new();
+    let open = space.file("open");
+    fs::create_dir(&open)?;
+    fs::set_permissions(&open, Permissions::from_mode(0o755))?;
+    assert_eq!(value(&spawn(child, open.clone())), ["Err(Denied)"; 4]);
+    let link = space.file("link");
+    std::os::unix::fs::symlink(space.namespace().path(), &link)?;
+    assert_eq!(value(&spawn(child, link)), ["Err(Denied)"; 4]);
+    if std::os::unix::fs::chown(&open, Some(12345), None).is_ok() {
+        assert_eq!(value(&spawn(child, open)), ["Err(Denied)"; 4]);
+    }
+    Ok(())
+}
+
+#[test]
+fn fork_by_another_thread_locks_nobody_out() -> Outcome {
+    let _alone = alone();
+    let space = Space::new();
+    drop(space.options().persistent(true).create::<Value<u64>>("kept", 7)?);
+    let done = AtomicBool::new(false);
+    thread::scope(|s| {
+        // Its children have copies of whatever descriptors this process has open at that moment, and keep them for a while.
+        let forks = s.spawn(|| {
+            let mut children = Vec::new();
+            while !done.load(Relaxed) {
+                children.push(fork(How::Libc, || loop {
+                    // SAFETY: no arguments.
+                    unsafe { libc::pause() };
+                }));
+                if children.len() > 8 {
+                    children.clear();
+                }
+            }
+        });
+        for _ in 0..300 {
+            let opened = space.options().open::<Value<u64>>("kept").map(|it| it.get().expect("it is free"));
+            assert_eq!(opened.map_err(|error| error.to_string()), Ok(7));
+        }
+        done.store(true, Relaxed);
+        forks.join().expect("no panic");
+    });
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! An object that is all the wait words, for tests that let processes wait for each other.
+#![allow(unsafe_code, reason = "the promise of an object's layout")]
+
+use std::sync::atomic::AtomicU64;
+
+use multiproc::Options;
+use multiproc::shm::{Bell, Error, Handle, Object, RobustLock, Seq, Shared, Side};
+use serde::{Deserialize, Serialize};
+
+/// All zeros is its beginning.
+#[repr(C, align(64))]
+pub(crate) struct WordsBlock {
+    pub(crate) puts: Side,
+    pub(crate) takes: Side,
+    pub(crate) seq: Seq,
+    reserved: u32,
+    pub(crate) bell: Bell,
+    pub(crate) cells: [AtomicU64; 5],
+}
+
+// SAFETY: `repr(C)`, atomics and integers of fixed width; its size never changes; both locks are told.
+unsafe impl Object for WordsBlock {
+    const KIND: &'static str = "test words";
+    const LAYOUT: u32 = 1;
+    type Params = ();
+
+    fn extents((): &()) -> Result<[u64; 2], String> {
+        Ok([0, 0])
+    }
+
+    fn size(extents: [u64; 2]) -> Option<usize> {
+        (extents == [0, 0]).then_some(size_of::<Self>())
+    }
+
+    unsafe fn init(&self, _: *const AtomicU64, (): ()) {}
+
+    fn locks(&self) -> [Option<&RobustLock>; 2] {
+        [Some(self.puts.lock()), Some(self.takes.lock())]
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Words(Shared<WordsBlock>);
+
+impl Handle for Words {
+    type Object = WordsBlock;
+
+    fn from_shared(shared: Shared<WordsBlock>) -> Self {
+        Self(shared)
+    }
+}
+
+impl Words {
+    pub(crate) fn new() -> Result<Self, Error> {
+        Options::new().anonymous(())
+    }
+}
+
+impl std::ops::Deref for Words {
+    type Target = WordsBlock;
+
+    fn deref(&self) -> &WordsBlock {
+        &self.0
+    }
+}

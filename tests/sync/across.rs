@@ -1,0 +1,427 @@
+//! Locks over forks and execs, beside libc's own robust mutexes, under a storm of signals, and while their holder is stopped.
+#![allow(unsafe_code, reason = "what a C program does to its own process")]
+
+use std::mem::MaybeUninit;
+use std::process;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc::shm::{Bell, Deadline, Seq};
+use multiproc::{AtomicValue, Lock, LockGuard, Value};
+
+use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for};
+
+#[test]
+fn stopped_holder_is_not_robbed() -> Outcome {
+    fn child((lock, step): (Lock, AtomicValue<u32>)) {
+        let _guard = lock.lock().expect("no error");
+        step.store(1);
+        wait_for(&step, 2);
+    }
+    let _alone = alone();
+    let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
+    let child = spawn(child, (lock.clone(), step.clone()));
+    wait_for(&step, 1);
+    signal(child.pid(), libc::SIGSTOP);
+    step.store(2);
+    // Longer than the look at the owner that a waiter takes once a second.
+    assert!(lock.lock_timeout(Duration::from_millis(1300))?.is_none());
+    assert_eq!(lock.owner().and_then(|owner| owner.pid), Some(child.pid()));
+    signal(child.pid(), libc::SIGCONT);
+    assert!(LockGuard::previous_owner_died(&lock.lock()?).is_none());
+    value(&child);
+    Ok(())
+}
+
+#[test]
+fn stopped_waiter_costs_the_others_a_second_at_most() -> Outcome {
+    let _alone = alone();
+    let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
+    let guard = lock.lock()?;
+    let waiter = || {
+        fork(How::Libc, || {
+            step.fetch_add(1);
+            let _guard = lock.lock().expect("no error\n");
+            step.fetch_add(1);
+            0
+        })
+    };
+    let (stopped, other) = (waiter(), waiter());
+    wait_for(&step, 2);
+    thread::sleep(Duration::from_millis(2));
+    signal(stopped.pid(), libc::SIGSTOP);
+    drop(guard);
+    // The wake may have gone to the stopped one.
+    assert_eq!(other.wait(), 0);
+    assert_eq!(step.load(), 3);
+    signal(stopped.pid(), libc::SIGCONT);
+    assert_eq!(stopped.wait(), 0);
+    Ok(())
+}
+
+#[test]
+fn forked_copy_of_a_guard_owns_nothing() -> Outcome {
+    let _alone = alone();
+    for how in [How::Libc, How::Raw] {
+        let (lock, other, step) = (Lock::new()?, Lock::new()?, AtomicValue::new(0_u32)?);
+        let mut guard = Some(lock.lock()?);
+        let child = fork(how, || {
+            // The copy is dropped; the lock is still the parent's.
+            drop(guard.take());
+            let still = lock.owner().and_then(|owner| owner.pid) != Some(process::id()) && lock.is_locked();
+            let none = lock.try_lock().is_ok_and(|guard| guard.is_none());
+            // Another lock is as good as ever, and so is that one once it is free.
+            let mine = other.lock().is_ok_and(|_| other.owner().and_then(|owner| owner.pid) == Some(process::id()));
+            step.store(1);
+            let next = lock.lock().is_ok_and(|guard| LockGuard::previous_owner_died(&guard).is_none());
+            i32::from(!(still && none && mine && next))
+        });
+        wait_for(&step, 1);
+        assert_eq!(lock.owner().map(|owner| (owner.pid, owner.tid)), Some((Some(process::id()), tid())));
+        drop(guard.take());
+        assert_eq!(child.wait(), 0, "{how:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn forked_copy_of_a_value_guard_commits_nothing() -> Outcome {
+    let _alone = alone();
+    for how in [How::Libc, How::Raw] {
+        let shared = Value::new(1_u64)?;
+        let mut guard = Some(shared.lock()?);
+        let child = fork(how, || {
+            if let Some(copy) = guard.as_deref_mut() {
+                *copy = 99;
+            }
+            drop(guard.take());
+            i32::from(shared.get() != Ok(1))
+        });
+        assert_eq!(child.wait(), 0, "{how:?}");
+        if let Some(mine) = guard.as_deref_mut() {
+            *mine += 1;
+        }
+        drop(guard.take());
+        assert_eq!(shared.get()?, 2);
+    }
+    Ok(())
+}
+
+#[test]
+fn forked_child_that_dies_with_a_copy_takes_nothing() -> Outcome {
+    let _alone = alone();
+    for how in [How::Libc, How::Raw] {
+        let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
+        let guard = lock.lock()?;
+        let child = fork(how, || {
+            // Set up its own list, beside what it inherited.
+            drop(Lock::new().expect("a lock\n").lock());
+            step.store(1);
+            wait_for(&step, 2);
+            0
+        });
+        wait_for(&step, 1);
+        child.kill();
+        assert_eq!(lock.owner().map(|owner| owner.tid), Some(tid()), "{how:?}");
+        drop(guard);
+        assert!(LockGuard::previous_owner_died(&lock.lock()?).is_none());
+    }
+    Ok(())
+}
+
+#[test]
+fn forked_child_is_an_owner_like_any_other() -> Outcome {
+    let _alone = alone();
+    for how in [How::Libc, How::Raw] {
+        let (locks, step) = ([Lock::new()?, Lock::new()?, Lock::new()?], AtomicValue::new(0_u32)?);
+        // The parent's own list has something on it, too.
+        let held = locks[0].lock()?;
+        let child = fork(how, || {
+            let _guards = [locks[1].lock(), locks[2].lock()];
+            step.store(1);
+            wait_for(&step, 2);
+            0
+        });
+        let pid = child.pid();
+        wait_for(&step, 1);
+        child.kill();
+        for lock in &locks[1..] {
+            let guard = lock.lock()?;
+            let death = LockGuard::previous_owner_died(&guard).expect("it was killed");
+            assert_eq!((death.pid(), death.tid()), (Some(pid), Some(pid)), "{how:?}");
+        }
+        drop(held);
+        assert!(LockGuard::previous_owner_died(&locks[0].lock()?).is_none());
+    }
+    Ok(())
+}
+
+#[test]
+fn forks_of_forks() -> Outcome {
+    let _alone = alone();
+    for how in [How::Libc, How::Raw] {
+        let lock = Lock::new()?;
+        drop(lock.lock()?);
+        let child = fork(how, || {
+            let _mine = lock.lock().expect("it is free\n");
+            let grandchild = fork(how, || i32::from(!lock.try_lock().is_ok_and(|guard| guard.is_none())));
+            let sound = grandchild.wait() == 0 && lock.owner().and_then(|owner| owner.pid) == Some(process::id());
+            i32::from(!sound)
+        });
+        assert_eq!(child.wait(), 0, "{how:?}");
+        // It left by `_exit`, still holding.
+        assert!(LockGuard::previous_owner_died(&lock.lock()?).is_some());
+    }
+    Ok(())
+}
+
+/// Runs another program in this process.
+fn exec() -> ! {
+    let arguments = [c"sleep".as_ptr(), c"100".as_ptr(), ptr::null()];
+    // SAFETY: C strings, and a list that ends in null.
+    unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
+    panic!("there is no `sleep` here\n");
+}
+
+#[test]
+fn exec_by_the_leader_gives_back_what_it_holds() -> Outcome {
+    let _alone = alone();
+    let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
+    let child = fork(How::Libc, || {
+        std::mem::forget(lock.lock());
+        step.store(1);
+        exec()
+    });
+    wait_for(&step, 1);
+    let guard = lock.lock()?;
+    let death = LockGuard::previous_owner_died(&guard).expect("its program ended");
+    assert_eq!(death.pid(), Some(child.pid()));
+    child.kill();
+    Ok(())
+}
+
+#[test]
+fn exec_by_another_thread_gives_back_what_it_holds() -> Outcome {
+    let _alone = alone();
+    let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
+    let child = fork(How::Libc, || {
+        thread::scope(|s| {
+            s.spawn(|| -> () {
+                std::mem::forget(lock.lock());
+                step.store(1);
+                // The kernel gives this thread the leader's number first, and then does not recognise its locks.
+                exec()
+            });
+        });
+        0
+    });
+    wait_for(&step, 1);
+    let start = Instant::now();
+    let guard = lock.lock()?;
+    let death = LockGuard::previous_owner_died(&guard).expect("its program ended");
+    assert_eq!(death.pid(), Some(child.pid()));
+    println!("after {:?}", start.elapsed());
+    child.kill();
+    Ok(())
+}
+
+#[test]
+fn exec_by_another_thread_while_the_leader_holds() -> Outcome {
+    let _alone = alone();
+    let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
+    let child = fork(How::Libc, || {
+        std::mem::forget(lock.lock());
+        thread::scope(|s| {
+            s.spawn(|| -> () {
+                step.store(1);
+                exec()
+            });
+        });
+        0
+    });
+    wait_for(&step, 1);
+    assert!(LockGuard::previous_owner_died(&lock.lock()?).is_some());
+    child.kill();
+    Ok(())
+}
+
+/// Robust mutexes of libc's own, in memory that a forked child shares.
+struct Mutexes<const N: usize>(*mut [libc::pthread_mutex_t; N]);
+
+impl<const N: usize> Mutexes<N> {
+    fn new() -> Self {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping touches nothing that exists.
+        let memory = unsafe { libc::mmap(ptr::null_mut(), size_of::<[libc::pthread_mutex_t; N]>(), protection, flags, -1, 0) };
+        assert_ne!(memory, libc::MAP_FAILED);
+        let this = Self(memory.cast());
+        let mut attributes = MaybeUninit::uninit();
+        // SAFETY: a place for attributes.
+        unsafe { libc::pthread_mutexattr_init(attributes.as_mut_ptr()) };
+        // SAFETY: just initialised.
+        unsafe { libc::pthread_mutexattr_setpshared(attributes.as_mut_ptr(), libc::PTHREAD_PROCESS_SHARED) };
+        // SAFETY: as above.
+        unsafe { libc::pthread_mutexattr_setrobust(attributes.as_mut_ptr(), libc::PTHREAD_MUTEX_ROBUST) };
+        for at in 0..N {
+            // SAFETY: a place for a mutex, and attributes.
+            unsafe { libc::pthread_mutex_init(this.at(at), attributes.as_ptr()) };
+        }
+        this
+    }
+
+    fn at(&self, at: usize) -> *mut libc::pthread_mutex_t {
+        assert!(at < N);
+        self.0.cast::<libc::pthread_mutex_t>().wrapping_add(at)
+    }
+
+    fn lock(&self, at: usize) -> i32 {
+        // SAFETY: an initialised mutex.
+        unsafe { libc::pthread_mutex_lock(self.at(at)) }
+    }
+
+    fn unlock(&self, at: usize) {
+        // SAFETY: an initialised mutex that this thread holds.
+        assert_eq!(unsafe { libc::pthread_mutex_unlock(self.at(at)) }, 0);
+    }
+}
+
+impl<const N: usize> Drop for Mutexes<N> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping made above.
+        unsafe { libc::munmap(self.0.cast(), size_of::<[libc::pthread_mutex_t; N]>()) };
+    }
+}
+
+/// How many of each sort the next test has.
+const SORT: usize = 10;
+
+#[test]
+fn beside_robust_mutexes_of_libc() -> Outcome {
+    let _alone = alone();
+    let mut dice = Dice::of_this_run();
+    for round in 0..30 {
+        let theirs = Mutexes::<SORT>::new();
+        let ours: Vec<Lock> = (0..SORT).map(|_| Lock::new()).collect::<Result<_, _>>()?;
+        // What the child holds at its end, a bit each: theirs, then ours.
+        let holds = AtomicValue::new(0_u32)?;
+        let seed = dice.next();
+        let child = fork(How::Libc, || {
+            let mut dice = Dice::new(seed);
+            let mut held = 0_u32;
+            // Sometimes libc's come first on the list, sometimes ours.
+            for _ in 0..round * 10 + 1 {
+                let at = usize::try_from(dice.below(2 * SORT as u64)).unwrap_or(0);
+                let is_held = held & 1 << at != 0;
+                match (at.checked_sub(SORT), is_held) {
+                    (None, false) => assert_eq!(theirs.lock(at), 0),
+                    (None, true) => theirs.unlock(at),
+                    // SAFETY: unlocked by this thread below, or by its death; the handles live as long.
+                    (Some(at), false) => assert_eq!(unsafe { ours[at].raw_lock() }.ok(), Some(false)),
+                    // SAFETY: no guard is alive.
+                    (Some(at), true) => assert!(unsafe { ours[at].raw_unlock() }),
+                }
+                held ^= 1 << at;
+            }
+            holds.store(held | 1 << 31);
+            wait_for(&holds, u32::MAX);
+            0
+        });
+        wait_for(&holds, 1 << 31);
+        let held = holds.load();
+        child.kill();
+        for at in 0..SORT {
+            let expected = if held & 1 << at != 0 { libc::EOWNERDEAD } else { 0 };
+            assert_eq!(theirs.lock(at), expected, "libc's {at} of {held:b}");
+            // SAFETY: held by this thread.
+            assert_eq!(unsafe { libc::pthread_mutex_consistent(theirs.at(at)) }, if expected == 0 { libc::EINVAL } else { 0 });
+            theirs.unlock(at);
+        }
+        for (at, lock) in ours.iter().enumerate() {
+            let died = LockGuard::previous_owner_died(&lock.lock()?).is_some();
+            assert_eq!(died, held & 1 << (SORT + at) != 0, "ours {at} of {held:b}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn thread_that_ends_with_both_sorts() -> Outcome {
+    let _alone = alone();
+    let theirs = Mutexes::<2>::new();
+    let (first, second) = (Lock::new()?, Lock::new()?);
+    let address = theirs.0.expose_provenance();
+    thread::scope(|s| {
+        s.spawn(|| {
+            let theirs = std::mem::ManuallyDrop::new(Mutexes::<2>(ptr::with_exposed_provenance_mut(address)));
+            assert_eq!(theirs.lock(0), 0);
+            std::mem::forget(first.lock());
+            assert_eq!(theirs.lock(1), 0);
+            std::mem::forget(second.lock());
+        });
+    });
+    for lock in [&first, &second] {
+        assert!(LockGuard::previous_owner_died(&lock.lock()?).is_some());
+    }
+    for at in 0..2 {
+        assert_eq!(theirs.lock(at), libc::EOWNERDEAD);
+        // SAFETY: held by this thread.
+        unsafe { libc::pthread_mutex_consistent(theirs.at(at)) };
+        theirs.unlock(at);
+    }
+    Ok(())
+}
+
+/// A signal a millisecond, each of which interrupts whatever call this process is in.
+fn storm_of_signals() {
+    extern "C" fn count(_: i32) {
+        SIGNALS.fetch_add(1, SeqCst);
+    }
+    // SAFETY: zeros are a valid value of this plain struct.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = count as extern "C" fn(i32) as usize;
+    // SAFETY: a handler that only counts; without SA_RESTART.
+    assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &raw const action, ptr::null_mut()) }, 0);
+    let every = libc::timeval { tv_sec: 0, tv_usec: 1000 };
+    let timer = libc::itimerval { it_interval: every, it_value: every };
+    // SAFETY: a plain struct.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &raw const timer, ptr::null_mut()) }, 0);
+}
+
+static SIGNALS: AtomicU64 = AtomicU64::new(0);
+
+#[test]
+fn deadline_is_kept_under_a_storm_of_signals() -> Outcome {
+    let _alone = alone();
+    let (lock, shared) = (Lock::new()?, Value::new(1_u64)?);
+    let (_guard, _copy) = (lock.lock()?, shared.lock()?);
+    // Forked, so that its only thread is the one that is interrupted.
+    let child = fork(How::Libc, || {
+        storm_of_signals();
+        let limit = Duration::from_millis(150);
+        let (seq, bell) = (Seq::new(), Bell::new());
+        let waits: [&dyn Fn() -> bool; 4] = [
+            &|| lock.lock_timeout(limit).is_ok_and(|guard| guard.is_some()),
+            &|| shared.lock_timeout(limit).is_ok_and(|guard| guard.is_some()),
+            &|| seq.wait_until(Deadline::after(limit), || false),
+            &|| bell.wait(Deadline::after(limit)) != Ok(false),
+        ];
+        for wait in waits {
+            let (start, before) = (Instant::now(), SIGNALS.load(SeqCst));
+            assert!(!wait(), "it ended too well\n");
+            assert!(start.elapsed() >= limit, "too early: {:?}\n", start.elapsed());
+            // Begun again at each signal it would never end.
+            assert!(start.elapsed() < Duration::from_secs(20), "too late: {:?}\n", start.elapsed());
+            assert!(SIGNALS.load(SeqCst) > before + 10, "no storm\n");
+        }
+        // Making things under it works as well.
+        for number in 0..50 {
+            let made = Value::new([number; 1000]).expect("a value\n");
+            assert_eq!(made.get(), Ok([number; 1000]));
+        }
+        0
+    });
+    assert_eq!(child.wait(), 0);
+    Ok(())
+}

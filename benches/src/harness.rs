@@ -106,6 +106,9 @@ pub(crate) fn run(rows: Vec<Row>, settings: &Settings) -> bool {
     for mut row in rows.into_iter().filter(|row| row.name.starts_with(&settings.only)) {
         row.rivals.retain(|rival| settings.implementation.as_ref().is_none_or(|name| rival.name == name));
         let measured = measure(&row, settings);
+        if os::interrupted() {
+            return false;
+        }
         all &= row.rivals.iter().zip(&measured).all(|(rival, result)| rival.name != OURS || result.is_ok());
         any |= !measured.is_empty();
         show(&row, &measured, settings);

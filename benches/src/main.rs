@@ -35,6 +35,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    os::take_charge();
     let scratch = match os::Scratch::new() {
         Ok(scratch) => scratch,
         Err(problem) => {

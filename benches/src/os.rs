@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, the same in all processes.
@@ -132,8 +132,34 @@ pub(crate) fn futex_wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
 }
 
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on a Ctrl-C only says so, and orphans of runs that were stopped become our children.
+pub(crate) fn take_charge() {
+    extern "C" fn note(_: i32) {
+        INTERRUPTED.store(true, SeqCst);
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler stores one atomic.
+        let mut action: libc::sigaction = unsafe { mem::zeroed() };
+        action.sa_sigaction = note as extern "C" fn(i32) as libc::sighandler_t;
+        // SAFETY: a valid action; without SA_RESTART, so that waiting ends.
+        unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+    }
+    // SAFETY: no pointers.
+    unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+}
+
+/// Whether we should end.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(SeqCst)
+}
+
 /// Runs in a process of its own, which is ended with everything it started when it takes too long.
 pub(crate) fn isolated(limit: Duration, run: &dyn Fn() -> Result<f64, String>) -> Result<f64, String> {
+    if interrupted() {
+        return Err("interrupted".to_owned());
+    }
     let mut ends = [0; 2];
     // SAFETY: a place for two descriptors.
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
@@ -163,6 +189,8 @@ pub(crate) fn isolated(limit: Duration, run: &dyn Fn() -> Result<f64, String>) -
     unsafe { libc::kill(-pid, libc::SIGKILL) };
     // SAFETY: our child.
     unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
+    // SAFETY: no pointers that matter.
+    while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
     // SAFETY: ours, and not used any more.
     unsafe { libc::close(reader) };
     let answer = answer?;
@@ -182,6 +210,7 @@ fn answer(reader: i32, limit: Duration) -> Result<String, String> {
         match unsafe { libc::poll(&raw mut poll, 1, left.as_millis() as i32 + 1) } {
             0 => return Err(format!("not done after {} s", limit.as_secs())),
             1 => break,
+            _ if interrupted() => return Err("interrupted".to_owned()),
             _ => {}
         }
     }
@@ -196,7 +225,7 @@ fn die_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
-/// A directory in memory for rivals that need one; gone at the end.
+/// A directory in memory for rivals that need one. At the end it goes, with everything beside it whose name begins with its name.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
@@ -214,5 +243,12 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+        let (Some(folder), Some(name)) = (self.0.parent(), self.0.file_name()) else { return };
+        let beginning = format!("{}-", name.to_string_lossy());
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(&beginning) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
     }
 }

@@ -182,8 +182,7 @@ impl<T: ?Sized + 'static> Queue<T> {
 
     /// No more puts, in any process; gets go on until the queue is empty, and then, like everybody who waits, find it closed. Idempotent. Dropping a handle closes nothing.
     pub fn close(&self) {
-        // Only a thread that can take no lock at all fails here, and then nothing else works either.
-        let _ = self.view().close();
+        self.view().close();
     }
 
     /// Whether somebody has closed it.
@@ -313,9 +312,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         self.get_until(Deadline::after(timeout))
     }
 
-    /// Messages as they come, until the queue is closed and empty. One that cannot be decoded is an item, too; nothing else is, the iterator then ends.
+    /// Messages as they come, until the queue is closed and empty. An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
     pub fn iter(&self) -> Iter<'_, T> {
-        Iter { queue: self }
+        Iter { queue: self, broken: false }
     }
 
     fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {
@@ -454,16 +453,23 @@ impl<T: ?Sized + 'static> fmt::Debug for Queue<T> {
 #[derive(Debug)]
 pub struct Iter<'a, T: 'static> {
     queue: &'a Queue<T>,
+    broken: bool,
 }
 
 impl<T: Serialize + DeserializeOwned> Iterator for Iter<'_, T> {
     type Item = Result<T, GetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if self.broken {
+            return None;
+        }
         match self.queue.get() {
+            Err(GetError::Closed) => None,
+            Err(error) => {
+                self.broken = !matches!(error, GetError::Decode { .. });
+                Some(Err(error))
+            }
             Ok(value) => Some(Ok(value)),
-            Err(error @ GetError::Decode { .. }) => Some(Err(error)),
-            Err(_) => None,
         }
     }
 }

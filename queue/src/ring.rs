@@ -4,7 +4,7 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `closed` | its lock's holder; `closed` once |
+//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `closed`; notes: `least`, `passed` | its lock's holder; `closed` once; `least` by who is about to sleep |
 //! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs` | its lock's holder |
 //! | 256.. | the log: a power of two of 8-byte words | producers |
 //!
@@ -28,7 +28,7 @@
 //! | producer between header and `tail` | a whole message that `tail` does not count | the next producer walks from `tail` over whatever headers are there |
 //! | consumer before the `head` store | the message, still there | nobody needs to: another gets it |
 //! | consumer after it | the message is gone with its consumer | at most this one |
-//! | closer after the flag | closed, sleepers not told | the kernel wakes one, who tells the others |
+//! | closer after the flag | closed, sleepers not told | the kernel wakes one, who tells the others; so does whoever takes the lock next |
 //!
 //! Waiting is [`Side`]'s: nobody sleeps or spins with a lock of the ring, so a killed or stopped sleeper holds nobody up.
 //!
@@ -58,6 +58,10 @@ const _: () = assert!(size_of::<Ring>() == 256 && offset_of!(Ring, consumers) ==
 const TAIL: usize = 0;
 const SEEN_HEAD: usize = 1;
 const CLOSED: usize = 2;
+/// Notes of the producers' side. The smallest record that a producer has ever slept for, subtracted from `u64::MAX`, so that 0 means none.
+const LEAST: usize = 0;
+/// The head at which producers last woke each other because the room was too little for one of them.
+const PASSED: usize = 1;
 /// Words beside the consumers' lock.
 const HEAD: usize = 0;
 const PAUSE: usize = 1;
@@ -158,6 +162,7 @@ impl View<'_> {
                 self.leave_producers();
                 return Ok(());
             }
+            self.pass_on_room();
             self.leave_producers();
             fits?;
             self.wait_for_room(&mut wait, need, deadline)?;
@@ -205,13 +210,18 @@ impl View<'_> {
     }
 
     /// No more puts; gets go on until the log is empty. Idempotent.
-    pub(crate) fn close(self) -> Result<(), Refusal> {
-        self.enter(&self.ring.producers, Deadline::NEVER, || self.recover())?;
-        // CRASH: the commit. The lock is still held, so the kernel wakes one of those who watch it, and that one tells the others.
+    pub(crate) fn close(self) {
+        if self.enter(&self.ring.producers, Deadline::NEVER, || self.recover()).is_err() {
+            // A thread that can take no lock (it holds a thousand) closes all the same; only, nobody repeats its wakes if it dies now.
+            self.producer(CLOSED).store(1, SeqCst);
+            self.tell_all();
+            return;
+        }
+        self.ring.producers.alarm();
+        // CRASH: the commit. The lock is still held, with its alarm on, so the kernel wakes one of those who watch it, and that one tells the others.
         self.producer(CLOSED).store(1, SeqCst);
         self.tell_all();
         self.leave_producers();
-        Ok(())
     }
 
     pub(crate) fn is_closed(self) -> bool {
@@ -220,16 +230,18 @@ impl View<'_> {
 
     /// Committed messages, a snapshot.
     pub(crate) fn len(self) -> usize {
+        let mut estimate = 0;
         for _ in 0..TRIES {
             let head = Place::load(self.consumer(HEAD));
             let tail = Place::load(self.producer(TAIL));
             // A producer between its commit and its note of it (or killed there) has one more.
             let unnoted = u32::from(self.at(tail.position).load(SeqCst) != 0);
+            estimate = tail.count.wrapping_add(unnoted).wrapping_sub(head.count).min(self.messages) as usize;
             if Place::load(self.producer(TAIL)) == tail && Place::load(self.consumer(HEAD)) == head {
-                return tail.count.wrapping_add(unnoted).wrapping_sub(head.count).min(self.messages) as usize;
+                break;
             }
         }
-        0
+        estimate
     }
 
     pub(crate) fn is_empty(self) -> bool {
@@ -272,7 +284,7 @@ impl View<'_> {
         match entered {
             Ok(Acquired::Clean) => Ok(()),
             Ok(Acquired::OwnerDied(_)) => {
-                recover();
+                self.take_over(recover);
                 Ok(())
             }
             Err(AcquireError::TimedOut) if deadline == Deadline::NOW => {
@@ -280,7 +292,7 @@ impl View<'_> {
                 match unsafe { side.enter(Deadline::after(MOMENT)) } {
                     Ok(how) => {
                         if how != Acquired::Clean {
-                            recover();
+                            self.take_over(recover);
                         }
                         Ok(())
                     }
@@ -293,9 +305,16 @@ impl View<'_> {
         }
     }
 
+    /// With a lock whose last owner died: what it may have left undone.
+    #[cold]
+    fn take_over(self, recover: impl FnOnce()) {
+        recover();
+        self.retell();
+    }
+
     #[inline]
     fn leave_producers(self) {
-        self.ring.producers.leave(&self.ring.consumers, || self.has_room(1), || true);
+        self.ring.producers.leave(&self.ring.consumers, || self.has_room_to_share(), || true);
     }
 
     #[inline]
@@ -321,7 +340,7 @@ impl View<'_> {
     fn fits(self, tail: Place, head: Place, need: u32) -> Option<bool> {
         let (used, messages) = (tail.position.wrapping_sub(head.position), tail.count.wrapping_sub(head.count));
         // One word more, for the empty header behind the record.
-        (used <= self.words && messages <= self.messages).then_some(messages < self.messages && need < self.words - used)
+        (used <= self.words && messages <= self.messages).then(|| messages < self.messages && need < self.words - used)
     }
 
     /// Without a lock, for a waiting producer: whether a record of this many words would fit now.
@@ -335,6 +354,27 @@ impl View<'_> {
             }
         }
         true
+    }
+
+    /// Whether there is room that some sleeping producer may be able to use, and that was not offered round already.
+    fn has_room_to_share(self) -> bool {
+        let least = u64::MAX - self.ring.producers.notes[LEAST].load(SeqCst);
+        let passed = self.ring.producers.notes[PASSED].load(SeqCst);
+        passed != self.consumer(HEAD).load(SeqCst) && u32::try_from(least).is_ok_and(|least| self.has_room(least))
+    }
+
+    /// With the producers' lock, having found too little room for this message: what there is may do for another, smaller one. All are woken, once for each
+    /// head: one by one, the wake could end with one that it does not fit; more than once, they would keep each other awake for ever.
+    #[cold]
+    fn pass_on_room(self) {
+        let head = self.consumer(HEAD).load(SeqCst);
+        if self.has_room_to_share() {
+            if self.ring.consumers.has_sleepers() {
+                self.ring.consumers.wake_all_sleepers();
+            }
+            // CRASH: woken but not noted: they are woken once more.
+            self.ring.producers.notes[PASSED].store(head, SeqCst);
+        }
     }
 
     /// Whether those who wait briefly for room should be woken yet: a quarter is free.
@@ -489,8 +529,10 @@ impl View<'_> {
             }
         }
         let ready = || self.has_data() || self.is_closed();
-        let awake = self.ring.producers.sleep(&self.ring.consumers, wait.is_first(), deadline, ready).map_err(Refusal::Lock)?;
-        self.slept(wait, awake)
+        let woken = || self.retell();
+        let awake = self.ring.producers.sleep(&self.ring.consumers, wait.is_first(), deadline, ready, woken);
+        wait.sleeps += 1;
+        if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 
     #[cold]
@@ -499,12 +541,6 @@ impl View<'_> {
         if deadline == Deadline::NOW {
             return Err(Refusal::TimedOut);
         }
-        let head = self.consumer(HEAD).load(SeqCst);
-        if wait.sleeps > 0 && wait.passed_on != Some(head) && self.has_room(1) && !self.has_room(need) {
-            // What was freed is too little for us, but perhaps not for another: pass the wake on, once for each move of the head.
-            wait.passed_on = Some(head);
-            self.ring.consumers.wake_one_sleeper();
-        }
         let ready = || self.has_room(need) || self.is_closed();
         if wait.may_spin() {
             let partner = Place::from(self.consumer(CPUS).load(Relaxed)).position.wrapping_sub(1);
@@ -512,17 +548,18 @@ impl View<'_> {
                 return Ok(());
             }
         }
-        let awake = self.ring.consumers.sleep(&self.ring.producers, wait.is_first(), deadline, ready).map_err(Refusal::Lock)?;
-        self.slept(wait, awake)
+        self.ring.producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
+        let woken = || self.retell();
+        let awake = self.ring.consumers.sleep(&self.ring.producers, wait.is_first(), deadline, ready, woken);
+        wait.sleeps += 1;
+        if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 
-    fn slept(self, wait: &mut Wait, awake: bool) -> Result<(), Refusal> {
-        wait.sleeps += 1;
+    /// Whoever closed it may have died before it told everybody.
+    fn retell(self) {
         if self.is_closed() {
-            // Whoever closed it may have died before it told everybody.
             self.tell_all();
         }
-        if awake { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 
     fn tell_all(self) {
@@ -536,7 +573,6 @@ impl View<'_> {
 struct Wait {
     spins: u32,
     sleeps: u32,
-    passed_on: Option<u64>,
 }
 
 impl Wait {

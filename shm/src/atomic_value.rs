@@ -53,10 +53,12 @@ unsafe impl<T: Pod> Object for AtomicBlock<T> {
     type Params = T;
 
     fn extents(_: &T) -> Result<[u64; 2], String> {
+        const { AtomicValue::<T>::FITS };
         Ok([size_of::<T>() as u64, 0])
     }
 
     fn size(extents: [u64; 2]) -> Option<usize> {
+        const { AtomicValue::<T>::FITS };
         (extents == [size_of::<T>() as u64, 0]).then_some(size_of::<Self>())
     }
 
@@ -90,7 +92,6 @@ impl<T: Pod> AtomicValue<T> {
     ///
     /// [`Error`]: no space.
     pub fn new(value: T) -> Result<Self, Error> {
-        const { Self::FITS };
         Options::new().anonymous(value)
     }
 
@@ -100,7 +101,6 @@ impl<T: Pod> AtomicValue<T> {
     ///
     /// [`Error`]: the name is bad or in use; no space.
     pub fn create(name: &str, value: T) -> Result<Self, Error> {
-        const { Self::FITS };
         Options::new().create(name, value)
     }
 
@@ -110,7 +110,6 @@ impl<T: Pod> AtomicValue<T> {
     ///
     /// [`Error`]: nobody uses the name; it is no such value, or of another type.
     pub fn open(name: &str) -> Result<Self, Error> {
-        const { Self::FITS };
         Options::new().open(name)
     }
 
@@ -120,7 +119,6 @@ impl<T: Pod> AtomicValue<T> {
     ///
     /// [`Error`]: the name is bad; it is no such value, or of another type; no space.
     pub fn open_or_create(name: &str, value: T) -> Result<Self, Error> {
-        const { Self::FITS };
         Options::new().open_or_create(name, value)
     }
 

@@ -13,7 +13,7 @@
 //! | 96 | 16 | kind, ASCII |
 //! | 112 | 8 + 8 | pointer width in bytes, reserved |
 //! | 128 | 128 | element type name, cut |
-//! | 256 | 512 | 32 tickets: id, second of birth (`CLOCK_REALTIME`) |
+//! | 256 | 512 | 32 tickets: id, second of birth (`CLOCK_BOOTTIME`, which nobody can set) |
 //! | 768 | 256 | reserved |
 //!
 //! All but the tickets is written before the file gets its name and never again. A reader copies the whole of it once, checks the copy, and never looks again.
@@ -22,11 +22,12 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crate::copy;
 use crate::identity::{self, FUTEX_OFFSET};
 use crate::robust_lock::{high, low};
+use crate::sys;
 
 /// Bytes before the object.
 pub(crate) const HEADER: usize = 1024;
@@ -194,8 +195,8 @@ pub(crate) enum Flaw {
     PidNamespace,
 }
 
-/// Whether the file must stay although nobody has it mapped: it is persistent, or a handle to it is on its way. `None`: not a header of ours.
-pub(crate) fn must_stay(file: &File, ticket_age: Duration) -> Option<bool> {
+/// Whether the file must stay although nobody has it mapped: it is persistent (and had got its name), or a handle to it is on its way. `None`: not a header of ours.
+pub(crate) fn must_stay(file: &File, unborn: bool, ticket_age: Duration) -> Option<bool> {
     let words = read_words(file)?;
     if words[0] != MAGIC {
         return None;
@@ -204,7 +205,7 @@ pub(crate) fn must_stay(file: &File, ticket_age: Duration) -> Option<bool> {
     let in_flight = words[TICKETS_AT..TICKETS_AT + 2 * TICKETS]
         .chunks(2)
         .any(|ticket| ticket[0] != 0 && (ticket[1] > oldest || ticket_age == Duration::MAX));
-    Some(low(words[2]) & PERSISTENT != 0 || in_flight)
+    Some((low(words[2]) & PERSISTENT != 0 && !unborn) || in_flight)
 }
 
 /// Takes a ticket; `None` when all are out.
@@ -261,7 +262,7 @@ fn read_words(file: &File) -> Option<[u64; WORDS]> {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    sys::boot_seconds()
 }
 
 fn futex_offset() -> u32 {

@@ -25,6 +25,7 @@
 use std::cell::Cell;
 use std::io;
 use std::ptr;
+use std::sync::OnceLock;
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use crate::sys::{self, RobustHead};
@@ -188,6 +189,18 @@ impl Me {
         true
     }
 
+    /// Whether this thread has failed to take the same word many times in a row: whoever polls with `try_lock` never sleeps, and must look at the owner now and then.
+    #[cold]
+    pub(crate) fn fails_again(self, node: Node, word: u64) -> bool {
+        thread_local! {
+            static LAST: Cell<(Node, u64, u32)> = const { Cell::new((ptr::null_mut(), 0, 0)) };
+        }
+        let (last_node, last_word, times) = LAST.get();
+        let times = if (last_node, last_word) == (node, word) { times.wrapping_add(1) } else { 0 };
+        LAST.set((node, word, times));
+        times % 64 == 63
+    }
+
     /// Whether this thread holds the lock with this node.
     pub(crate) fn holds(self, node: Node) -> bool {
         let block = self.block();
@@ -197,6 +210,9 @@ impl Me {
     #[cold]
     #[inline(never)]
     fn set_up() -> Result<Self, NoList> {
+        if !in_first_pid_namespace() {
+            return Err(NoList);
+        }
         let head = registered_head().map_err(|_| NoList)?;
         // SAFETY: the kernel just returned it as this thread's list.
         if unsafe { (*head).futex_offset } != FUTEX_OFFSET {
@@ -257,7 +273,7 @@ unsafe fn insert_at_head(head: *mut RobustHead, sentinel: &Sentinel) {
     // libc marks priority-inheritance mutexes in bit 0; the back link lies just before the link.
     let neighbour = next.map_addr(|address| address & !1);
     // SAFETY: an entry of libc's list (or its head, which has room before it in glibc's thread descriptor) has its back link there.
-    unsafe { neighbour.wrapping_sub(1).write_volatile(list.as_ptr() as usize) };
+    unsafe { neighbour.wrapping_sub(1).write_volatile(sentinel.next.as_ptr() as usize) };
     compiler_fence(SeqCst);
     list.set(sentinel.next.as_ptr());
     compiler_fence(SeqCst);
@@ -314,10 +330,17 @@ pub(crate) fn process_of(tid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
 }
 
-/// Whether a thread has ended or is ending, as /proc tells it; a zombie has.
+/// Whether this process is where it (or the one it was forked from) took its first lock. Thread ids in the words of inherited mappings mean nothing elsewhere.
+fn in_first_pid_namespace() -> bool {
+    static FIRST: OnceLock<u64> = OnceLock::new();
+    let here = pid_namespace();
+    here != 0 && *FIRST.get_or_init(|| here) == here
+}
+
+/// Whether a thread has ended, or will not run a user's instruction any more; a zombie will not. Errs on the side of "no".
 pub(crate) fn has_ended(tid: u32) -> bool {
     const PF_EXITING: u64 = 4;
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{tid}/stat")) else { return true };
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{tid}/stat")) else { return !sys::thread_exists(tid) };
     // After the name, which is in parentheses and may hold anything: state, ppid, pgrp, session, tty, tpgid, flags.
     let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     let gone = fields.next().is_some_and(|state| matches!(state, "Z" | "X" | "x"));

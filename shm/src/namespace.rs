@@ -84,10 +84,23 @@ impl Namespace {
     ///
     /// [`Error`] when the directory cannot be made, is a symbolic link, or is open to other users.
     pub fn at(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let path = path.into();
+        Self::open(path.into(), true)
+    }
+
+    /// As [`at`](Self::at), but makes nothing: a path out of a message is no reason to make directories.
+    pub(crate) fn existing(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::open(path.into(), false)
+    }
+
+    fn open(path: PathBuf, make: bool) -> Result<Self, Error> {
+        let failed = |error| Error::os("open namespace", path.display(), error);
+        // It travels with handles to processes that run elsewhere.
+        let path = std::path::absolute(&path).map_err(failed)?;
         let failed = |error| Error::os("open namespace", path.display(), error);
         let c_path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| failed(e.into()))?;
-        sys::make_directory(&c_path).map_err(failed)?;
+        if make {
+            sys::make_directory(&c_path).map_err(failed)?;
+        }
         let file = sys::open_directory(&c_path).map_err(failed)?;
         let facts = file.metadata().map_err(failed)?;
         let problem = if facts.uid() != sys::effective_user() {
@@ -165,7 +178,7 @@ impl Namespace {
         if !facts.is_file() || (!sys::lock_file(&file, true)? && !zoo::planted(Bug::UnlinkWithoutInode)) {
             return Ok(false);
         }
-        let stays = match header::must_stay(&file, ticket_age) {
+        let stays = match header::must_stay(&file, name.is_temporary(), ticket_age) {
             Some(stays) => stays,
             // No header: a creator that died early, where files are born with a temporary name; or not ours.
             None => !name.is_temporary(),
@@ -223,9 +236,10 @@ impl Namespace {
 }
 
 fn default_path() -> PathBuf {
-    std::env::var_os("MULTIPROC_DIR")
-        .filter(|path| !path.is_empty())
-        .map_or_else(|| PathBuf::from(format!("/dev/shm/multiproc-{}", sys::effective_user())), PathBuf::from)
+    std::env::var_os("MULTIPROC_DIR").filter(|path| !path.is_empty()).map_or_else(
+        || PathBuf::from(format!("/dev/shm/multiproc-{}", sys::effective_user())),
+        |path| std::path::absolute(&path).unwrap_or(path.into()),
+    )
 }
 
 /// A sweep of what killed processes left behind. Objects in use, persistent ones and those with a handle on its way stay.

@@ -323,12 +323,20 @@ impl RobustLock {
         // CRASH: off the list, still ours: pending names it, the kernel marks it OWNER_DIED. What it guards is whole, which the next owner cannot know.
         // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either this sees a waiter's `W`, or that waiter's announce sees all that we did.
         let before = self.word.fetch_sub(me.tid(), SeqCst);
-        if before & LOW != me.tid() {
+        if before & TID != me.tid() {
+            self.put_back(me);
+        } else if before & LOW != me.tid() {
             // CRASH: the word is free and pending names it: the kernel wakes one.
             settle(before.wrapping_sub(me.tid()));
         }
         me.end();
         true
+    }
+
+    /// A peer has scribbled over the word while it was ours: what was taken from it is added again, and whoever waits finds out by the belt.
+    #[cold]
+    fn put_back(&self, me: Me) {
+        self.word.fetch_add(me.tid(), SeqCst);
     }
 
     /// Wakes one; clears `W` only if nobody was there and nobody has announced since `after`.
@@ -365,15 +373,13 @@ impl RobustLock {
                 continue;
             }
             if seen & TID == me.tid() {
-                if me.holds(self.node()) {
-                    return Err(AcquireError::AlreadyHeld);
-                }
-                // Our own number, but not our lock: it was signed by a dead thread whose number we were given.
-                if self.rob(me, seen) {
-                    return Ok(true);
-                }
+                // Also when the table does not know it: then it is held through another mapping of the same object (after a fork).
+                return Err(AcquireError::AlreadyHeld);
             }
             if deadline == Deadline::NOW {
+                if me.fails_again(self.node(), seen) && self.rob_the_dead(me) {
+                    return Ok(true);
+                }
                 return Err(AcquireError::TimedOut);
             }
             if seen & WAITERS == 0 && pauses <= LONGEST_PAUSE {
@@ -385,7 +391,7 @@ impl RobustLock {
             if deadline.has_passed() {
                 return Err(AcquireError::TimedOut);
             }
-            if self.sleep(seen, deadline, queueing) && self.owner_is_gone(seen) && self.rob(me, self.word.load(Relaxed)) {
+            if self.sleep(seen, deadline, queueing) && self.rob_the_dead(me) {
                 return Ok(true);
             }
             pauses = 2;
@@ -427,16 +433,16 @@ impl RobustLock {
         Death::of(if identity::has_ended(low(holder)) { holder } else { 0 })
     }
 
-    /// The kernel missed a death: the thread that the word names does not exist, and still does not after a second look at the word.
-    fn owner_is_gone(&self, seen: u64) -> bool {
-        let tid = seen & TID;
-        !sys::thread_exists(low(tid)) && self.word.load(Relaxed) & TID == tid
-    }
-
-    /// Takes the word from a dead owner; false if it has changed.
-    fn rob(&self, me: Me, seen: u64) -> bool {
+    /// Takes the word from an owner whose death the kernel missed: its thread runs no more. The word is read before that is asked, and its announce count is part of the
+    /// comparison, so nobody is robbed who took it meanwhile.
+    #[cold]
+    fn rob_the_dead(&self, me: Me) -> bool {
+        let seen = self.word.load(Relaxed);
+        if seen & TID == 0 || !identity::has_ended(low(seen & TID)) {
+            return false;
+        }
         let next = (seen & !(TID | OWNER_DIED)).wrapping_add(ANNOUNCE) | WAITERS | me.tid();
-        seen & TID != 0 && self.word.compare_exchange(seen, next, Acquire, Relaxed).is_ok()
+        self.word.compare_exchange(seen, next, Acquire, Relaxed).is_ok()
     }
 
     #[inline]

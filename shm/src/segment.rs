@@ -75,6 +75,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) element: &'a Element,
     /// `None`: any.
     pub(crate) extents: Option<[u64; 2]>,
+    /// The size that extents lead to.
+    pub(crate) size: fn([u64; 2]) -> Option<usize>,
     pub(crate) generation: Option<[u64; 2]>,
 }
 
@@ -125,6 +127,24 @@ impl Segment {
         // SAFETY: a new mapping of at least HEADER bytes, without a name.
         unsafe { facts.write(map.as_mut_ptr()) };
         fill(map.as_mut_ptr().wrapping_add(HEADER));
+        let keeper = match file.try_clone() {
+            Ok(copy) => keeper(namespace, copy, identity.0),
+            Err(error) => {
+                discard(namespace, temporary.as_ref());
+                return Err(failed(error));
+            }
+        };
+        // Known to this process before it has a name: another thread that opens the name must find this mapping, not make a second one, in which our locks would be
+        // strangers' to us.
+        let segment = registry::insert(Self {
+            map: ManuallyDrop::new(map),
+            keeper,
+            namespace: namespace.clone(),
+            name: name.clone(),
+            identity,
+            facts,
+            held_here,
+        });
         let link = || match &temporary {
             None => sys::give_name(&file, namespace.file(), name.as_c_str()),
             Some(temporary) => sys::rename_new(namespace.file(), temporary.as_c_str(), name.as_c_str()),
@@ -137,12 +157,7 @@ impl Segment {
             linked = link();
         }
         match linked {
-            Ok(()) => {
-                let keeper = keeper(namespace, file, identity.0);
-                let segment =
-                    Self { map: ManuallyDrop::new(map), keeper, namespace: namespace.clone(), name, identity, facts, held_here };
-                Ok(Some(registry::insert(segment)))
-            }
+            Ok(()) => Ok(Some(segment)),
             Err(error) => {
                 discard(namespace, temporary.as_ref());
                 if error.kind() == io::ErrorKind::AlreadyExists { Ok(None) } else { Err(failed(error)) }
@@ -284,6 +299,10 @@ fn check(found: &Facts, expected: Expected<'_>, operation: &'static str, shown: 
     }
     if found.element != *expected.element {
         return fail(ErrorKind::Mismatch, format!("it holds {}, not {}", found.element.describe(), expected.element.describe()));
+    }
+    // The extents lead to the size by our own reckoning, and that must be inside the file: from here on nobody asks the segment again.
+    if (expected.size)(found.extents).is_none_or(|bytes| bytes as u64 != found.object_length) {
+        return fail(ErrorKind::Corrupt, "its sizes do not fit its length".to_owned());
     }
     if let Some(extents) = expected.extents.filter(|extents| *extents != found.extents) {
         return fail(ErrorKind::Mismatch, format!("its sizes are {:?}, not {extents:?}", found.extents));

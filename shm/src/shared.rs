@@ -221,14 +221,10 @@ impl<T: Object> Shared<T> {
     ) -> Result<Option<Self>, Error> {
         let shown = format!("{} {name}", T::KIND);
         usable_thread("open", &shown)?;
-        let expected = Expected { kind: T::KIND, layout: T::LAYOUT, element: &T::element(), extents, generation };
+        let expected =
+            Expected { kind: T::KIND, layout: T::LAYOUT, element: &T::element(), extents, size: checked_size::<T>, generation };
         let Some(segment) = Segment::open(namespace, name, expected, held_here::<T>)? else { return Ok(None) };
-        let facts = segment.facts();
-        // The extents lead to the size by our own reckoning, and that must be inside the file: from here on nobody asks the segment again.
-        let extents = facts.extents;
-        if checked_size::<T>(extents).is_none_or(|bytes| bytes as u64 != facts.object_length) {
-            return Err(Error::new(ErrorKind::Corrupt, "open", shown).with_detail("its sizes do not fit its length"));
-        }
+        let extents = segment.facts().extents;
         Ok(Some(Self::new(segment, extents)))
     }
 
@@ -280,8 +276,11 @@ fn checked_size<T: Object>(extents: [u64; 2]) -> Option<usize> {
 
 /// Better an error when an object is made than at its first lock.
 fn usable_thread(operation: &'static str, shown: &str) -> Result<(), Error> {
-    let unsupported =
-        || Error::new(ErrorKind::Unsupported, operation, shown).with_detail("this thread has no robust list of the usual form");
+    let unsupported = || {
+        Error::new(ErrorKind::Unsupported, operation, shown).with_detail(
+            "this thread has no robust list of the usual form, or /proc is missing, or it was forked into another pid namespace",
+        )
+    };
     Me::current().map(|_| ()).map_err(|_| unsupported())
 }
 
@@ -339,7 +338,7 @@ impl<'de, T: Object> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = Wire::deserialize(deserializer)?;
         let attach = || {
-            let namespace = wire.directory.map_or_else(Namespace::current, Namespace::at)?;
+            let namespace = wire.directory.map_or_else(Namespace::current, Namespace::existing)?;
             let name = Name::existing(&wire.name, "open")?;
             Self::find(&namespace, &name, None, Some(wire.generation))?
                 .ok_or_else(|| Error::new(ErrorKind::Stale, "open", format_args!("{} {name}", T::KIND)))

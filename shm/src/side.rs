@@ -11,10 +11,12 @@
 //! # Going to sleep (`mine` is the sleeper's own side, `other` the one it waits for)
 //!
 //! 1. pending = `other`'s node; count itself as a sleeper of `other`; announce there (one CAS: `W` and A + 1).
-//! 2. Look again, without a lock: what was waited for may have come.
-//! 3. `futex_waitv` on `A` of other, `L` of mine, `L` of other: each wake, each death on either side, ends it.
-//! 4. Woken through an `L`: somebody died, and the kernel's single wake may have been meant for others: for each free lock with `W`, wake its contenders; and wake one more sleeper of my own role.
-//! 5. After any sleep, still armed, announce on `mine` ("flight"): then either my lock is free, and my death in flight rings `L` of mine, which all sleepers of my role watch, or its holder sees `W` and passes the wake on when it leaves.
+//! 2. Read `L` of mine; then look again, without a lock: what was waited for may have come.
+//! 3. `futex_waitv` on `L` of mine, `L` of other, `A` of other, in this order: each wake, each death on either side, ends it. The kernel compares and queues them one after the other, so a ring can fall
+//!    between two; `A`, moved by every take of a word with `W`, comes last and catches it.
+//! 4. After any wake, still armed: the kernel's single wake for a death may have been meant for others, so, for each lock that is free with `W`, wake a contender, and on `mine` one more of my own role.
+//!    (The index that the kernel returns cannot tell: `A` hides an `L`.)
+//! 5. Still armed, announce on `mine` ("flight"): then either my lock is free, and my death in flight rings `L` of mine, which all sleepers of my role watch, or its holder sees `W` and passes the wake on when it leaves.
 //!
 //! # Leaving
 //!
@@ -34,7 +36,7 @@
 #![allow(unsafe_code, reason = "a lock whose mapping the caller keeps")]
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use crate::deadline::Deadline;
@@ -51,7 +53,8 @@ pub struct Side {
     sleepers: AtomicU32,
     /// Those in their first, brief sleep. Deaths may leave both counts too high, never too low.
     brief: AtomicU32,
-    reserved: [AtomicU32; 14],
+    /// Seven words for what the side is about, off the lock's cache line. The side never touches them.
+    pub notes: [AtomicU64; 7],
 }
 
 const _: () = assert!(size_of::<Side>() == 128);
@@ -66,7 +69,7 @@ impl Side {
             lock: RobustLock::new(),
             sleepers: AtomicU32::new(0),
             brief: AtomicU32::new(0),
-            reserved: [const { AtomicU32::new(0) }; 14],
+            notes: [const { AtomicU64::new(0) }; 7],
         }
     }
 
@@ -123,12 +126,20 @@ impl Side {
     }
 
     /// Sleeps once, holding nothing, until `self` may have what this thread waits for; `mine` is its own side. Tells false when the deadline has passed and `ready` is still false.
-    /// `ready` looks without a lock. After a true the caller enters its own side, and looks again there.
+    /// `ready` looks without a lock; `woken` runs after a wake-up, while our death would still be noticed: what a dead waker may have left undone (a broadcast) is done again there.
+    /// After a true the caller enters its own side, and looks again.
     ///
     /// # Errors
     ///
     /// [`AcquireError::Unsupported`] when this thread has no robust list.
-    pub fn sleep(&self, mine: &Self, brief: bool, deadline: Deadline, ready: impl Fn() -> bool) -> Result<bool, AcquireError> {
+    pub fn sleep(
+        &self,
+        mine: &Self,
+        brief: bool,
+        deadline: Deadline,
+        ready: impl Fn() -> bool,
+        woken: impl Fn(),
+    ) -> Result<bool, AcquireError> {
         let me = Me::current()?;
         let count = if brief { &self.brief } else { &self.sleepers };
         // CRASH: armed: our death, at any point of this sleep, rings L of the side we wait for.
@@ -140,33 +151,24 @@ impl Side {
                 break ready();
             }
             let announced = self.announce();
+            // ORDER: before the look at what we wait for: a death on my own side after this load changes the word that the kernel compares.
+            let own = mine.lock.word().load(SeqCst);
             // ORDER: the announce above acquired every release of this side that came before it.
             if ready() {
                 break true;
             }
-            let until = deadline.within(slice);
-            let sleeps_on = (self.lock.announce_word(), high(announced));
-            let woken = if brief {
-                sys::futex_wait(sleeps_on.0, sleeps_on.1, until)
-            } else {
-                let own = (mine.lock.futex_word(), low(mine.lock.word().load(SeqCst)));
-                match sys::futex_waitv([sleeps_on, own, (self.lock.futex_word(), low(announced))], 3, until) {
-                    Woken::Unsupported => sys::futex_wait(sleeps_on.0, sleeps_on.1, deadline.within(FALLBACK_SLICE)),
-                    other => other,
-                }
-            };
-            match woken {
+            match self.doze(own, announced, mine, brief, deadline.within(slice)) {
                 Woken::Changed => continue,
                 Woken::TimedOut => break !deadline.has_passed() || ready(),
-                Woken::By(index) => {
-                    if index > 0 {
-                        self.pass_on(mine);
-                    }
+                Woken::Unsupported => break true,
+                Woken::By(_) => {
+                    // Always: the kernel tells the last word that was rung, and A, the last, hides an L.
+                    self.pass_on(mine);
+                    woken();
                     // CRASH: still armed; from here a death is seen by whoever holds `mine`, or rings its L.
                     mine.announce();
                     break true;
                 }
-                Woken::Unsupported => break true,
             }
         };
         count.fetch_sub(1, SeqCst);
@@ -176,8 +178,28 @@ impl Side {
         Ok(awake)
     }
 
-    /// A wake-up that this thread was given but cannot use (what is there does not suit it) goes to the next sleeper of its role.
-    pub fn wake_one_sleeper(&self) {
+    /// The system call of a sleep.
+    fn doze(&self, own: u64, announced: u64, mine: &Self, brief: bool, until: Deadline) -> Woken {
+        let bell = (self.lock.announce_word(), high(announced));
+        if !brief {
+            // The kernel compares and queues one word after the other. A comes last: whoever takes a lock with `W` moves its A, so a word L that was changed and
+            // changed back before it was queued, with the ring lost in between, is found out by A.
+            let words = [(mine.lock.futex_word(), low(own)), (self.lock.futex_word(), low(announced)), bell];
+            match sys::futex_waitv(words, 3, until) {
+                Woken::Unsupported => return sys::futex_wait(bell.0, bell.1, until.within(FALLBACK_SLICE)),
+                woken => return woken,
+            }
+        }
+        sys::futex_wait(bell.0, bell.1, until)
+    }
+
+    /// Marks this side, whose lock this thread holds, so that the kernel wakes one of those who watch it if this thread dies from here on.
+    pub fn alarm(&self) {
+        self.announce();
+    }
+
+    /// Wakes one of those who sleep here.
+    fn wake_one_sleeper(&self) {
         // ORDER: SeqCst pairs with the sleeper's announce: its count is an older one, or the kernel finds the word changed.
         self.lock.word().fetch_add(ANNOUNCE, SeqCst);
         sys::futex_wake(self.lock.announce_word(), 1);
@@ -214,19 +236,22 @@ impl Side {
         }
     }
 
-    /// A death rang an L, and we got the only wake: what it was for, others may have to do.
-    #[cold]
+    /// If a death rang an L we may have got the only wake: what it was for, others may have to do.
     fn pass_on(&self, mine: &Self) {
         let idle = |side: &Self| {
             let word = side.lock.word().load(SeqCst);
             word & TID == 0 && word & WAITERS != 0
         };
-        if idle(self) {
+        if idle(self) && self.lock.contenders.load(SeqCst) != 0 {
             sys::futex_wake(&raw const self.lock.bell, 1);
         }
         if idle(mine) {
-            sys::futex_wake(&raw const mine.lock.bell, 1);
-            mine.wake_one_sleeper();
+            if mine.lock.contenders.load(SeqCst) != 0 {
+                sys::futex_wake(&raw const mine.lock.bell, 1);
+            }
+            if mine.has_sleepers() {
+                mine.wake_one_sleeper();
+            }
         }
     }
 }

@@ -44,14 +44,15 @@ pub struct Transit {
 impl Transit {
     /// Opens a scope on this thread; scopes nest.
     pub fn begin() -> Self {
-        OPEN.with_borrow_mut(|open| open.push(Vec::new()));
+        // In a destructor of another thread-local value the scopes may be gone: then handles are kept, as outside of every scope.
+        let _ = OPEN.try_with(|open| open.borrow_mut().push(Vec::new()));
         Self { here: PhantomData }
     }
 
     /// The message is on its way: the tickets stay with it.
     pub fn sent(self) {
-        OPEN.with_borrow_mut(|open| {
-            if let Some(scope) = open.last_mut() {
+        let _ = OPEN.try_with(|open| {
+            if let Some(scope) = open.borrow_mut().last_mut() {
                 scope.clear();
             }
         });
@@ -69,13 +70,14 @@ impl Drop for Transit {
 
 /// A ticket for this object in the innermost scope; none (slot 255) outside of every scope or when all are out: then the process keeps the object.
 pub(crate) fn ticket_for(segment: &Arc<Segment>) -> Ticket {
-    let taken = OPEN.with_borrow_mut(|open| {
+    let taken = OPEN.try_with(|open| {
+        let mut open = open.borrow_mut();
         let scope = open.last_mut()?;
         let ticket = segment.take_ticket()?;
         scope.push((Arc::clone(segment), ticket));
         Some(ticket)
     });
-    taken.unwrap_or_else(|| {
+    taken.ok().flatten().unwrap_or_else(|| {
         std::mem::forget(Arc::clone(segment));
         Ticket::from_wire((u8::MAX, 0))
     })

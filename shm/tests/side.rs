@@ -44,7 +44,7 @@ impl Cell {
             if acted {
                 return Ok(());
             }
-            if !other.sleep(mine, brief, deadline, &ready)? {
+            if !other.sleep(mine, brief, deadline, &ready, || ())? {
                 return Err(AcquireError::TimedOut);
             }
             brief = false;

@@ -142,53 +142,45 @@ pub(crate) struct Handles {
 }
 
 fn typed_cases() -> Vec<Case<'static, Handles>> {
-    let arrange = || Handles { queue: Queue::new(Capacity::messages(4).bytes(4096)).unwrap(), value: Value::new(7).unwrap() };
-    let filled = move || {
-        let handles = arrange();
-        handles.queue.put((0, handles.value.clone())).unwrap();
-        handles
-    };
     let case = |name: &str, arrange: fn() -> Handles, victim: fn(&Handles)| {
-        Case::new(name, arrange, move |handles: &Handles, _: &Cells| victim(handles), |handles: &Handles, kill: &Kill<'_>| {
-            let before = handles.queue.len();
-            if kill.finished() && before == 2 {
-                return Err(Fault::Lost("a get had returned".into()));
-            }
-            for _ in 0..before {
-                let (_, value) = handles.queue.get_timeout(SOON)?;
-                if value.get()? != 7 {
-                    return Err(Fault::Torn("another object".into()));
+        Case::new(
+            name,
+            arrange,
+            move |handles: &Handles, _: &Cells| victim(handles),
+            |handles: &Handles, _: &Kill<'_>| {
+                for _ in 0..handles.queue.len() {
+                    let (_, value) = handles.queue.get_timeout(SOON)?;
+                    if value.get()? != 7 {
+                        return Err(Fault::Torn("another object".into()));
+                    }
                 }
-            }
-            handles.queue.put((1, handles.value.clone())).map_err(|error| Fault::Torn(error.to_string()))?;
-            handles.queue.get_timeout(SOON)?;
-            Ok(())
-        })
+                handles.queue.put((1, handles.value.clone())).map_err(|error| Fault::Torn(error.to_string()))?;
+                handles.queue.get_timeout(SOON)?;
+                Ok(())
+            },
+        )
         .watch(|_| ours())
         .wake_within(SOON)
         .finally(nothing_left)
     };
-    // Coerced apart: closures that capture nothing.
-    let (arrange, filled): (fn() -> Handles, fn() -> Handles) = {
-        fn fresh() -> Handles {
-            Handles { queue: Queue::new(Capacity::messages(4).bytes(4096)).unwrap(), value: Value::new(7).unwrap() }
-        }
-        fn filled_one() -> Handles {
-            let handles = fresh();
-            handles.queue.put((0, handles.value.clone())).unwrap();
-            handles
-        }
-        let _ = (arrange, filled);
-        (fresh, filled_one)
-    };
     vec![
-        case("queue/put, a handle inside", arrange, |handles| drop(handles.queue.put((2, handles.value.clone())))),
-        case("queue/try_put", arrange, |handles| drop(handles.queue.try_put((2, handles.value.clone())))),
-        case("queue/put_timeout", arrange, |handles| drop(handles.queue.put_timeout((2, handles.value.clone()), SOON))),
-        case("queue/get, a handle inside", filled, |handles| drop(handles.queue.get())),
-        case("queue/try_get", filled, |handles| drop(handles.queue.try_get())),
-        case("queue/get_timeout", filled, |handles| drop(handles.queue.get_timeout(SOON))),
+        case("queue/put, a handle inside", handles, |handles| drop(handles.queue.put((2, handles.value.clone())))),
+        case("queue/try_put", handles, |handles| drop(handles.queue.try_put((2, handles.value.clone())))),
+        case("queue/put_timeout", handles, |handles| drop(handles.queue.put_timeout((2, handles.value.clone()), SOON))),
+        case("queue/get, a handle inside", sent_handle, |handles| drop(handles.queue.get())),
+        case("queue/try_get", sent_handle, |handles| drop(handles.queue.try_get())),
+        case("queue/get_timeout", sent_handle, |handles| drop(handles.queue.get_timeout(SOON))),
     ]
+}
+
+fn handles() -> Handles {
+    Handles { queue: Queue::new(Capacity::messages(4).bytes(4096)).unwrap(), value: Value::new(7).unwrap() }
+}
+
+fn sent_handle() -> Handles {
+    let handles = handles();
+    handles.queue.put((0, handles.value.clone())).unwrap();
+    handles
 }
 
 fn case(

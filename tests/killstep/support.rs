@@ -14,16 +14,27 @@ impl Home {
         let directory = PathBuf::from(format!("/dev/shm/multiproc-killstep-{}", std::process::id()));
         // SAFETY: this program has one thread.
         unsafe { std::env::set_var("MULTIPROC_DIR", &directory) };
-        // SAFETY: an all-zero CPU set is a valid one.
-        let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
         // SAFETY: no arguments.
         let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0);
-        // SAFETY: a valid set and a CPU in its range.
-        unsafe { libc::CPU_SET(cpu, &mut one) };
-        // SAFETY: a valid set of its own size.
-        unsafe { libc::sched_setaffinity(0, size_of_val(&one), &raw const one) };
+        run_on(cpu..cpu + 1);
         Self(directory)
     }
+}
+
+/// For what must race.
+pub(crate) fn all_cpus() {
+    run_on(0..64);
+}
+
+fn run_on(cpus: std::ops::Range<usize>) {
+    // SAFETY: an all-zero CPU set is a valid one.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for cpu in cpus {
+        // SAFETY: a valid set and a CPU in its range.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
+    // SAFETY: a valid set of its own size.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
 }
 
 impl Drop for Home {
@@ -91,3 +102,6 @@ pub(crate) const WAITV: &[i64] = &[libc::SYS_futex_waitv];
 
 /// Soon: well below the second after which the belt would help.
 pub(crate) const SOON: Duration = Duration::from_millis(500);
+
+/// For results that the victim does not look at.
+pub(crate) fn ignore<T>(_: T) {}

@@ -3,7 +3,7 @@
 use multiproc::{AtomicValue, Value};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{SOON, nothing_left, ours};
+use crate::support::{SOON, ignore, nothing_left, ours};
 
 type Four = [u64; 4];
 const OLD: Four = [1; 4];
@@ -20,12 +20,12 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 pub(crate) fn cases() -> Vec<Case<'static, Value<Four>>> {
     vec![
-        case("value/set", |value, _| drop(value.set(NEW)), before_or_after),
+        case("value/set", |value, _| ignore(value.set(NEW)), before_or_after),
         case("value/lock+commit", |value, _| *value.lock().unwrap() = NEW, before_or_after),
-        case("value/replace", |value, _| drop(value.replace(NEW)), before_or_after),
+        case("value/replace", |value, _| ignore(value.replace(NEW)), before_or_after),
         case("value/try_lock+commit", |value, _| *value.try_lock().unwrap().unwrap() = NEW, before_or_after),
         case("value/lock_timeout+commit", |value, _| *value.lock_timeout(SOON).unwrap().unwrap() = NEW, before_or_after),
-        case("value/update, another waits", |value, _| drop(value.update(|four| *four = NEW)), |value, kill| {
+        case("value/update, another waits", |value, _| ignore(value.update(|four| *four = NEW)), |value, kill| {
             kill.must_wake(0)?;
             match value.get()? {
                 sum if sum == OLD.map(|one| one + 10) && !kill.finished() => usable(value),
@@ -33,9 +33,9 @@ pub(crate) fn cases() -> Vec<Case<'static, Value<Four>>> {
                 other => Err(Fault::Torn(format!("{other:?}"))),
             }
         })
-        .late_peer(|value, _| drop(value.update(|four| *four = four.map(|number| number + 10)))),
-        case("value/set, then an heir", |value, _| drop(value.set(NEW)), before_or_after).heir(|value, _| drop(value.set(NEW))),
-        case("value/get", |value, _| drop(value.get()), |value, _| if value.get()? == OLD { usable(value) } else { Err(Fault::Torn("a read changed it".into())) }),
+        .late_peer(|value, _| ignore(value.update(|four| *four = four.map(|number| number + 10)))),
+        case("value/set, then an heir", |value, _| ignore(value.set(NEW)), before_or_after).heir(|value, _| ignore(value.set(NEW))),
+        case("value/get", |value, _| ignore(value.get()), |value, _| if value.get()? == OLD { usable(value) } else { Err(Fault::Torn("a read changed it".into())) }),
     ]
 }
 
@@ -56,12 +56,12 @@ fn atomic_cases() -> Vec<Case<'static, AtomicValue<u64>>> {
     };
     vec![
         case("atomic/store", |value| value.store(2)),
-        case("atomic/swap", |value| drop(value.swap(2))),
-        case("atomic/compare_exchange", |value| drop(value.compare_exchange(1, 2))),
-        case("atomic/fetch_update", |value| drop(value.fetch_update(|number| number + 1))),
-        case("atomic/fetch_add", |value| drop(value.fetch_add(1))),
-        case("atomic/fetch_sub", |value| drop(value.fetch_sub(u64::MAX))),
-        case("atomic/fetch_max", |value| drop(value.fetch_max(2))),
+        case("atomic/swap", |value| ignore(value.swap(2))),
+        case("atomic/compare_exchange", |value| ignore(value.compare_exchange(1, 2))),
+        case("atomic/fetch_update", |value| ignore(value.fetch_update(|number| number + 1))),
+        case("atomic/fetch_add", |value| ignore(value.fetch_add(1))),
+        case("atomic/fetch_sub", |value| ignore(value.fetch_sub(u64::MAX))),
+        case("atomic/fetch_max", |value| ignore(value.fetch_max(2))),
         case("atomic/fetch_min", |value| {
             value.fetch_min(2);
             value.store(2);

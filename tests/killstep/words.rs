@@ -6,7 +6,7 @@ use std::time::Duration;
 use multiproc::shm::{Bell, Deadline, Seq};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Region, SharedWords, Sweep};
 
-use crate::support::SOON;
+use crate::support::{SOON, ignore};
 
 /// The words under test in plain shared memory, and a flag beside them.
 #[repr(C)]
@@ -51,9 +51,9 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
         })
         .peer(|words, _| wait_for_flag(words))
         .release(announce),
-        case("bell/ring", |words, _| drop(words.bell.ring()), |words, _| rung(words)).peer(wait_for_bell).peer(wait_for_bell),
+        case("bell/ring", |words, _| ignore(words.bell.ring()), |words, _| rung(words)).peer(wait_for_bell).peer(wait_for_bell),
         // What must wake them is judged apart, so that the latency of the death itself is measured.
-        case("bell/ring, heard", |words, _| drop(words.bell.ring()), |words, kill| {
+        case("bell/ring, heard", |words, _| ignore(words.bell.ring()), |words, kill| {
             if words.bell.is_rung() {
                 kill.must_wake(0)?;
                 kill.must_wake(1)?;
@@ -73,7 +73,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
         })
         .peer(wait_for_bell)
         .peer(wait_for_bell)
-        .release(|words, _| drop(words.bell.ring())),
+        .release(|words, _| ignore(words.bell.ring())),
         case("bell/silence", |words, _| words.bell.silence(), |words, _| rung(words)),
     ]
 }

@@ -79,7 +79,7 @@ fn under_fire(rounds: u32, mut scribble: impl FnMut(&Naked, &mut Dice)) -> Outco
 #[test]
 fn rubbish_everywhere() -> Outcome {
     let _watchdog = watchdog();
-    under_fire(3000, |naked, dice| {
+    under_fire(1000, |naked, dice| {
         let at = Naked::OBJECT + dice.below((naked.len() - Naked::OBJECT) / 8) * 8;
         let length = (1 + dice.below(64)).min((naked.len() - at) / 8);
         let bytes: Vec<u8> = (0..length).flat_map(|_| dice.next().to_le_bytes()).collect();
@@ -90,7 +90,7 @@ fn rubbish_everywhere() -> Outcome {
 #[test]
 fn rubbish_in_the_fixed_part() -> Outcome {
     let _watchdog = watchdog();
-    under_fire(3000, |naked, dice| {
+    under_fire(1000, |naked, dice| {
         let word = match dice.below(4) {
             0 => 0,
             1 => u64::MAX,
@@ -104,7 +104,7 @@ fn rubbish_in_the_fixed_part() -> Outcome {
 #[test]
 fn rubbish_in_the_log() -> Outcome {
     let _watchdog = watchdog();
-    under_fire(3000, |naked, dice| {
+    under_fire(1000, |naked, dice| {
         let at = Naked::OBJECT + 256 + dice.below((naked.len() - Naked::OBJECT - 256) / 8) * 8;
         let word = if dice.below(2) == 0 { dice.next() } else { dice.below(1 << 15) };
         naked.write(at, &word.to_le_bytes());
@@ -114,7 +114,7 @@ fn rubbish_in_the_log() -> Outcome {
 #[test]
 fn zeros_over_everything() -> Outcome {
     let _watchdog = watchdog();
-    under_fire(300, |naked, _| {
+    under_fire(200, |naked, _| {
         naked.write(Naked::OBJECT, &vec![0; usize::try_from(naked.len() - Naked::OBJECT).unwrap()]);
     })
 }

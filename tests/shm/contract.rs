@@ -270,7 +270,7 @@ pub(crate) fn turn(
         if acted {
             return Ok(());
         }
-        if !other.sleep(mine, brief, deadline, ready)? {
+        if !other.sleep(mine, brief, deadline, ready, || ())? {
             return Err(AcquireError::TimedOut);
         }
         brief = false;

@@ -11,7 +11,15 @@ use std::time::{Duration, Instant};
 use multiproc::shm::{Bell, Deadline, Seq};
 use multiproc::{AtomicValue, Lock, LockGuard, Value};
 
-use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for};
+use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for, wait_until};
+
+/// Stops a process, and returns when it has.
+fn stop(pid: u32) {
+    signal(pid, libc::SIGSTOP);
+    let state = |thread: &str| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).is_ok_and(|stat| stat.contains(") T "));
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    wait_until(|| threads().all(|thread| thread.file_name().to_str().is_some_and(state)));
+}
 
 #[test]
 fn stopped_holder_is_not_robbed() -> Outcome {
@@ -24,7 +32,7 @@ fn stopped_holder_is_not_robbed() -> Outcome {
     let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
     let child = spawn(child, (lock.clone(), step.clone()));
     wait_for(&step, 1);
-    signal(child.pid(), libc::SIGSTOP);
+    stop(child.pid());
     step.store(2);
     // Longer than the look at the owner that a waiter takes once a second.
     assert!(lock.lock_timeout(Duration::from_millis(1300))?.is_none());
@@ -51,7 +59,7 @@ fn stopped_waiter_costs_the_others_a_second_at_most() -> Outcome {
     let (stopped, other) = (waiter(), waiter());
     wait_for(&step, 2);
     thread::sleep(Duration::from_millis(2));
-    signal(stopped.pid(), libc::SIGSTOP);
+    stop(stopped.pid());
     drop(guard);
     // The wake may have gone to the stopped one.
     assert_eq!(other.wait(), 0);
@@ -165,7 +173,7 @@ fn forks_of_forks() -> Outcome {
         let lock = Lock::new()?;
         drop(lock.lock()?);
         let child = fork(how, || {
-            let _mine = lock.lock().expect("it is free\n");
+            std::mem::forget(lock.lock());
             let grandchild = fork(how, || i32::from(!lock.try_lock().is_ok_and(|guard| guard.is_none())));
             let sound = grandchild.wait() == 0 && lock.owner().and_then(|owner| owner.pid) == Some(process::id());
             i32::from(!sound)
@@ -195,9 +203,8 @@ fn exec_by_the_leader_gives_back_what_it_holds() -> Outcome {
         exec()
     });
     wait_for(&step, 1);
-    let guard = lock.lock()?;
-    let death = LockGuard::previous_owner_died(&guard).expect("its program ended");
-    assert_eq!(death.pid(), Some(child.pid()));
+    // Who it was cannot be told: its thread has not ended.
+    assert!(LockGuard::previous_owner_died(&lock.lock()?).is_some());
     child.kill();
     Ok(())
 }
@@ -220,8 +227,7 @@ fn exec_by_another_thread_gives_back_what_it_holds() -> Outcome {
     wait_for(&step, 1);
     let start = Instant::now();
     let guard = lock.lock()?;
-    let death = LockGuard::previous_owner_died(&guard).expect("its program ended");
-    assert_eq!(death.pid(), Some(child.pid()));
+    assert!(LockGuard::previous_owner_died(&guard).is_some());
     println!("after {:?}", start.elapsed());
     child.kill();
     Ok(())

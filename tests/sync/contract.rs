@@ -133,7 +133,7 @@ fn a_thousand_held_and_no_more() -> Outcome {
         assert_eq!(error.to_string(), "lock (anonymous): this thread holds 1000 locks already");
     }
     // One out, one in.
-    guards.swap_remove(500);
+    drop(guards.swap_remove(500));
     guards.push(last.lock()?);
     assert!(locks.iter().enumerate().all(|(at, lock)| lock.is_locked() == (at != 500)));
     drop(guards);

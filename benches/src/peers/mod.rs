@@ -9,6 +9,8 @@ pub(crate) mod std_sync;
 mod cloudtoid;
 #[cfg(feature = "rivals")]
 mod crossbeam;
+#[cfg(feature = "iceoryx2")]
+mod iceoryx2;
 #[cfg(feature = "rivals")]
 mod ipc;
 #[cfg(feature = "rivals")]
@@ -33,6 +35,8 @@ pub(crate) fn queues(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 's
         shaq::queue(row, traffic);
         cloudtoid::queue(row, traffic, scratch);
     }
+    #[cfg(feature = "iceoryx2")]
+    iceoryx2::queue(row, traffic, scratch);
     #[cfg(not(feature = "rivals"))]
     let _ = scratch.path();
 }
@@ -47,6 +51,8 @@ pub(crate) fn roundtrips(row: &mut Row, trip: Trip, scratch: &Scratch) {
         shaq::roundtrip(row, trip);
         cloudtoid::roundtrip(row, trip, scratch);
     }
+    #[cfg(feature = "iceoryx2")]
+    iceoryx2::roundtrip(row, trip, scratch);
     #[cfg(not(feature = "rivals"))]
     let _ = scratch.path();
 }

@@ -95,6 +95,14 @@ pub(crate) fn monotonic_ns() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
+/// Seconds since the machine started, sleep included: the same clock for all processes of the machine.
+pub(crate) fn boot_seconds() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut now) };
+    now.tv_sec.unsigned_abs()
+}
+
 /// The CPU this thread runs on now (glibc reads it from the rseq area: 2.5 ns).
 #[inline]
 pub(crate) fn cpu() -> u32 {

@@ -1,0 +1,122 @@
+//! Names: absent or complete at every instant, and nothing left behind. Killed at the entry and the exit of each system call.
+
+use multiproc::shm::{Gc, Namespace, Transit};
+use multiproc::{ErrorKind, Value};
+use multiproc_killstep::{Case, Cells, Fault, Granularity, Kill, Sweep};
+
+use crate::support::nothing_left;
+
+const NAME: &str = "name-under-test";
+
+type Object = Value<[u64; 8]>;
+const MINE: [u64; 8] = [5; 8];
+const OTHER: [u64; 8] = [6; 8];
+
+pub(crate) fn run(sweep: &mut Sweep) {
+    for case in cases() {
+        sweep.run(&case);
+    }
+}
+
+/// What the driver keeps alive meanwhile.
+pub(crate) type Kept = Option<Object>;
+
+pub(crate) fn cases() -> Vec<Case<'static, Kept>> {
+    vec![
+        case("name/create", || None, |_, _| drop(Object::create(NAME, MINE)), absent_or_whole),
+        case("name/open_or_create", || None, |_, _| drop(Object::open_or_create(NAME, MINE)), absent_or_whole),
+        case("name/new", || None, |_, _| drop(Object::new(MINE)), |_, _| Ok(())),
+        case("name/open, used by another", kept, |_, _| drop(Object::open(NAME)), still_there),
+        case("name/open_or_create, used by another", kept, |_, _| drop(Object::open_or_create(NAME, OTHER)), still_there),
+        case("name/open, left by a dead one", abandoned, |_, _| drop(Object::open(NAME)), absent_or_whole),
+        case("name/create, left by a dead one", abandoned, |_, _| drop(Object::create(NAME, MINE)), absent_or_whole),
+        case("name/unlink", kept, |_, _| drop(Object::unlink(NAME)), |kept, kill| {
+            match Object::open(NAME) {
+                Ok(_) if kill.finished() => return Err(Fault::Lost("the unlink".into())),
+                Ok(found) if found.get()? != MINE => return Err(Fault::Torn("another object".into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+            usable(kept)
+        }),
+        case("name/gc", abandoned, |_, _| drop(multiproc::shm::gc()), absent_or_whole),
+        case("name/gc, used by another", kept, |_, _| drop(Gc::new().run(&Namespace::current().unwrap())), still_there),
+        case("name/persistent", || None, |_, _| drop(multiproc::Options::new().persistent(true).create::<Object>(NAME, MINE)), |_, kill| {
+            match Object::open(NAME) {
+                Ok(found) if found.get()? == MINE => Ok(Object::unlink(NAME)?),
+                Ok(_) => Err(Fault::Torn("half an object".into())),
+                Err(error) if error.kind() == ErrorKind::NotFound && !kill.finished() => Ok(()),
+                Err(error) => Err(Fault::Lost(error.to_string())),
+            }
+        }),
+        case("name/handle sent and received", kept, |kept, _| {
+            let transit = Transit::begin();
+            let Ok(bytes) = postcard::to_stdvec(kept.as_ref().unwrap()) else { return };
+            transit.sent();
+            drop(postcard::from_bytes::<Object>(&bytes));
+        }, still_there),
+        case("name/namespace", || None, |_, _| drop(Namespace::at(format!("{}/inner", Namespace::current().unwrap().path().display()))), |_, _| {
+            let inner = Namespace::current()?.path().join("inner");
+            let _ = std::fs::remove_dir(inner);
+            Ok(())
+        }),
+    ]
+}
+
+fn case(
+    name: &str,
+    arrange: impl Fn() -> Kept + 'static,
+    victim: impl Fn(&Kept, &Cells) + 'static,
+    survive: impl Fn(&Kept, &Kill<'_>) -> Result<(), Fault> + 'static,
+) -> Case<'static, Kept> {
+    Case::new(name, arrange, victim, survive).granularity(Granularity::Syscalls).finally(nothing_left)
+}
+
+fn kept() -> Kept {
+    Some(Object::create(NAME, MINE).unwrap())
+}
+
+/// A process made it and died.
+fn abandoned() -> Kept {
+    // SAFETY: this program has one thread; the child makes an object and ends without any destructor.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let made = Object::create(NAME, MINE);
+        std::mem::forget(made);
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: our own child.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    None
+}
+
+/// Nobody uses it any more: `open` finds nothing or (were it alive) a whole one, and the name can be made anew.
+fn absent_or_whole(_: &Kept, _: &Kill<'_>) -> Result<(), Fault> {
+    match Object::open(NAME) {
+        Ok(found) if found.get()? == MINE => {}
+        Ok(_) => return Err(Fault::Torn("half an object".into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error.into()),
+    }
+    let fresh = Object::create(NAME, OTHER)?;
+    fresh.set(MINE)?;
+    let same = Object::open(NAME)?;
+    if same.get()? == MINE { Ok(()) } else { Err(Fault::Torn("two objects of one name".into())) }
+}
+
+fn still_there(kept: &Kept, _: &Kill<'_>) -> Result<(), Fault> {
+    let found = Object::open(NAME)?;
+    if found.get()? != MINE {
+        return Err(Fault::Torn("another object".into()));
+    }
+    usable(kept)
+}
+
+fn usable(kept: &Kept) -> Result<(), Fault> {
+    let Some(object) = kept else { return Ok(()) };
+    object.set(OTHER)?;
+    if object.get()? == OTHER { Ok(()) } else { Err(Fault::Lost("a write".into())) }
+}

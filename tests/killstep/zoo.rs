@@ -1,0 +1,119 @@
+//! Planted bugs, each found by the test named beside it.
+//!
+//! The bugs are in the product behind `--cfg multiproc_zoo` and are switched on by name, one process each: `MULTIPROC_ZOO=MissingWake`. This program, built without them, starts the one built
+//! with them (`KILLSTEP_ZOO`) for each. The one bug that takes three living processes and no death is planted in the model of the lock (`KILLSTEP_MODELS`).
+
+use std::os::fd::AsRawFd;
+use std::process::{Command, ExitCode, Stdio};
+
+use multiproc::{Capacity, Queue, Value};
+use multiproc_killstep::{Args, Sweep};
+
+use crate::{locks, support, values, words};
+
+/// Bug, what finds it, and how: cases with these names, or a test below.
+const ZOO: &[(&str, &str, Hunt)] = &[
+    ("MissingWake", "lock/unlock, two asleep", Hunt::Cases),
+    ("WakeBeforeStore", "bell/ring, heard", Hunt::Cases),
+    ("PendingAfterCas", "lock/lock+unlock", Hunt::Cases),
+    ("NonRobust", "lock/lock+unlock", Hunt::Cases),
+    ("TwoStoreCommit", "value/set", Hunt::Cases),
+    ("LengthReadTwice", "zoo.rs: lengths that change under the reader", Hunt::Test(a_length_changes)),
+    ("UnlinkWithoutInode", "zoo.rs: the last user of a name that is another's by now", Hunt::Test(a_name_changes_hands)),
+];
+
+enum Hunt {
+    Cases,
+    /// Tells whether it found something wrong.
+    Test(fn() -> bool),
+}
+
+/// In the driver: every bug in a process of its own.
+pub(crate) fn all(sweep: &mut Sweep) {
+    if !sweep.wants_zoo() {
+        return;
+    }
+    let zoo = std::env::var("KILLSTEP_ZOO").unwrap_or_default();
+    for (bug, finder, _) in ZOO {
+        let status = Command::new(&zoo).env("MULTIPROC_ZOO", bug).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        sweep.planted(bug, finder, status.is_ok_and(|status| status.code() == Some(1)));
+    }
+    let models = std::env::var("KILLSTEP_MODELS").unwrap_or_default();
+    let model = Command::new(&models).args(["lock", "ClearIgnoresCount"]).stdout(Stdio::null()).status();
+    sweep.planted("ClearIgnoresCount", "models: the lock without announcements", model.is_ok_and(|status| status.success()));
+}
+
+/// In the process with one bug: exit code 1 if something was found.
+pub(crate) fn one(bug: &str, args: Args) -> ExitCode {
+    let Some((_, finder, hunt)) = ZOO.iter().find(|(name, ..)| *name == bug) else { return ExitCode::from(2) };
+    if let Hunt::Test(test) = hunt {
+        return ExitCode::from(u8::from(test()));
+    }
+    let mut only = args;
+    only.only = Some((*finder).to_owned());
+    let mut sweep = Sweep::new(only);
+    for case in locks::cases() {
+        sweep.run(&case);
+    }
+    for case in values::cases() {
+        sweep.run(&case);
+    }
+    for case in words::cases() {
+        sweep.run(&case);
+    }
+    sweep.finish()
+}
+
+/// A peer rewrites every header of a log again and again, on another CPU; a reader must never believe a length that it did not check.
+fn a_length_changes() -> bool {
+    const LOG: usize = 4096;
+    const LIE: u64 = 4800;
+    support::all_cpus();
+    let name = format!("zoo-{}", std::process::id());
+    let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(2).bytes(LOG)).unwrap();
+    queue.put_bytes(b"12345678").unwrap();
+    let path = multiproc::shm::Namespace::current().unwrap().path().join(&name);
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    // SAFETY: this program has one thread.
+    let scribbler = unsafe { libc::fork() };
+    if scribbler == 0 {
+        // The log lies behind the segment's header (1,024 bytes) and the two sides (256).
+        const START: usize = 1280;
+        let (protection, length) = (libc::PROT_READ | libc::PROT_WRITE, START + LOG);
+        // SAFETY: a new mapping of a file that is long enough.
+        let memory = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        loop {
+            for lie in [9, LIE + 1] {
+                for record in (0..LOG).step_by(16) {
+                    // SAFETY: an aligned word inside the mapping.
+                    unsafe { memory.byte_add(START + record).cast::<u64>().write_volatile(lie) };
+                }
+            }
+        }
+    }
+    let mut wrong = false;
+    let mut message = Vec::with_capacity(2 * LOG);
+    let begin = std::time::Instant::now();
+    while !wrong && begin.elapsed() < std::time::Duration::from_secs(5) {
+        // An error, or at most as much as can be there.
+        wrong = queue.get_into(&mut message).is_ok() && message.len() > queue.longest_message();
+    }
+    // SAFETY: our own child.
+    unsafe { libc::kill(scribbler, libc::SIGKILL) };
+    let mut status = 0;
+    // SAFETY: as above.
+    unsafe { libc::waitpid(scribbler, &raw mut status, 0) };
+    wrong
+}
+
+/// A name is unlinked and made anew; whoever drops the old object must not take the new one's name.
+fn a_name_changes_hands() -> bool {
+    let name = format!("zoo-{}", std::process::id());
+    let old = Value::create(&name, 1_u64).unwrap();
+    Value::<u64>::unlink(&name).unwrap();
+    let new = Value::create(&name, 2_u64).unwrap();
+    drop(old);
+    let lost = Value::<u64>::open(&name).is_err();
+    drop(new);
+    lost
+}

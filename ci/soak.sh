@@ -3,8 +3,9 @@
 # without a killed consumer, if nothing moved for 20 seconds, or if something was left behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+(($#)) || { echo 'usage: ci/soak.sh SECONDS [SEED]' >&2 && exit 2; }
 
 MULTIPROC_DIR=$(mktemp -d /dev/shm/multiproc-soak.XXXXXX)
 export MULTIPROC_DIR
 trap 'rm -rf "$MULTIPROC_DIR"' EXIT
-cargo test --release --quiet --test soak -- "${@:?usage: ci/soak.sh SECONDS [SEED]}"
+cargo test --release --quiet --test soak -- "$@"

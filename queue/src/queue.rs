@@ -63,7 +63,7 @@ impl Capacity {
         Self { messages, bytes: None }
     }
 
-    /// At least this many bytes of messages, each with a header of 8 bytes and filled up to a multiple of 8; rounded up to a power of two, and reserved at once.
+    /// Room for this many bytes of messages, each with a header of 8 bytes and filled up to a multiple of 8; rounded up to a power of two, of which 8 bytes stay free, and reserved at once.
     /// Without it: 256 for each message, at least 64 KiB and at most 16 MiB.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = Some(bytes);

@@ -1,12 +1,13 @@
 //! What a queue promises to one process: capacity, order, time-outs, closing, typed messages, and that each refusal gives the goods back.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+#![allow(unsafe_code, reason = "one test takes locks below the queue")]
 
 mod kit;
 
 use std::time::{Duration, Instant};
 
 use multiproc_queue::{Capacity, ErrorKind, GetError, PutError, Queue};
-use multiproc_shm::{Options, Value};
+use multiproc_shm::{Acquired, Deadline, MAX_HELD, Options, RobustLock, Value};
 
 use kit::{Outcome, Sleeper, unique, watchdog};
 
@@ -283,6 +284,26 @@ fn close_ends_an_iteration() -> Outcome {
     queue.close();
     assert_eq!(sum.join(), 499_500);
     assert_eq!((&queue).into_iter().count(), 0);
+    Ok(())
+}
+
+#[test]
+fn thread_that_holds_all_the_locks_it_may() -> Outcome {
+    let queue = Queue::new(3)?;
+    queue.put(1_u8)?;
+    let locks: Vec<_> = (0..MAX_HELD).map(|_| Box::new(RobustLock::new())).collect();
+    for lock in &locks {
+        // SAFETY: released below, before the boxes go.
+        let how = unsafe { lock.acquire(Deadline::NOW) }?;
+        assert_eq!(how, Acquired::Clean);
+    }
+    let error = queue.put(2).unwrap_err();
+    assert!(matches!(&error, PutError::Broken { value: 2, problem, .. } if problem.contains("1000 locks")), "{error}");
+    assert!(matches!(queue.try_get(), Err(GetError::Broken { .. })));
+    assert_eq!((queue.len(), queue.is_closed()), (1, false));
+    assert!(locks.iter().all(|lock| lock.release()));
+    queue.put(2)?;
+    assert_eq!((queue.get()?, queue.get()?), (1, 2));
     Ok(())
 }
 

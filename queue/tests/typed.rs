@@ -3,9 +3,11 @@
 
 mod kit;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
 use std::time::Duration;
 
 use multiproc_queue::{Capacity, ErrorKind, GetError, PutError, Queue};
@@ -325,18 +327,69 @@ struct Introduction(Option<Queue<Self>>, u32);
 fn queue_in_its_own_message() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::new(100)?;
-    for n in 0..50 {
+    for n in 0..30 {
         queue.put(Introduction(Some(queue.clone()), n))?;
     }
     let Introduction(Some(arrived), 0) = queue.get()? else { panic!("no handle") };
     drop(queue);
-    arrived.put(Introduction(None, 50))?;
-    for n in 1..50 {
+    arrived.put(Introduction(None, 30))?;
+    for n in 1..30 {
         let Introduction(Some(mine), number) = arrived.get()? else { panic!("no handle") };
         assert_eq!((number, mine.capacity()), (n, 100));
     }
-    assert!(matches!(arrived.get()?, Introduction(None, 50)));
+    assert!(matches!(arrived.get()?, Introduction(None, 30)));
     assert_eq!(arrived.try_get().map(|_| ()), Err(GetError::Empty));
+    Ok(())
+}
+
+#[test]
+fn more_handles_on_their_way_than_tickets() -> Outcome {
+    let private = Private::new()?;
+    let queue = Queue::new(100)?;
+    let value: Value<u64> = Options::new().namespace(&private.0).anonymous(7)?;
+    for _ in 0..100 {
+        queue.put(value.clone())?;
+    }
+    drop(value);
+    for n in 7..107 {
+        let arrived = queue.get()?;
+        assert_eq!(arrived.get()?, n);
+        arrived.set(n + 1)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn put_and_get_at_the_end_of_a_thread() -> Outcome {
+    struct LastWords(Queue<Vec<u8>>);
+    impl Drop for LastWords {
+        fn drop(&mut self) {
+            self.0.put(vec![1]).unwrap();
+            assert_eq!(self.0.get().unwrap(), [1]);
+            self.0.put(vec![2]).unwrap();
+        }
+    }
+    thread_local! {
+        static LAST_WORDS: RefCell<Option<LastWords>> = const { RefCell::new(None) };
+    }
+    let queue = Queue::new(10)?;
+    // What the queue itself keeps for a thread may go before or after it.
+    for used in [None, Some("before"), Some("after")] {
+        let mine = queue.clone();
+        let thread = thread::spawn(move || {
+            let use_it = |when| {
+                if used == Some(when) {
+                    mine.put(vec![0]).unwrap();
+                    mine.get().unwrap();
+                }
+            };
+            use_it("before");
+            LAST_WORDS.with_borrow_mut(|words| *words = Some(LastWords(mine.clone())));
+            use_it("after");
+        });
+        thread.join().unwrap();
+        assert_eq!((queue.try_get()?, queue.len()), (vec![2], 0));
+    }
     Ok(())
 }
 

@@ -24,9 +24,9 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem::offset_of;
 use std::ptr;
-use std::sync::OnceLock;
-use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst, compiler_fence};
 
 use crate::sys::{self, RobustHead};
 
@@ -55,11 +55,16 @@ struct Block {
     /// This thread as an owner: process id << 32 | thread id. 0: not set up, or wiped by a fork.
     owner: Cell<u64>,
     held: Cell<usize>,
+    /// What the kernel takes for the lock words of the two sentinels: always 0. Outside of the mapping its walk would end there.
+    words: [Cell<u64>; 3],
     first: Sentinel,
     last: Sentinel,
     /// `nodes[0]` is `LAST`; then what we hold, oldest first.
     nodes: [Cell<Node>; MAX_HELD + 1],
 }
+
+const _: () = assert!(offset_of!(Block, first.next) - FUTEX_OFFSET.unsigned_abs() >= offset_of!(Block, words));
+const _: () = assert!(offset_of!(Block, last.next) - FUTEX_OFFSET.unsigned_abs() + 4 <= offset_of!(Block, first));
 
 /// A block of zeros that every thread begins with, so that the fast path needs one check only. Nobody writes it.
 #[repr(transparent)]
@@ -69,6 +74,7 @@ unsafe impl Sync for Unset {}
 static UNSET: Unset = Unset(Block {
     owner: Cell::new(0),
     held: Cell::new(0),
+    words: [const { Cell::new(0) }; 3],
     first: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(0) },
     last: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(0) },
     nodes: [const { Cell::new(ptr::null_mut()) }; MAX_HELD + 1],
@@ -332,9 +338,9 @@ pub(crate) fn process_of(tid: u32) -> Option<u32> {
 
 /// Whether this process is where it (or the one it was forked from) took its first lock. Thread ids in the words of inherited mappings mean nothing elsewhere.
 fn in_first_pid_namespace() -> bool {
-    static FIRST: OnceLock<u64> = OnceLock::new();
+    static FIRST: AtomicU64 = AtomicU64::new(0);
     let here = pid_namespace();
-    here != 0 && *FIRST.get_or_init(|| here) == here
+    here != 0 && FIRST.compare_exchange(0, here, SeqCst, SeqCst).map_or_else(|first| first == here, |_| true)
 }
 
 /// Whether a thread has ended, or will not run a user's instruction any more; a zombie will not. Errs on the side of "no".

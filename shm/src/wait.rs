@@ -46,7 +46,8 @@ pub fn this_cpu() -> u32 {
 /// `first` the number of pauses before the first look.
 #[inline]
 pub fn spin(partner: u32, first: u32, mut ready: impl FnMut() -> bool) -> bool {
-    if partner == sys::cpu() {
+    // Of a partner that nobody has seen yet a thread that is bound to one CPU assumes that it is there, too.
+    if partner == sys::cpu() || (partner == NO_CPU && sys::is_bound_to_one_cpu()) {
         return false;
     }
     let budget = spin_budget();
@@ -56,7 +57,7 @@ pub fn spin(partner: u32, first: u32, mut ready: impl FnMut() -> bool) -> bool {
         if ready() {
             return true;
         }
-        pauses = if spent == 0 { 1 } else { (pauses * 2).min(16) };
+        pauses = if spent == 0 { 1 } else { (pauses * 2).min(4) };
         spent += pauses;
     }
     false
@@ -80,7 +81,7 @@ const UNKNOWN: u32 = u32::MAX;
 
 #[cold]
 fn count_spin_budget() -> u32 {
-    if std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() == 1) {
+    if sys::cpus_online() == 1 {
         return 0;
     }
     const SAMPLE: u32 = 500;

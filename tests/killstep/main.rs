@@ -35,11 +35,13 @@ fn main() -> ExitCode {
     if let Ok(bug) = std::env::var("MULTIPROC_ZOO") {
         return zoo::one(&bug, args);
     }
+    // Double kills take minutes: with `--all`, or when asked for by name.
+    let double = args.all || args.only.is_some();
     let mut sweep = Sweep::new(args);
-    locks::run(&mut sweep);
-    values::run(&mut sweep);
+    locks::run(&mut sweep, double);
+    values::run(&mut sweep, double);
     words::run(&mut sweep);
-    queues::run(&mut sweep);
+    queues::run(&mut sweep, double);
     names::run(&mut sweep);
     zoo::all(&mut sweep);
     drop(home);

@@ -11,9 +11,14 @@ type Bytes = Queue<[u8]>;
 /// Cells: what peers got (1 + first byte), from 0; who they are, from 10.
 const PEER: usize = 10;
 
-pub(crate) fn run(sweep: &mut Sweep) {
+pub(crate) fn run(sweep: &mut Sweep, double: bool) {
     for case in cases() {
         sweep.run(&case);
+    }
+    if double {
+        for case in heirs() {
+            sweep.run(&case);
+        }
     }
     for case in typed_cases() {
         sweep.run(&case);
@@ -48,7 +53,6 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
         .peer(|queue, cells| consumer(queue, cells, 0))
         .warm(|_, cells| await_asleep(cells, PEER, WAITV))
         .late_peer(|queue, _| queue.put_bytes(b"peer").unwrap()),
-        case("queue/put_bytes, then an heir", empty, put_hello, |queue, kill| heirs_accounted(queue, kill)).heir(put_hello),
         case("queue/try_put_bytes", empty, |queue, _| drop(queue.try_put_bytes(b"hello")), |queue, kill| accounted(queue, kill, 0, 0)),
         case("queue/put_bytes_timeout, full", full, |queue, _| drop(queue.put_bytes_timeout(b"vain", Duration::from_millis(30))), drained)
             .release(|_, _| ())
@@ -68,11 +72,6 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             rest_is_usable(queue)
         })
         .late_peer(|queue, _| drop(queue.get_bytes())),
-        case("queue/get_bytes, then an heir", two, |queue, _| drop(queue.get_bytes()), |queue, _| {
-            while queue.get_bytes_timeout(Duration::ZERO).is_ok() {}
-            rest_is_usable(queue)
-        })
-        .heir(|queue, _| drop(queue.get_bytes())),
         case("queue/get_bytes, a producer asleep", full, |queue, _| drop(queue.get_bytes()), |queue, kill| {
             if queue.len() < 4 || kill.finished() {
                 // The slot that the victim made free is the producer's.
@@ -132,6 +131,18 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
                 await_asleep(cells, PEER, WAITV);
                 await_asleep(cells, PEER + 1, WAITV);
             }),
+    ]
+}
+
+/// Double kills: in a put, then in the put that recovers; the same with gets.
+fn heirs() -> Vec<Case<'static, Bytes>> {
+    vec![
+        case("queue/put_bytes, then an heir", empty, put_hello, |queue, kill| heirs_accounted(queue, kill)).heir(put_hello),
+        case("queue/get_bytes, then an heir", two, |queue, _| drop(queue.get_bytes()), |queue, _| {
+            while queue.get_bytes_timeout(Duration::ZERO).is_ok() {}
+            rest_is_usable(queue)
+        })
+        .heir(|queue, _| drop(queue.get_bytes())),
     ]
 }
 

@@ -9,9 +9,14 @@ type Four = [u64; 4];
 const OLD: Four = [1; 4];
 const NEW: Four = [2; 4];
 
-pub(crate) fn run(sweep: &mut Sweep) {
+pub(crate) fn run(sweep: &mut Sweep, double: bool) {
     for case in cases() {
         sweep.run(&case);
+    }
+    if double {
+        for case in heirs() {
+            sweep.run(&case);
+        }
     }
     for case in atomic_cases() {
         sweep.run(&case);
@@ -34,8 +39,15 @@ pub(crate) fn cases() -> Vec<Case<'static, Value<Four>>> {
             }
         })
         .late_peer(|value, _| ignore(value.update(|four| *four = four.map(|number| number + 10)))),
-        case("value/set, then an heir", |value, _| ignore(value.set(NEW)), before_or_after).heir(|value, _| ignore(value.set(NEW))),
         case("value/get", |value, _| ignore(value.get()), |value, _| if value.get()? == OLD { usable(value) } else { Err(Fault::Torn("a read changed it".into())) }),
+    ]
+}
+
+/// Double kills.
+fn heirs() -> Vec<Case<'static, Value<Four>>> {
+    vec![
+        case("value/set, then an heir", |value, _| ignore(value.set(NEW)), before_or_after)
+            .heir(|value, _| ignore(value.set(NEW))),
     ]
 }
 

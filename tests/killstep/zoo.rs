@@ -39,8 +39,8 @@ pub(crate) fn all(sweep: &mut Sweep) {
         sweep.planted(bug, finder, status.is_ok_and(|status| status.code() == Some(1)));
     }
     let models = std::env::var("KILLSTEP_MODELS").unwrap_or_default();
-    let model = Command::new(&models).args(["lock", "ClearIgnoresCount"]).stdout(Stdio::null()).status();
-    sweep.planted("ClearIgnoresCount", "models: the lock without announcements", model.is_ok_and(|status| status.success()));
+    let model = Command::new(&models).args(["lock", "ClearIgnoresAnnounce"]).stdout(Stdio::null()).status();
+    sweep.planted("ClearIgnoresAnnounce", "models: the lock without announcements", model.is_ok_and(|status| status.success()));
 }
 
 /// In the process with one bug: exit code 1 if something was found.

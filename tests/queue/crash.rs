@@ -201,7 +201,7 @@ fn consumer_killed_while_it_waits() -> Outcome {
 fn consumer_killed_as_it_wakes() -> Outcome {
     let _watchdog = watchdog();
     let mut dice = Dice::of_this_run();
-    let mut slowest = Duration::ZERO;
+    let mut slow = 0;
     for round in 0..100_u32 {
         let (queue, done, step) = (Queue::new(10)?, Queue::new(10)?, AtomicValue::new(0)?);
         let crew = [(); 2].map(|()| spawn(get_one, (queue.clone(), done.clone(), step.clone())));
@@ -218,10 +218,11 @@ fn consumer_killed_as_it_wakes() -> Outcome {
         let begun = Instant::now();
         // The killed one may have taken the message, and may have passed it on: then the other one still waits.
         if value_of_survivor(&queue, &done, &crew[1]) {
-            slowest = slowest.max(begun.elapsed());
+            slow += u32::from(begun.elapsed() > Duration::from_millis(500));
         }
     }
-    assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+    // The kernel tells of a death at once; the look once a second is for what it misses.
+    assert!(slow < 5, "{slow} times the survivor noticed nothing for half a second");
     Ok(())
 }
 

@@ -95,6 +95,22 @@ pub(crate) fn monotonic_ns() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
+/// CPUs of the machine that are running, whether this thread may use them or not.
+pub(crate) fn cpus_online() -> i64 {
+    // SAFETY: no memory is touched.
+    unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) }
+}
+
+/// Whether this thread's affinity leaves it one CPU.
+pub(crate) fn is_bound_to_one_cpu() -> bool {
+    // SAFETY: all zeros is a set without CPUs.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a set of its own size.
+    let known = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) } == 0;
+    // SAFETY: a valid set.
+    known && unsafe { libc::CPU_COUNT(&set) } == 1
+}
+
 /// Seconds since the machine started, sleep included: the same clock for all processes of the machine.
 pub(crate) fn boot_seconds() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -1,7 +1,7 @@
 //! The kernel, one function per system call.
 //!
 //! Each platform supplies: `futex_wait`, `futex_waitv`, `futex_wake`, `gettid`, `robust_list`, `set_robust_list`, `thread_exists`,
-//! `is_thread_of_this_process`, `wiped_on_fork`, `monotonic_ns`, `boot_seconds`, `cpu`, `random`, `effective_user`, `open_directory`, `open_directory_again`, `open_again`, `make_directory`, `open_at`, `create_at`, `open_unnamed`,
+//! `is_thread_of_this_process`, `wiped_on_fork`, `monotonic_ns`, `boot_seconds`, `cpus_online`, `is_bound_to_one_cpu`, `cpu`, `random`, `effective_user`, `open_directory`, `open_directory_again`, `open_again`, `make_directory`, `open_at`, `create_at`, `open_unnamed`,
 //! `give_name`, `rename_new`, `remove_at`, `lock_file`, `reserve`. No other file of this crate names libc, an operating system or an errno.
 
 #[cfg(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64"))]

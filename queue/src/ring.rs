@@ -159,12 +159,13 @@ impl View<'_> {
             let fits = if self.is_closed() { Err(Refusal::Closed) } else { self.room(tail, need) };
             if fits == Ok(true) {
                 self.append(tail, need, message);
-                self.leave_producers();
+            } else {
+                self.pass_on_room();
+            }
+            self.leave_producers();
+            if fits? {
                 return Ok(());
             }
-            self.pass_on_room();
-            self.leave_producers();
-            fits?;
             self.wait_for_room(&mut wait, need, deadline)?;
         }
     }
@@ -181,31 +182,18 @@ impl View<'_> {
             let head = Place::load(self.consumer(HEAD));
             // ORDER: Acquire pairs with the commit in `append`: the payload behind the header is there.
             let header = self.at(head.position).load(Acquire);
-            if header != 0 {
-                match self.take(head, header, message) {
-                    Ok(true) => {
-                        self.leave_consumers();
-                        return Ok(());
-                    }
-                    Ok(false) => {
-                        self.leave_consumers();
-                        // Memory is fetched without the lock: an allocator is somebody else's code.
-                        message.clear();
-                        message.reserve(length_of(header).unwrap_or(0));
-                        continue;
-                    }
-                    Err(refusal) => {
-                        self.leave_consumers();
-                        return Err(refusal);
-                    }
-                }
-            }
-            let pause = self.next_pause(head);
+            let found = if header == 0 { Ok(Found::Nothing(self.next_pause(head))) } else { self.take(head, header, message) };
             self.leave_consumers();
-            if self.is_closed() && !self.has_data() {
-                return Err(Refusal::Closed);
+            match found? {
+                Found::Taken => return Ok(()),
+                Found::Longer(length) => {
+                    // Memory is fetched without the lock: an allocator is somebody else's code.
+                    message.clear();
+                    message.reserve(length);
+                }
+                Found::Nothing(_) if self.is_closed() && !self.has_data() => return Err(Refusal::Closed),
+                Found::Nothing(pause) => self.wait_for_data(&mut wait, pause, head, deadline)?,
             }
-            self.wait_for_data(&mut wait, pause, head, deadline)?;
         }
     }
 
@@ -277,7 +265,7 @@ impl View<'_> {
         unsafe { &*self.log.wrapping_add(index) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter(self, side: &Side, deadline: Deadline, recover: impl FnOnce()) -> Result<(), Refusal> {
         // SAFETY: the mapping lives as long as the handle, which the caller borrows; each path leaves before it returns.
         let entered = unsafe { side.enter(deadline) };
@@ -287,20 +275,23 @@ impl View<'_> {
                 self.take_over(recover);
                 Ok(())
             }
-            Err(AcquireError::TimedOut) if deadline == Deadline::NOW => {
-                // SAFETY: as above.
-                match unsafe { side.enter(Deadline::after(MOMENT)) } {
-                    Ok(how) => {
-                        if how != Acquired::Clean {
-                            self.take_over(recover);
-                        }
-                        Ok(())
-                    }
-                    Err(AcquireError::TimedOut) => Err(Refusal::Busy),
-                    Err(cause) => Err(Refusal::Lock(cause)),
-                }
-            }
+            Err(AcquireError::TimedOut) if deadline == Deadline::NOW => self.enter_in_a_moment(side, recover),
             Err(AcquireError::TimedOut) => Err(Refusal::TimedOut),
+            Err(cause) => Err(Refusal::Lock(cause)),
+        }
+    }
+
+    /// A call that must not wait lets another finish what takes a moment.
+    #[cold]
+    fn enter_in_a_moment(self, side: &Side, recover: impl FnOnce()) -> Result<(), Refusal> {
+        // SAFETY: as above.
+        match unsafe { side.enter(Deadline::after(MOMENT)) } {
+            Ok(Acquired::Clean) => Ok(()),
+            Ok(Acquired::OwnerDied(_)) => {
+                self.take_over(recover);
+                Ok(())
+            }
+            Err(AcquireError::TimedOut) => Err(Refusal::Busy),
             Err(cause) => Err(Refusal::Lock(cause)),
         }
     }
@@ -415,9 +406,9 @@ impl View<'_> {
         self.producer(TAIL).store(next.word(), Relaxed);
     }
 
-    /// With the consumers' lock: copies the record out and moves the head. False: `message` has too little room, and nothing happened.
+    /// With the consumers' lock: copies the record out and moves the head.
     #[inline]
-    fn take(self, head: Place, header: u64, message: &mut Vec<u8>) -> Result<bool, Refusal> {
+    fn take(self, head: Place, header: u64, message: &mut Vec<u8>) -> Result<Found, Refusal> {
         let length = length_of(header).filter(|length| *length <= self.longest()).ok_or(Refusal::Corrupt)?;
         let length = if zoo::planted(Bug::LengthReadTwice) {
             length_of(self.at(head.position).load(Acquire)).unwrap_or(0)
@@ -425,7 +416,7 @@ impl View<'_> {
             length
         };
         if message.capacity() < length {
-            return Ok(false);
+            return Ok(Found::Longer(length));
         }
         message.clear();
         self.copy_out(head.position.wrapping_add(1), message.as_mut_ptr(), length);
@@ -436,7 +427,7 @@ impl View<'_> {
         let next = head.after(record_words(length).ok_or(Refusal::Corrupt)?);
         // ORDER: Release pairs with the load in `room`: the copy is done. CRASH: the commit: before it the message is there, after it it is ours.
         self.consumer(HEAD).store(next.word(), Release);
-        Ok(true)
+        Ok(Found::Taken)
     }
 
     #[inline]
@@ -566,6 +557,15 @@ impl View<'_> {
         self.ring.producers.wake_all_sleepers();
         self.ring.consumers.wake_all_sleepers();
     }
+}
+
+/// What a consumer found under its lock.
+enum Found {
+    Taken,
+    /// A message of this many bytes, for which the vector has too little room.
+    Longer(usize),
+    /// Nothing; and how many pauses to wait before the next look.
+    Nothing(u32),
 }
 
 /// What one call remembers between its sleeps.

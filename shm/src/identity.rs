@@ -96,43 +96,43 @@ pub(crate) struct Me {
 
 impl Me {
     /// This thread's block, set up at the first call and after a fork.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn current() -> Result<Self, NoList> {
         let me = THREAD.with(|(block, head)| Self { block: block.get(), head: head.get() });
         if me.owner() == 0 { Self::set_up() } else { Ok(me) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn block(&self) -> &Block {
         // SAFETY: the unset block is static; a real one stays mapped as long as its thread.
         unsafe { &*self.block }
     }
 
     /// Process id << 32 | thread id.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn owner(self) -> u64 {
         self.block().owner.get()
     }
 
     /// The thread id, as the low half of a lock word holds it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn tid(self) -> u64 {
         self.owner() & 0xffff_ffff
     }
 
     /// Tells the kernel which word we are about to take or give back: should we die, it looks at it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn begin(self, node: Node) {
         self.set_pending(node);
     }
 
     /// The operation is over.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end(self) {
         self.set_pending(ptr::null_mut());
     }
 
-    #[inline]
+    #[inline(always)]
     fn set_pending(self, node: Node) {
         // ORDER: the kernel reads this on our own CPU at our death, so only the compiler must keep the order.
         compiler_fence(SeqCst);
@@ -141,7 +141,7 @@ impl Me {
         compiler_fence(SeqCst);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn is_full(self) -> bool {
         self.block().held.get() >= MAX_HELD
     }
@@ -151,7 +151,7 @@ impl Me {
     /// # Safety
     ///
     /// `node` is the aligned link word of a lock that this thread just took, stays mapped until [`unlink`](Self::unlink), and the list is not [full](Self::is_full).
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn link(self, node: Node) {
         let block = self.block();
         let held = block.held.get();
@@ -166,7 +166,7 @@ impl Me {
     }
 
     /// Takes a node out; false when this thread does not hold it (a guard that was copied by a fork).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn unlink(self, node: Node) -> bool {
         let block = self.block();
         let held = block.held.get();

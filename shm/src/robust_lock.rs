@@ -239,7 +239,7 @@ impl RobustLock {
         (tid != 0).then_some(Owner { pid, tid })
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&self, me: Me, deadline: Deadline, queueing: Queueing) -> Result<Acquired, AcquireError> {
         if me.is_full() {
             return Err(AcquireError::TooManyHeld);
@@ -279,7 +279,7 @@ impl RobustLock {
     }
 
     /// Takes the word if its low half is 0, whatever the announce count.
-    #[inline]
+    #[inline(always)]
     #[cfg(target_arch = "x86_64")]
     fn take_free(&self, me: Me) -> bool {
         // Half a word at a time is more than Rust's atomics promise, so it is said in assembly. To read the count first and compare all of it would cost 2 ns, a tenth of the lock.
@@ -299,7 +299,7 @@ impl RobustLock {
     }
 
     /// Takes the word if its low half is 0, whatever the announce count.
-    #[inline]
+    #[inline(always)]
     #[cfg(not(target_arch = "x86_64"))]
     fn take_free(&self, me: Me) -> bool {
         let seen = self.word.load(Relaxed);
@@ -308,7 +308,7 @@ impl RobustLock {
     }
 
     /// Releases the word; `settle` gets it as it is afterwards, and only if somebody may sleep.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn give(&self, me: Me, settle: impl FnOnce(u64)) -> bool {
         if zoo::planted(Bug::NonRobust) {
             let before = self.word.fetch_sub(me.tid(), SeqCst);
@@ -445,12 +445,12 @@ impl RobustLock {
         self.word.compare_exchange(seen, next, Acquire, Relaxed).is_ok()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn node(&self) -> Node {
         self.link.as_ptr().cast()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn word(&self) -> &AtomicU64 {
         &self.word
     }

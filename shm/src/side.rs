@@ -82,14 +82,14 @@ impl Side {
     /// # Safety
     ///
     /// - The side stays mapped at this address until this thread has [left](Self::leave) it.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn enter(&self, deadline: Deadline) -> Result<Acquired, AcquireError> {
         self.lock.take(Me::current()?, deadline, Queueing::Bell)
     }
 
     /// Gives this side's lock back. `other` is the opposite side; `more` tells, without a lock, whether what this role waits for is still there;
     /// `worth_it` tells whether those who sleep briefly on this side should be woken.
-    #[inline]
+    #[inline(always)]
     pub fn leave(&self, other: &Self, more: impl FnOnce() -> bool, worth_it: impl FnOnce() -> bool) -> bool {
         let Ok(me) = Me::current() else { return false };
         self.lock.give(me, |after| self.settle(other, after, more, worth_it))

@@ -223,6 +223,7 @@ impl Namespace {
             let entry = entry.map_err(failed)?;
             let shown = entry.file_name().to_string_lossy().into_owned();
             let removed = match Name::existing(&shown, "sweep") {
+                Ok(_) if shown.starts_with(MEETING_PLACE) => remove_meeting_place(&entry.path(), dry),
                 Ok(name) => {
                     let lock = self.lock("sweep")?;
                     self.remove_if_unused(&lock, &name, None, ticket_age, dry).unwrap_or(false)
@@ -234,6 +235,16 @@ impl Namespace {
         Ok(report)
     }
 }
+
+/// Where a spawning process and its child meet: a directory that its maker keeps locked. Both were killed if nobody does.
+fn remove_meeting_place(path: &Path, dry: bool) -> bool {
+    let Ok(directory) = File::open(path) else { return false };
+    let unused = directory.metadata().is_ok_and(|facts| facts.is_dir()) && directory.try_lock().is_ok();
+    unused && (dry || std::fs::remove_dir_all(path).is_ok())
+}
+
+/// What their names begin with, as `multiproc-process` makes them.
+const MEETING_PLACE: &str = ".spawn-";
 
 fn default_path() -> PathBuf {
     std::env::var_os("MULTIPROC_DIR").filter(|path| !path.is_empty()).map_or_else(

@@ -42,7 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Orderin
 use std::time::Duration;
 
 use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{AcquireError, Acquired, Deadline, NO_CPU, RobustLock, Side, copy, spin, this_cpu};
+use multiproc_shm::{AcquireError, Acquired, Deadline, EAGER, NO_CPU, RobustLock, Side, copy, spin, this_cpu};
 
 /// The fixed part of a queue.
 #[repr(C, align(128))]
@@ -72,6 +72,8 @@ const SHORTEST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 192;
 /// A run of this many messages doubles the pause; a shorter one resets it.
 const RUN: u32 = 3;
+/// Pauses between two looks of a producer that waits for room: each takes the consumers' line away from them, and more room is worth waiting for.
+const SELDOM: u32 = 128;
 /// How far ahead of the tail the producer fetches lines, in words.
 const AHEAD: u32 = 64;
 /// How long a call that must not wait lets another process finish its own put or get.
@@ -515,7 +517,7 @@ impl View<'_> {
             || self.at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word() || self.is_closed();
         if wait.may_spin() {
             let partner = if head.count == 0 { NO_CPU } else { Place::from(self.consumer(CPUS).load(Relaxed)).count };
-            if spin(partner, pause, ready) {
+            if spin(partner, pause, EAGER, ready) {
                 return Ok(());
             }
         }
@@ -535,7 +537,7 @@ impl View<'_> {
         let ready = || self.has_room(need) || self.is_closed();
         if wait.may_spin() {
             let partner = Place::from(self.consumer(CPUS).load(Relaxed)).position.wrapping_sub(1);
-            if spin(partner, SHORTEST_PAUSE, ready) {
+            if spin(partner, SELDOM, SELDOM, || self.is_roomy() || self.is_closed()) || ready() {
                 return Ok(());
             }
         }

@@ -95,7 +95,7 @@ impl Segment {
         namespace.first_sweep();
         let name = name.cloned().map_or_else(|| Name::anonymous(operation), Ok)?;
         let length = (HEADER + plan.bytes) as u64;
-        let (file, temporary) = unborn(namespace).map_err(failed)?;
+        let (file, temporary) = unborn(namespace, &shown)?;
         let born = (|| {
             if !sys::lock_file(&file, false)? {
                 return Err(io::ErrorKind::ResourceBusy.into());
@@ -316,19 +316,21 @@ fn map(file: &File, length: u64) -> io::Result<MmapRaw> {
 }
 
 /// A new file in the namespace, without a name if the file system can do that.
-fn unborn(namespace: &Namespace) -> io::Result<(File, Option<Name>)> {
+fn unborn(namespace: &Namespace, shown: &str) -> Result<(File, Option<Name>), Error> {
+    let operation = "create";
+    let failed = |error| Error::os(operation, shown, error);
     match sys::open_unnamed(namespace.file()) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-            let name = Name::temporary("create").map_err(io::Error::other)?;
+            let name = Name::temporary(operation)?;
             // The sweep must not find it between its birth and its lock.
-            let _lock = namespace.lock("create").map_err(io::Error::other)?;
-            let file = sys::create_at(namespace.file(), name.as_c_str())?;
-            if !sys::lock_file(&file, false)? {
-                return Err(io::ErrorKind::ResourceBusy.into());
+            let _lock = namespace.lock(operation)?;
+            let file = sys::create_at(namespace.file(), name.as_c_str()).map_err(failed)?;
+            if !sys::lock_file(&file, false).map_err(failed)? {
+                return Err(Error::new(ErrorKind::Busy, operation, shown));
             }
             Ok((file, Some(name)))
         }
-        result => result.map(|file| (file, None)),
+        result => result.map(|file| (file, None)).map_err(failed),
     }
 }
 

@@ -36,6 +36,9 @@ use crate::zoo::{self, Bug};
 /// What a signaller's CPU is when nobody has signalled yet.
 pub const NO_CPU: u32 = u32::MAX;
 
+/// Pauses between two looks at a word that the partner writes once: below this nothing is gained.
+pub const EAGER: u32 = 4;
+
 /// This thread's CPU, to be left with the data for the next waiter.
 #[inline]
 pub fn this_cpu() -> u32 {
@@ -43,9 +46,9 @@ pub fn this_cpu() -> u32 {
 }
 
 /// Looks again and again, for as long as spinning beats sleeping, and tells whether `ready` came true. `partner` is the CPU where the other side was last seen,
-/// `first` the number of pauses before the first look.
+/// `first` the number of pauses before the first look, `longest` that between later ones: each look may take a cache line away from the partner.
 #[inline]
-pub fn spin(partner: u32, first: u32, mut ready: impl FnMut() -> bool) -> bool {
+pub fn spin(partner: u32, first: u32, longest: u32, mut ready: impl FnMut() -> bool) -> bool {
     // Of a partner that nobody has seen yet a thread that is bound to one CPU assumes that it is there, too.
     if partner == sys::cpu() || (partner == NO_CPU && sys::is_bound_to_one_cpu()) {
         return false;
@@ -57,7 +60,7 @@ pub fn spin(partner: u32, first: u32, mut ready: impl FnMut() -> bool) -> bool {
         if ready() {
             return true;
         }
-        pauses = if spent == 0 { 1 } else { (pauses * 2).min(4) };
+        pauses = if spent == 0 { 1 } else { (pauses * 2).min(longest) };
         spent += pauses;
     }
     false
@@ -128,7 +131,7 @@ impl Seq {
             return false;
         }
         let signaller = self.cpu.load(Relaxed).wrapping_sub(1);
-        if spin(signaller, 1, &mut ready) {
+        if spin(signaller, 1, EAGER, &mut ready) {
             return true;
         }
         loop {
@@ -254,7 +257,7 @@ impl Bell {
         if self.is_rung() || deadline == Deadline::NOW {
             return Ok(self.is_rung());
         }
-        if spin(self.cpu.load(Relaxed).wrapping_sub(1), 1, || self.is_rung()) {
+        if spin(self.cpu.load(Relaxed).wrapping_sub(1), 1, EAGER, || self.is_rung()) {
             return Ok(true);
         }
         let me = Me::current()?;

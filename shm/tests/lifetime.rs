@@ -201,6 +201,21 @@ fn sweep_of_nothing() -> Outcome {
 }
 
 #[test]
+fn file_of_a_creator_that_died_is_swept() -> Outcome {
+    let space = Space::new();
+    // Where files are born with a temporary name: empty, or whole and even meant to stay, but never renamed.
+    drop(space.options().persistent(true).create::<Value<u64>>("kept", 1)?);
+    let temporary = |digit: &str| format!(".t-{}", digit.repeat(32));
+    fs::copy(space.file("kept"), space.file(&temporary("1")))?;
+    fs::write(space.file(&temporary("2")), b"")?;
+    let mut removed = Gc::new().run(space.namespace())?.removed;
+    removed.sort();
+    assert_eq!(removed, [temporary("1"), temporary("2")]);
+    assert_eq!(space.entries(), ["kept"]);
+    Ok(())
+}
+
+#[test]
 fn namespaces_do_not_mix() -> Outcome {
     let (here, there) = (Space::new(), Space::new());
     let _mine: Value<u64> = here.options().create("same", 1)?;

@@ -172,7 +172,7 @@ fn a_thousand_held_and_no_more() {
 }
 
 /// Takes all, and releases them in this order, looking each time who else is still held.
-fn released_in(order: impl Fn(&mut Vec<usize>)) {
+fn released_in(order: impl Fn(&mut [usize])) {
     const COUNT: usize = 200;
     let locks = locks(COUNT);
     for _ in 0..2 {
@@ -205,7 +205,7 @@ fn released_in_any_order() {
 }
 
 /// The same disorder each time.
-fn shuffle(order: &mut Vec<usize>) {
+fn shuffle(order: &mut [usize]) {
     order.sort_by_key(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20);
 }
 

@@ -176,8 +176,8 @@ fn bell_rounds() -> Outcome {
 #[test]
 fn spin_gives_up() {
     // A partner on our own CPU cannot run while we spin; any other may come, but not for ever.
-    assert!(!multiproc_shm::spin(multiproc_shm::NO_CPU, 1, || false));
+    assert!(!multiproc_shm::spin(multiproc_shm::NO_CPU, 1, 1, || false));
     assert!(
-        multiproc_shm::spin(multiproc_shm::NO_CPU, 1, || true) || thread::available_parallelism().is_ok_and(|n| n.get() == 1)
+        multiproc_shm::spin(multiproc_shm::NO_CPU, 1, 1, || true) || thread::available_parallelism().is_ok_and(|n| n.get() == 1)
     );
 }

@@ -135,8 +135,8 @@ pub(crate) enum How {
 
 /// Forks. The child has this thread only.
 pub(crate) fn fork(how: How, body: impl FnOnce() -> i32) -> Forked {
-    // SAFETY: the child runs code that is made for this, and leaves by `_exit`.
     let pid = match how {
+        // SAFETY: the child runs code that is made for this, and leaves by `_exit`.
         How::Libc => unsafe { libc::fork() },
         // SAFETY: as above; these arguments mean what `fork` means.
         How::Raw => i32::try_from(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) }).unwrap_or(-1),

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use multiproc::{AtomicValue, Capacity, GetError, Process, PutError, Queue};
 
-use crate::common::{Dice, How, Outcome, fork, kill, spawn, value, wait_for, wait_until, watchdog};
-use crate::kit::{message, read, wait_until_blocked};
+use crate::common::{Dice, How, Outcome, fork, kill, spawn, unique, value, wait_for, wait_until, watchdog};
+use crate::kit::{Naked, Side, message, read, stop_inside, wait_until_blocked};
 
 #[test]
 fn killed_after_put() -> Outcome {
@@ -276,8 +276,55 @@ fn producer_killed_while_it_waits() -> Outcome {
     Ok(())
 }
 
+/// Works without end on one side of a queue of numbers.
+fn toil((queue, putting): (Queue<u32>, bool)) {
+    for number in 0.. {
+        // It does not wait: its lock is to be found held as often as can be.
+        let _ = if putting { queue.try_put(number).map_err(|_| ()) } else { queue.try_get().map(|_| ()).map_err(|_| ()) };
+    }
+}
+
 #[test]
 fn owner_killed() -> Outcome {
+    let _watchdog = watchdog();
+    let mut slow = 0;
+    for round in 0..30 {
+        let side = if round % 2 == 0 { Side::Producers } else { Side::Consumers };
+        let (queue, step) = (Queue::<u32>::create(&unique("owner"), 100)?, AtomicValue::new(0)?);
+        (0..50).try_for_each(|_| queue.put(0))?;
+        let naked = Naked::open(&queue);
+        let owner = spawn(toil, (queue.clone(), matches!(side, Side::Producers)));
+        wait_until(|| queue.len() != 50);
+        stop_inside(owner.pid(), &naked, side);
+        // Another one waits for the lock, and we come later.
+        fn want((queue, putting, step): (Queue<u32>, bool, AtomicValue<u32>)) {
+            step.store(1);
+            if putting { queue.put(7).unwrap() } else { drop(queue.get().unwrap()) }
+        }
+        let room = queue.len() < 98;
+        let other = spawn(want, (queue.clone(), matches!(side, Side::Producers), step.clone()));
+        wait_until_blocked(other.pid(), &step, 1);
+        let begun = Instant::now();
+        kill(&owner);
+        match side {
+            Side::Producers if room => queue.put(8)?,
+            Side::Producers => drop((queue.get()?, queue.get()?, queue.get()?)),
+            Side::Consumers => {
+                queue.put(8)?;
+                queue.put(9)?;
+                queue.get()?;
+            }
+        }
+        value(&other);
+        slow += u32::from(begun.elapsed() > Duration::from_millis(500));
+    }
+    // The kernel tells of a death at once; the look once a second is for what it misses.
+    assert!(slow < 3, "{slow} times it took more than half a second until the death was noticed");
+    Ok(())
+}
+
+#[test]
+fn maker_killed() -> Outcome {
     let _watchdog = watchdog();
     // Its maker dies, and what it has closed stays closed.
     let queues = Queue::new(3)?;

@@ -71,8 +71,21 @@ pub(crate) fn naps(pid: u32) -> u64 {
     tasks.filter_map(|task| naps(fs::read_to_string(task.path().join("status")).ok()?)).sum()
 }
 
+/// Stops a child again and again, until it stands in the middle of a put or a get.
+pub(crate) fn stop_inside(pid: u32, naked: &Naked, side: Side) {
+    let mut dice = Dice::new(u64::from(pid));
+    loop {
+        stop(pid);
+        if naked.holder(side) != 0 {
+            return;
+        }
+        go_on(pid);
+        (0..dice.below(10_000)).for_each(|_| std::hint::spin_loop());
+    }
+}
+
 /// The two sides of a ring.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Side {
     Producers,
     Consumers,
@@ -101,9 +114,9 @@ impl Naked {
         u32::try_from(self.word(at) & 0x3fff_ffff).unwrap()
     }
 
-    /// Tail and head.
-    pub(crate) fn places(&self) -> [u64; 2] {
-        [Self::OBJECT + Self::BESIDE, Self::OBJECT + Self::SIDE + Self::BESIDE].map(|at| self.word(at))
+    /// How much has been taken: moves with each get.
+    pub(crate) fn head(&self) -> u64 {
+        self.word(Self::OBJECT + Self::SIDE + Self::BESIDE)
     }
 
     pub(crate) fn len(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use multiproc::{AtomicValue, Capacity, GetError, PutError, Queue};
 
 use crate::common::{Outcome, spawn, unique, value, wait_for, wait_until, watchdog};
-use crate::kit::{Naked, Side, go_on, message, read, stop, wait_until_blocked};
+use crate::kit::{Naked, Side, go_on, message, read, stop, stop_inside, wait_until_blocked};
 
 #[test]
 fn sleeping_consumer() -> Outcome {
@@ -64,21 +64,6 @@ fn sleeping_producer() -> Outcome {
     Ok(())
 }
 
-/// Stops a child again and again, until it stands in the middle of something. Tells how often.
-fn catch(pid: u32, naked: &Naked, side: Side) -> u32 {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        stop(pid);
-        if naked.holder(side) != 0 {
-            return tries;
-        }
-        go_on(pid);
-        // It runs for another moment.
-        (0..u64::from(tries % 100) * 100).for_each(|_| std::hint::spin_loop());
-    }
-}
-
 #[test]
 fn producer_in_the_middle_of_a_put() -> Outcome {
     let _watchdog = watchdog();
@@ -116,7 +101,7 @@ fn producer_in_the_middle_of_a_put() -> Outcome {
             }
         })
     };
-    catch(child.pid(), &naked, Side::Producers);
+    stop_inside(child.pid(), &naked, Side::Producers);
     let holder = naked.holder(Side::Producers);
     wait_until(|| queue.is_empty());
     let begun = Instant::now();
@@ -167,7 +152,7 @@ fn consumer_in_the_middle_of_a_get() -> Outcome {
             0
         })
     };
-    catch(child.pid(), &naked, Side::Consumers);
+    stop_inside(child.pid(), &naked, Side::Consumers);
     let holder = naked.holder(Side::Consumers);
     let begun = Instant::now();
     let tried = queue.try_get_bytes();
@@ -183,8 +168,8 @@ fn consumer_in_the_middle_of_a_get() -> Outcome {
     assert_eq!(naked.holder(Side::Consumers), holder);
     go_on(child.pid());
     // All is well again: a whole round more.
-    let seen = naked.places()[1];
-    wait_until(|| naked.places()[1] != seen);
+    let head = naked.head();
+    wait_until(|| naked.head() != head);
     queue.close();
     value(&child);
     let sent = feed.join().unwrap();

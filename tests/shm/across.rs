@@ -313,7 +313,9 @@ fn full_file_system_is_an_error_and_no_signal() -> Outcome {
         }
         Ok(())
     }
-    fn child(directory: PathBuf) -> (Vec<Result<usize, (usize, ErrorText)>>, usize, Vec<String>) {
+    /// A size that could be made, or could not, with the kind and the text of the error.
+    type Tried = Result<usize, (usize, (String, String))>;
+    fn child(directory: PathBuf) -> (Vec<Tried>, usize, Vec<String>) {
         // SAFETY: no other thread of this process looks at the environment now.
         unsafe { std::env::set_var("MULTIPROC_DIR", &directory) };
         let sizes = [4, 8, 16, 32, 48, 64, 128, 256, 512, 1024].map(|kib| kib * 1024);
@@ -339,7 +341,6 @@ fn full_file_system_is_an_error_and_no_signal() -> Outcome {
         let left = fs::read_dir(directory).expect("a directory").flatten();
         (results.into(), made, left.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
     }
-    type ErrorText = (String, String);
     let _alone = alone();
     let Some(tiny) = Tiny::mount() else {
         println!("skipped: no right to mount");
@@ -370,14 +371,17 @@ fn no_descriptors_left_is_an_error() -> Outcome {
         let before: Value<u64> = options.create("before", 1).expect("a value");
         // Whatever numbers are free below the highest are used up, so that the limit is what counts.
         let entries = fs::read_dir("/proc/self/fd").expect("a list").flatten();
-        let highest = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max().expect("a descriptor");
-        let mut fill = Vec::new();
-        while fill.last().is_none_or(|last: &File| last.as_raw_fd().cast_unsigned() < highest as u32) {
+        let highest = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).max().expect("a descriptor");
+        let mut fill = vec![File::open("/dev/null").expect("enough so far")];
+        while fill.last().is_some_and(|last| last.as_raw_fd() < highest) {
             fill.push(File::open("/dev/null").expect("enough so far"));
         }
-        let used = fill.last().map_or(0, |last| last.as_raw_fd() as u64 + 1);
+        let used = fill.last().map_or(0, |last| u64::from(last.as_raw_fd().cast_unsigned()) + 1);
+        let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: a place for the answer.
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) }, 0);
         let limit = |soft: u64| {
-            let limit = libc::rlimit { rlim_cur: soft, rlim_max: 1024 };
+            let limit = libc::rlimit { rlim_cur: soft, ..limits };
             // SAFETY: a plain struct.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
         };
@@ -385,7 +389,8 @@ fn no_descriptors_left_is_an_error() -> Outcome {
         // None left, then one, two, three: until everything goes.
         for spare in 0..8 {
             limit(used + spare);
-            let kind = |result: Result<(), Error>| result.map_or_else(|error| format!("{:?}", error.kind()), |()| "fine".to_owned());
+            let kind =
+                |result: Result<(), Error>| result.map_or_else(|error| format!("{:?}", error.kind()), |()| "fine".to_owned());
             let tried = [
                 options.create::<Value<u64>>("new", 1).map(drop),
                 options.open::<Value<u64>>("before").map(drop),
@@ -398,7 +403,7 @@ fn no_descriptors_left_is_an_error() -> Outcome {
             before.update(|it| *it += 1).expect("it is free");
             shared.update(|it| *it += 1).expect("it is free");
         }
-        limit(1024);
+        limit(limits.rlim_cur);
         drop(options.create::<Value<u64>>("new", 1).expect("enough again"));
         said
     }
@@ -424,7 +429,8 @@ fn directory_of_others_is_denied_through_the_environment() -> Outcome {
     fn child(directory: PathBuf) -> Vec<String> {
         // SAFETY: no other thread of this process looks at the environment now.
         unsafe { std::env::set_var("MULTIPROC_DIR", directory) };
-        let errors = [Value::create("x", 1_u8).map(drop), Value::<u8>::open("x").map(drop), Value::new(1_u8).map(drop), Lock::unlink("x")];
+        let errors =
+            [Value::create("x", 1_u8).map(drop), Value::<u8>::open("x").map(drop), Value::new(1_u8).map(drop), Lock::unlink("x")];
         errors.into_iter().map(|result| format!("{:?}", result.map_err(|error| error.kind()))).collect()
     }
     let _alone = alone();
@@ -453,9 +459,11 @@ fn fork_by_another_thread_locks_nobody_out() -> Outcome {
         let forks = s.spawn(|| {
             let mut children = Vec::new();
             while !done.load(Relaxed) {
-                children.push(fork(How::Libc, || loop {
-                    // SAFETY: no arguments.
-                    unsafe { libc::pause() };
+                children.push(fork(How::Libc, || {
+                    loop {
+                        // SAFETY: no arguments.
+                        unsafe { libc::pause() };
+                    }
                 }));
                 if children.len() > 8 {
                     children.clear();

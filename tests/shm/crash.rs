@@ -79,7 +79,10 @@ fn killed_users_are_swept() -> Outcome {
         names
     };
     let dry = Gc::new().dry_run(true).run(space.namespace())?;
-    assert_eq!((sorted(dry.removed), sorted(dry.kept)), (vec!["a".into(), "b".into(), "c".into()], vec!["kept".into(), "used".into()]));
+    assert_eq!(
+        (sorted(dry.removed), sorted(dry.kept)),
+        (vec!["a".into(), "b".into(), "c".into()], vec!["kept".into(), "used".into()])
+    );
     assert_eq!(space.entries(), ["a", "b", "c", "kept", "used"]);
     let report = Gc::new().run(space.namespace())?;
     assert_eq!(sorted(report.removed), ["a", "b", "c"]);
@@ -360,7 +363,7 @@ fn killed_sides() -> Outcome {
     let _alone = alone();
     let mut dice = Dice::of_this_run();
     let words = Words::new()?;
-    let start = |which: u64| fork(How::Libc, || work(&words, which % 2 == 0));
+    let start = |which: u64| fork(How::Libc, || work(&words, which.is_multiple_of(2)));
     let mut workers: Vec<Forked> = (0..4).map(start).collect();
     let mut slow = 0;
     for _ in 0..ROUNDS {

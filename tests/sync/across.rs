@@ -16,7 +16,8 @@ use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, 
 /// Stops a process, and returns when it has.
 fn stop(pid: u32) {
     signal(pid, libc::SIGSTOP);
-    let state = |thread: &str| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).is_ok_and(|stat| stat.contains(") T "));
+    let state =
+        |thread: &str| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).is_ok_and(|stat| stat.contains(") T "));
     let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     wait_until(|| threads().all(|thread| thread.file_name().to_str().is_some_and(state)));
 }

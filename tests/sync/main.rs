@@ -1,4 +1,5 @@
 //! `Lock` across processes: exclusion, time, death in every form, forks, and memory that others write.
+#![allow(clippy::print_stdout, reason = "a test tells what it has seen, or why it is skipped")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -209,13 +209,13 @@ impl RobustLock {
     /// # Safety
     ///
     /// - The lock stays mapped at this address until this thread has released it.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn acquire(&self, deadline: Deadline) -> Result<Acquired, AcquireError> {
         self.take(Me::current()?, deadline, Queueing::Word)
     }
 
     /// Gives the lock back; false, and nothing done, when this thread does not hold it (in a forked child: a copy of its parent's guard).
-    #[inline]
+    #[inline(always)]
     pub fn release(&self) -> bool {
         let Ok(me) = Me::current() else { return false };
         self.give(me, |after| self.settle(after))

@@ -151,10 +151,11 @@ impl Segment {
         };
         // CRASH: before this call there is no name (or a temporary one, which the sweep takes); after it, a whole object.
         let mut linked = link();
-        if matches!(&linked, Err(error) if error.kind() == io::ErrorKind::AlreadyExists)
-            && namespace.remove_stale(&name, operation)?
-        {
-            linked = link();
+        if matches!(&linked, Err(error) if error.kind() == io::ErrorKind::AlreadyExists) {
+            let removed = namespace.remove_stale(&name, operation).inspect_err(|_| discard(namespace, temporary.as_ref()))?;
+            if removed {
+                linked = link();
+            }
         }
         match linked {
             Ok(()) => Ok(Some(segment)),

@@ -128,7 +128,7 @@ impl Lock {
     /// # Errors
     ///
     /// [`LockError`]: this thread holds it already, or too many locks.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> Result<LockGuard<'_>, LockError> {
         self.lock_until(Deadline::NEVER).map_err(|cause| self.error(cause))
     }
@@ -194,7 +194,7 @@ impl Lock {
         self.shared.lock.release()
     }
 
-    #[inline]
+    #[inline(always)]
     fn lock_until(&self, deadline: Deadline) -> Result<LockGuard<'_>, AcquireError> {
         // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping.
         let died = match unsafe { self.shared.lock.acquire(deadline) }? {
@@ -235,7 +235,7 @@ impl LockGuard<'_> {
 }
 
 impl Drop for LockGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.lock.shared.lock.release();
     }

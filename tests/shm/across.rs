@@ -193,6 +193,33 @@ fn handle_travels_through_a_queue() -> Outcome {
 }
 
 #[test]
+fn handle_serialised_outside_of_a_transit_is_kept_until_exit() -> Outcome {
+    fn child((directory, mailbox, step): (PathBuf, PathBuf, AtomicValue<u32>)) {
+        let namespace = Namespace::at(directory).expect("the parent's");
+        let made: Value<u64> = Options::new().namespace(&namespace).anonymous(7).expect("a value");
+        fs::write(mailbox, postcard::to_stdvec(&made).expect("a handle can be serialised")).expect("to write");
+        drop(made);
+        step.store(1);
+        wait_for(&step, 2);
+    }
+    let _alone = alone();
+    let space = Space::new();
+    let mailbox = space.file("mailbox");
+    let step = AtomicValue::new(0_u32)?;
+    let child = spawn(child, (space.namespace().path().to_owned(), mailbox.clone(), step.clone()));
+    wait_for(&step, 1);
+    let bytes = fs::read(&mailbox)?;
+    fs::remove_file(mailbox)?;
+    assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?.removed, [""; 0]);
+    assert_eq!(postcard::from_bytes::<Value<u64>>(&bytes)?.get()?, 7);
+    step.store(2);
+    value(&child);
+    assert!(postcard::from_bytes::<Value<u64>>(&bytes).is_err());
+    assert!(space.entries().is_empty());
+    Ok(())
+}
+
+#[test]
 fn stale_handle_is_no_other_object() -> Outcome {
     let _alone = alone();
     let name = unique("stale");

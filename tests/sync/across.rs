@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::shm::{Bell, Deadline, Seq};
-use multiproc::{AtomicValue, Lock, LockGuard, Value};
+use multiproc::{AtomicValue, ErrorKind, Lock, LockGuard, Value};
 
 use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for, wait_until};
 
@@ -164,6 +164,22 @@ fn forked_child_is_an_owner_like_any_other() -> Outcome {
         drop(held);
         assert!(LockGuard::previous_owner_died(&locks[0].lock()?).is_none());
     }
+    Ok(())
+}
+
+#[test]
+fn raw_fork_of_a_thread_that_never_locked() -> Outcome {
+    let _alone = alone();
+    // Nothing tells the child where its robust list is. It is refused at once, before it has a lock that would die with it.
+    let code = thread::spawn(|| {
+        let child = fork(How::Raw, || {
+            let refused =
+                |result: Result<Lock, multiproc::Error>| result.is_err_and(|error| error.kind() == ErrorKind::Unsupported);
+            i32::from(!refused(Lock::new()))
+        });
+        child.wait()
+    });
+    assert_eq!(code.join().expect("no panic"), 0);
     Ok(())
 }
 

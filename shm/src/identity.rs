@@ -28,6 +28,7 @@ use std::mem::offset_of;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst, compiler_fence};
 
+use crate::robust_lock::low;
 use crate::sys::{self, RobustHead};
 
 /// A link of the robust list: what it points to is the next link. The word the kernel looks at lies `futex_offset` from it.
@@ -324,14 +325,27 @@ impl Drop for Retire {
     }
 }
 
+/// This thread's id, as lock words hold it: asked of the kernel once a thread and after each fork.
+pub fn thread_id() -> u32 {
+    Me::current().map_or_else(|_| sys::gettid(), |me| low(me.tid()))
+}
+
 /// The inode of this process's pid namespace: thread ids mean something only inside it. Not remembered, since a forked child may be in another one.
-pub(crate) fn pid_namespace() -> u64 {
+/// 0 without /proc.
+pub fn pid_namespace() -> u64 {
     use std::os::unix::fs::MetadataExt;
     std::fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino())
 }
 
 /// The process that a thread belongs to, as /proc tells it.
-pub(crate) fn process_of(tid: u32) -> Option<u32> {
+///
+/// ```
+/// use multiproc_shm::identity;
+///
+/// assert_eq!(identity::process_of(identity::thread_id()), Some(std::process::id()));
+/// assert!(!identity::has_ended(identity::thread_id()));
+/// ```
+pub fn process_of(tid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
     status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
 }
@@ -344,7 +358,7 @@ fn in_first_pid_namespace() -> bool {
 }
 
 /// Whether a thread has ended, or will not run a user's instruction any more; a zombie will not. Errs on the side of "no".
-pub(crate) fn has_ended(tid: u32) -> bool {
+pub fn has_ended(tid: u32) -> bool {
     const PF_EXITING: u64 = 4;
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{tid}/stat")) else { return !sys::thread_exists(tid) };
     // After the name, which is in parentheses and may hold anything: state, ppid, pgrp, session, tty, tpgid, flags.

@@ -5,7 +5,7 @@ pub mod copy;
 mod deadline;
 mod error;
 mod header;
-mod identity;
+pub mod identity;
 mod name;
 mod namespace;
 mod registry;

@@ -24,38 +24,54 @@ pub(crate) fn run(sweep: &mut Sweep, double: bool) {
 pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
     vec![
         case("lock/lock+unlock", |lock, _| take(lock), |lock, _| next_ones(lock)),
-        case("lock/unlock, two asleep", |lock, _| unlock(lock), |lock, kill| {
-            kill.must_wake(0)?;
-            kill.must_wake(1)?;
-            next_ones(lock)
-        })
+        case(
+            "lock/unlock, two asleep",
+            |lock, _| unlock(lock),
+            |lock, kill| {
+                kill.must_wake(0)?;
+                kill.must_wake(1)?;
+                next_ones(lock)
+            },
+        )
         .warm(hold_until_two_sleep)
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1)),
-        case("lock/unlock, two asleep and a barger", |lock, _| unlock(lock), |lock, kill| {
-            drop(lock.try_lock()?);
-            kill.must_wake(0)?;
-            kill.must_wake(1)?;
-            next_ones(lock)
-        })
+        case(
+            "lock/unlock, two asleep and a barger",
+            |lock, _| unlock(lock),
+            |lock, kill| {
+                drop(lock.try_lock()?);
+                kill.must_wake(0)?;
+                kill.must_wake(1)?;
+                next_ones(lock)
+            },
+        )
         .warm(hold_until_two_sleep)
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1)),
-        case("lock/lock, asleep, woken", |lock, _| take(lock), |lock, kill| {
-            kill.cells().set(GO, 1);
-            kill.must_wake(0)?;
-            kill.must_wake(1)?;
-            next_ones(lock)
-        })
+        case(
+            "lock/lock, asleep, woken",
+            |lock, _| take(lock),
+            |lock, kill| {
+                kill.cells().set(GO, 1);
+                kill.must_wake(0)?;
+                kill.must_wake(1)?;
+                next_ones(lock)
+            },
+        )
         .peer(holder)
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .release(|_, cells| cells.set(GO, 1)),
-        case("lock/lock_timeout, in vain", |lock, _| drop(lock.lock_timeout(std::time::Duration::from_millis(30))), |lock, kill| {
-            kill.cells().set(GO, 1);
-            kill.must_wake(0)?;
-            kill.must_wake(1)?;
-            next_ones(lock)
-        })
+        case(
+            "lock/lock_timeout, in vain",
+            |lock, _| drop(lock.lock_timeout(std::time::Duration::from_millis(30))),
+            |lock, kill| {
+                kill.cells().set(GO, 1);
+                kill.must_wake(0)?;
+                kill.must_wake(1)?;
+                next_ones(lock)
+            },
+        )
         .peer(holder)
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .release(|_, _| ()),
@@ -66,9 +82,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
 
 /// Double kills: the one who takes over is killed, too, at each of its states.
 fn heirs() -> Vec<Case<'static, Lock>> {
-    vec![
-        case("lock/lock+unlock, then an heir", |lock, _| take(lock), |lock, _| next_ones(lock)).heir(|lock, _| take(lock)),
-    ]
+    vec![case("lock/lock+unlock, then an heir", |lock, _| take(lock), |lock, _| next_ones(lock)).heir(|lock, _| take(lock))]
 }
 
 fn case(

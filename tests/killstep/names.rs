@@ -30,37 +30,55 @@ pub(crate) fn cases() -> Vec<Case<'static, Kept>> {
         case("name/open_or_create, used by another", kept, |_, _| drop(Object::open_or_create(NAME, OTHER)), still_there),
         case("name/open, left by a dead one", abandoned, |_, _| drop(Object::open(NAME)), absent_or_whole),
         case("name/create, left by a dead one", abandoned, |_, _| drop(Object::create(NAME, MINE)), absent_or_whole),
-        case("name/unlink", kept, |_, _| drop(Object::unlink(NAME)), |kept, kill| {
-            match Object::open(NAME) {
-                Ok(_) if kill.finished() => return Err(Fault::Lost("the unlink".into())),
-                Ok(found) if found.get()? != MINE => return Err(Fault::Torn("another object".into())),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
-                Err(error) => return Err(error.into()),
-            }
-            usable(kept)
-        }),
+        case(
+            "name/unlink",
+            kept,
+            |_, _| drop(Object::unlink(NAME)),
+            |kept, kill| {
+                match Object::open(NAME) {
+                    Ok(_) if kill.finished() => return Err(Fault::Lost("the unlink".into())),
+                    Ok(found) if found.get()? != MINE => return Err(Fault::Torn("another object".into())),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    Err(error) => return Err(error.into()),
+                }
+                usable(kept)
+            },
+        ),
         case("name/gc", abandoned, |_, _| drop(multiproc::shm::gc()), absent_or_whole),
         case("name/gc, used by another", kept, |_, _| drop(Gc::new().run(&Namespace::current().unwrap())), still_there),
-        case("name/persistent", || None, |_, _| drop(multiproc::Options::new().persistent(true).create::<Object>(NAME, MINE)), |_, kill| {
-            match Object::open(NAME) {
+        case(
+            "name/persistent",
+            || None,
+            |_, _| drop(multiproc::Options::new().persistent(true).create::<Object>(NAME, MINE)),
+            |_, kill| match Object::open(NAME) {
                 Ok(found) if found.get()? == MINE => Ok(Object::unlink(NAME)?),
                 Ok(_) => Err(Fault::Torn("half an object".into())),
                 Err(error) if error.kind() == ErrorKind::NotFound && !kill.finished() => Ok(()),
                 Err(error) => Err(Fault::Lost(error.to_string())),
-            }
-        }),
-        case("name/handle sent and received", kept, |kept, _| {
-            let transit = Transit::begin();
-            let Ok(bytes) = postcard::to_stdvec(kept.as_ref().unwrap()) else { return };
-            transit.sent();
-            drop(postcard::from_bytes::<Object>(&bytes));
-        }, still_there),
-        case("name/namespace", || None, |_, _| drop(Namespace::at(format!("{}/inner", Namespace::current().unwrap().path().display()))), |_, _| {
-            let inner = Namespace::current()?.path().join("inner");
-            let _ = std::fs::remove_dir(inner);
-            Ok(())
-        }),
+            },
+        ),
+        case(
+            "name/handle sent and received",
+            kept,
+            |kept, _| {
+                let transit = Transit::begin();
+                let Ok(bytes) = postcard::to_stdvec(kept.as_ref().unwrap()) else { return };
+                transit.sent();
+                drop(postcard::from_bytes::<Object>(&bytes));
+            },
+            still_there,
+        ),
+        case(
+            "name/namespace",
+            || None,
+            |_, _| drop(Namespace::at(format!("{}/inner", Namespace::current().unwrap().path().display()))),
+            |_, _| {
+                let inner = Namespace::current()?.path().join("inner");
+                let _ = std::fs::remove_dir(inner);
+                Ok(())
+            },
+        ),
     ]
 }
 

@@ -109,14 +109,22 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
 
 /// What is public and not in the list, or in the list and not public (any more), or said to be killed by a case that there is not.
 pub(crate) fn check() -> Result<(), String> {
-    let public: BTreeSet<_> = SOURCES.iter().flat_map(|(file, source)| functions(source).map(|name| (*file, name.to_owned()))).collect();
-    let listed: BTreeSet<_> = OPERATIONS.iter().flat_map(|(file, names, _)| names.iter().map(|name| (*file, (*name).to_owned()))).collect();
+    let public: BTreeSet<_> =
+        SOURCES.iter().flat_map(|(file, source)| functions(source).map(|name| (*file, name.to_owned()))).collect();
+    let listed: BTreeSet<_> =
+        OPERATIONS.iter().flat_map(|(file, names, _)| names.iter().map(|name| (*file, (*name).to_owned()))).collect();
     let forgotten: Vec<_> = public.difference(&listed).collect();
     let gone: Vec<_> = listed.difference(&public).collect();
     if !forgotten.is_empty() || !gone.is_empty() {
         return Err(format!("operations.rs forgets {forgotten:?} and lists {gone:?}, which are not public"));
     }
-    let cases = [include_str!("locks.rs"), include_str!("values.rs"), include_str!("words.rs"), include_str!("queues.rs"), include_str!("names.rs")];
+    let cases = [
+        include_str!("locks.rs"),
+        include_str!("values.rs"),
+        include_str!("words.rs"),
+        include_str!("queues.rs"),
+        include_str!("names.rs"),
+    ];
     for (file, names, how) in OPERATIONS {
         match how {
             Killed(case) if !cases.iter().any(|source| source.contains(&format!("\"{case}"))) => {

@@ -29,9 +29,12 @@ pub(crate) fn run(sweep: &mut Sweep, double: bool) {
 pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
     vec![
         case("queue/put_bytes", empty, put_hello, |queue, kill| accounted(queue, kill, 0, 0)),
-        case("queue/put_bytes, wrapping", || advanced(4000), |queue, _| drop(queue.put_bytes(&[b'h'; 200])), |queue, kill| {
-            accounted(queue, kill, 0, 0)
-        }),
+        case(
+            "queue/put_bytes, wrapping",
+            || advanced(4000),
+            |queue, _| drop(queue.put_bytes(&[b'h'; 200])),
+            |queue, kill| accounted(queue, kill, 0, 0),
+        ),
         case("queue/put_bytes, a consumer asleep", empty, put_hello, |queue, kill| accounted(queue, kill, 1, 0))
             .peer(|queue, cells| consumer(queue, cells, 0))
             .warm(|_, cells| await_asleep(cells, PEER, WAITV)),
@@ -53,56 +56,91 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
         .peer(|queue, cells| consumer(queue, cells, 0))
         .warm(|_, cells| await_asleep(cells, PEER, WAITV))
         .late_peer(|queue, _| queue.put_bytes(b"peer").unwrap()),
-        case("queue/try_put_bytes", empty, |queue, _| drop(queue.try_put_bytes(b"hello")), |queue, kill| accounted(queue, kill, 0, 0)),
-        case("queue/put_bytes_timeout, full", full, |queue, _| drop(queue.put_bytes_timeout(b"vain", Duration::from_millis(30))), drained)
-            .release(|_, _| ())
-            .late_peer(|queue, _| queue.put_bytes(b"peer").unwrap()),
+        case(
+            "queue/try_put_bytes",
+            empty,
+            |queue, _| drop(queue.try_put_bytes(b"hello")),
+            |queue, kill| accounted(queue, kill, 0, 0),
+        ),
+        case(
+            "queue/put_bytes_timeout, full",
+            full,
+            |queue, _| drop(queue.put_bytes_timeout(b"vain", Duration::from_millis(30))),
+            drained,
+        )
+        .release(|_, _| ())
+        .late_peer(|queue, _| queue.put_bytes(b"peer").unwrap()),
         case("queue/put_bytes, full, asleep, woken", full, |queue, _| drop(queue.put_bytes(b"hello")), drained)
             .peer(|queue, _| queue.put_bytes(b"peer").unwrap())
             .release(|queue, _| drop(queue.get_bytes())),
         case("queue/get_bytes", two, |queue, cells| cells.set(0, first(queue.get_bytes())), taken_once),
-        case("queue/get_into", two, |queue, cells| {
-            let mut message = Vec::with_capacity(64);
-            let got = queue.get_into(&mut message).map(|()| message);
-            cells.set(0, first(got));
-        }, taken_once),
+        case(
+            "queue/get_into",
+            two,
+            |queue, cells| {
+                let mut message = Vec::with_capacity(64);
+                let got = queue.get_into(&mut message).map(|()| message);
+                cells.set(0, first(got));
+            },
+            taken_once,
+        ),
         case("queue/try_get_bytes", two, |queue, cells| cells.set(0, first(queue.try_get_bytes())), taken_once),
-        case("queue/get_bytes, another waits", two, |queue, cells| cells.set(0, first(queue.get_bytes())), |queue, kill| {
-            kill.must_wake(0)?;
-            rest_is_usable(queue)
-        })
-        .late_peer(|queue, _| drop(queue.get_bytes())),
-        case("queue/get_bytes, a producer asleep", full, |queue, _| drop(queue.get_bytes()), |queue, kill| {
-            if queue.len() < 4 || kill.finished() {
-                // The slot that the victim made free is the producer's.
+        case(
+            "queue/get_bytes, another waits",
+            two,
+            |queue, cells| cells.set(0, first(queue.get_bytes())),
+            |queue, kill| {
                 kill.must_wake(0)?;
-            }
-            drained(queue, kill)
-        })
+                rest_is_usable(queue)
+            },
+        )
+        .late_peer(|queue, _| drop(queue.get_bytes())),
+        case(
+            "queue/get_bytes, a producer asleep",
+            full,
+            |queue, _| drop(queue.get_bytes()),
+            |queue, kill| {
+                if queue.len() < 4 || kill.finished() {
+                    // The slot that the victim made free is the producer's.
+                    kill.must_wake(0)?;
+                }
+                drained(queue, kill)
+            },
+        )
         .peer(|queue, cells| {
             sign(cells, PEER);
             queue.put_bytes(b"peer").unwrap();
         })
         .warm(|_, cells| await_asleep(cells, PEER, WAITV)),
-        case("queue/get_bytes, asleep, woken", empty, |queue, _| drop(queue.get_bytes()), |queue, kill| {
-            // Two more messages: one for the victim's place, if it took the first with it, one for the peer.
-            queue.put_bytes(b"one")?;
-            queue.put_bytes(b"two")?;
-            kill.must_wake(0)?;
-            rest_is_usable(queue)
-        })
+        case(
+            "queue/get_bytes, asleep, woken",
+            empty,
+            |queue, _| drop(queue.get_bytes()),
+            |queue, kill| {
+                // Two more messages: one for the victim's place, if it took the first with it, one for the peer.
+                queue.put_bytes(b"one")?;
+                queue.put_bytes(b"two")?;
+                kill.must_wake(0)?;
+                rest_is_usable(queue)
+            },
+        )
         .peer(|queue, cells| consumer(queue, cells, 0))
         .release(|queue, _| queue.put_bytes(b"zero").unwrap()),
-        case("queue/get_bytes, woken and killed in flight", empty, |queue, cells| cells.set(1, first(queue.get_bytes())), |queue, kill| {
-            // One message was put. If it is still there, or the peer's, the peer must have it without more help.
-            if !queue.is_empty() {
-                kill.must_wake(0)?;
-            } else if !kill.peer_ended(0) {
-                queue.put_bytes(b"more")?;
-                kill.must_wake(0)?;
-            }
-            rest_is_usable(queue)
-        })
+        case(
+            "queue/get_bytes, woken and killed in flight",
+            empty,
+            |queue, cells| cells.set(1, first(queue.get_bytes())),
+            |queue, kill| {
+                // One message was put. If it is still there, or the peer's, the peer must have it without more help.
+                if !queue.is_empty() {
+                    kill.must_wake(0)?;
+                } else if !kill.peer_ended(0) {
+                    queue.put_bytes(b"more")?;
+                    kill.must_wake(0)?;
+                }
+                rest_is_usable(queue)
+            },
+        )
         .release(|queue, cells| {
             if cells.get(2) == 0 {
                 cells.set(2, 1);
@@ -110,11 +148,16 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             }
         })
         .late_peer(|queue, cells| consumer(queue, cells, 0)),
-        case("queue/get_bytes_timeout, in vain", empty, |queue, _| drop(queue.get_bytes_timeout(Duration::from_millis(30))), |queue, kill| {
-            queue.put_bytes(b"peer")?;
-            kill.must_wake(0)?;
-            rest_is_usable(queue)
-        })
+        case(
+            "queue/get_bytes_timeout, in vain",
+            empty,
+            |queue, _| drop(queue.get_bytes_timeout(Duration::from_millis(30))),
+            |queue, kill| {
+                queue.put_bytes(b"peer")?;
+                kill.must_wake(0)?;
+                rest_is_usable(queue)
+            },
+        )
         .release(|_, _| ())
         .late_peer(|queue, cells| consumer(queue, cells, 0)),
         case("queue/close, two consumers asleep", empty, |queue, _| queue.close(), closed)
@@ -138,10 +181,15 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
 fn heirs() -> Vec<Case<'static, Bytes>> {
     vec![
         case("queue/put_bytes, then an heir", empty, put_hello, |queue, kill| heirs_accounted(queue, kill)).heir(put_hello),
-        case("queue/get_bytes, then an heir", two, |queue, _| drop(queue.get_bytes()), |queue, _| {
-            while queue.get_bytes_timeout(Duration::ZERO).is_ok() {}
-            rest_is_usable(queue)
-        })
+        case(
+            "queue/get_bytes, then an heir",
+            two,
+            |queue, _| drop(queue.get_bytes()),
+            |queue, _| {
+                while queue.get_bytes_timeout(Duration::ZERO).is_ok() {}
+                rest_is_usable(queue)
+            },
+        )
         .heir(|queue, _| drop(queue.get_bytes())),
     ]
 }
@@ -317,7 +365,8 @@ fn taken_once(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
 /// Full at first; now everything comes out, in order, and the producers that wait get their room.
 fn drained(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     let mut got = Vec::new();
-    while let Ok(message) = queue.get_bytes_timeout(Duration::from_millis(if got.contains(&b"peer".to_vec()) { 0 } else { 500 })) {
+    while let Ok(message) = queue.get_bytes_timeout(Duration::from_millis(if got.contains(&b"peer".to_vec()) { 0 } else { 500 }))
+    {
         got.push(message);
     }
     kill.must_wake(0)?;

@@ -30,16 +30,24 @@ pub(crate) fn cases() -> Vec<Case<'static, Value<Four>>> {
         case("value/replace", |value, _| ignore(value.replace(NEW)), before_or_after),
         case("value/try_lock+commit", |value, _| *value.try_lock().unwrap().unwrap() = NEW, before_or_after),
         case("value/lock_timeout+commit", |value, _| *value.lock_timeout(SOON).unwrap().unwrap() = NEW, before_or_after),
-        case("value/update, another waits", |value, _| ignore(value.update(|four| *four = NEW)), |value, kill| {
-            kill.must_wake(0)?;
-            match value.get()? {
-                sum if sum == OLD.map(|one| one + 10) && !kill.finished() => usable(value),
-                sum if sum == NEW.map(|two| two + 10) => usable(value),
-                other => Err(Fault::Torn(format!("{other:?}"))),
-            }
-        })
+        case(
+            "value/update, another waits",
+            |value, _| ignore(value.update(|four| *four = NEW)),
+            |value, kill| {
+                kill.must_wake(0)?;
+                match value.get()? {
+                    sum if sum == OLD.map(|one| one + 10) && !kill.finished() => usable(value),
+                    sum if sum == NEW.map(|two| two + 10) => usable(value),
+                    other => Err(Fault::Torn(format!("{other:?}"))),
+                }
+            },
+        )
         .late_peer(|value, _| ignore(value.update(|four| *four = four.map(|number| number + 10)))),
-        case("value/get", |value, _| ignore(value.get()), |value, _| if value.get()? == OLD { usable(value) } else { Err(Fault::Torn("a read changed it".into())) }),
+        case(
+            "value/get",
+            |value, _| ignore(value.get()),
+            |value, _| if value.get()? == OLD { usable(value) } else { Err(Fault::Torn("a read changed it".into())) },
+        ),
     ]
 }
 

@@ -39,30 +39,42 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
             .peer(|words, _| wait_for_flag(words))
             .peer(|words, _| wait_for_flag(words))
             .wake_within(Duration::from_millis(1500)),
-        case("seq/wake_one", |words, _| {
-            words.flag.store(1, SeqCst);
-            words.seq.wake_one();
-        }, heard_at_once_or_within_the_belt_by_one)
+        case(
+            "seq/wake_one",
+            |words, _| {
+                words.flag.store(1, SeqCst);
+                words.seq.wake_one();
+            },
+            heard_at_once_or_within_the_belt_by_one,
+        )
         .peer(|words, _| wait_for_flag(words))
         .wake_within(Duration::from_millis(1500)),
-        case("seq/wait_until", |words, _| wait_for_flag(words), |words, kill| {
-            announce(words, kill.cells());
-            kill.must_wake(0).map(|_| ())
-        })
+        case(
+            "seq/wait_until",
+            |words, _| wait_for_flag(words),
+            |words, kill| {
+                announce(words, kill.cells());
+                kill.must_wake(0).map(|_| ())
+            },
+        )
         .peer(|words, _| wait_for_flag(words))
         .release(announce),
         case("bell/ring", |words, _| ignore(words.bell.ring()), |words, _| rung(words)).peer(wait_for_bell).peer(wait_for_bell),
         // What must wake them is judged apart, so that the latency of the death itself is measured.
-        case("bell/ring, heard", |words, _| ignore(words.bell.ring()), |words, kill| {
-            if words.bell.is_rung() {
-                kill.must_wake(0)?;
-                kill.must_wake(1)?;
-            }
-            if kill.finished() && !words.bell.is_rung() {
-                return Err(Fault::Lost("the ring".into()));
-            }
-            rung(words)
-        })
+        case(
+            "bell/ring, heard",
+            |words, _| ignore(words.bell.ring()),
+            |words, kill| {
+                if words.bell.is_rung() {
+                    kill.must_wake(0)?;
+                    kill.must_wake(1)?;
+                }
+                if kill.finished() && !words.bell.is_rung() {
+                    return Err(Fault::Lost("the ring".into()));
+                }
+                rung(words)
+            },
+        )
         .peer(wait_for_bell)
         .peer(wait_for_bell),
         case("bell/wait, woken", wait_for_bell, |words, kill| {

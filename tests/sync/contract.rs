@@ -7,7 +7,7 @@ use multiproc::shm::MAX_HELD;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, ErrorKind, Lock, LockGuard};
 
-use crate::common::{Outcome, alone, spawn, unique, value, wait_for, wait_until};
+use crate::common::{How, Outcome, alone, fork, spawn, unique, value, wait_for, wait_until};
 
 /// Holds a lock from step 1 until step 2.
 fn holder((lock, step): (Lock, AtomicValue<u32>)) -> bool {
@@ -118,6 +118,32 @@ fn waiter_is_woken_by_another_process() -> Outcome {
     value(&child);
     assert_eq!(turn.load(), 2 * ROUNDS);
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    Ok(())
+}
+
+#[test]
+fn sleeper_is_woken_at_once() -> Outcome {
+    const ROUNDS: usize = 20;
+    let _alone = alone();
+    let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
+    let mut took: Vec<Duration> = Vec::new();
+    for _ in 0..ROUNDS {
+        step.store(0);
+        let guard = lock.lock()?;
+        let sleeper = fork(How::Libc, || {
+            step.store(1);
+            i32::from(lock.lock().is_err())
+        });
+        wait_for(&step, 1);
+        std::thread::sleep(Duration::from_millis(2));
+        let released = Instant::now();
+        drop(guard);
+        assert_eq!(sleeper.wait(), 0);
+        took.push(released.elapsed());
+    }
+    took.sort();
+    // By its own look, once a second, it would take that long each time.
+    assert!(took[ROUNDS / 2] < Duration::from_millis(500), "{took:?}");
     Ok(())
 }
 

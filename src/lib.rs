@@ -1,10 +1,26 @@
-//! facade
+//! [`Queue<T>`]: Queue
+//! [`Process`]: Process
+//! [`Lock`]: Lock
+//! [`Value<T>`]: Value
+//! [`AtomicValue<T>`]: AtomicValue
+//! [`gc`]: gc()
+//! [SECURITY.md]: https://github.com/multiproc/multiproc/blob/main/SECURITY.md
+//! [docs/DESIGN.md]: https://github.com/multiproc/multiproc/blob/main/docs/DESIGN.md
+//! [docs/LAYOUT.md]: https://github.com/multiproc/multiproc/blob/main/docs/LAYOUT.md
+//! [docs/DEATH.md]: https://github.com/multiproc/multiproc/blob/main/docs/DEATH.md
+//! [CONTRIBUTING.md]: https://github.com/multiproc/multiproc/blob/main/CONTRIBUTING.md
+//! [CHANGELOG.md]: https://github.com/multiproc/multiproc/blob/main/CHANGELOG.md
+//! [Apache-2.0]: https://github.com/multiproc/multiproc/blob/main/LICENSE-APACHE
+//! [MIT]: https://github.com/multiproc/multiproc/blob/main/LICENSE-MIT
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
 pub use multiproc_process as process;
 pub use multiproc_queue as queue;
 pub use multiproc_shm as shm;
 pub use multiproc_sync as sync;
 
-pub use multiproc_process::*;
+pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
 pub use multiproc_queue::{Capacity, GetError, PutError, Queue};
-pub use multiproc_shm::{AtomicValue, Error, ErrorKind, Options, Value};
+pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, Transit, Value, gc};
 pub use multiproc_sync::{Lock, LockGuard};

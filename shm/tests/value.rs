@@ -3,7 +3,7 @@
 mod common;
 
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -151,35 +151,37 @@ fn threads_add_up() -> Outcome {
 fn readers_never_see_half_of_a_commit() -> Outcome {
     let _watchdog = watchdog();
     let value = Value::new([0_u64; 64])?;
-    let done = AtomicBool::new(false);
-    let seen = thread::scope(|s| {
+    let (done, ready) = (AtomicBool::new(false), AtomicU32::new(0));
+    thread::scope(|s| {
         s.spawn(|| {
-            let start = Instant::now();
             let mut number = 0;
-            while start.elapsed() < Duration::from_millis(150) {
+            let mut begun = None;
+            // For a while from when both have looked.
+            while begun.is_none_or(|begun: Instant| begun.elapsed() < Duration::from_millis(150)) {
                 number += 1;
                 value.set([number; 64]).expect("it is free");
+                if begun.is_none() && ready.load(Ordering::Relaxed) == 2 {
+                    begun = Some(Instant::now());
+                }
             }
             done.store(true, Ordering::Relaxed);
         });
-        let readers: Vec<_> = (0..2)
-            .map(|_| {
-                s.spawn(|| {
-                    let (mut looks, mut last) = (0_u64, 0);
-                    while !done.load(Ordering::Relaxed) {
-                        let it = value.get().expect("no lock is held for long");
-                        assert!(it.iter().all(|word| *word == it[0]), "torn: {it:?}");
-                        assert!(it[0] >= last, "back in time: {} after {last}", it[0]);
-                        last = it[0];
-                        looks += 1;
+        for _ in 0..2 {
+            s.spawn(|| {
+                let (mut looks, mut last) = (0_u64, 0);
+                while !done.load(Ordering::Relaxed) {
+                    let it = value.get().expect("no lock is held for long");
+                    assert!(it.iter().all(|word| *word == it[0]), "torn: {it:?}");
+                    assert!(it[0] >= last, "back in time: {} after {last}", it[0]);
+                    last = it[0];
+                    looks += 1;
+                    if looks == 1 {
+                        ready.fetch_add(1, Ordering::Relaxed);
                     }
-                    looks
-                })
-            })
-            .collect();
-        readers.into_iter().map(|reader| reader.join().expect("no panic")).sum::<u64>()
+                }
+            });
+        }
     });
-    assert!(seen > 0);
     Ok(())
 }
 

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fs;
+use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,7 +39,8 @@ pub(crate) fn watchdog() -> impl Drop {
     let name = thread::current().name().unwrap_or_default().to_owned();
     thread::spawn(move || {
         if let Err(RecvTimeoutError::Timeout) = held.recv_timeout(LONG) {
-            eprintln!("{name} hangs");
+            // Not by `eprintln!`, which libtest would keep for itself.
+            let _ = writeln!(io::stderr(), "{name} hangs");
             std::process::exit(9);
         }
     });
@@ -146,7 +148,8 @@ pub(crate) fn fork(how: How, body: impl FnOnce() -> i32) -> Forked {
         // SAFETY: numbers only.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         let code = panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|what| {
-            let message = what.downcast_ref::<String>().map_or("a forked child panicked", String::as_str);
+            let text = what.downcast_ref::<String>().map(String::as_str).or(what.downcast_ref::<&str>().copied());
+            let message = text.unwrap_or("a forked child panicked\n");
             // SAFETY: the bytes of a string.
             unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
             101

@@ -135,15 +135,18 @@ type Big = [u64; 1000];
 
 #[test]
 fn value_is_never_read_half_written() -> Outcome {
-    fn writer((shared, stop): (Value<Big>, AtomicValue<u32>)) -> u64 {
+    fn writer((shared, stop, ready): (Value<Big>, AtomicValue<u32>, AtomicValue<u32>)) -> u64 {
         let mut number = 0;
         while stop.load() == 0 {
             number += 1;
             shared.set([number; 1000]).expect("no error");
+            if number == 1 {
+                ready.fetch_add(1);
+            }
         }
         number
     }
-    fn reader((shared, stop): (Value<Big>, AtomicValue<u32>)) -> Result<u64, String> {
+    fn reader((shared, stop, ready): (Value<Big>, AtomicValue<u32>, AtomicValue<u32>)) -> Result<u64, String> {
         let (mut looks, mut last) = (0, 0);
         while stop.load() == 0 {
             let it = shared.get().map_err(|error| error.to_string())?;
@@ -152,13 +155,19 @@ fn value_is_never_read_half_written() -> Outcome {
             }
             last = it[0];
             looks += 1;
+            if looks == 1 {
+                ready.fetch_add(1);
+            }
         }
         Ok(looks)
     }
     let _alone = alone();
-    let (shared, stop) = (Value::new([0; 1000])?, AtomicValue::new(0_u32)?);
-    let writing = spawn(writer, (shared.clone(), stop.clone()));
-    let reading: Vec<_> = (0..3).map(|_| spawn(reader, (shared.clone(), stop.clone()))).collect();
+    let (shared, stop, ready) = (Value::new([0; 1000])?, AtomicValue::new(0_u32)?, AtomicValue::new(0_u32)?);
+    let handles = || (shared.clone(), stop.clone(), ready.clone());
+    let writing = spawn(writer, handles());
+    let reading: Vec<_> = (0..3).map(|_| spawn(reader, handles())).collect();
+    // For a while from when all of them run.
+    wait_for(&ready, 4);
     let start = Instant::now();
     wait_until(|| start.elapsed() > Duration::from_millis(300));
     stop.store(1);

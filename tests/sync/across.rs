@@ -436,7 +436,7 @@ fn deadline_is_kept_under_a_storm_of_signals() -> Outcome {
             assert!(start.elapsed() >= limit, "too early: {:?}\n", start.elapsed());
             // Begun again at each signal it would never end.
             assert!(start.elapsed() < Duration::from_secs(20), "too late: {:?}\n", start.elapsed());
-            assert!(SIGNALS.load(SeqCst) > before + 10, "no storm\n");
+            assert!(SIGNALS.load(SeqCst) > before + 1, "no storm\n");
         }
         // Making things under it works as well.
         for number in 0..50 {

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stderr, clippy::exit, reason = "a watchdog barks and bites")]
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -30,7 +31,8 @@ pub(crate) fn watchdog() -> impl Drop {
     let name = thread::current().name().unwrap_or_default().to_owned();
     thread::spawn(move || {
         if let Err(RecvTimeoutError::Timeout) = held.recv_timeout(LONG) {
-            eprintln!("{name} hangs");
+            // Not by `eprintln!`, which libtest would keep for itself.
+            let _ = writeln!(io::stderr(), "{name} hangs");
             std::process::exit(9);
         }
     });

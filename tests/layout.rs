@@ -1,0 +1,258 @@
+//! The numbers of `docs/LAYOUT.md`, looked up in the files themselves: whoever changes a byte that processes share changes the table and a
+//! layout version, and not only the code.
+#![allow(clippy::unwrap_used, reason = "a test that cannot read its file has failed")]
+
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt};
+
+use multiproc::shm::{MAX_HELD, Namespace};
+use multiproc::{AtomicValue, Capacity, Lock, Options, Queue, Transit, Value};
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// Where the object begins.
+const OBJECT: usize = 1024;
+const TICKETS: usize = 256;
+const TICKET: usize = 16;
+const PERSISTENT: u32 = 1;
+
+/// A file as it is at this moment.
+struct Bytes(Vec<u8>);
+
+impl Bytes {
+    fn of(name: &str) -> Self {
+        Self(fs::read(Namespace::current().unwrap().path().join(name)).unwrap())
+    }
+
+    fn u32(&self, at: usize) -> u32 {
+        u32::from_le_bytes(self.0[at..at + 4].try_into().unwrap())
+    }
+
+    fn u64(&self, at: usize) -> u64 {
+        u64::from_le_bytes(self.0[at..at + 8].try_into().unwrap())
+    }
+
+    fn text(&self, at: usize, length: usize) -> &str {
+        std::str::from_utf8(&self.0[at..at + length]).unwrap().trim_end_matches('\0')
+    }
+
+    fn is_zero(&self, from: usize, to: usize) -> bool {
+        self.0[from..to].iter().all(|byte| *byte == 0)
+    }
+
+    /// What every header says of an object of this kind.
+    fn check_header(&self, kind: &str, layout: u32, object: usize, extents: [u64; 2], element: (u32, u32, &str)) {
+        assert_eq!(self.text(0, 8), "multiprc");
+        assert_eq!((self.u32(8), self.u32(12)), (1, layout), "format, layout");
+        // From the list node to the lock word: 32 bytes down.
+        assert_eq!((self.u32(16) & !PERSISTENT, self.u32(20).cast_signed()), (0, -32));
+        assert_eq!(self.u64(24), fs::metadata("/proc/self/ns/pid").unwrap().ino());
+        assert_eq!((self.u64(32), self.u64(40)), ((OBJECT + object) as u64, object as u64), "lengths");
+        assert_eq!(self.0.len(), OBJECT + object);
+        assert_eq!([self.u64(48), self.u64(56)], extents);
+        assert_eq!((self.u32(64), self.u32(68), self.text(128, 128)), element);
+        assert_eq!(self.u64(72), fnv(element.2));
+        assert!(!self.is_zero(80, 96), "a generation is random");
+        assert_eq!(self.text(96, 16), kind);
+        assert_eq!((self.u64(112), self.u64(120)), (8, 0), "pointer width, reserved");
+        assert!(self.is_zero(TICKETS, OBJECT), "no tickets; reserved");
+    }
+
+    /// The lock at this place as it is when nobody has ever held it.
+    fn check_untouched_lock(&self, at: usize) {
+        assert!(self.is_zero(at, at + 40));
+    }
+
+    /// The lock at this place as this thread left it, or holds it.
+    fn check_lock(&self, at: usize, held: bool) {
+        let pid = std::process::id();
+        let tid = self.u32(at + 16);
+        assert_eq!(self.u32(at + 20), pid, "holder: process");
+        assert!(fs::exists(format!("/proc/{pid}/task/{tid}")).unwrap(), "holder: thread");
+        assert_eq!(self.u32(at), if held { tid } else { 0 }, "owner word");
+        assert_eq!(
+            (self.u32(at + 4), self.u64(at + 8), self.u64(at + 24)),
+            (0, 0, 0),
+            "announcements, bell and contenders, kind and reserved"
+        );
+    }
+}
+
+/// FNV-1a over the type's name, 64 bits.
+fn fnv(name: &str) -> u64 {
+    name.bytes().fold(if name.is_empty() { 0 } else { 0xcbf2_9ce4_8422_2325 }, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// A name of this run alone.
+fn unique(what: &str) -> String {
+    format!("layout-{what}-{}", std::process::id())
+}
+
+/// Position (in words) and number of messages.
+fn place(position: u64, messages: u64) -> u64 {
+    position | messages << 32
+}
+
+#[test]
+fn lock() -> Outcome {
+    let name = unique("lock");
+    let lock = Lock::create(&name)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("lock", 1, 64, [0, 0], (0, 0, ""));
+    fresh.check_untouched_lock(OBJECT);
+    let guard = lock.lock()?;
+    Bytes::of(&name).check_lock(OBJECT, true);
+    assert!(Bytes::of(&name).u64(OBJECT + 32) != 0, "the link");
+    drop(guard);
+    Bytes::of(&name).check_lock(OBJECT, false);
+    Ok(())
+}
+
+#[test]
+fn value() -> Outcome {
+    let name = unique("value");
+    let value = Value::create(&name, [0x11_u32, 0x22, 0x33])?;
+    let fresh = Bytes::of(&name);
+    // Two buffers of whole words.
+    fresh.check_header("value", 1, 128 + 2 * 16, [12, 0], (12, 4, "[u32; 3]"));
+    fresh.check_untouched_lock(OBJECT);
+    let buffer = |bytes: &Bytes, at: usize| [0, 4, 8, 12].map(|offset| bytes.u32(at + offset));
+    assert_eq!((fresh.u64(OBJECT + 64), buffer(&fresh, OBJECT + 128)), (0, [0x11, 0x22, 0x33, 0]));
+    assert!(fresh.is_zero(OBJECT + 72, OBJECT + 128) && fresh.is_zero(OBJECT + 144, OBJECT + 160));
+
+    value.set([0x44, 0x55, 0x66])?;
+    let set = Bytes::of(&name);
+    set.check_lock(OBJECT, false);
+    // An odd version: the second buffer. The first one is as it was.
+    assert_eq!((set.u64(OBJECT + 64), buffer(&set, OBJECT + 144)), (1, [0x44, 0x55, 0x66, 0]));
+    assert_eq!(buffer(&set, OBJECT + 128), [0x11, 0x22, 0x33, 0]);
+    Ok(())
+}
+
+#[test]
+fn atomic_value() -> Outcome {
+    let name = unique("atomic");
+    let value = AtomicValue::create(&name, 0x1122_u16)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("atomic value", 1, 64, [2, 0], (2, 2, "u16"));
+    assert_eq!(fresh.u64(OBJECT), 0x1122);
+    value.store(0x3344);
+    assert_eq!(Bytes::of(&name).u64(OBJECT), 0x3344);
+    assert!(Bytes::of(&name).is_zero(OBJECT + 8, OBJECT + 64));
+    Ok(())
+}
+
+#[test]
+fn queue() -> Outcome {
+    const LOG: usize = OBJECT + 256;
+    let [tail, seen_head, closed] = [40, 48, 56].map(|at| OBJECT + at);
+    let [head, pause, cpus] = [40, 48, 56].map(|at| OBJECT + 128 + at);
+    let name = unique("queue");
+    let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;
+    let fresh = Bytes::of(&name);
+    // Bytes are a power of two.
+    fresh.check_header("queue", 1, 256 + 4096, [5, 4096], (0, 0, "[u8]"));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 256 + 4096));
+
+    queue.put_bytes(b"hello, world")?;
+    let one = Bytes::of(&name);
+    one.check_lock(OBJECT, false);
+    one.check_untouched_lock(OBJECT + 128);
+    // A record: length + 1, the producer's CPU; then the payload in whole words; then an empty header.
+    assert_eq!(one.u32(LOG), 12 + 1);
+    assert!(one.u32(LOG + 4) < 4096, "a CPU");
+    assert_eq!((one.text(LOG + 8, 16), one.u64(LOG + 24)), ("hello, world", 0));
+    assert_eq!((one.u64(tail), one.u64(head), one.u64(closed)), (place(3, 1), 0, 0));
+
+    queue.put_bytes(b"")?;
+    assert_eq!((Bytes::of(&name).u32(LOG + 24), Bytes::of(&name).u64(tail)), (1, place(4, 2)));
+    assert_eq!(queue.get_bytes()?, b"hello, world");
+    let two = Bytes::of(&name);
+    two.check_lock(OBJECT + 128, false);
+    assert_eq!((two.u64(tail), two.u64(head), two.u64(seen_head)), (place(4, 2), place(3, 1), 0));
+    assert!(two.u32(cpus + 4) < 4096 && two.u64(pause) == 0);
+    // Nobody has slept: neither counts nor notes.
+    for side in [OBJECT, OBJECT + 128] {
+        assert!(two.is_zero(side + 64, side + 128));
+    }
+    queue.close();
+    assert_eq!(Bytes::of(&name).u64(closed), 1);
+    Ok(())
+}
+
+#[test]
+fn queue_with_sleepers() -> Outcome {
+    let name = unique("sleepers");
+    let queue: Queue<[u8]> = Queue::create(&name, 1)?;
+    queue.put_bytes(b"one")?;
+    assert!(queue.put_bytes_timeout(&[0; 20], std::time::Duration::from_millis(20)).is_err());
+    let bytes = Bytes::of(&name);
+    // The smallest record that anybody has slept for: a header and three words, as the distance from the largest number.
+    assert_eq!(bytes.u64(OBJECT + 72), u64::MAX - 4);
+    // Nobody sleeps any more, on either side: those that watch everything, those in their brief sleep.
+    assert_eq!((bytes.u64(OBJECT + 64), bytes.u64(OBJECT + 128 + 64)), (0, 0));
+    // The waiter has announced itself where consumers would see it.
+    assert!(bytes.u32(OBJECT + 128 + 4) > 0);
+    assert_eq!(bytes.u32(OBJECT + 128), 0x8000_0000);
+    Ok(())
+}
+
+#[test]
+fn tickets() -> Outcome {
+    let name = unique("tickets");
+    let value = Value::create(&name, 7_u64)?;
+    let transit = Transit::begin();
+    let [first, second] = [(); 2].map(|()| postcard::to_stdvec(&value).unwrap());
+    let ticket = |bytes: &Bytes, slot: usize| [0, 8].map(|at| bytes.u64(TICKETS + slot * TICKET + at));
+    let out = Bytes::of(&name);
+    let uptime: f64 = fs::read_to_string("/proc/uptime")?.split(' ').next().unwrap_or_default().parse()?;
+    for slot in [0, 1] {
+        let [id, born] = ticket(&out, slot);
+        assert!(id != 0 && (uptime - born as f64).abs() < 60.0, "born at {born}, up for {uptime} s");
+    }
+    assert!(out.is_zero(TICKETS + 2 * TICKET, OBJECT));
+    transit.sent();
+    // Redeemed: the id is gone, and only that of the ticket that was in the message.
+    let _arrived: Value<u64> = postcard::from_bytes(&second)?;
+    assert_eq!((ticket(&Bytes::of(&name), 0)[0], ticket(&Bytes::of(&name), 1)[0]), (ticket(&out, 0)[0], 0));
+    let _arrived: Value<u64> = postcard::from_bytes(&first)?;
+    assert_eq!(ticket(&Bytes::of(&name), 0)[0], 0);
+    // As many as there is room for between the names and the reserved part.
+    assert_eq!((768 - TICKETS) / TICKET, 32);
+    Ok(())
+}
+
+#[test]
+fn flags() -> Outcome {
+    let name = unique("flags");
+    let value: Value<u8> = Options::new().persistent(true).create(&name, 1)?;
+    let flags = Bytes::of(&name).u32(16);
+    Value::<u8>::unlink(&name)?;
+    drop(value);
+    assert_eq!(flags, PERSISTENT);
+    Ok(())
+}
+
+/// An object of another layout is refused, whatever else is right.
+#[test]
+fn other_layout() -> Outcome {
+    let name = unique("other");
+    let queue: Queue<[u8]> = Options::new().persistent(true).create(&name, 1.into())?;
+    drop(queue);
+    let file = File::options().write(true).open(Namespace::current()?.path().join(&name))?;
+    file.write_all_at(&2_u32.to_le_bytes(), 12)?;
+    drop(file);
+    let error = Queue::<[u8]>::open(&name).expect_err("another layout");
+    Queue::<[u8]>::unlink(&name)?;
+    assert_eq!(error.kind(), multiproc::ErrorKind::WrongVersion);
+    assert!(error.to_string().contains("layout version 2, this build reads 1"), "{error}");
+    Ok(())
+}
+
+/// Not bytes, but numbers in the same document.
+#[test]
+fn limits() {
+    assert_eq!(MAX_HELD, 1000);
+}

@@ -299,7 +299,11 @@ fn owner_killed() -> Outcome {
         // Another one waits for the lock, and we come later.
         fn want((queue, putting, step): (Queue<u32>, bool, AtomicValue<u32>)) {
             step.store(1);
-            if putting { queue.put(7).unwrap() } else { let _ = queue.get().unwrap(); }
+            if putting {
+                queue.put(7).unwrap()
+            } else {
+                let _ = queue.get().unwrap();
+            }
         }
         let room = queue.len() < 98;
         let other = spawn(want, (queue.clone(), matches!(side, Side::Producers), step.clone()));

@@ -22,7 +22,7 @@
 //! | `Idle` | acquire: `list_op_pending = node` |
 //! | `Read` | load the word |
 //! | `Take` | CAS64: 0 → tid; with `W` or `OD` set (slow): keep `W`, drop `OD`, A+1 |
-//! | `Link`, `Taken` | link the node; `list_op_pending = 0` |
+//! | `Link`, `Taken` | link the node; `list_op_pending` stays as it is while the lock is held |
 //! | `Announce` | before each sleep, CAS64: set `W`, A+1. Past its deadline, a waiter leaves here: `W` stays |
 //! | `Wait` | `futex_wait` on the low half: the kernel compares and queues in one step |
 //! | `Held` | release: `list_op_pending = node` |
@@ -276,10 +276,10 @@ impl Lock {
                 "links"
             }
             At::Taken => {
-                p.pending = false;
+                // Pending stays: the kernel skips a pending entry on its walk, and releases the word once.
                 (p.slept, p.late) = (false, false);
                 p.at = At::Held;
-                "pending = 0"
+                "has it"
             }
             At::Announce if p.late => {
                 p.rest();

@@ -160,6 +160,17 @@ pub(crate) fn fork(how: How, body: impl FnOnce() -> i32) -> Forked {
     Forked { pid, reaped: false }
 }
 
+/// Runs a test in a copy of this process that has no other threads. Behind libc's back only that can fork and then allocate: the
+/// allocator's locks may be held by threads that the child does not have.
+pub(crate) fn with_one_thread(test: impl FnOnce() -> Outcome) -> Outcome {
+    let child = fork(How::Libc, || match test() {
+        Ok(()) => 0,
+        Err(error) => panic!("{error}\n"),
+    });
+    assert_eq!(child.wait(), 0, "see what it wrote");
+    Ok(())
+}
+
 impl Forked {
     pub(crate) fn pid(&self) -> u32 {
         self.pid.cast_unsigned()

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use multiproc::shm::Namespace;
 use multiproc::{AtomicValue, Capacity, GetError, Process, PutError, Queue};
 
-use crate::common::{Dice, Outcome, kill, spawn, value, wait_until, watchdog};
+use crate::common::{Dice, Outcome, kill, spawn, value, wait_until};
 use crate::history::{self, Call};
-use crate::kit::{message, naps, read, wait_until_blocked};
+use crate::kit::{message, naps, read, wait_until_blocked, watchdog};
 
 #[test]
 fn processes() -> Outcome {

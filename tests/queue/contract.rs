@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use multiproc::{Capacity, ErrorKind, GetError, Lock, PutError, Queue, Value};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{Outcome, spawn, unique, value, wait_until, watchdog};
+use crate::common::{Outcome, spawn, unique, value, wait_until};
+use crate::kit::watchdog;
 
 #[test]
 fn smoke() -> Outcome {

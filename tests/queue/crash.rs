@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use multiproc::{AtomicValue, Capacity, GetError, Process, PutError, Queue};
 
-use crate::common::{Dice, How, Outcome, fork, kill, spawn, unique, value, wait_for, wait_until, watchdog};
-use crate::kit::{Naked, Side, message, read, stop_inside, wait_until_blocked};
+use crate::common::{Dice, How, Outcome, fork, kill, spawn, unique, value, wait_for, wait_until};
+use crate::kit::{Naked, Side, message, read, stop_inside, wait_until_blocked, watchdog};
 
 #[test]
 fn killed_after_put() -> Outcome {

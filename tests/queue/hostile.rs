@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use multiproc::{AtomicValue, Capacity, GetError, PutError, Queue};
 
-use crate::common::{Dice, Outcome, spawn, unique, value, watchdog};
-use crate::kit::Naked;
+use crate::common::{Dice, Outcome, spawn, unique, value};
+use crate::kit::{Naked, watchdog};
 
 const TIMEOUT: Duration = Duration::from_millis(50);
+/// What a call with that time-out may take, in milliseconds. Some 60 is usual; on two crowded CPUs 2,600 were seen once.
+const LONGEST: u64 = 5000;
 
 /// Works until it is told to stop; the longest call, in milliseconds, and which kind of call it was.
 fn use_it((queue, role, calls, done): (Queue<[u8]>, u32, AtomicValue<u32>, AtomicValue<u32>)) -> (u64, u64) {
@@ -69,7 +71,7 @@ fn under_fire(rounds: u32, mut scribble: impl FnMut(&Naked, &mut Dice)) -> Outco
     done.store(1);
     for child in &crew {
         let (longest, kind) = value(child);
-        assert!(longest < 2000, "a call of {longest} ms (kind {kind})");
+        assert!(longest < LONGEST, "a call of {longest} ms (kind {kind})");
     }
     assert!(peaks.iter().all(|peak| *peak < 100 << 10), "{peaks:?} KiB");
     Ok(())

@@ -3,10 +3,22 @@
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
-use multiproc::shm::Namespace;
+use multiproc::shm::{Namespace, gc};
 use multiproc::{AtomicValue, Queue};
 
-use crate::common::{Dice, signal, wait_for, wait_until};
+use crate::common::{self, Dice, signal, wait_for, wait_until};
+
+/// Ends the program if the test hangs, and clears away what its killed processes could not: declare it first, so that it goes last.
+#[must_use]
+pub(crate) fn watchdog() -> impl Sized {
+    struct Sweep;
+    impl Drop for Sweep {
+        fn drop(&mut self) {
+            assert!(gc().is_ok() || std::thread::panicking());
+        }
+    }
+    (Sweep, common::watchdog())
+}
 
 /// The message with this number of this producer: its length and each byte follow from the two.
 pub(crate) fn message(producer: u32, number: u32) -> Vec<u8> {

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use multiproc::{AtomicValue, Capacity, GetError, PutError, Queue};
 
-use crate::common::{Outcome, spawn, unique, value, wait_for, wait_until, watchdog};
-use crate::kit::{Naked, Side, go_on, message, read, stop, stop_inside, wait_until_blocked};
+use crate::common::{Outcome, spawn, unique, value, wait_for, wait_until};
+use crate::kit::{Naked, Side, go_on, message, read, stop, stop_inside, wait_until_blocked, watchdog};
 
 #[test]
 fn sleeping_consumer() -> Outcome {

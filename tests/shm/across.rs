@@ -14,7 +14,7 @@ use std::time::Duration;
 use multiproc::shm::{Error, Gc, Namespace};
 use multiproc::{AtomicValue, Capacity, ErrorKind, GetError, Lock, Options, Queue, Value};
 
-use crate::common::{How, Outcome, Space, alone, fork, spawn, unique, value, wait_for};
+use crate::common::{How, Outcome, Space, alone, fork, spawn, unique, value, wait_for, with_one_thread};
 
 /// Opens an object in a namespace, and keeps it from step 1 until step 2.
 fn user((directory, name, step): (PathBuf, String, AtomicValue<u32>)) -> Result<u64, String> {
@@ -75,86 +75,94 @@ fn process_that_exits_with_handles_leaves_them_to_the_sweep() -> Outcome {
 #[test]
 fn forked_child_keeps_the_object() -> Outcome {
     let _alone = alone();
-    for how in [How::Libc, How::Raw] {
-        let space = Space::new();
-        let step = AtomicValue::new(0_u32)?;
-        let mine: Value<u64> = space.options().create("inherited", 7)?;
-        let child = fork(how, || {
-            wait_for(&step, 1);
-            let sound = mine.get() == Ok(7) && mine.set(8).is_ok();
-            step.store(2);
-            wait_for(&step, 3);
-            i32::from(!sound)
-        });
-        drop(mine);
-        assert_eq!(space.entries(), ["inherited"], "{how:?}");
-        step.store(1);
-        wait_for(&step, 2);
-        assert_eq!(space.options().open::<Value<u64>>("inherited")?.get()?, 8);
-        step.store(3);
-        assert_eq!(child.wait(), 0);
-        // It left by `_exit`, without a drop.
-        assert_eq!(Gc::new().run(space.namespace())?.removed, ["inherited"]);
-    }
-    Ok(())
+    with_one_thread(|| {
+        for how in [How::Libc, How::Raw] {
+            let space = Space::new();
+            let step = AtomicValue::new(0_u32)?;
+            let mine: Value<u64> = space.options().create("inherited", 7)?;
+            let child = fork(how, || {
+                wait_for(&step, 1);
+                let sound = mine.get() == Ok(7) && mine.set(8).is_ok();
+                step.store(2);
+                wait_for(&step, 3);
+                i32::from(!sound)
+            });
+            drop(mine);
+            assert_eq!(space.entries(), ["inherited"], "{how:?}");
+            step.store(1);
+            wait_for(&step, 2);
+            assert_eq!(space.options().open::<Value<u64>>("inherited")?.get()?, 8);
+            step.store(3);
+            assert_eq!(child.wait(), 0);
+            // It left by `_exit`, without a drop.
+            assert_eq!(Gc::new().run(space.namespace())?.removed, ["inherited"]);
+        }
+        Ok(())
+    })
 }
 
 #[test]
 fn forked_child_drops_its_copy() -> Outcome {
     let _alone = alone();
-    for how in [How::Libc, How::Raw] {
-        let space = Space::new();
-        let mut mine: Option<Value<u64>> = Some(space.options().create("inherited", 7)?);
-        let child = fork(how, || {
-            drop(mine.take());
-            i32::from(space.entries() != ["inherited"])
-        });
-        assert_eq!(child.wait(), 0);
-        assert_eq!(space.entries(), ["inherited"]);
-        assert_eq!(mine.as_ref().map(|it| it.get()), Some(Ok(7)));
-        drop(mine);
-        assert!(space.entries().is_empty());
-    }
-    Ok(())
+    with_one_thread(|| {
+        for how in [How::Libc, How::Raw] {
+            let space = Space::new();
+            let mut mine: Option<Value<u64>> = Some(space.options().create("inherited", 7)?);
+            let child = fork(how, || {
+                drop(mine.take());
+                i32::from(space.entries() != ["inherited"])
+            });
+            assert_eq!(child.wait(), 0);
+            assert_eq!(space.entries(), ["inherited"]);
+            assert_eq!(mine.as_ref().map(|it| it.get()), Some(Ok(7)));
+            drop(mine);
+            assert!(space.entries().is_empty());
+        }
+        Ok(())
+    })
 }
 
 #[test]
 fn forked_child_finds_what_it_inherited() -> Outcome {
     let _alone = alone();
-    for how in [How::Libc, How::Raw] {
-        let space = Space::new();
-        let mine: Value<u64> = space.options().create("twice", 7)?;
-        let child = fork(how, || {
-            let again: Value<u64> = space.options().open("twice").expect("it is there");
-            let _guard = mine.lock().expect("it is free");
-            // The same mapping, so the same lock, and this thread has it.
-            let error = again.try_lock().map(drop).expect_err("this thread has it");
-            i32::from(error.cause() != multiproc::shm::AcquireError::AlreadyHeld)
-        });
-        assert_eq!(child.wait(), 0, "{how:?}");
-    }
-    Ok(())
+    with_one_thread(|| {
+        for how in [How::Libc, How::Raw] {
+            let space = Space::new();
+            let mine: Value<u64> = space.options().create("twice", 7)?;
+            let child = fork(how, || {
+                let again: Value<u64> = space.options().open("twice").expect("it is there");
+                let _guard = mine.lock().expect("it is free");
+                // The same mapping, so the same lock, and this thread has it.
+                let error = again.try_lock().map(drop).expect_err("this thread has it");
+                i32::from(error.cause() != multiproc::shm::AcquireError::AlreadyHeld)
+            });
+            assert_eq!(child.wait(), 0, "{how:?}");
+        }
+        Ok(())
+    })
 }
 
 #[test]
 fn forked_child_makes_and_finds() -> Outcome {
     let _alone = alone();
-    for how in [How::Libc, How::Raw] {
-        let space = Space::new();
-        // Behind libc's back nothing tells the child where its robust list is, but what this thread remembers.
-        drop(Lock::new()?.lock()?);
-        let child = fork(how, || {
-            let made: Value<u64> = space.options().create("new", 7).expect("a value");
-            made.update(|it| *it += 1).expect("it is free");
-            let lock = Lock::new().expect("a lock");
-            drop(lock.lock().expect("it is free"));
-            let found: Value<u64> = space.options().open("new").expect("it is there");
-            i32::from(found.get() != Ok(8))
-        });
-        assert_eq!(child.wait(), 0);
-        assert!(space.entries().is_empty());
-    }
-    Ok(())
+    with_one_thread(|| {
+        for how in [How::Libc, How::Raw] {
+            let space = Space::new();
+            // Behind libc's back nothing tells the child where its robust list is, but what this thread remembers.
+            drop(Lock::new()?.lock()?);
+            let child = fork(how, || {
+                let made: Value<u64> = space.options().create("new", 7).expect("a value");
+                made.update(|it| *it += 1).expect("it is free");
+                let lock = Lock::new().expect("a lock");
+                drop(lock.lock().expect("it is free"));
+                let found: Value<u64> = space.options().open("new").expect("it is there");
+                i32::from(found.get() != Ok(8))
+            });
+            assert_eq!(child.wait(), 0);
+            assert!(space.entries().is_empty());
+        }
+        Ok(())
+    })
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use multiproc::shm::{Bell, Deadline, Seq};
 use multiproc::{AtomicValue, ErrorKind, Lock, LockGuard, Value};
 
-use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for, wait_until};
+use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for, wait_until, with_one_thread};
 
 /// Stops a process, and returns when it has.
 fn stop(pid: u32) {
@@ -73,133 +73,145 @@ fn stopped_waiter_costs_the_others_a_second_at_most() -> Outcome {
 #[test]
 fn forked_copy_of_a_guard_owns_nothing() -> Outcome {
     let _alone = alone();
-    for how in [How::Libc, How::Raw] {
-        let (lock, other, step) = (Lock::new()?, Lock::new()?, AtomicValue::new(0_u32)?);
-        let mut guard = Some(lock.lock()?);
-        let child = fork(how, || {
-            // The copy is dropped; the lock is still the parent's.
+    with_one_thread(|| {
+        for how in [How::Libc, How::Raw] {
+            let (lock, other, step) = (Lock::new()?, Lock::new()?, AtomicValue::new(0_u32)?);
+            let mut guard = Some(lock.lock()?);
+            let child = fork(how, || {
+                // The copy is dropped; the lock is still the parent's.
+                drop(guard.take());
+                let still = lock.owner().and_then(|owner| owner.pid) != Some(process::id()) && lock.is_locked();
+                let none = lock.try_lock().is_ok_and(|guard| guard.is_none());
+                // Another lock is as good as ever, and so is that one once it is free.
+                let mine = other.lock().is_ok_and(|_| other.owner().and_then(|owner| owner.pid) == Some(process::id()));
+                step.store(1);
+                let next = lock.lock().is_ok_and(|guard| LockGuard::previous_owner_died(&guard).is_none());
+                i32::from(!(still && none && mine && next))
+            });
+            wait_for(&step, 1);
+            assert_eq!(lock.owner().map(|owner| (owner.pid, owner.tid)), Some((Some(process::id()), tid())));
             drop(guard.take());
-            let still = lock.owner().and_then(|owner| owner.pid) != Some(process::id()) && lock.is_locked();
-            let none = lock.try_lock().is_ok_and(|guard| guard.is_none());
-            // Another lock is as good as ever, and so is that one once it is free.
-            let mine = other.lock().is_ok_and(|_| other.owner().and_then(|owner| owner.pid) == Some(process::id()));
-            step.store(1);
-            let next = lock.lock().is_ok_and(|guard| LockGuard::previous_owner_died(&guard).is_none());
-            i32::from(!(still && none && mine && next))
-        });
-        wait_for(&step, 1);
-        assert_eq!(lock.owner().map(|owner| (owner.pid, owner.tid)), Some((Some(process::id()), tid())));
-        drop(guard.take());
-        assert_eq!(child.wait(), 0, "{how:?}");
-    }
-    Ok(())
+            assert_eq!(child.wait(), 0, "{how:?}");
+        }
+        Ok(())
+    })
 }
 
 #[test]
 fn forked_copy_of_a_value_guard_commits_nothing() -> Outcome {
     let _alone = alone();
-    for how in [How::Libc, How::Raw] {
-        let shared = Value::new(1_u64)?;
-        let mut guard = Some(shared.lock()?);
-        let child = fork(how, || {
-            if let Some(copy) = guard.as_deref_mut() {
-                *copy = 99;
+    with_one_thread(|| {
+        for how in [How::Libc, How::Raw] {
+            let shared = Value::new(1_u64)?;
+            let mut guard = Some(shared.lock()?);
+            let child = fork(how, || {
+                if let Some(copy) = guard.as_deref_mut() {
+                    *copy = 99;
+                }
+                drop(guard.take());
+                i32::from(shared.get() != Ok(1))
+            });
+            assert_eq!(child.wait(), 0, "{how:?}");
+            if let Some(mine) = guard.as_deref_mut() {
+                *mine += 1;
             }
             drop(guard.take());
-            i32::from(shared.get() != Ok(1))
-        });
-        assert_eq!(child.wait(), 0, "{how:?}");
-        if let Some(mine) = guard.as_deref_mut() {
-            *mine += 1;
+            assert_eq!(shared.get()?, 2);
         }
-        drop(guard.take());
-        assert_eq!(shared.get()?, 2);
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn forked_child_that_dies_with_a_copy_takes_nothing() -> Outcome {
     let _alone = alone();
-    for how in [How::Libc, How::Raw] {
-        let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
-        let guard = lock.lock()?;
-        let child = fork(how, || {
-            // Set up its own list, beside what it inherited.
-            drop(Lock::new().expect("a lock\n").lock());
-            step.store(1);
-            wait_for(&step, 2);
-            0
-        });
-        wait_for(&step, 1);
-        child.kill();
-        assert_eq!(lock.owner().map(|owner| owner.tid), Some(tid()), "{how:?}");
-        drop(guard);
-        assert!(LockGuard::previous_owner_died(&lock.lock()?).is_none());
-    }
-    Ok(())
+    with_one_thread(|| {
+        for how in [How::Libc, How::Raw] {
+            let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
+            let guard = lock.lock()?;
+            let child = fork(how, || {
+                // Set up its own list, beside what it inherited.
+                drop(Lock::new().expect("a lock\n").lock());
+                step.store(1);
+                wait_for(&step, 2);
+                0
+            });
+            wait_for(&step, 1);
+            child.kill();
+            assert_eq!(lock.owner().map(|owner| owner.tid), Some(tid()), "{how:?}");
+            drop(guard);
+            assert!(LockGuard::previous_owner_died(&lock.lock()?).is_none());
+        }
+        Ok(())
+    })
 }
 
 #[test]
 fn forked_child_is_an_owner_like_any_other() -> Outcome {
     let _alone = alone();
-    for how in [How::Libc, How::Raw] {
-        let (locks, step) = ([Lock::new()?, Lock::new()?, Lock::new()?], AtomicValue::new(0_u32)?);
-        // The parent's own list has something on it, too.
-        let held = locks[0].lock()?;
-        let child = fork(how, || {
-            let _guards = [locks[1].lock(), locks[2].lock()];
-            step.store(1);
-            wait_for(&step, 2);
-            0
-        });
-        let pid = child.pid();
-        wait_for(&step, 1);
-        child.kill();
-        for lock in &locks[1..] {
-            let guard = lock.lock()?;
-            let death = LockGuard::previous_owner_died(&guard).expect("it was killed");
-            assert_eq!((death.pid(), death.tid()), (Some(pid), Some(pid)), "{how:?}");
+    with_one_thread(|| {
+        for how in [How::Libc, How::Raw] {
+            let (locks, step) = ([Lock::new()?, Lock::new()?, Lock::new()?], AtomicValue::new(0_u32)?);
+            // The parent's own list has something on it, too.
+            let held = locks[0].lock()?;
+            let child = fork(how, || {
+                let _guards = [locks[1].lock(), locks[2].lock()];
+                step.store(1);
+                wait_for(&step, 2);
+                0
+            });
+            let pid = child.pid();
+            wait_for(&step, 1);
+            child.kill();
+            for lock in &locks[1..] {
+                let guard = lock.lock()?;
+                let death = LockGuard::previous_owner_died(&guard).expect("it was killed");
+                assert_eq!((death.pid(), death.tid()), (Some(pid), Some(pid)), "{how:?}");
+            }
+            drop(held);
+            assert!(LockGuard::previous_owner_died(&locks[0].lock()?).is_none());
         }
-        drop(held);
-        assert!(LockGuard::previous_owner_died(&locks[0].lock()?).is_none());
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 #[test]
 fn raw_fork_of_a_thread_that_never_locked() -> Outcome {
     let _alone = alone();
-    // Nothing tells the child where its robust list is. It is refused at once, before it has a lock that would die with it.
-    let code = thread::spawn(|| {
-        let child = fork(How::Raw, || {
-            let refused =
-                |result: Result<Lock, multiproc::Error>| result.is_err_and(|error| error.kind() == ErrorKind::Unsupported);
-            i32::from(!refused(Lock::new()))
+    with_one_thread(|| {
+        // Nothing tells the child where its robust list is. It is refused at once, before it has a lock that would die with it.
+        let code = thread::spawn(|| {
+            let child = fork(How::Raw, || {
+                let refused =
+                    |result: Result<Lock, multiproc::Error>| result.is_err_and(|error| error.kind() == ErrorKind::Unsupported);
+                i32::from(!refused(Lock::new()))
+            });
+            child.wait()
         });
-        child.wait()
-    });
-    assert_eq!(code.join().expect("no panic"), 0);
-    Ok(())
+        assert_eq!(code.join().expect("no panic"), 0);
+        Ok(())
+    })
 }
 
 #[test]
 fn forks_of_forks() -> Outcome {
     let _alone = alone();
-    for how in [How::Libc, How::Raw] {
-        let lock = Lock::new()?;
-        drop(lock.lock()?);
-        let child = fork(how, || {
-            std::mem::forget(lock.lock());
-            let grandchild = fork(how, || i32::from(!lock.try_lock().is_ok_and(|guard| guard.is_none())));
-            let sound = grandchild.wait() == 0 && lock.owner().and_then(|owner| owner.pid) == Some(process::id());
-            i32::from(!sound)
-        });
-        assert_eq!(child.wait(), 0, "{how:?}");
-        // It left by `_exit`, still holding.
-        assert!(LockGuard::previous_owner_died(&lock.lock()?).is_some());
-    }
-    Ok(())
+    with_one_thread(|| {
+        for how in [How::Libc, How::Raw] {
+            let lock = Lock::new()?;
+            drop(lock.lock()?);
+            let child = fork(how, || {
+                std::mem::forget(lock.lock());
+                let grandchild = fork(how, || i32::from(!lock.try_lock().is_ok_and(|guard| guard.is_none())));
+                let sound = grandchild.wait() == 0 && lock.owner().and_then(|owner| owner.pid) == Some(process::id());
+                i32::from(!sound)
+            });
+            assert_eq!(child.wait(), 0, "{how:?}");
+            // It left by `_exit`, still holding.
+            assert!(LockGuard::previous_owner_died(&lock.lock()?).is_some());
+        }
+        Ok(())
+    })
 }
 
 /// Runs another program in this process.

@@ -280,7 +280,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: full, and as [`put`](Self::put).
+    /// [`PutError`] with the value in it: full, and as [`put`](Self::put). `Full` means that this call got no room in time: if others held the producers'
+    /// lock until the deadline (a very short one, or one of them is stopped), there may be room.
     pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
         self.put_until(value, Deadline::after(timeout))
     }
@@ -307,7 +308,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, and as [`get`](Self::get).
+    /// [`GetError`]: empty, and as [`get`](Self::get). `Empty` means that this call got none in time: if others held the consumers' lock until the
+    /// deadline (a very short one, or one of them is stopped), a message may be there. [`try_get`](Self::try_get) is exact.
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
         self.get_until(Deadline::after(timeout))
     }

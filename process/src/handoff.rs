@@ -160,7 +160,8 @@ pub(crate) enum SendError {
 
 /// Sends one message; the handles in it are in transit until it is out.
 pub(crate) fn send<T: Serialize>(sender: &IpcSender<T>, message: T) -> Result<(), SendError> {
-    forget_stale_channels();
+    // Where this gets its two descriptors, so does a large payload; ipc-channel would panic without.
+    forget_stale_channels().map_err(SendError::Os)?;
     let clean_up = StaleAfterFailure(PhantomData);
     let transit = Transit::begin();
     match sys::without_sigpipe(|| sender.send(message)) {
@@ -180,17 +181,16 @@ struct StaleAfterFailure(PhantomData<*const ()>);
 
 impl Drop for StaleAfterFailure {
     fn drop(&mut self) {
-        forget_stale_channels();
+        // What it leaves, the next `send` of this thread takes away, or does not send.
+        let _ = forget_stale_channels();
     }
 }
 
 /// After a `send` whose message did not serialise, ipc-channel keeps the channels it had met in a thread-local list, and the next message
 /// of this thread would carry them to whomever it is for. A message to nobody takes them away.
-fn forget_stale_channels() {
-    if let Ok((nobody, _receiver)) = ipc::channel::<()>() {
-        // It can fail only for want of memory, and then the next one does too.
-        let _ = nobody.send(());
-    }
+fn forget_stale_channels() -> io::Result<()> {
+    let (nobody, _receiver) = ipc::channel::<()>()?;
+    nobody.send(()).map_err(io::Error::other)
 }
 
 impl Marker {

@@ -57,8 +57,11 @@ impl MeetingPlace {
     pub(crate) fn remove(&self) {
         // Once gone, the name may be that of a process with our number in another pid namespace.
         if self.directory.metadata().is_ok_and(|directory| directory.nlink() > 0) {
-            // What cannot be removed is left to a sweep.
-            let _ = fs::remove_dir_all(&self.path);
+            // Most often it is empty, and then it takes no descriptor: there may be none left.
+            if fs::remove_dir(&self.path).is_err() {
+                // What cannot be removed is left to a sweep.
+                let _ = fs::remove_dir_all(&self.path);
+            }
         }
     }
 

@@ -23,10 +23,11 @@
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind};
@@ -64,6 +65,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) element: &'a Element,
     pub(crate) extents: [u64; 2],
     pub(crate) bytes: usize,
+    /// How many of the bytes are to have memory from the beginning.
+    pub(crate) reserved: usize,
     pub(crate) persistent: bool,
 }
 
@@ -100,7 +103,8 @@ impl Segment {
             if !sys::lock_file(&file, false)? {
                 return Err(io::ErrorKind::ResourceBusy.into());
             }
-            sys::reserve(&file, length)?;
+            sys::reserve(&file, (HEADER + plan.reserved) as u64)?;
+            file.set_len(length)?;
             let identity = file.metadata().map(|facts| (facts.dev(), facts.ino()))?;
             let generation = sys::random::<16>()?;
             Ok((map(&file, length)?, identity, generation))
@@ -222,6 +226,23 @@ impl Segment {
             held_here,
         };
         Ok(Some(registry::insert(segment)))
+    }
+
+    /// Sets memory aside for a range of the object.
+    pub(crate) fn populate(&self, bytes: Range<usize>) -> io::Result<()> {
+        // What would be SIGBUS at a touch is an error here.
+        self.map.advise_range(Advice::PopulateWrite, HEADER + bytes.start, bytes.len()).map_err(sys::populate_error)
+    }
+
+    /// Gives the memory of the whole pages in a range of the object back.
+    pub(crate) fn give_back(&self, bytes: Range<usize>) -> io::Result<()> {
+        let page = sys::page_size();
+        let (start, end) = ((HEADER + bytes.start).next_multiple_of(page), (HEADER + bytes.end) / page * page);
+        if start >= end {
+            return Ok(());
+        }
+        // SAFETY: whole pages of the object's tail, which is only ever reached as atomics: whoever reads there finds zeros, a value like any other.
+        unsafe { self.map.unchecked_advise_range(UncheckedAdvice::Remove, start, end - start) }
     }
 
     /// The object.

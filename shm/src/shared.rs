@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "reaches objects through their mapping")]
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -43,6 +43,12 @@ pub unsafe trait Object: Sized + Sync + 'static {
 
     /// Bytes of an object with these extents; `None` if there can be none.
     fn size(extents: [u64; 2]) -> Option<usize>;
+
+    /// Bytes, from the object's beginning on, for which memory is set aside when it is made. What lies behind costs nothing until somebody has called
+    /// [`populate`](Shared::populate) for it; touched before, a full file system would be a fault there.
+    fn reserved(extents: [u64; 2]) -> Option<usize> {
+        Self::size(extents)
+    }
 
     /// What its elements are.
     fn element() -> Element {
@@ -203,7 +209,8 @@ impl<T: Object> Shared<T> {
             Error::new(ErrorKind::Invalid, "create", &shown).with_detail(format_args!("sizes {extents:?} are too large"))
         })?;
         usable_thread("create", &shown)?;
-        let plan = Plan { kind: T::KIND, layout: T::LAYOUT, element: &T::element(), extents, bytes, persistent };
+        let reserved = T::reserved(extents).map_or(bytes, |reserved| reserved.clamp(size_of::<T>(), bytes));
+        let plan = Plan { kind: T::KIND, layout: T::LAYOUT, element: &T::element(), extents, bytes, reserved, persistent };
         let made = Segment::create(namespace, name, plan, held_here::<T>, |object| {
             // SAFETY: zeroed, aligned, large enough (all zeros is a valid `T`), and nobody else knows it yet.
             let this = unsafe { &*object.cast::<T>() };
@@ -248,6 +255,36 @@ impl<T: Object> Shared<T> {
     /// Bytes of the object, from `&**self` on.
     pub fn bytes(&self) -> usize {
         T::size(self.extents).unwrap_or(size_of::<T>())
+    }
+
+    /// Sets memory aside for these bytes of the object (all of the pages they touch); what is there stays.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSpace`](ErrorKind::NoSpace); [`Invalid`](ErrorKind::Invalid) outside of the object; [`Unsupported`](ErrorKind::Unsupported) before Linux 5.14.
+    pub fn populate(&self, bytes: Range<usize>) -> Result<(), Error> {
+        let operation = "set aside memory in";
+        self.checked(&bytes, operation)?;
+        self.segment.populate(bytes).map_err(|error| Error::os(operation, self.describe(), error))
+    }
+
+    /// Gives memory back: the pages that lie wholly inside these bytes of the object read as zeros afterwards, and cost nothing. To be touched again only after
+    /// [`populate`](Self::populate). Whoever calls this makes sure that nobody reads or writes there meanwhile; who does finds zeros, or loses what he wrote.
+    ///
+    /// # Errors
+    ///
+    /// [`Invalid`](ErrorKind::Invalid) outside of the object; what the file system says.
+    pub fn give_back(&self, bytes: Range<usize>) -> Result<(), Error> {
+        let operation = "give back memory of";
+        self.checked(&bytes, operation)?;
+        self.segment.give_back(bytes).map_err(|error| Error::os(operation, self.describe(), error))
+    }
+
+    fn checked(&self, bytes: &Range<usize>, operation: &'static str) -> Result<(), Error> {
+        if bytes.start <= bytes.end && bytes.end <= self.bytes() {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Invalid, operation, self.describe()).with_detail(format_args!("{bytes:?} lies outside")))
     }
 
     /// Its name for messages: quoted, or `(anonymous)`.

@@ -329,6 +329,21 @@ pub(crate) fn reserve(file: &File, length: u64) -> io::Result<()> {
     Err(io::ErrorKind::Interrupted.into())
 }
 
+/// What `MADV_POPULATE_WRITE` means by its errors: `EFAULT` where a touch would have been SIGBUS, for want of room; `EINVAL` before Linux 5.14.
+pub(crate) fn populate_error(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EFAULT) => io::ErrorKind::StorageFull.into(),
+        Some(libc::EINVAL) => io::ErrorKind::Unsupported.into(),
+        _ => error,
+    }
+}
+
+/// Bytes of a page.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: a question without arguments that matter.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 fn owned(descriptor: i32) -> io::Result<File> {
     if descriptor < 0 {
         return Err(io::Error::last_os_error());

@@ -10,7 +10,7 @@ pub enum PutError<T> {
     Full(T),
     /// The queue was closed.
     Closed(T),
-    /// Somebody else was in the middle of a put for longer than a moment (`try_put` only): ask again.
+    /// Somebody else was in the middle of a put: until the deadline, or for longer than a moment (`try_put`). Ask again.
     Busy(T),
     /// The message can never fit.
     TooLarge {
@@ -22,6 +22,15 @@ pub enum PutError<T> {
         length: usize,
         /// Bytes of the longest message that fits.
         longest: usize,
+    },
+    /// The queue would take it, but the system has no memory left for it.
+    NoSpace {
+        /// The goods.
+        value: T,
+        /// Which queue.
+        queue: String,
+        /// Bytes of the message.
+        length: usize,
     },
     /// The value could not be turned into bytes.
     Encode {
@@ -51,7 +60,7 @@ pub enum GetError {
     Empty,
     /// The queue was closed, and is empty.
     Closed,
-    /// Somebody else was in the middle of a get for longer than a moment (`try_get` only): ask again.
+    /// Somebody else was in the middle of a get: until the deadline, or for longer than a moment (`try_get`). Ask again.
     Busy,
     /// The message was taken but is not a `T`; here are its bytes.
     Decode {
@@ -76,7 +85,10 @@ impl<T> PutError<T> {
     pub fn into_inner(self) -> T {
         match self {
             Self::Full(value) | Self::Closed(value) | Self::Busy(value) => value,
-            Self::TooLarge { value, .. } | Self::Encode { value, .. } | Self::Broken { value, .. } => value,
+            Self::TooLarge { value, .. }
+            | Self::NoSpace { value, .. }
+            | Self::Encode { value, .. }
+            | Self::Broken { value, .. } => value,
         }
     }
 
@@ -99,6 +111,9 @@ impl<T> fmt::Display for PutError<T> {
             Self::Busy(_) => f.write_str("the queue is busy"),
             Self::TooLarge { queue, length, longest, .. } => {
                 write!(f, "{queue}: a message of {length} bytes is too large, at most {longest} fit")
+            }
+            Self::NoSpace { queue, length, .. } => {
+                write!(f, "{queue}: the system has no memory for a message of {length} bytes")
             }
             Self::Encode { queue, problem, .. } => write!(f, "{queue}: the value cannot be encoded: {problem}"),
             Self::Broken { queue, problem, .. } => write!(f, "{queue}: {problem}"),

@@ -4,20 +4,23 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Element, Error, Handle, Object, Options, RobustLock, Shared, Transit};
+use multiproc_shm::{Deadline, Element, Error, Handle, Object, Options, RobustLock, Shared, Transit, copy};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
 use crate::error::{GetError, PutError};
+use crate::log::{Log, Memory, PIECE, SPAN, Sizes, UNBOUNDED, UNLIMITED};
+use crate::messages::Messages;
 use crate::ring::{Refusal, Ring, View};
 
 /// A queue of messages between processes: many may put, many may get, each message reaches one (Python's `Queue`).
 ///
-/// It holds as many messages as was said when it was made, and as many bytes. Messages of one producer keep their order. A `put` that returned is in shared
+/// It holds as many messages as was said when it was made, of any length up to 4 GiB. Messages of one producer keep their order. A `put` that returned is in shared
 /// memory: it needs neither its producer nor a helper thread any more. Handles may be in messages, also handles to this queue.
 ///
 /// [`Queue<[u8]>`](Queue#impl-Queue<[u8]>) carries bytes as they are; any other `T` travels through serde.
@@ -48,23 +51,32 @@ pub struct Queue<T: ?Sized + 'static> {
 /// use multiproc_queue::{Capacity, Queue};
 ///
 /// let queue: Queue<Vec<u8>> = Queue::new(Capacity::messages(100).bytes(1 << 20))?;
-/// assert_eq!(queue.capacity(), 100);
+/// assert_eq!(queue.capacity(), Some(100));
 /// # Ok::<(), multiproc_queue::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    messages: usize,
+    /// `None`: no limit.
+    messages: Option<usize>,
     bytes: Option<usize>,
 }
 
 impl Capacity {
-    /// At most this many messages.
+    /// At most this many messages wait, whatever their length: 1 to 2^30.
     pub fn messages(messages: usize) -> Self {
-        Self { messages, bytes: None }
+        Self { messages: Some(messages), bytes: None }
     }
 
-    /// Room for this many bytes of messages, each with a header of 8 bytes and filled up to a multiple of 8; rounded up to a power of two, of which 8 bytes stay free, and reserved at once.
-    /// Without it: 256 for each message, at least 64 KiB and at most 16 MiB.
+    /// As many messages wait as come, as long as the system has memory, and at most 8 GiB (Python's default).
+    pub fn unbounded() -> Self {
+        Self { messages: None, bytes: None }
+    }
+
+    /// At most this many bytes wait as well, each message with a header of 8 bytes and filled up to a multiple of 8; at least 4,096. A message that alone is longer waits until no
+    /// other such is in the queue, and is let in then: so what waits is at most this, and one long message.
+    ///
+    /// Without this there is no limit of bytes. Memory is taken as messages need it, and given back; only the first piece (256 bytes for each message; 64 KiB to 1 MiB, and
+    /// not more than this limit) is the queue's for its life.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = Some(bytes);
         self
@@ -85,33 +97,59 @@ pub struct QueueBlock<T: ?Sized> {
     message: PhantomData<fn(&T)>,
 }
 
-const SMALLEST_LOG: usize = 4096;
-const LARGEST_LOG: usize = 1 << 34;
+const SMALLEST_HOME: usize = 4 << 10;
+const LARGEST_HOME: usize = 1 << 20;
 const MOST_MESSAGES: usize = 1 << 30;
+const LARGEST_LIMIT: usize = SPAN as usize / 2 * copy::WORD;
 
-// SAFETY: `repr(C)`, atomics only; its size is the ring and the log, whose bytes are the second extent; both locks are told.
+/// What the extents mean: messages (0: unbounded), above them the binary logarithm of the bytes of `home`; and the limit of bytes (0: none).
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "halves, and what `checked_sizes` has checked")]
+fn sizes_of([messages, limit]: [u64; 2]) -> Sizes {
+    const WORD_LOG: u32 = copy::WORD.trailing_zeros();
+    let home = 1_u32.wrapping_shl(((messages >> 32) as u32).wrapping_sub(WORD_LOG));
+    let messages = if messages as u32 == 0 { UNBOUNDED } else { messages as u32 };
+    let limit = if limit == 0 { UNLIMITED } else { (limit / copy::WORD as u64) as u32 };
+    Sizes { messages, home, limit, span: SPAN, piece: PIECE }
+}
+
+/// `None`: no queue has such extents.
+fn checked_sizes(extents @ [messages, limit]: [u64; 2]) -> Option<Sizes> {
+    let sizes = sizes_of(extents);
+    let home = SMALLEST_HOME.ilog2().into()..=LARGEST_HOME.ilog2().into();
+    let sound = home.contains(&(messages >> 32))
+        && (sizes.messages == UNBOUNDED || sizes.messages as usize <= MOST_MESSAGES)
+        && limit <= LARGEST_LIMIT as u64
+        && sizes.home <= sizes.limit;
+    sound.then_some(sizes)
+}
+
+// SAFETY: `repr(C)`, atomics only; its size is the ring and the log; both locks are told.
 unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     const KIND: &'static str = "queue";
-    const LAYOUT: u32 = 1;
+    const LAYOUT: u32 = 2;
     type Params = Capacity;
 
     fn extents(capacity: &Capacity) -> Result<[u64; 2], String> {
         let Capacity { messages, bytes } = *capacity;
-        if messages == 0 || messages > MOST_MESSAGES {
+        if let Some(messages) = messages.filter(|messages| !(1..=MOST_MESSAGES).contains(messages)) {
             return Err(format!("a capacity of {messages} messages; 1 to {MOST_MESSAGES} are possible"));
         }
-        let bytes = bytes.unwrap_or((messages * 256).clamp(64 << 10, 16 << 20));
-        if bytes == 0 || bytes > LARGEST_LOG {
-            return Err(format!("a capacity of {bytes} bytes; 1 to {LARGEST_LOG} are possible"));
+        if let Some(bytes) = bytes.filter(|bytes| !(1..=LARGEST_LIMIT).contains(bytes)) {
+            return Err(format!("a capacity of {bytes} bytes; 1 to {LARGEST_LIMIT} are possible"));
         }
-        Ok([messages as u64, bytes.next_power_of_two().max(SMALLEST_LOG) as u64])
+        let limit = bytes.map_or(0, |bytes| bytes.max(SMALLEST_HOME));
+        let home = messages.map_or(LARGEST_HOME, |messages| (messages * 256).clamp(64 << 10, LARGEST_HOME));
+        let home = if limit == 0 { home } else { home.min(limit) };
+        Ok([messages.unwrap_or(0) as u64 | u64::from(home.ilog2()) << 32, limit as u64])
     }
 
-    fn size([messages, bytes]: [u64; 2]) -> Option<usize> {
-        let (messages, bytes) = (usize::try_from(messages).ok()?, usize::try_from(bytes).ok()?);
-        let sound =
-            (1..=MOST_MESSAGES).contains(&messages) && bytes.is_power_of_two() && (SMALLEST_LOG..=LARGEST_LOG).contains(&bytes);
-        sound.then_some(size_of::<Ring>() + bytes)
+    fn size(extents: [u64; 2]) -> Option<usize> {
+        checked_sizes(extents).map(|sizes| size_of::<Ring>() + sizes.span as usize * copy::WORD)
+    }
+
+    fn reserved(extents: [u64; 2]) -> Option<usize> {
+        checked_sizes(extents).map(|sizes| size_of::<Ring>() + sizes.home as usize * copy::WORD)
     }
 
     fn element() -> Element {
@@ -123,6 +161,23 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         self.ring.locks()
     }
+}
+
+impl<T: ?Sized + 'static> Memory for Shared<QueueBlock<T>> {
+    fn populate(&self, words: Range<u32>) -> Result<(), Error> {
+        Self::populate(self, bytes_of(words))
+    }
+
+    fn give_back(&self, words: Range<u32>) {
+        // Where the file system cannot, it stays.
+        let _ = Self::give_back(self, bytes_of(words));
+    }
+}
+
+/// Bytes of the object.
+fn bytes_of(words: Range<u32>) -> Range<usize> {
+    let byte = |word: u32| size_of::<Ring>() + word as usize * copy::WORD;
+    byte(words.start)..byte(words.end)
 }
 
 impl<T: ?Sized + 'static> Handle for Queue<T> {
@@ -200,19 +255,20 @@ impl<T: ?Sized + 'static> Queue<T> {
         self.view().is_empty()
     }
 
-    /// Whether it holds as many messages as it may, a snapshot. (A large message may find no room before.)
+    /// Whether it holds as many messages as it may, a snapshot. (Where it has a limit of bytes, a message may find no room before.)
     pub fn is_full(&self) -> bool {
-        self.len() >= self.capacity()
+        self.capacity().is_some_and(|capacity| self.len() >= capacity)
     }
 
-    /// Messages it can hold.
-    pub fn capacity(&self) -> usize {
-        self.view().messages as usize
+    /// Messages it can hold; `None` if there is no limit.
+    pub fn capacity(&self) -> Option<usize> {
+        let messages = self.view().log.sizes.messages;
+        (messages != UNBOUNDED).then_some(messages as usize)
     }
 
-    /// Bytes of the longest message it can hold.
+    /// Bytes of the longest message that it takes, if the system has the memory: 16 less than 4 GiB.
     pub fn longest_message(&self) -> usize {
-        self.view().longest()
+        self.view().log.sizes.longest()
     }
 
     /// Its name; `None` for an anonymous one.
@@ -222,8 +278,17 @@ impl<T: ?Sized + 'static> Queue<T> {
 
     #[inline]
     fn view(&self) -> View<'_> {
-        let [messages, bytes] = self.shared.extents();
-        View::new(&self.shared.ring, self.shared.tail(), messages, bytes)
+        // `size` has checked the extents when the handle was made.
+        View::new(&self.shared.ring, Log::new(self.shared.tail(), sizes_of(self.shared.extents()), &self.shared))
+    }
+
+    /// A queue without a name that takes as many messages as come: [`Capacity::unbounded`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: no space.
+    pub fn unbounded() -> Result<Self, Error> {
+        Self::new(Capacity::unbounded())
     }
 
     fn put_bytes_until(&self, bytes: &[u8], deadline: Deadline) -> Result<(), PutError<()>> {
@@ -237,6 +302,7 @@ impl<T: ?Sized + 'static> Queue<T> {
             Refusal::TimedOut => PutError::Full(value),
             Refusal::Closed => PutError::Closed(value),
             Refusal::Busy => PutError::Busy(value),
+            Refusal::NoSpace => PutError::NoSpace { value, queue, length },
             Refusal::TooLarge => PutError::TooLarge { value, queue, length, longest: self.longest_message() },
             Refusal::Corrupt => PutError::Broken { value, queue, problem: CORRUPT.to_owned() },
             Refusal::Lock(cause) => PutError::Broken { value, queue, problem: cause.to_string() },
@@ -250,7 +316,7 @@ impl<T: ?Sized + 'static> Queue<T> {
             Refusal::TimedOut => GetError::Empty,
             Refusal::Closed => GetError::Closed,
             Refusal::Busy => GetError::Busy,
-            Refusal::TooLarge | Refusal::Corrupt => GetError::Broken { queue, problem: CORRUPT.to_owned() },
+            Refusal::TooLarge | Refusal::NoSpace | Refusal::Corrupt => GetError::Broken { queue, problem: CORRUPT.to_owned() },
             Refusal::Lock(cause) => GetError::Broken { queue, problem: cause.to_string() },
         }
     }
@@ -280,8 +346,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: full, and as [`put`](Self::put). `Full` means that this call got no room in time: if others held the producers'
-    /// lock until the deadline (a very short one, or one of them is stopped), there may be room.
+    /// [`PutError`] with the value in it: full; busy, if others held the producers' lock until the deadline (a very short one, or one of them is stopped);
+    /// and as [`put`](Self::put).
     pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
         self.put_until(value, Deadline::after(timeout))
     }
@@ -308,10 +374,78 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, and as [`get`](Self::get). `Empty` means that this call got none in time: if others held the consumers' lock until the
-    /// deadline (a very short one, or one of them is stopped), a message may be there. [`try_get`](Self::try_get) is exact.
+    /// [`GetError`]: empty; busy, if others held the consumers' lock until the deadline (a very short one, or one of them is stopped), so that a message may be
+    /// there; and as [`get`](Self::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
         self.get_until(Deadline::after(timeout))
+    }
+
+    /// Puts messages in their order, as many with one lock as there is room for, waiting for more room as long as it takes. Others' messages may come between them.
+    ///
+    /// Killed in it, this process has put the first so many of them.
+    ///
+    /// ```
+    /// use multiproc_queue::Queue;
+    ///
+    /// let queue = Queue::new(100)?;
+    /// queue.put_many(["a", "b", "c"].map(String::from))?;
+    /// let first_two: Result<Vec<_>, _> = queue.get_many(2)?.into_iter().collect();
+    /// assert_eq!(first_two?, ["a", "b"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] with those in it that were not put: as [`put`](Self::put). If one cannot be encoded, none is put.
+    pub fn put_many(&self, values: impl IntoIterator<Item = T>) -> Result<(), PutError<Vec<T>>> {
+        self.put_many_until(values.into_iter().collect(), Deadline::NEVER)
+    }
+
+    /// Puts as many of these messages as there is room for.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] with those in it that were not put: full, and as [`put_many`](Self::put_many).
+    pub fn try_put_many(&self, values: impl IntoIterator<Item = T>) -> Result<(), PutError<Vec<T>>> {
+        self.put_many_until(values.into_iter().collect(), Deadline::NOW)
+    }
+
+    /// Puts messages, waiting for room at most this long in all.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] with those in it that were not put: full, busy, and as [`put_many`](Self::put_many).
+    pub fn put_many_timeout(&self, values: impl IntoIterator<Item = T>, timeout: Duration) -> Result<(), PutError<Vec<T>>> {
+        self.put_many_until(values.into_iter().collect(), Deadline::after(timeout))
+    }
+
+    /// Takes up to `most` messages with one lock, waiting for the first as long as it takes; fewer than there are if they are long. Those that cannot be decoded are errors among them.
+    ///
+    /// Killed in it, this process takes none of them, or those that it had just taken with it.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: closed and empty.
+    pub fn get_many(&self, most: usize) -> Result<Vec<Result<T, GetError>>, GetError> {
+        self.get_many_until(most, Deadline::NEVER)
+    }
+
+    /// Takes up to `most` messages, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, busy, closed.
+    pub fn try_get_many(&self, most: usize) -> Result<Vec<Result<T, GetError>>, GetError> {
+        self.get_many_until(most, Deadline::NOW)
+    }
+
+    /// Takes up to `most` messages, waiting for the first at most this long.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, busy, closed.
+    pub fn get_many_timeout(&self, most: usize, timeout: Duration) -> Result<Vec<Result<T, GetError>>, GetError> {
+        self.get_many_until(most, Deadline::after(timeout))
     }
 
     /// Messages as they come, until the queue is closed and empty. An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
@@ -337,15 +471,52 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         })
     }
 
+    fn put_many_until(&self, mut values: Vec<T>, deadline: Deadline) -> Result<(), PutError<Vec<T>>> {
+        let mut messages = Messages::new();
+        let mut transits = Vec::with_capacity(values.len());
+        for value in &values {
+            // Scopes nest, so they are closed from the last to the first.
+            transits.push(Transit::begin());
+            if let Err(problem) = codec::encode(value, messages.bytes_mut()) {
+                while transits.pop().is_some() {}
+                return Err(PutError::Encode { value: values, queue: self.shared.describe(), problem: problem.to_string() });
+            }
+            messages.end_one();
+        }
+        let mut done = 0;
+        let result = self.view().put_many(&messages, &mut done, deadline);
+        while transits.len() > done {
+            transits.pop();
+        }
+        while let Some(transit) = transits.pop() {
+            transit.sent();
+        }
+        result.map_err(|refusal| {
+            values.drain(..done);
+            self.put_error(values, refusal, messages.get(done).map_or(0, <[u8]>::len))
+        })
+    }
+
     fn get_until(&self, deadline: Deadline) -> Result<T, GetError> {
         with_buffer(|buffer| {
             self.view().get(buffer, deadline).map_err(|refusal| self.get_error(refusal))?;
-            codec::decode(buffer).map_err(|problem| GetError::Decode {
-                queue: self.shared.describe(),
-                bytes: buffer.clone(),
-                problem: problem.to_string(),
-            })
+            self.decode(buffer)
         })
+    }
+
+    fn get_many_until(&self, most: usize, deadline: Deadline) -> Result<Vec<Result<T, GetError>>, GetError> {
+        let mut messages = Messages::new();
+        self.view().get_many(&mut messages, most, deadline).map_err(|refusal| self.get_error(refusal))?;
+        Ok(messages.iter().map(|message| self.decode(message)).collect())
+    }
+
+    fn decode(&self, message: &[u8]) -> Result<T, GetError> {
+        let failed = |problem: postcard::Error| GetError::Decode {
+            queue: self.shared.describe(),
+            bytes: message.to_vec(),
+            problem: problem.to_string(),
+        };
+        codec::decode(message).map_err(failed)
     }
 }
 
@@ -423,7 +594,98 @@ impl Queue<[u8]> {
     /// [`GetError`]: closed and empty.
     #[inline]
     pub fn get_into(&self, message: &mut Vec<u8>) -> Result<(), GetError> {
-        self.view().get(message, Deadline::NEVER).map_err(|refusal| self.get_error(refusal))
+        self.get_into_until(message, Deadline::NEVER)
+    }
+
+    /// Takes a message into the caller's vector, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, busy, closed.
+    #[inline]
+    pub fn try_get_into(&self, message: &mut Vec<u8>) -> Result<(), GetError> {
+        self.get_into_until(message, Deadline::NOW)
+    }
+
+    /// Takes a message into the caller's vector, waiting for one at most this long.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, busy, closed.
+    pub fn get_into_timeout(&self, message: &mut Vec<u8>, timeout: Duration) -> Result<(), GetError> {
+        self.get_into_until(message, Deadline::after(timeout))
+    }
+
+    /// Puts messages in their order, as many with one lock as there is room for, waiting for more room as long as it takes.
+    ///
+    /// Killed in it, this process has put the first so many of them.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] with the number of those that were put: closed, too large, no space.
+    pub fn put_many_bytes(&self, messages: &Messages) -> Result<(), PutError<usize>> {
+        self.put_many_bytes_until(messages, Deadline::NEVER)
+    }
+
+    /// Puts as many of these messages as there is room for.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] with the number of those that were put: full, and as [`put_many_bytes`](Self::put_many_bytes).
+    pub fn try_put_many_bytes(&self, messages: &Messages) -> Result<(), PutError<usize>> {
+        self.put_many_bytes_until(messages, Deadline::NOW)
+    }
+
+    /// Puts messages, waiting for room at most this long in all.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] with the number of those that were put: full, busy, and as [`put_many_bytes`](Self::put_many_bytes).
+    pub fn put_many_bytes_timeout(&self, messages: &Messages, timeout: Duration) -> Result<(), PutError<usize>> {
+        self.put_many_bytes_until(messages, Deadline::after(timeout))
+    }
+
+    /// Takes up to `most` messages with one lock and appends them to `messages`, waiting for the first as long as it takes. One call takes no more bytes than
+    /// [`messages`](Messages::with_capacity) has room for, but at least one message.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: closed and empty.
+    pub fn get_many_into(&self, messages: &mut Messages, most: usize) -> Result<(), GetError> {
+        self.get_many_into_until(messages, most, Deadline::NEVER)
+    }
+
+    /// Takes up to `most` messages, if there are any.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, busy, closed.
+    pub fn try_get_many_into(&self, messages: &mut Messages, most: usize) -> Result<(), GetError> {
+        self.get_many_into_until(messages, most, Deadline::NOW)
+    }
+
+    /// Takes up to `most` messages, waiting for the first at most this long.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, busy, closed.
+    pub fn get_many_into_timeout(&self, messages: &mut Messages, most: usize, timeout: Duration) -> Result<(), GetError> {
+        self.get_many_into_until(messages, most, Deadline::after(timeout))
+    }
+
+    #[inline]
+    fn get_into_until(&self, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), GetError> {
+        self.view().get(message, deadline).map_err(|refusal| self.get_error(refusal))
+    }
+
+    fn put_many_bytes_until(&self, messages: &Messages, deadline: Deadline) -> Result<(), PutError<usize>> {
+        let mut done = 0;
+        let result = self.view().put_many(messages, &mut done, deadline);
+        result.map_err(|refusal| self.put_error(done, refusal, messages.get(done).map_or(0, <[u8]>::len)))
+    }
+
+    fn get_many_into_until(&self, messages: &mut Messages, most: usize, deadline: Deadline) -> Result<(), GetError> {
+        self.view().get_many(messages, most, deadline).map_err(|refusal| self.get_error(refusal))
     }
 
     fn fresh(&self, deadline: Deadline) -> Result<Vec<u8>, GetError> {

@@ -4,19 +4,17 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `closed`; notes: `least`, `passed` | its lock's holder; `closed` once; `least` by who is about to sleep |
+//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `closed`; notes: `least`, `passed`, `jumped`, `filled`, `top`, `low` | its lock's holder; `closed` once; `least` by who is about to sleep |
 //! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs` | its lock's holder |
-//! | 256.. | the log: a power of two of 8-byte words | producers |
+//! | 256.. | the log: 8-byte words (`log.rs`) | producers |
 //!
-//! A *place* is one word: position in 8-byte units (low half), number of messages so far (high half), both counting on for ever, modulo 2^32. One store moves both, so `head` and `tail` are never half moved.
-//!
-//! A *record* is a header word, then the payload in whole words. Header: length + 1 (low half; 0 is "nothing here yet"), CPU of the producer (high half). Headers are never split; a payload
-//! wraps around the end in two copies.
+//! A *place* is one word: position in words (low half), number of messages so far (high half), both counting on for ever, modulo 2^32. One store moves both, so `head` and `tail` are never half moved.
 //!
 //! # Who moves what
 //!
-//! - **put**, holding the producers' lock: payload; header of the *next* record = 0; this header (the commit); `tail`.
+//! - **put**, holding the producers' lock: payload; header of the *next* record = 0; this header (the commit; behind a jump, the jump is the commit); `tail`.
 //! - **get**, holding the consumers' lock: read the header at `head`; if it is not 0, copy the payload out; `head` (the commit).
+//! - **several at once**: a producer commits each message; a consumer copies all out, then moves `head` once.
 //!
 //! The consumer polls the header itself, so a message is visible in one cache line; `tail` is the producers' private note.
 //!
@@ -24,10 +22,11 @@
 //!
 //! | killed | what is there | who mends it |
 //! |---|---|---|
-//! | producer before the header store | a free place with rubbish in it | nobody needs to |
-//! | producer between header and `tail` | a whole message that `tail` does not count | the next producer walks from `tail` over whatever headers are there |
-//! | consumer before the `head` store | the message, still there | nobody needs to: another gets it |
-//! | consumer after it | the message is gone with its consumer | at most this one |
+//! | producer before the commit | a free place with rubbish in it; perhaps memory that nobody needs | nobody needs to; the memory is used or given back by the next |
+//! | producer between commit and `tail` | a whole message that `tail` does not count | the next producer walks from `tail` over whatever headers are there |
+//! | consumer before the `head` store | the messages, still there | nobody needs to: another gets them |
+//! | consumer after it | the messages are gone with their consumer | at most those of this one call |
+//! | consumer that gives memory back | it holds the producers' lock and has nothing half done | the next that gives back does it again |
 //! | closer after the flag | closed, sleepers not told | the kernel wakes one, who tells the others; so does whoever takes the lock next |
 //!
 //! Waiting is [`Side`]'s: nobody sleeps or spins with a lock of the ring, so a killed or stopped sleeper holds nobody up.
@@ -43,6 +42,13 @@ use std::time::Duration;
 
 use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{AcquireError, Acquired, Deadline, EAGER, NO_CPU, RobustLock, Side, copy, spin, this_cpu};
+
+use crate::log::{Contradiction, Header, Log, Place, Spot, UNBOUNDED, UNLIMITED, record_words};
+use crate::messages::Messages;
+
+mod grow;
+#[cfg(test)]
+mod tests;
 
 /// The fixed part of a queue.
 #[repr(C, align(128))]
@@ -62,6 +68,14 @@ const CLOSED: usize = 2;
 const LEAST: usize = 0;
 /// The head at which producers last woke each other because the room was too little for one of them.
 const PASSED: usize = 1;
+/// The word of the last jump.
+const JUMPED: usize = 2;
+/// From `home`, or from where the tail went on after its last jump, up to this word there is memory. Never below the tail's word in use.
+const FILLED: usize = 3;
+/// Above this word there is none.
+const TOP: usize = 4;
+/// Up to this word, from `home` on, memory was given back since the last jump.
+const LOW: usize = 5;
 /// Words beside the consumers' lock.
 const HEAD: usize = 0;
 const PAUSE: usize = 1;
@@ -80,6 +94,8 @@ const AHEAD: u32 = 64;
 const MOMENT: Duration = Duration::from_millis(1);
 /// How often a look without a lock is repeated when others move what it looks at; each repetition means that somebody got on, unless a peer is hostile.
 const TRIES: u32 = 10_000;
+/// Messages that one call takes at most: its lock is others' wait.
+const MOST_AT_ONCE: usize = 1 << 16;
 /// How often one call spins before it sleeps, when others are always faster.
 const SPINS: u32 = 4;
 
@@ -87,10 +103,7 @@ const SPINS: u32 = 4;
 #[derive(Clone, Copy)]
 pub(crate) struct View<'a> {
     ring: &'a Ring,
-    log: *const AtomicU64,
-    pub(crate) messages: u32,
-    /// Words of the log, a power of two.
-    words: u32,
+    pub(crate) log: Log<'a>,
 }
 
 /// Why nothing was put or got.
@@ -101,18 +114,13 @@ pub(crate) enum Refusal {
     Closed,
     /// It can never fit.
     TooLarge,
-    /// Somebody else was in the middle of the same for longer than a moment.
+    /// Somebody else was in the middle of the same until the deadline, or for longer than a moment.
     Busy,
+    /// The system has no memory for it.
+    NoSpace,
     /// The shared words contradict each other.
     Corrupt,
     Lock(AcquireError),
-}
-
-/// A position and a number of messages.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place {
-    position: u32,
-    count: u32,
 }
 
 impl Ring {
@@ -121,31 +129,10 @@ impl Ring {
     }
 }
 
-impl Place {
-    fn load(word: &AtomicU64) -> Self {
-        Self::from(word.load(SeqCst))
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "two halves")]
-    fn from(word: u64) -> Self {
-        Self { position: word as u32, count: (word >> 32) as u32 }
-    }
-
-    fn word(self) -> u64 {
-        u64::from(self.position) | u64::from(self.count) << 32
-    }
-
-    fn after(self, words: u32) -> Self {
-        Self { position: self.position.wrapping_add(words), count: self.count.wrapping_add(1) }
-    }
-}
-
 impl<'a> View<'a> {
-    /// `log` is the first of `bytes` / 8 words that live as long as `ring`; both numbers were checked.
     #[inline]
-    #[allow(clippy::cast_possible_truncation, reason = "at most 2^30 and 2^31, by `Object::size`")]
-    pub(crate) fn new(ring: &'a Ring, log: *const AtomicU64, messages: u64, bytes: u64) -> Self {
-        Self { ring, log, messages: messages as u32, words: (bytes / copy::WORD as u64) as u32 }
+    pub(crate) fn new(ring: &'a Ring, log: Log<'a>) -> Self {
+        Self { ring, log }
     }
 }
 
@@ -153,23 +140,44 @@ impl View<'_> {
     /// Appends a message.
     #[inline]
     pub(crate) fn put(self, message: &[u8], deadline: Deadline) -> Result<(), Refusal> {
-        let need = record_words(message.len()).filter(|need| *need < self.words).ok_or(Refusal::TooLarge)?;
+        let need = self.words_for(message)?;
         let mut wait = Wait::default();
         loop {
             self.enter(&self.ring.producers, deadline, || self.recover())?;
-            let tail = Place::load(self.producer(TAIL));
-            let fits = if self.is_closed() { Err(Refusal::Closed) } else { self.room(tail, need) };
-            if fits == Ok(true) {
-                self.append(tail, need, message);
-            } else {
+            let done = self.append(message, need);
+            if done != Ok(true) {
                 self.pass_on_room();
             }
             self.leave_producers();
-            if fits? {
+            if done? {
                 return Ok(());
             }
             self.wait_for_room(&mut wait, need, deadline)?;
         }
+    }
+
+    /// Appends messages in their order, as many at a time as there is room for; `done` counts them, also where it fails.
+    pub(crate) fn put_many(self, messages: &Messages, done: &mut usize, deadline: Deadline) -> Result<(), Refusal> {
+        let mut wait = Wait::default();
+        while *done < messages.len() {
+            self.enter(&self.ring.producers, deadline, || self.recover())?;
+            let mut result = Ok(true);
+            while let Some(message) = messages.get(*done) {
+                result = self.words_for(message).and_then(|need| self.append(message, need));
+                if result != Ok(true) {
+                    self.pass_on_room();
+                    break;
+                }
+                *done += 1;
+                wait = Wait::default();
+            }
+            self.leave_producers();
+            if !result? {
+                let need = messages.get(*done).map_or(Ok(1), |message| self.words_for(message))?;
+                self.wait_for_room(&mut wait, need, deadline)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the oldest message out into `message`, whose content is replaced.
@@ -182,19 +190,69 @@ impl View<'_> {
         loop {
             self.enter(&self.ring.consumers, deadline, || ())?;
             let head = Place::load(self.consumer(HEAD));
-            // ORDER: Acquire pairs with the commit in `append`: the payload behind the header is there.
-            let header = self.at(head.position).load(Acquire);
-            let found = if header == 0 { Ok(Found::Nothing(self.next_pause(head))) } else { self.take(head, header, message) };
+            message.clear();
+            let found = self.take(head, message);
+            let mut pause = 0;
+            match &found {
+                Ok((Found::Taken, next)) => self.move_head(*next),
+                Ok((Found::Nothing, _)) => pause = self.next_pause(head),
+                _ => {}
+            }
             self.leave_consumers();
             match found? {
-                Found::Taken => return Ok(()),
-                Found::Longer(length) => {
-                    // Memory is fetched without the lock: an allocator is somebody else's code.
-                    message.clear();
-                    message.reserve(length);
+                (Found::Taken, next) => {
+                    self.tidy(head, next);
+                    return Ok(());
                 }
-                Found::Nothing(_) if self.is_closed() && !self.has_data() => return Err(Refusal::Closed),
-                Found::Nothing(pause) => self.wait_for_data(&mut wait, pause, head, deadline)?,
+                // Memory is fetched without the lock: an allocator is somebody else's code.
+                (Found::Longer(length), _) => message.reserve(length),
+                (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, deadline)?,
+            }
+        }
+    }
+
+    /// Takes up to `most` of the oldest messages out and appends them to `messages`; waits only for the first. One call takes no more bytes than `messages` has room for, but at least one message.
+    pub(crate) fn get_many(self, messages: &mut Messages, most: usize, deadline: Deadline) -> Result<(), Refusal> {
+        let most = most.min(MOST_AT_ONCE);
+        if most == 0 {
+            return Ok(());
+        }
+        if deadline == Deadline::NOW && !self.has_data() {
+            return Err(self.nothing());
+        }
+        let mut wait = Wait::default();
+        messages.reserve(most);
+        loop {
+            self.enter(&self.ring.consumers, deadline, || ())?;
+            let head = Place::load(self.consumer(HEAD));
+            let mut next = head;
+            let last = loop {
+                match self.take(next, messages.bytes_mut()) {
+                    Ok((Found::Taken, after)) => {
+                        messages.end_one();
+                        next = after;
+                        if next.count.wrapping_sub(head.count) as usize >= most {
+                            break Ok(Found::Taken);
+                        }
+                    }
+                    _ if next != head => break Ok(Found::Taken),
+                    other => break other.map(|(found, _)| found),
+                }
+            };
+            let mut pause = 0;
+            match last {
+                Ok(Found::Taken) => self.move_head(next),
+                Ok(Found::Nothing) => pause = self.next_pause(head),
+                _ => {}
+            }
+            self.leave_consumers();
+            match last? {
+                Found::Taken => {
+                    self.tidy(head, next);
+                    return Ok(());
+                }
+                Found::Longer(length) => messages.bytes_mut().reserve(length),
+                Found::Nothing => self.wait_or_end(&mut wait, pause, head, deadline)?,
             }
         }
     }
@@ -225,8 +283,8 @@ impl View<'_> {
             let head = Place::load(self.consumer(HEAD));
             let tail = Place::load(self.producer(TAIL));
             // A producer between its commit and its note of it (or killed there) has one more.
-            let unnoted = u32::from(self.at(tail.position).load(SeqCst) != 0);
-            estimate = tail.count.wrapping_add(unnoted).wrapping_sub(head.count).min(self.messages) as usize;
+            let unnoted = u32::from(self.log.at(tail.position).load(SeqCst) != 0);
+            estimate = tail.count.wrapping_add(unnoted).wrapping_sub(head.count).min(self.log.sizes.messages) as usize;
             if Place::load(self.producer(TAIL)) == tail && Place::load(self.consumer(HEAD)) == head {
                 break;
             }
@@ -238,15 +296,33 @@ impl View<'_> {
         !self.has_data()
     }
 
-    /// Bytes of the largest message.
-    pub(crate) fn longest(self) -> usize {
-        (self.words as usize - 2) * copy::WORD
-    }
-
     /// Bytes of the message at the head, if there is one: a hint.
     pub(crate) fn next_length(self) -> Option<usize> {
         let head = Place::load(self.consumer(HEAD));
-        length_of(self.at(head.position).load(Acquire)).filter(|length| *length <= self.longest())
+        let mut header = Header::from(self.log.at(head.position).load(Acquire));
+        if let Header::Jump(index) = header {
+            header = Header::from(self.log.at(self.log.sizes.onward(head.position, index)).load(Acquire));
+        }
+        let Header::Message { length, .. } = header else { return None };
+        Some(length as usize).filter(|length| *length <= self.log.sizes.longest())
+    }
+
+    fn words_for(self, message: &[u8]) -> Result<u32, Refusal> {
+        record_words(message.len()).filter(|_| message.len() <= self.log.sizes.longest()).ok_or(Refusal::TooLarge)
+    }
+
+    /// A note of the producers' side.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "these notes are words of the log")]
+    fn note(&self, note: usize) -> u32 {
+        self.ring.producers.notes[note].load(Relaxed) as u32
+    }
+
+    /// With the producers' lock: sets a note.
+    #[inline]
+    fn set_note(&self, note: usize, word: u32) {
+        // ORDER: Relaxed: for the next holder of the lock, whose acquire pairs with our release; others look at it as a hint.
+        self.ring.producers.notes[note].store(u64::from(word), Relaxed);
     }
 
     #[inline]
@@ -257,14 +333,6 @@ impl View<'_> {
     #[inline]
     fn consumer(&self, word: usize) -> &AtomicU64 {
         &self.ring.consumers.lock().beside[word]
-    }
-
-    /// The word of the log at a position.
-    #[inline]
-    fn at(&self, position: u32) -> &AtomicU64 {
-        let index = (position & (self.words - 1)) as usize;
-        // SAFETY: the index is inside the log, which is mapped as long as the handle that this view came from.
-        unsafe { &*self.log.wrapping_add(index) }
     }
 
     #[inline(always)]
@@ -278,7 +346,7 @@ impl View<'_> {
                 Ok(())
             }
             Err(AcquireError::TimedOut) if deadline == Deadline::NOW => self.enter_in_a_moment(side, recover),
-            Err(AcquireError::TimedOut) => Err(Refusal::TimedOut),
+            Err(AcquireError::TimedOut) => Err(Refusal::Busy),
             Err(cause) => Err(Refusal::Lock(cause)),
         }
     }
@@ -295,6 +363,19 @@ impl View<'_> {
             }
             Err(AcquireError::TimedOut) => Err(Refusal::Busy),
             Err(cause) => Err(Refusal::Lock(cause)),
+        }
+    }
+
+    /// The producers' lock, if it is to be had without waiting.
+    fn enter_producers_at_once(self) -> bool {
+        // SAFETY: as above.
+        match unsafe { self.ring.producers.enter(Deadline::NOW) } {
+            Ok(Acquired::Clean) => true,
+            Ok(Acquired::OwnerDied(_)) => {
+                self.take_over(|| self.recover());
+                true
+            }
+            Err(_) => false,
         }
     }
 
@@ -315,25 +396,22 @@ impl View<'_> {
         self.ring.consumers.leave(&self.ring.producers, || self.has_data(), || self.is_roomy());
     }
 
-    /// With the producers' lock: whether a record of this many words fits at the tail.
+    /// With the producers' lock: where a record of this many words fits, if it does.
     #[inline]
-    fn room(self, tail: Place, need: u32) -> Result<bool, Refusal> {
+    fn room(self, tail: Place, need: u32) -> Result<Option<Spot>, Refusal> {
         let seen = Place::from(self.producer(SEEN_HEAD).load(Relaxed));
-        if self.fits(tail, seen, need) == Some(true) {
-            return Ok(true);
+        if let spot @ Ok(Some(Spot::Tail)) = self.spot(tail, seen, need) {
+            return spot;
         }
-        // ORDER: SeqCst, hence Acquire, pairs with the commit in `take`: the words before the head are read and may be written.
+        // ORDER: SeqCst, hence Acquire, pairs with `move_head`: the words before the head are read and may be written.
         let head = Place::load(self.consumer(HEAD));
         self.producer(SEEN_HEAD).store(head.word(), Relaxed);
-        self.fits(tail, head, need).ok_or(Refusal::Corrupt)
+        self.spot(tail, head, need)
     }
 
-    /// `None`: head and tail contradict each other.
     #[inline]
-    fn fits(self, tail: Place, head: Place, need: u32) -> Option<bool> {
-        let (used, messages) = (tail.position.wrapping_sub(head.position), tail.count.wrapping_sub(head.count));
-        // One word more, for the empty header behind the record.
-        (used <= self.words && messages <= self.messages).then(|| messages < self.messages && need < self.words - used)
+    fn spot(self, tail: Place, head: Place, need: u32) -> Result<Option<Spot>, Refusal> {
+        self.log.sizes.spot(tail, head, self.log.sizes.index(self.note(JUMPED)), need).map_err(|Contradiction| Refusal::Corrupt)
     }
 
     /// Without a lock, for a waiting producer: whether a record of this many words would fit now.
@@ -343,7 +421,7 @@ impl View<'_> {
             let tail = Place::load(self.producer(TAIL));
             if Place::load(self.consumer(HEAD)) == head {
                 // A contradiction is for the one who gets the lock to report.
-                return self.fits(tail, head, need) != Some(false);
+                return self.spot(tail, head, need) != Ok(None);
             }
         }
         true
@@ -374,17 +452,19 @@ impl View<'_> {
     fn is_roomy(self) -> bool {
         let head = Place::load(self.consumer(HEAD));
         let tail = Place::load(self.producer(TAIL));
-        let (used, messages) = (tail.position.wrapping_sub(head.position), tail.count.wrapping_sub(head.count));
+        let sizes = self.log.sizes;
         // A tail that a dead producer did not note may lie behind the head: then there is room.
-        let (used, messages) = if used > self.words { (0, 0) } else { (used, messages) };
-        used <= self.words - self.words / 4 && messages <= self.messages - self.messages.div_ceil(4)
+        let used = sizes.used(tail, head, self.log.sizes.index(self.note(JUMPED))).unwrap_or(0);
+        let messages = tail.count.wrapping_sub(head.count).cast_signed().max(0).cast_unsigned();
+        (sizes.limit == UNLIMITED || used <= sizes.limit - sizes.limit / 4)
+            && (sizes.messages == UNBOUNDED || messages <= sizes.messages - sizes.messages.div_ceil(4))
     }
 
     /// Without a lock: the header at a head that did not move while we looked.
     fn has_data(self) -> bool {
         for _ in 0..TRIES {
             let head = self.consumer(HEAD).load(SeqCst);
-            if self.at(Place::from(head).position).load(SeqCst) != 0 {
+            if self.log.at(Place::from(head).position).load(SeqCst) != 0 {
                 return true;
             }
             if self.consumer(HEAD).load(SeqCst) == head {
@@ -394,101 +474,143 @@ impl View<'_> {
         true
     }
 
+    /// With the producers' lock: appends a record of `need` words; false when there is no room.
     #[inline]
-    fn append(self, tail: Place, need: u32, message: &[u8]) {
-        self.fetch_ahead(tail, need);
-        self.copy_in(tail.position.wrapping_add(1), message);
+    fn append(self, message: &[u8], need: u32) -> Result<bool, Refusal> {
+        if self.is_closed() {
+            return Err(Refusal::Closed);
+        }
+        let tail = Place::load(self.producer(TAIL));
+        match self.room(tail, need)? {
+            None => return Ok(false),
+            Some(Spot::Tail)
+                if u64::from(self.log.sizes.index(tail.position)) + u64::from(need) < u64::from(self.log.sizes.home) =>
+            {
+                self.fetch_ahead(tail, need);
+                self.write(tail, need, message);
+            }
+            Some(spot) => self.append_afar(tail, spot, need, message)?,
+        }
+        Ok(true)
+    }
+
+    /// Writes a record at the tail, and commits it.
+    #[inline]
+    fn write(self, tail: Place, need: u32, message: &[u8]) {
         let next = tail.after(need);
-        // ORDER: Relaxed: made visible by the commit.
-        self.at(next.position).store(0, Relaxed);
-        let header = (message.len() as u64 + 1) | u64::from(this_cpu()) << 32;
-        // ORDER: Release pairs with the Acquire in `get`. CRASH: the commit: before it nothing, after it the whole message.
-        self.at(tail.position).store(header, Release);
+        self.fill(tail.position, next.position, message);
+        // ORDER: Release pairs with the Acquire in `take`. CRASH: the commit: before it nothing, after it the whole message.
+        self.log.at(tail.position).store(header_of(message), Release);
         // CRASH: `tail` is one record behind; `recover` walks over it.
         self.producer(TAIL).store(next.word(), Relaxed);
     }
 
-    /// With the consumers' lock: copies the record out and moves the head.
+    /// All of a record but its header.
     #[inline]
-    fn take(self, head: Place, header: u64, message: &mut Vec<u8>) -> Result<Found, Refusal> {
-        let length = length_of(header).filter(|length| *length <= self.longest()).ok_or(Refusal::Corrupt)?;
-        let length = if zoo::planted(Bug::LengthReadTwice) {
-            length_of(self.at(head.position).load(Acquire)).unwrap_or(0)
-        } else {
-            length
-        };
-        if message.capacity() < length {
-            return Ok(Found::Longer(length));
+    fn fill(self, position: u32, next: u32, message: &[u8]) {
+        self.log.copy_in(position.wrapping_add(1), message);
+        // ORDER: Relaxed: made visible by the commit.
+        self.log.at(next).store(0, Relaxed);
+    }
+
+    /// With the consumers' lock: copies the record at `head` out, behind what is in `message`, if that has room; and where the next record lies. The head stays.
+    #[inline]
+    fn take(self, mut head: Place, message: &mut Vec<u8>) -> Result<(Found, Place), Refusal> {
+        // ORDER: Acquire pairs with the commit in `write` or `append_afar`: what the header leads to is there.
+        let mut header = Header::from(self.log.at(head.position).load(Acquire));
+        if let Header::Jump(index) = header {
+            head.position = self.log.sizes.onward(head.position, index);
+            header = Header::from(self.log.at(head.position).load(Acquire));
+            if !matches!(header, Header::Message { .. }) {
+                return Err(Refusal::Corrupt);
+            }
         }
-        message.clear();
-        self.copy_out(head.position.wrapping_add(1), message.as_mut_ptr(), length);
+        let Header::Message { length, cpu } = header else { return Ok((Found::Nothing, head)) };
+        let length = Some(length as usize).filter(|length| self.may_be(head, *length)).ok_or(Refusal::Corrupt)?;
+        let length = if zoo::planted(Bug::LengthReadTwice) { self.next_length_unchecked() } else { length };
+        if message.capacity() - message.len() < length {
+            return Ok((Found::Longer(length), head));
+        }
+        self.log.copy_out(head.position.wrapping_add(1), message.spare_capacity_mut().as_mut_ptr().cast(), length);
         // SAFETY: the capacity was checked, and `copy_out` wrote `length` bytes.
-        unsafe { message.set_len(length) };
+        unsafe { message.set_len(message.len() + length) };
         let cpus = self.consumer(CPUS).load(Relaxed);
-        self.consumer(CPUS).store((cpus & 0xffff_ffff) | (header >> 32) << 32, Relaxed);
-        let next = head.after(record_words(length).ok_or(Refusal::Corrupt)?);
-        // ORDER: Release pairs with the load in `room`: the copy is done. CRASH: the commit: before it the message is there, after it it is ours.
+        self.consumer(CPUS).store((cpus & 0xffff_ffff) | u64::from(cpu) << 32, Relaxed);
+        Ok((Found::Taken, head.after(record_words(length).ok_or(Refusal::Corrupt)?)))
+    }
+
+    /// Whether a message here can be as long as its header says. A long one must lie where there is memory: to read elsewhere would make some.
+    #[inline]
+    fn may_be(self, place: Place, length: usize) -> bool {
+        let sizes = self.log.sizes;
+        let end = sizes.index(place.position) as usize + copy::words(length);
+        let below = |top: u32| end < top.clamp(sizes.home, sizes.span) as usize;
+        length <= sizes.longest() && (sizes.is_fixed() || end < sizes.home as usize || below(self.note(TOP)))
+    }
+
+    /// What a careless reader would do; only for the bug that is planted above.
+    #[cold]
+    fn next_length_unchecked(self) -> usize {
+        let head = Place::load(self.consumer(HEAD));
+        match Header::from(self.log.at(head.position).load(Acquire)) {
+            Header::Message { length, .. } => length as usize,
+            _ => 0,
+        }
+    }
+
+    /// With the consumers' lock: what lies before `next` is taken.
+    #[inline]
+    fn move_head(self, next: Place) {
+        // ORDER: Release pairs with the load in `room`: the copy is done. CRASH: the commit: before it the messages are there, after it they are ours.
         self.consumer(HEAD).store(next.word(), Release);
-        Ok(Found::Taken)
-    }
-
-    #[inline]
-    fn copy_in(self, position: u32, message: &[u8]) {
-        let index = position & (self.words - 1);
-        let straight = (self.words - index) as usize * copy::WORD;
-        let (first, second) = message.split_at(message.len().min(straight));
-        // SAFETY: `room` found the record's words free and inside the log; the first part ends at its end.
-        unsafe { copy::store(self.log.wrapping_add(index as usize), first) };
-        if !second.is_empty() {
-            // SAFETY: as above: the rest, from the beginning of the log.
-            unsafe { copy::store(self.log, second) };
-        }
-    }
-
-    #[inline]
-    fn copy_out(self, position: u32, target: *mut u8, length: usize) {
-        let index = position & (self.words - 1);
-        let straight = (self.words - index) as usize * copy::WORD;
-        let first = length.min(straight);
-        // SAFETY: the first part ends at the log's end, the target has `length` bytes.
-        unsafe { copy::load(self.log.wrapping_add(index as usize), target, first) };
-        if first < length {
-            // SAFETY: as above: the rest (less than the log), from the beginning of the log.
-            unsafe { copy::load(self.log, target.wrapping_add(first), length - first) };
-        }
     }
 
     /// Fetches the lines that a later put will write, as far as they are known to be free.
     #[inline]
     fn fetch_ahead(self, tail: Place, need: u32) {
-        let head = Place::from(self.producer(SEEN_HEAD).load(Relaxed));
-        let end = tail.position.wrapping_add(AHEAD).wrapping_add(need);
-        if end.wrapping_sub(head.position) >= self.words {
+        const LINE: u32 = 8;
+        let sizes = self.log.sizes;
+        let head = sizes.index(Place::from(self.producer(SEEN_HEAD).load(Relaxed)).position);
+        let start = sizes.index(tail.position);
+        let end = start + AHEAD + need;
+        if end >= if head <= start { sizes.home } else { head } {
             return;
         }
-        const LINE: u32 = 8;
-        let mut position = tail.position.wrapping_add(AHEAD) & !(LINE - 1);
+        let mut index = (start + AHEAD) & !(LINE - 1);
         // From the first line that the last put did not fetch.
-        if position != tail.position.wrapping_add(AHEAD) {
-            position = position.wrapping_add(LINE);
+        if index != start + AHEAD {
+            index += LINE;
         }
-        while end.wrapping_sub(position).wrapping_sub(1) < need {
-            copy::prefetch_for_writing(self.at(position));
-            position = position.wrapping_add(LINE);
+        while index < end {
+            copy::prefetch_for_writing(self.log.at(index));
+            index += LINE;
         }
     }
 
     /// The last producer died: notes what it had committed.
     #[cold]
     fn recover(self) {
+        let sizes = self.log.sizes;
         let mut tail = Place::load(self.producer(TAIL));
-        for _ in 0..self.words {
-            let header = self.at(tail.position).load(Acquire);
-            let Some(need) = length_of(header).filter(|length| *length <= self.longest()).and_then(record_words) else { break };
-            tail = tail.after(need);
+        // At most one record is not noted; a hostile log has as many as it likes.
+        for _ in 0..TRIES {
+            let mut next = tail;
+            let mut header = Header::from(self.log.at(tail.position).load(Acquire));
+            if let Header::Jump(index) = header {
+                next.position = sizes.onward(tail.position, index);
+                header = Header::from(self.log.at(next.position).load(Acquire));
+                self.note_jump(sizes.index(tail.position), sizes.index(index).max(sizes.home));
+            }
+            let Header::Message { length, .. } = header else { break };
+            let Some(need) = Some(length as usize).filter(|length| *length <= sizes.longest()).and_then(record_words) else {
+                break;
+            };
+            tail = next.after(need);
             // CRASH: killed here, the next walks on.
             self.producer(TAIL).store(tail.word(), Relaxed);
         }
+        // What it had set aside beyond, it did not use.
+        self.set_note(FILLED, sizes.index(tail.position).max(sizes.home));
     }
 
     /// With the consumers' lock, having found nothing at this head: how long to pause before the next look.
@@ -507,14 +629,20 @@ impl View<'_> {
         if self.is_closed() && !self.has_data() { Refusal::Closed } else { Refusal::TimedOut }
     }
 
+    /// Having found nothing: waits for something, unless there will be nothing.
+    fn wait_or_end(self, wait: &mut Wait, pause: u32, head: Place, deadline: Deadline) -> Result<(), Refusal> {
+        if self.is_closed() && !self.has_data() { Err(Refusal::Closed) } else { self.wait_for_data(wait, pause, head, deadline) }
+    }
+
     #[cold]
     #[inline(never)]
     fn wait_for_data(self, wait: &mut Wait, pause: u32, head: Place, deadline: Deadline) -> Result<(), Refusal> {
         if deadline == Deadline::NOW {
             return Err(self.nothing());
         }
-        let ready =
-            || self.at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word() || self.is_closed();
+        let ready = || {
+            self.log.at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word() || self.is_closed()
+        };
         if wait.may_spin() {
             let partner = if head.count == 0 { NO_CPU } else { Place::from(self.consumer(CPUS).load(Relaxed)).count };
             if spin(partner, pause, EAGER, ready) {
@@ -566,8 +694,7 @@ enum Found {
     Taken,
     /// A message of this many bytes, for which the vector has too little room.
     Longer(usize),
-    /// Nothing; and how many pauses to wait before the next look.
-    Nothing(u32),
+    Nothing,
 }
 
 /// What one call remembers between its sleeps.
@@ -589,15 +716,8 @@ impl Wait {
     }
 }
 
-/// Words of a record with this payload; `None` if its length has no header.
 #[inline]
-fn record_words(length: usize) -> Option<u32> {
-    u32::try_from(copy::words(length) + 1).ok().filter(|_| length < u32::MAX as usize)
-}
-
-/// The payload's length in a header; `None` for "nothing here yet".
-#[inline]
-#[allow(clippy::cast_possible_truncation, reason = "the low half is wanted")]
-fn length_of(header: u64) -> Option<usize> {
-    (header as u32).checked_sub(1).map(|length| length as usize)
+#[allow(clippy::cast_possible_truncation, reason = "`words_for` found it short enough")]
+fn header_of(message: &[u8]) -> u64 {
+    Header::Message { length: message.len() as u32, cpu: this_cpu() }.word()
 }

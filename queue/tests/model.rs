@@ -6,7 +6,7 @@ mod kit;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use multiproc_queue::{Capacity, GetError, PutError, Queue};
+use multiproc_queue::{GetError, PutError, Queue};
 use proptest::prelude::*;
 
 use kit::{pattern, unique};
@@ -14,31 +14,20 @@ use kit::{pattern, unique};
 /// What a queue promises, without shared memory.
 struct Model {
     messages: usize,
-    words: usize,
     closed: bool,
     inside: VecDeque<Vec<u8>>,
 }
 
 impl Model {
-    fn new(messages: usize, bytes: usize) -> Self {
-        Self { messages, words: bytes.next_power_of_two().max(4096) / 8, closed: false, inside: VecDeque::new() }
-    }
-
-    /// A header, the payload in whole words; one word of the log stays empty.
-    fn record(length: usize) -> usize {
-        1 + length.div_ceil(8)
+    fn new(messages: usize) -> Self {
+        Self { messages, closed: false, inside: VecDeque::new() }
     }
 
     fn put(&mut self, message: &[u8]) -> Result<(), &'static str> {
-        let used: usize = self.inside.iter().map(|message| Self::record(message.len())).sum();
-        let need = Self::record(message.len());
-        if need >= self.words {
-            return Err("too large");
-        }
         if self.closed {
             return Err("closed");
         }
-        if self.inside.len() == self.messages || used + need >= self.words {
+        if self.inside.len() == self.messages {
             return Err("full");
         }
         self.inside.push_back(message.to_vec());
@@ -63,7 +52,7 @@ enum Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let length = || prop_oneof![6 => 0..40_usize, 3 => 0..700_usize, 1 => 3000..9000_usize];
+    let length = || prop_oneof![6 => 0..40_usize, 3 => 0..700_usize, 1 => 3000..90_000_usize];
     let step = prop_oneof![
         40 => length().prop_map(Step::Put),
         5 => length().prop_map(Step::PutBriefly),
@@ -81,7 +70,6 @@ fn word(result: Result<(), PutError<()>>) -> Result<(), &'static str> {
     result.map_err(|error| match error {
         PutError::Full(()) => "full",
         PutError::Closed(()) => "closed",
-        PutError::TooLarge { .. } => "too large",
         _ => "something else",
     })
 }
@@ -91,10 +79,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn model(messages in prop_oneof![1..8_usize, 1..500_usize], bytes in 1..8000_usize, steps in steps()) {
+    fn model(messages in prop_oneof![1..8_usize, 1..500_usize], steps in steps()) {
         let name = unique("model");
-        let mut queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(messages).bytes(bytes)).unwrap();
-        let mut model = Model::new(messages, bytes);
+        let mut queue: Queue<[u8]> = Queue::create(&name, messages).unwrap();
+        let mut model = Model::new(messages);
         let briefly = Duration::from_nanos(1);
         for (number, step) in steps.into_iter().enumerate() {
             match step {
@@ -125,7 +113,7 @@ proptest! {
             prop_assert_eq!(queue.is_empty(), model.inside.is_empty());
             prop_assert_eq!(queue.is_full(), model.inside.len() == messages);
             prop_assert_eq!(queue.is_closed(), model.closed);
-            prop_assert_eq!((queue.capacity(), queue.longest_message()), (messages, (model.words - 2) * 8));
+            prop_assert_eq!(queue.capacity(), Some(messages));
         }
     }
 }

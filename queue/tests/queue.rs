@@ -7,7 +7,7 @@ mod kit;
 use std::time::{Duration, Instant};
 
 use multiproc_queue::{Capacity, ErrorKind, GetError, PutError, Queue};
-use multiproc_shm::{Acquired, Deadline, MAX_HELD, Options, RobustLock, Value};
+use multiproc_shm::{Acquired, Deadline, MAX_HELD, Namespace, Options, RobustLock, Value};
 
 use kit::{Outcome, Sleeper, unique, watchdog};
 
@@ -45,7 +45,7 @@ fn names() -> Outcome {
     let again = Queue::<u32>::open_or_create(&name, 2)?;
     made.put(1)?;
     found.put(2)?;
-    assert_eq!((again.len(), again.capacity()), (2, 2));
+    assert_eq!((again.len(), again.capacity()), (2, Some(2)));
     assert_eq!((again.get()?, made.get()?), (1, 2));
 
     let other_capacity = Queue::<u32>::open_or_create(&name, 3).unwrap_err();
@@ -80,9 +80,9 @@ fn capacity_that_cannot_be() {
 #[test]
 fn capacity_of_the_smallest_and_the_largest() -> Outcome {
     let small: Queue<[u8]> = Queue::new(Capacity::messages(1).bytes(1))?;
-    assert_eq!(small.capacity(), 1);
+    assert_eq!(small.capacity(), Some(1));
     for round in 0..5000_usize {
-        let message = vec![7; round % (small.longest_message() + 1)];
+        let message = vec![7; round % 4096];
         small.try_put_bytes(&message)?;
         assert!(small.is_full() && !small.is_empty() && small.len() == 1);
         assert_eq!(small.try_put_bytes(b""), Err(PutError::Full(())));
@@ -90,7 +90,7 @@ fn capacity_of_the_smallest_and_the_largest() -> Outcome {
         assert!(!small.is_full() && small.is_empty());
     }
     let large: Queue<u8> = Queue::new(1 << 30)?;
-    assert_eq!(large.capacity(), 1 << 30);
+    assert_eq!(large.capacity(), Some(1 << 30));
     large.try_put(1)?;
     assert_eq!(large.get()?, 1);
     Ok(())
@@ -99,7 +99,7 @@ fn capacity_of_the_smallest_and_the_largest() -> Outcome {
 #[test]
 fn capacity_in_messages_is_exact() -> Outcome {
     for capacity in (1..=130).chain([255, 256, 257, 1000, 1023, 1024, 1025, 4096, 65_536, 100_000]) {
-        let queue: Queue<u32> = Queue::new(Capacity::messages(capacity).bytes(capacity * 16 + 16))?;
+        let queue: Queue<u32> = Queue::new(capacity)?;
         // Several laps, so that the log wraps at another place each time.
         let mut next = 0_u32;
         let mut oldest = 0_u32;
@@ -122,11 +122,11 @@ fn capacity_in_messages_is_exact() -> Outcome {
 }
 
 #[test]
-fn capacity_without_bytes_is_256_for_each_message() -> Outcome {
+fn capacity_without_bytes_has_room_for_every_length() -> Outcome {
     for capacity in [256, 300, 1000] {
         let queue: Queue<[u8]> = Queue::new(capacity)?;
         for _ in 0..capacity {
-            queue.try_put_bytes(&[1; 240])?;
+            queue.try_put_bytes(&[1; 2400])?;
         }
         assert!(queue.is_full());
         assert_eq!(queue.try_put_bytes(b"").unwrap_err(), PutError::Full(()));
@@ -138,23 +138,42 @@ fn capacity_without_bytes_is_256_for_each_message() -> Outcome {
 fn capacity_in_bytes_may_be_used_up_first() -> Outcome {
     let queue: Queue<[u8]> = Queue::new(Capacity::messages(1000).bytes(4096))?;
     for round in 0..200 {
-        // Header and 56 bytes are 64; the last 8 bytes of the log are never used.
-        for _ in 0..63 {
-            queue.try_put_bytes(&[round; 56])?;
+        // Header and 56 bytes are 64; where the log wraps, one fits less.
+        let mut put = 0;
+        while queue.try_put_bytes(&[round; 56]).is_ok() {
+            put += 1;
         }
-        assert!(!queue.is_full() && queue.len() == 63);
-        assert!(queue.try_put_bytes(&[round; 56]).unwrap_err().is_full());
-        // 56 bytes are left: 48 and a header.
-        assert!(queue.try_put_bytes(&[round; 49]).unwrap_err().is_full());
-        queue.try_put_bytes(&[round; 48])?;
-        assert!(queue.try_put_bytes(b"").unwrap_err().is_full());
-        for _ in 0..64 {
+        assert!((62..=64).contains(&put), "{put}");
+        assert!(!queue.is_full() && queue.len() == put);
+        for _ in 0..put {
             assert_eq!(queue.get_bytes()?.first(), Some(&round));
         }
         assert!(queue.is_empty());
         // Shifts the next round by a word.
         queue.put_bytes(b"")?;
         queue.get_bytes()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_limit_it_grows_and_shrinks() -> Outcome {
+    let name = unique("unbounded");
+    let queue: Queue<[u8]> = Queue::create(&name, Capacity::unbounded())?;
+    let file = Namespace::current()?.path().join(&name);
+    let memory = || std::fs::metadata(&file).map(|facts| std::os::unix::fs::MetadataExt::blocks(&facts) * 512);
+    let small = memory()?;
+    assert!(small < 2 << 20, "{small}");
+    assert_eq!((queue.capacity(), queue.is_full()), (None, false));
+    for round in 0..3_u8 {
+        for _ in 0..20_000 {
+            queue.try_put_bytes(&[round; 1000])?;
+        }
+        assert!(memory()? > 20_000_000);
+        for _ in 0..20_000 {
+            assert_eq!(queue.try_get_bytes()?, [round; 1000]);
+        }
+        assert!(memory()? < small + (3 << 20), "{}", memory()?);
     }
     Ok(())
 }
@@ -173,7 +192,7 @@ fn len_empty_full() -> Outcome {
             assert_eq!((queue.len(), queue.is_empty(), queue.is_full()), (n, n == 0, false));
         }
     }
-    assert!(format!("{queue:?}").contains("len: 0, capacity: 5, closed: false"), "{queue:?}");
+    assert!(format!("{queue:?}").contains("len: 0, capacity: Some(5), closed: false"), "{queue:?}");
     Ok(())
 }
 

@@ -56,26 +56,52 @@ fn types() -> Outcome {
 }
 
 #[test]
-fn too_large() -> Outcome {
-    let queue: Queue<Vec<u8>> = Queue::new(Capacity::messages(3).bytes(4096))?;
-    // postcard puts a length of two bytes before it.
-    let fits = vec![5; queue.longest_message() - 2];
-    queue.put(fits.clone())?;
-    assert_eq!(queue.try_put(vec![]), Err(PutError::Full(vec![])));
-    assert_eq!(queue.get()?, fits);
-
-    let large = vec![6; fits.len() + 1];
-    let expected = queue.longest_message();
-    for error in [queue.put(large.clone()), queue.try_put(large.clone()), queue.put_timeout(large.clone(), Duration::MAX)] {
-        let error = error.unwrap_err();
-        assert!(error.to_string().contains("a message of 4081 bytes is too large, at most 4080 fit"), "{error}");
-        let PutError::TooLarge { value, length, longest, .. } = error else { panic!("{error}") };
-        assert_eq!((value, length, longest), (large.clone(), expected + 1, expected));
+fn long_messages_are_let_in_one_at_a_time() -> Outcome {
+    let queue: Queue<Vec<u8>> = Queue::new(Capacity::messages(10).bytes(4096))?;
+    let long = vec![6; 100_000];
+    queue.put(vec![1])?;
+    queue.put(long.clone())?;
+    for more in [vec![], long.clone()] {
+        assert_eq!(queue.try_put(more.clone()), Err(PutError::Full(more)));
     }
-    assert!(queue.is_empty());
-    // What can never fit is said so in a full or a closed queue, too.
+    assert_eq!((queue.get()?, queue.get()?), (vec![1], long.clone()));
+    queue.put(long.clone())?;
+    assert_eq!(queue.get()?, long);
+    Ok(())
+}
+
+#[test]
+fn many_at_once() -> Outcome {
+    let queue: Queue<String> = Queue::new(5)?;
+    let words = |range: std::ops::Range<u32>| range.map(|number| number.to_string()).collect::<Vec<_>>();
+    assert_eq!(queue.try_get_many(3), Err(GetError::Empty));
+    assert_eq!(queue.try_put_many(words(0..7)), Err(PutError::Full(words(5..7))));
+    assert_eq!(queue.put_many_timeout(words(7..9), Duration::from_millis(1)), Err(PutError::Full(words(7..9))));
+    let got = queue.get_many(3)?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(got, words(0..3));
+    queue.put_many(words(5..8))?;
+    let got = queue.get_many_timeout(100, Duration::ZERO)?.into_iter().collect::<Result<Vec<_>, _>>()?;
+    assert_eq!(got, words(3..8));
+    assert_eq!(queue.get_many(0)?, []);
+    queue.put_many(words(0..0))?;
+    assert_eq!(queue.get_many_timeout(2, Duration::from_millis(1)), Err(GetError::Empty));
     queue.close();
-    assert!(matches!(queue.put(large), Err(PutError::TooLarge { .. })));
+    assert_eq!(queue.get_many(2), Err(GetError::Closed));
+    assert_eq!(queue.put_many(words(0..2)), Err(PutError::Closed(words(0..2))));
+    Ok(())
+}
+
+#[test]
+fn one_of_many_that_cannot_be_encoded_or_decoded() -> Outcome {
+    let queue: Queue<Odd> = Queue::new(5)?;
+    let some = vec![Odd::Fine(1), Odd::FailsToSerialise, Odd::Fine(2)];
+    let error = queue.put_many(some.clone()).unwrap_err();
+    assert!(matches!(&error, PutError::Encode { value, .. } if *value == some), "{error}");
+    assert!(queue.is_empty());
+    queue.put_many([Odd::Fine(1), Odd::FailsToDeserialise, Odd::Fine(2)])?;
+    let got = queue.get_many(10)?;
+    assert_eq!((&got[0], &got[2]), (&Ok(Odd::Fine(1)), &Ok(Odd::Fine(2))));
+    assert!(matches!(got[1], Err(GetError::Decode { .. })));
     Ok(())
 }
 
@@ -335,7 +361,7 @@ fn queue_in_its_own_message() -> Outcome {
     arrived.put(Introduction(None, 30))?;
     for n in 1..30 {
         let Introduction(Some(mine), number) = arrived.get()? else { panic!("no handle") };
-        assert_eq!((number, mine.capacity()), (n, 100));
+        assert_eq!((number, mine.capacity()), (n, Some(100)));
     }
     assert!(matches!(arrived.get()?, Introduction(None, 30)));
     assert_eq!(arrived.try_get().map(|_| ()), Err(GetError::Empty));

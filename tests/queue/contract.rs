@@ -30,7 +30,7 @@ fn smoke() -> Outcome {
 fn capacity() -> Outcome {
     let _watchdog = watchdog();
     for capacity in [1, 2, 17, 1000] {
-        let queue = Queue::<usize>::new(Capacity::messages(capacity).bytes(capacity * 16 + 16))?;
+        let queue = Queue::<usize>::new(capacity)?;
         let child = spawn(|queue: Queue<usize>| (0..).take_while(|n| queue.try_put(*n).is_ok()).count(), queue.clone());
         assert_eq!(value(&child), capacity);
         assert!(queue.is_full());
@@ -45,15 +45,15 @@ fn capacity() -> Outcome {
 fn len_empty_full() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::new(2)?;
-    fn look(queue: Queue<u8>) -> (usize, bool, bool, usize, bool) {
+    fn look(queue: Queue<u8>) -> (usize, bool, bool, Option<usize>, bool) {
         (queue.len(), queue.is_empty(), queue.is_full(), queue.capacity(), queue.is_closed())
     }
-    assert_eq!(value(&spawn(look, queue.clone())), (0, true, false, 2, false));
+    assert_eq!(value(&spawn(look, queue.clone())), (0, true, false, Some(2), false));
     queue.put(1)?;
-    assert_eq!(value(&spawn(look, queue.clone())), (1, false, false, 2, false));
+    assert_eq!(value(&spawn(look, queue.clone())), (1, false, false, Some(2), false));
     queue.put(2)?;
     queue.close();
-    assert_eq!(value(&spawn(look, queue.clone())), (2, false, true, 2, true));
+    assert_eq!(value(&spawn(look, queue.clone())), (2, false, true, Some(2), true));
     Ok(())
 }
 

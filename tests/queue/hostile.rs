@@ -23,7 +23,7 @@ fn use_it((queue, role, calls, done): (Queue<[u8]>, u32, AtomicValue<u32>, Atomi
             (0, 0) => ignore_put(queue.try_put_bytes(&[1; 500])),
             (0, length) => ignore_put(queue.put_bytes_timeout(&vec![7; 300 * usize::try_from(length).unwrap()], TIMEOUT)),
             (_, 0) => ignore_get(queue.try_get_bytes()),
-            (_, 1) => assert!(queue.len() <= queue.capacity()),
+            (_, 1) => assert!(queue.len() <= queue.capacity().unwrap()),
             (_, 2) => drop(format!("{queue:?} {} {}", queue.is_empty(), queue.is_full())),
             _ => ignore_get(queue.get_bytes_timeout(TIMEOUT)),
         }

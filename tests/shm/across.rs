@@ -340,7 +340,7 @@ fn full_file_system_is_an_error_and_no_signal() -> Outcome {
     /// Makes a queue with so many bytes, and touches all of them.
     fn touch(name: &str, bytes: usize) -> Result<(), Error> {
         let queue = Queue::<[u8]>::create(name, Capacity::messages(10_000).bytes(bytes))?;
-        let message = vec![0xa5; queue.longest_message() / 2];
+        let message = vec![0xa5; bytes / 2];
         // More than once around.
         for _ in 0..5 {
             queue.try_put_bytes(&message).expect("there is room for half");

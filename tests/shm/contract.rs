@@ -74,12 +74,13 @@ fn verbs_of_two_processes() -> Outcome {
 fn mismatch_of_capacity() -> Outcome {
     fn child(name: String) -> (Option<usize>, Vec<String>) {
         let same = Queue::<u32>::open_or_create(&name, Capacity::messages(8).bytes(4096)).map(|queue| queue.capacity());
+        let same = same.ok().flatten();
         let others = [
             Queue::<u32>::open_or_create(&name, Capacity::messages(9).bytes(4096)),
             Queue::<u32>::open_or_create(&name, Capacity::messages(8).bytes(8192)),
             Queue::open_or_create(&name, Capacity::messages(8).bytes(4096)).map(|_: Queue<String>| unreachable!("another type")),
         ];
-        (same.ok(), others.into_iter().map(|result| format!("{:?}", result.map_err(|error| error.kind()).map(drop))).collect())
+        (same, others.into_iter().map(|result| format!("{:?}", result.map_err(|error| error.kind()).map(drop))).collect())
     }
     let _alone = alone();
     let name = unique("capacity");

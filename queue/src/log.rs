@@ -1,0 +1,303 @@
+//! Where the records of a queue lie: a log that may be much larger than the memory it has.
+//!
+//! # Addresses
+//!
+//! The log is [`SPAN`] words of address space, of which the first `home` have memory from the beginning. A position counts words on and on, modulo 2^32; its word is the position modulo the span.
+//! A record is a header word and the payload in whole words, in one piece. Behind the last record there is always room for one empty header.
+//!
+//! Records follow each other upwards. Where the next one would leave `home` and the room at the beginning of the log is free, the header there is a **jump** (low half all ones, high half the
+//! word to go on at) and the record lies at the beginning: this is how a ring wraps. Where that room is not free the log **climbs**: memory is set aside piece by piece as the tail comes there, so
+//! a queue is as large as what waits in it, a message is as long as it is, and a full file system is an error, not a fault. What the head has left behind is given back.
+//!
+//! ```text
+//!   same lap                  wrapped                        jumped over (no limit of bytes)
+//!   |..h####t.....            |####t...h####j.....           |####j..h####j####t....
+//!    free: t.., ..h            free: t..h                     free: t..
+//! ```
+//!
+//! A **fixed** log (in memory of somebody else's) has memory everywhere. Its records wrap around the end in two pieces, and it neither jumps nor climbs.
+//!
+//! # Jumps and deaths
+//!
+//! A jump is written last, after the record that it leads to: one store makes both visible, so no jump is ever without its record. What the producers note about the last jump (`JUMPED`, `FILLED`) they note after it;
+//! who takes over from a dead producer walks from the noted tail, and notes it.
+//!
+//! Memory is set aside and given back with the producers' lock held, which makes the free part of the log the holder's own: consumers only ever make it larger. `TOP` is raised before memory is set aside above it, and lowered after it was given back,
+//! so a death in between costs at most memory that the next one gives back.
+#![allow(unsafe_code, reason = "raw words of the log")]
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use multiproc_shm::copy;
+
+/// Words of address space of a log that can grow: 8 GiB.
+pub(crate) const SPAN: u32 = 1 << 30;
+/// Memory is set aside in pieces of this many words: 1 MiB.
+pub(crate) const PIECE: u32 = 1 << 17;
+/// The low half of a jump.
+const JUMP: u32 = u32::MAX;
+/// As a number of messages: no limit.
+pub(crate) const UNBOUNDED: u32 = i32::MAX.cast_unsigned();
+/// As a number of words: no limit.
+pub(crate) const UNLIMITED: u32 = u32::MAX;
+
+/// A position and a number of messages, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) position: u32,
+    pub(crate) count: u32,
+}
+
+/// What a header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Header {
+    /// Nothing here yet.
+    Empty,
+    /// A message of this many bytes, put on this CPU.
+    Message { length: u32, cpu: u32 },
+    /// It goes on at this word.
+    Jump(u32),
+}
+
+/// Where the next record may lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spot {
+    Tail,
+    /// At this word, by way of a jump.
+    Jump(u32),
+}
+
+/// The sizes of a log, checked when it was made or found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sizes {
+    pub(crate) messages: u32,
+    /// Words that have memory from the beginning.
+    pub(crate) home: u32,
+    /// Words that messages and their headers may take up; at least `home`.
+    pub(crate) limit: u32,
+    /// Words of address space, a power of two; of a fixed log, `home`.
+    pub(crate) span: u32,
+    /// Words for which memory is set aside at a time.
+    pub(crate) piece: u32,
+}
+
+/// A log as this process sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Log<'a> {
+    words: *const AtomicU64,
+    pub(crate) sizes: Sizes,
+    memory: &'a dyn Memory,
+}
+
+/// The memory behind a log's words.
+pub(crate) trait Memory {
+    /// Sets memory aside for these words, or tells that there is none.
+    fn populate(&self, words: Range<u32>) -> Result<(), multiproc_shm::Error>;
+
+    /// Gives the memory of these words back; what cannot be given back is kept.
+    fn give_back(&self, words: Range<u32>);
+}
+
+impl Place {
+    pub(crate) fn load(word: &AtomicU64) -> Self {
+        Self::from(word.load(SeqCst))
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "two halves")]
+    pub(crate) fn from(word: u64) -> Self {
+        Self { position: word as u32, count: (word >> 32) as u32 }
+    }
+
+    pub(crate) fn word(self) -> u64 {
+        u64::from(self.position) | u64::from(self.count) << 32
+    }
+
+    pub(crate) fn after(self, words: u32) -> Self {
+        Self { position: self.position.wrapping_add(words), count: self.count.wrapping_add(1) }
+    }
+}
+
+impl Header {
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "two halves")]
+    pub(crate) fn from(word: u64) -> Self {
+        match (word as u32, (word >> 32) as u32) {
+            (0, _) => Self::Empty,
+            (JUMP, index) => Self::Jump(index),
+            (length, cpu) => Self::Message { length: length - 1, cpu },
+        }
+    }
+
+    #[inline]
+    pub(crate) fn word(self) -> u64 {
+        let (low, high) = match self {
+            Self::Empty => (0, 0),
+            Self::Message { length, cpu } => (length + 1, cpu),
+            Self::Jump(index) => (JUMP, index),
+        };
+        u64::from(low) | u64::from(high) << 32
+    }
+}
+
+impl Sizes {
+    pub(crate) fn is_fixed(self) -> bool {
+        self.home == self.span
+    }
+
+    /// The word of a position.
+    #[inline]
+    pub(crate) fn index(self, position: u32) -> u32 {
+        position & (self.span - 1)
+    }
+
+    /// Bytes of the longest message.
+    pub(crate) fn longest(self) -> usize {
+        // In a log that grows, wherever head and tail are, one half of the span is free in one piece when it is empty.
+        let words = if self.is_fixed() { self.span } else { self.span / 2 };
+        (words as usize - 2) * copy::WORD
+    }
+
+    /// The next position of this word.
+    pub(crate) fn onward(self, position: u32, index: u32) -> u32 {
+        let index = self.index(index);
+        let lap = position.wrapping_sub(self.index(position));
+        let next = lap.wrapping_add(index);
+        if index > self.index(position) { next } else { next.wrapping_add(self.span) }
+    }
+
+    /// Words in use, as far as they count against the limit; `None`: head and tail contradict each other. `jumped` is the word of the last jump.
+    #[inline]
+    pub(crate) fn used(self, tail: Place, head: Place, jumped: u32) -> Option<u32> {
+        let distance = tail.position.wrapping_sub(head.position);
+        let (t, h) = (self.index(tail.position), self.index(head.position));
+        if self.is_fixed() || (distance < self.span && h <= t) {
+            return (distance <= self.span).then_some(distance);
+        }
+        if distance < self.span {
+            // Wrapped: up to the jump, and from the beginning. (At most a span, so it cannot overflow.)
+            return jumped.checked_sub(h).map(|upper| upper + t);
+        }
+        // Jumped over: only where there is no limit.
+        (distance <= 2 * self.span && self.limit == UNLIMITED).then_some(0)
+    }
+
+    /// Where a record of `need` words may lie now: `Ok(None)` when there is no room, `Err` when head and tail contradict each other.
+    #[inline]
+    pub(crate) fn spot(self, tail: Place, head: Place, jumped: u32, need: u32) -> Result<Option<Spot>, Contradiction> {
+        let messages = tail.count.wrapping_sub(head.count);
+        let distance = tail.position.wrapping_sub(head.position);
+        let (t, h) = (self.index(tail.position), self.index(head.position));
+        // The usual case first: within `home`, in front of everything.
+        if messages < self.messages
+            && h <= t
+            && distance < self.home
+            && t < self.home
+            && need < self.home - t
+            && need <= self.limit - distance
+        {
+            return Ok(Some(Spot::Tail));
+        }
+        self.rare_spot(tail, head, jumped, need)
+    }
+
+    #[inline(never)]
+    fn rare_spot(self, tail: Place, head: Place, jumped: u32, need: u32) -> Result<Option<Spot>, Contradiction> {
+        let messages = tail.count.wrapping_sub(head.count);
+        let used = self.used(tail, head, jumped).ok_or(Contradiction)?;
+        if messages > self.messages {
+            return Err(Contradiction);
+        }
+        // A message that is longer than the limit is let in when nothing else is over it: else it could never be.
+        let allowed = used.checked_add(need).is_some_and(|sum| sum <= self.limit) || (need > self.limit && used <= self.limit);
+        if messages == self.messages || !allowed {
+            return Ok(None);
+        }
+        let distance = tail.position.wrapping_sub(head.position);
+        let (t, h) = (self.index(tail.position), self.index(head.position));
+        // One word more, for the empty header behind the record.
+        let fits_below = |from: u32, end: u32| u64::from(from) + u64::from(need) < u64::from(end);
+        if self.is_fixed() {
+            return Ok((need < self.span - used).then_some(Spot::Tail));
+        }
+        if distance >= self.span {
+            return Ok(fits_below(t, self.span).then_some(Spot::Tail));
+        }
+        if h <= t {
+            return Ok(if fits_below(t, self.home) {
+                Some(Spot::Tail)
+            } else if fits_below(0, h) {
+                Some(Spot::Jump(0))
+            } else {
+                fits_below(t, self.span).then_some(Spot::Tail)
+            });
+        }
+        Ok(if fits_below(t, h) {
+            Some(Spot::Tail)
+        } else {
+            (self.limit == UNLIMITED && fits_below(jumped + 1, self.span)).then_some(Spot::Jump(jumped + 1))
+        })
+    }
+}
+
+/// Head and tail contradict each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Contradiction;
+
+impl<'a> Log<'a> {
+    /// `words` is the first of `sizes.span` words that live as long as `memory`.
+    #[inline]
+    pub(crate) fn new(words: *const AtomicU64, sizes: Sizes, memory: &'a dyn Memory) -> Self {
+        Self { words, sizes, memory }
+    }
+
+    /// The word at a position.
+    #[inline]
+    pub(crate) fn at(&self, position: u32) -> &AtomicU64 {
+        // SAFETY: the index is inside the log, which is mapped as long as the handle that this came from.
+        unsafe { &*self.words.wrapping_add(self.sizes.index(position) as usize) }
+    }
+
+    #[inline]
+    pub(crate) fn copy_in(&self, position: u32, message: &[u8]) {
+        let index = self.sizes.index(position) as usize;
+        let straight = (self.sizes.span as usize - index) * copy::WORD;
+        let (first, second) = message.split_at(message.len().min(straight));
+        // SAFETY: `spot` found the record's words free and inside the log; the first part ends at its end.
+        unsafe { copy::store(self.words.wrapping_add(index), first) };
+        if !second.is_empty() {
+            // SAFETY: as above: the rest, from the beginning of the log.
+            unsafe { copy::store(self.words, second) };
+        }
+    }
+
+    /// `length` is at most [`Sizes::longest`], and `target` has as many bytes.
+    #[inline]
+    pub(crate) fn copy_out(&self, position: u32, target: *mut u8, length: usize) {
+        let index = self.sizes.index(position) as usize;
+        let straight = (self.sizes.span as usize - index) * copy::WORD;
+        let first = length.min(straight);
+        // SAFETY: the first part ends at the log's end, the target has `length` bytes.
+        unsafe { copy::load(self.words.wrapping_add(index), target, first) };
+        if first < length {
+            // SAFETY: as above: the rest (less than the log), from the beginning of the log.
+            unsafe { copy::load(self.words, target.wrapping_add(first), length - first) };
+        }
+    }
+
+    /// Sets memory aside.
+    pub(crate) fn populate(&self, words: Range<u32>) -> Result<(), multiproc_shm::Error> {
+        self.memory.populate(words)
+    }
+
+    /// Gives memory back.
+    pub(crate) fn give_back(&self, words: Range<u32>) {
+        self.memory.give_back(words);
+    }
+}
+
+/// Words of a record with this payload; `None` if its length has no header.
+#[inline]
+pub(crate) fn record_words(length: usize) -> Option<u32> {
+    u32::try_from(copy::words(length) + 1).ok().filter(|_| length < (JUMP - 1) as usize)
+}

@@ -33,7 +33,8 @@
 //!
 //! # What is not trusted
 //!
-//! Sizes come from the handle. A place is masked into the log; a length is read once, compared with what the log can hold, and used from the local copy.
+//! Sizes come from the handle. A place is masked into the log; a length is read once, compared with what the log can hold and with how far it has memory, and used from the local copy. (Who lies about that, too, gets
+//! a get to copy as much as the longest message.)
 #![allow(unsafe_code, reason = "raw bytes of the log")]
 
 use std::mem::offset_of;

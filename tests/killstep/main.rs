@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program talks")]
 #![allow(clippy::unwrap_used, reason = "a driver that cannot arrange its case must stop")]
 
+mod batches;
 mod locks;
 mod names;
 mod operations;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     values::run(&mut sweep, double);
     words::run(&mut sweep);
     queues::run(&mut sweep, double);
+    batches::run(&mut sweep);
     names::run(&mut sweep);
     zoo::all(&mut sweep);
     drop(home);

@@ -7,9 +7,9 @@ use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
 use crate::support::{FUTEX, SOON, WAITV, await_asleep, nothing_left, ours, sign};
 
-type Bytes = Queue<[u8]>;
+pub(crate) type Bytes = Queue<[u8]>;
 /// Cells: what peers got (1 + first byte), from 0; who they are, from 10.
-const PEER: usize = 10;
+pub(crate) const PEER: usize = 10;
 
 pub(crate) fn run(sweep: &mut Sweep, double: bool) {
     for case in cases() {
@@ -180,7 +180,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
 /// Double kills: in a put, then in the put that recovers; the same with gets.
 fn heirs() -> Vec<Case<'static, Bytes>> {
     vec![
-        case("queue/put_bytes, then an heir", empty, put_hello, |queue, kill| heirs_accounted(queue, kill)).heir(put_hello),
+        case("queue/put_bytes, then an heir", empty, put_hello, heirs_accounted).heir(put_hello),
         case(
             "queue/get_bytes, then an heir",
             two,
@@ -242,7 +242,7 @@ fn sent_handle() -> Handles {
     handles
 }
 
-fn case(
+pub(crate) fn case(
     name: &str,
     arrange: impl Fn() -> Bytes + 'static,
     victim: impl Fn(&Bytes, &Cells) + 'static,
@@ -251,12 +251,12 @@ fn case(
     Case::new(name, arrange, victim, survive).watch(|_| ours()).wake_within(SOON).finally(nothing_left)
 }
 
-fn empty() -> Bytes {
+pub(crate) fn empty() -> Bytes {
     Queue::new(Capacity::messages(4).bytes(4096)).unwrap()
 }
 
 /// Empty, with its places moved on by about this many bytes.
-fn advanced(bytes: usize) -> Bytes {
+pub(crate) fn advanced(bytes: usize) -> Bytes {
     let queue = empty();
     for _ in 0..bytes / 208 {
         queue.put_bytes(&[0; 200]).unwrap();
@@ -265,14 +265,14 @@ fn advanced(bytes: usize) -> Bytes {
     queue
 }
 
-fn two() -> Bytes {
+pub(crate) fn two() -> Bytes {
     let queue = empty();
     queue.put_bytes(b"a").unwrap();
     queue.put_bytes(b"b").unwrap();
     queue
 }
 
-fn full() -> Bytes {
+pub(crate) fn full() -> Bytes {
     let queue = empty();
     for number in 0..4 {
         queue.put_bytes(&[b'0' + number]).unwrap();
@@ -284,7 +284,7 @@ fn put_hello(queue: &Bytes, _: &Cells) {
     let _ = queue.put_bytes(b"hello");
 }
 
-fn consumer(queue: &Bytes, cells: &Cells, number: usize) {
+pub(crate) fn consumer(queue: &Bytes, cells: &Cells, number: usize) {
     sign(cells, PEER + number);
     cells.set(number, first(queue.get_bytes()));
 }
@@ -294,12 +294,12 @@ fn producer(queue: &Bytes, cells: &Cells, number: usize) {
     let _ = queue.put_bytes(b"peer");
 }
 
-fn first(got: Result<Vec<u8>, GetError>) -> u64 {
+pub(crate) fn first(got: Result<Vec<u8>, GetError>) -> u64 {
     got.map_or(0, |message| 1 + u64::from(message.first().copied().unwrap_or(0)))
 }
 
 /// The victim put one message (bytes `h`), `waiting` peers each want one, `others` more were put: every committed message reaches somebody without help.
-fn accounted(queue: &Bytes, kill: &Kill<'_>, waiting: usize, others: usize) -> Result<(), Fault> {
+pub(crate) fn accounted(queue: &Bytes, kill: &Kill<'_>, waiting: usize, others: usize) -> Result<(), Fault> {
     let peers_got = || (0..waiting).filter(|peer| kill.cell(*peer) != 0).count();
     let mut committed = queue.len() + peers_got();
     if kill.finished() && committed < 1 + others {
@@ -330,7 +330,7 @@ fn accounted(queue: &Bytes, kill: &Kill<'_>, waiting: usize, others: usize) -> R
         }
     }
     while let Ok(message) = queue.get_bytes_timeout(Duration::ZERO) {
-        let whole = [&b"hello"[..], b"again", b"peer", &[b'h'; 200]].contains(&&message[..]);
+        let whole = [&b"hello"[..], b"again", b"peer", &[b'h'; 200], &[b'h'; 6000]].contains(&&message[..]);
         if !whole {
             return Err(Fault::Torn(format!("{message:?}")));
         }
@@ -399,7 +399,7 @@ fn closed(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     if queue.get_bytes() == Err(GetError::Closed) { Ok(()) } else { Err(Fault::Torn("not closed for readers".into())) }
 }
 
-fn rest_is_usable(queue: &Bytes) -> Result<(), Fault> {
+pub(crate) fn rest_is_usable(queue: &Bytes) -> Result<(), Fault> {
     while queue.get_bytes_timeout(Duration::ZERO).is_ok() {}
     for round in 0..6_u8 {
         queue.put_bytes_timeout(&[round], SOON)?;

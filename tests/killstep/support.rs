@@ -47,6 +47,12 @@ impl Drop for Home {
 
 /// Every byte of ours that this process has mapped.
 pub(crate) fn ours() -> Vec<Region> {
+    // Of a queue, whose log may become very long, the beginning.
+    beginnings(16 << 10)
+}
+
+/// So many bytes of every object of ours that this process has mapped.
+pub(crate) fn beginnings(most: usize) -> Vec<Region> {
     let directory = std::env::var("MULTIPROC_DIR").unwrap_or_default();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let hex = |digits: &str| usize::from_str_radix(digits, 16).ok();
@@ -54,7 +60,7 @@ pub(crate) fn ours() -> Vec<Region> {
         let (start, end) = line.split_once(' ')?.0.split_once('-')?;
         Some((hex(start)?, hex(end)?))
     });
-    ranges.map(|(start, end)| Region::new(std::ptr::with_exposed_provenance(start), end - start)).collect()
+    ranges.map(|(start, end)| Region::new(std::ptr::with_exposed_provenance(start), (end - start).min(most))).collect()
 }
 
 /// Nothing is left: neither a file nor a ticket that would keep one.

@@ -41,7 +41,7 @@ fn ignore_put(result: Result<(), PutError<()>>) {
 
 fn ignore_get(result: Result<Vec<u8>, GetError>) {
     match result {
-        Ok(bytes) => assert!(bytes.len() <= 1 << 16),
+        Ok(bytes) => assert!(bytes.len() <= 1 << 20),
         Err(error) => assert!(!error.to_string().is_empty()),
     }
 }
@@ -81,8 +81,8 @@ fn under_fire(rounds: u32, mut scribble: impl FnMut(&Naked, &mut Dice)) -> Outco
 fn rubbish_everywhere() -> Outcome {
     let _watchdog = watchdog();
     under_fire(1000, |naked, dice| {
-        let at = Naked::OBJECT + dice.below((naked.len() - Naked::OBJECT) / 8) * 8;
-        let length = (1 + dice.below(64)).min((naked.len() - at) / 8);
+        let at = Naked::OBJECT + dice.below((naked.end() - Naked::OBJECT) / 8) * 8;
+        let length = (1 + dice.below(64)).min((naked.end() - at) / 8);
         let bytes: Vec<u8> = (0..length).flat_map(|_| dice.next().to_le_bytes()).collect();
         naked.write(at, &bytes);
     })
@@ -98,7 +98,10 @@ fn rubbish_in_the_fixed_part() -> Outcome {
             2 => 1 << dice.below(64),
             _ => dice.next(),
         };
-        naked.write(Naked::OBJECT + dice.below(32) * 8, &word.to_le_bytes());
+        let at = dice.below(32);
+        // How far there is memory: who lies there makes a get copy as much as the longest message has, which would take this test too long.
+        let word = if at == Naked::TOP { word & 0x1_ffff } else { word };
+        naked.write(Naked::OBJECT + at * 8, &word.to_le_bytes());
     })
 }
 
@@ -106,7 +109,7 @@ fn rubbish_in_the_fixed_part() -> Outcome {
 fn rubbish_in_the_log() -> Outcome {
     let _watchdog = watchdog();
     under_fire(1000, |naked, dice| {
-        let at = Naked::OBJECT + 256 + dice.below((naked.len() - Naked::OBJECT - 256) / 8) * 8;
+        let at = Naked::OBJECT + 256 + dice.below((naked.end() - Naked::OBJECT - 256) / 8) * 8;
         let word = if dice.below(2) == 0 { dice.next() } else { dice.below(1 << 15) };
         naked.write(at, &word.to_le_bytes());
     })
@@ -116,6 +119,6 @@ fn rubbish_in_the_log() -> Outcome {
 fn zeros_over_everything() -> Outcome {
     let _watchdog = watchdog();
     under_fire(200, |naked, _| {
-        naked.write(Naked::OBJECT, &vec![0; usize::try_from(naked.len() - Naked::OBJECT).unwrap()]);
+        naked.write(Naked::OBJECT, &vec![0; usize::try_from(naked.end() - Naked::OBJECT).unwrap()]);
     })
 }

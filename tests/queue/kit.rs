@@ -109,6 +109,8 @@ pub(crate) struct Naked(File);
 impl Naked {
     /// Where the object begins.
     pub(crate) const OBJECT: u64 = 1024;
+    /// The word of the object that says how far the log has memory.
+    pub(crate) const TOP: u64 = 13;
     const SIDE: u64 = 128;
     const BESIDE: u64 = 40;
 
@@ -131,8 +133,9 @@ impl Naked {
         self.word(Self::OBJECT + Self::SIDE + Self::BESIDE)
     }
 
-    pub(crate) fn len(&self) -> u64 {
-        self.0.metadata().unwrap().len()
+    /// Where the memory ends that a small queue has from the beginning.
+    pub(crate) fn end(&self) -> u64 {
+        self.0.metadata().unwrap().len().min(Self::OBJECT + 256 + (16 << 10))
     }
 
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) {

@@ -60,6 +60,7 @@ fn log_cases() -> Vec<Case<'static, Bytes>> {
             |queue, _| ignore(queue.get_bytes()),
             |queue, kill| {
                 kill.must_wake(0)?;
+                while queue.get_bytes_timeout(Duration::ZERO).is_ok() {}
                 for round in 0..3_u8 {
                     queue.put_bytes_timeout(&[round; 9000], SOON)?;
                     if queue.get_bytes_timeout(SOON)? != [round; 9000] {

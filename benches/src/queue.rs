@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use multiproc::{Capacity, Queue};
+use multiproc::{Messages, Queue};
 
 use crate::harness::{OURS, Row};
 use crate::os::Scratch;
@@ -45,7 +45,63 @@ pub(crate) fn rows(scratch: &Scratch) -> Vec<Row> {
             rows.push(row(users, size, scratch));
         }
     }
+    rows.push(batch_row(scratch));
     rows
+}
+
+/// Messages that we put and get with one lock in `queue/batch32/64`. The peers have no such call, or none that waits, and move them one by one.
+const BATCH: usize = 32;
+
+fn batch_row(scratch: &Scratch) -> Row {
+    const SIZE: usize = 64;
+    let mut row = Row::new(format!("queue/batch{BATCH}/{SIZE}"), Place::Cross);
+    let traffic = |messages: u64| {
+        let whole = 10 * BATCH as u64;
+        let each = messages.next_multiple_of(whole);
+        Traffic { producers: 1, consumers: 1, size: SIZE, warm_up: each / 10, each }
+    };
+    row.add(OURS, How::Processes, move |n| {
+        let queue = ours(SIZE)?;
+        let same = queue.clone();
+        let put = move |_| Ok(Batch { queue: queue.clone(), messages: Messages::with_capacity(BATCH * SIZE), next: 0 });
+        let get = move |_| Ok(Batch { queue: same.clone(), messages: Messages::with_capacity(BATCH * SIZE), next: 0 });
+        run(traffic(n), How::Processes, put, get)
+    });
+    row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
+    crate::peers::queues(&mut row, traffic, scratch);
+    row
+}
+
+/// Our queue, and the messages of one call.
+struct Batch {
+    queue: Queue<[u8]>,
+    messages: Messages,
+    next: usize,
+}
+
+impl Put for Batch {
+    #[inline]
+    fn put(&mut self, message: &[u8]) -> Result<(), String> {
+        self.messages.push(message);
+        if self.messages.len() == BATCH {
+            self.queue.put_many_bytes(&self.messages).map_err(|problem| format!("{problem:?}"))?;
+            self.messages.clear();
+        }
+        Ok(())
+    }
+}
+
+impl Get for Batch {
+    #[inline]
+    fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
+        if self.next == self.messages.len() {
+            self.messages.clear();
+            self.next = 0;
+            self.queue.get_many_into(&mut self.messages, BATCH).map_err(|problem| problem.to_string())?;
+        }
+        self.next += 1;
+        self.messages.get(self.next - 1).map(look).ok_or_else(|| "no message".to_owned())
+    }
 }
 
 fn row(users: usize, size: usize, scratch: &Scratch) -> Row {
@@ -187,8 +243,7 @@ fn look(message: &[u8]) -> (usize, u64, u64) {
 
 /// Our queue for messages of this size.
 pub(crate) fn ours(size: usize) -> Result<Queue<[u8]>, String> {
-    let messages = capacity(size);
-    Queue::new(Capacity::messages(messages).bytes(messages * (size + 16))).map_err(|problem| problem.to_string())
+    Queue::new(capacity(size)).map_err(|problem| problem.to_string())
 }
 
 impl Put for Queue<[u8]> {

@@ -4,7 +4,7 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `closed`; notes: `least`, `passed`, `jumped`, `filled`, `top`, `low` | its lock's holder; `closed` once; `least` by who is about to sleep |
+//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `closed`; notes: `least`, `passed`, `jumped`, `filled`, `top`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
 //! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs` | its lock's holder |
 //! | 256.. | the log: 8-byte words (`log.rs`) | producers |
 //!
@@ -71,12 +71,14 @@ const LEAST: usize = 0;
 const PASSED: usize = 1;
 /// The word of the last jump.
 const JUMPED: usize = 2;
-/// From `home`, or from where the tail went on after its last jump, up to this word there is memory. Never below the tail's word in use.
+/// From the tail up to this word there is memory.
 const FILLED: usize = 3;
 /// Above this word there is none.
 const TOP: usize = 4;
 /// Up to this word, from `home` on, memory was given back since the last jump.
 const LOW: usize = 5;
+/// From the beginning up to this word there is memory.
+const SOLID: usize = 6;
 /// Words beside the consumers' lock.
 const HEAD: usize = 0;
 const PAUSE: usize = 1;
@@ -91,6 +93,8 @@ const RUN: u32 = 3;
 const SELDOM: u32 = 128;
 /// How far ahead of the tail the producer fetches lines, in words.
 const AHEAD: u32 = 64;
+/// Words of a cache line.
+const LINE: u32 = 8;
 /// How long a call that must not wait lets another process finish its own put or get.
 const MOMENT: Duration = Duration::from_millis(1);
 /// How often a look without a lock is repeated when others move what it looks at; each repetition means that somebody got on, unless a peer is hostile.
@@ -142,40 +146,44 @@ impl View<'_> {
     #[inline]
     pub(crate) fn put(self, message: &[u8], deadline: Deadline) -> Result<(), Refusal> {
         let need = self.words_for(message)?;
-        let mut wait = Wait::default();
+        let mut wait = Wait::new(deadline);
         loop {
             self.enter(&self.ring.producers, deadline, || self.recover())?;
-            let done = self.append(message, need);
-            if done != Ok(true) {
+            let done = self.append(message, need, wait.may_grow);
+            if done != Ok(Appended::Yes) {
                 self.pass_on_room();
             }
             self.leave_producers();
-            if done? {
-                return Ok(());
+            match done? {
+                Appended::Yes => return Ok(()),
+                not => self.wait_to_append(not, &mut wait, need, deadline)?,
             }
-            self.wait_for_room(&mut wait, need, deadline)?;
         }
     }
 
     /// Appends messages in their order, as many at a time as there is room for; `done` counts them, also where it fails.
     pub(crate) fn put_many(self, messages: &Messages, done: &mut usize, deadline: Deadline) -> Result<(), Refusal> {
-        let mut wait = Wait::default();
+        let mut wait = Wait::new(deadline);
         while *done < messages.len() {
             self.enter(&self.ring.producers, deadline, || self.recover())?;
-            let mut result = Ok(true);
+            let mut result = Ok(Appended::Yes);
+            let mut need = 0;
             while let Some(message) = messages.get(*done) {
-                result = self.words_for(message).and_then(|need| self.append(message, need));
-                if result != Ok(true) {
+                result = self.words_for(message).and_then(|words| {
+                    need = words;
+                    self.append(message, words, wait.may_grow)
+                });
+                if result != Ok(Appended::Yes) {
                     self.pass_on_room();
                     break;
                 }
                 *done += 1;
-                wait = Wait::default();
+                wait = Wait::new(deadline);
             }
             self.leave_producers();
-            if !result? {
-                let need = messages.get(*done).map_or(Ok(1), |message| self.words_for(message))?;
-                self.wait_for_room(&mut wait, need, deadline)?;
+            match result? {
+                Appended::Yes => {}
+                not => self.wait_to_append(not, &mut wait, need, deadline)?,
             }
         }
         Ok(())
@@ -187,7 +195,7 @@ impl View<'_> {
         if deadline == Deadline::NOW && !self.has_data() {
             return Err(self.nothing());
         }
-        let mut wait = Wait::default();
+        let mut wait = Wait::new(deadline);
         loop {
             self.enter(&self.ring.consumers, deadline, || ())?;
             let head = Place::load(self.consumer(HEAD));
@@ -221,7 +229,7 @@ impl View<'_> {
         if deadline == Deadline::NOW && !self.has_data() {
             return Err(self.nothing());
         }
-        let mut wait = Wait::default();
+        let mut wait = Wait::new(deadline);
         messages.reserve(most);
         loop {
             self.enter(&self.ring.consumers, deadline, || ())?;
@@ -475,24 +483,21 @@ impl View<'_> {
         true
     }
 
-    /// With the producers' lock: appends a record of `need` words; false when there is no room.
+    /// With the producers' lock: appends a record of `need` words.
     #[inline]
-    fn append(self, message: &[u8], need: u32) -> Result<bool, Refusal> {
+    fn append(self, message: &[u8], need: u32, may_grow: bool) -> Result<Appended, Refusal> {
         if self.is_closed() {
             return Err(Refusal::Closed);
         }
         let tail = Place::load(self.producer(TAIL));
-        match self.room(tail, need)? {
-            None => return Ok(false),
-            Some(Spot::Tail)
-                if u64::from(self.log.sizes.index(tail.position)) + u64::from(need) < u64::from(self.log.sizes.home) =>
-            {
-                self.fetch_ahead(tail, need);
-                self.write(tail, need, message);
-            }
-            Some(spot) => self.append_afar(tail, spot, need, message)?,
+        let Some(spot) = self.room(tail, need)? else { return Ok(Appended::NoRoom) };
+        let filled = self.note(FILLED).max(self.log.sizes.home);
+        if spot == Spot::Tail && u64::from(self.log.sizes.index(tail.position)) + u64::from(need) < u64::from(filled) {
+            self.fetch_ahead(tail, need, filled);
+            self.write(tail, need, message);
+            return Ok(Appended::Yes);
         }
-        Ok(true)
+        self.append_afar(tail, spot, need, message, may_grow)
     }
 
     /// Writes a record at the tail, and commits it.
@@ -568,13 +573,12 @@ impl View<'_> {
 
     /// Fetches the lines that a later put will write, as far as they are known to be free.
     #[inline]
-    fn fetch_ahead(self, tail: Place, need: u32) {
-        const LINE: u32 = 8;
+    fn fetch_ahead(self, tail: Place, need: u32, filled: u32) {
         let sizes = self.log.sizes;
         let head = sizes.index(Place::from(self.producer(SEEN_HEAD).load(Relaxed)).position);
         let start = sizes.index(tail.position);
         let end = start + AHEAD + need;
-        if end >= if head <= start { sizes.home } else { head } {
+        if end >= if head <= start { filled } else { head } {
             return;
         }
         let mut index = (start + AHEAD) & !(LINE - 1);
@@ -600,7 +604,7 @@ impl View<'_> {
             if let Header::Jump(index) = header {
                 next.position = sizes.onward(tail.position, index);
                 header = Header::from(self.log.at(next.position).load(Acquire));
-                self.note_jump(sizes.index(tail.position), sizes.index(index).max(sizes.home));
+                self.note_jump(sizes.index(tail.position), self.filled_at(sizes.index(index)));
             }
             let Header::Message { length, .. } = header else { break };
             let Some(need) = Some(length as usize).filter(|length| *length <= sizes.longest()).and_then(record_words) else {
@@ -611,7 +615,7 @@ impl View<'_> {
             self.producer(TAIL).store(tail.word(), Relaxed);
         }
         // What it had set aside beyond, it did not use.
-        self.set_note(FILLED, sizes.index(tail.position).max(sizes.home));
+        self.set_note(FILLED, self.filled_at(sizes.index(tail.position)));
     }
 
     /// With the consumers' lock, having found nothing at this head: how long to pause before the next look.
@@ -647,6 +651,8 @@ impl View<'_> {
         if wait.may_spin() {
             let partner = if head.count == 0 { NO_CPU } else { Place::from(self.consumer(CPUS).load(Relaxed)).count };
             if spin(partner, pause, EAGER, ready) {
+                // The line behind the header's is as far away, and comes while we take the lock.
+                copy::prefetch(self.log.at(head.position.wrapping_add(LINE)));
                 return Ok(());
             }
         }
@@ -655,6 +661,15 @@ impl View<'_> {
         let awake = self.ring.producers.sleep(&self.ring.consumers, wait.is_first(), deadline, ready, woken);
         wait.sleeps += 1;
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
+    }
+
+    fn wait_to_append(self, why: Appended, wait: &mut Wait, need: u32, deadline: Deadline) -> Result<(), Refusal> {
+        if why == Appended::WouldGrow {
+            self.wait_before_growing(need);
+            wait.may_grow = true;
+            return Ok(());
+        }
+        self.wait_for_room(wait, need, deadline)
     }
 
     #[cold]
@@ -698,14 +713,27 @@ enum Found {
     Nothing,
 }
 
+/// What became of a record that was to be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Appended {
+    Yes,
+    NoRoom,
+    /// There is room, if memory is set aside for it.
+    WouldGrow,
+}
+
 /// What one call remembers between its sleeps.
-#[derive(Default)]
 struct Wait {
+    may_grow: bool,
     spins: u32,
     sleeps: u32,
 }
 
 impl Wait {
+    fn new(deadline: Deadline) -> Self {
+        Self { may_grow: deadline == Deadline::NOW, spins: 0, sleeps: 0 }
+    }
+
     fn may_spin(&mut self) -> bool {
         self.spins += 1;
         self.sleeps == 0 && self.spins <= SPINS

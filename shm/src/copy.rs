@@ -97,6 +97,23 @@ pub fn prefetch_for_writing(word: *const AtomicU64) {
     let _ = word;
 }
 
+/// Asks the CPU to fetch the line of this word for reading; does nothing where there is no such instruction. Any address is allowed.
+#[inline]
+pub fn prefetch(word: *const AtomicU64) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        std::arch::asm!("prefetcht0 [{}]", in(reg) word, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(target_arch = "aarch64")]
+    // SAFETY: a prefetch never faults.
+    unsafe {
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) word, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let _ = word;
+}
+
 /// The shared word at a byte offset.
 ///
 /// # Safety

@@ -77,7 +77,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("transit", &["begin", "sent"], Killed("name/handle")),
     ("deadline", &["after", "has_passed", "within", "remaining"], Looks),
     ("identity", &["thread_id", "pid_namespace", "process_of", "has_ended"], Looks),
-    ("copy", &["store", "load", "words", "prefetch_for_writing"], MadeOf("queue/, value/")),
+    ("copy", &["store", "load", "words", "prefetch", "prefetch_for_writing"], MadeOf("queue/, value/")),
     ("header", &["none", "of", "message"], Looks),
     ("lock", &["new", "create", "open", "open_or_create", "unlink"], MadeOf("name/")),
     ("lock", &["lock"], Killed("lock/lock+unlock")),

@@ -2,28 +2,43 @@
 
 use std::sync::atomic::Ordering::{Relaxed, Release};
 
-use super::{FILLED, HEAD, JUMPED, LOW, Refusal, TAIL, TOP, View, header_of};
+use multiproc_shm::spin;
+
+use super::{Appended, CPUS, FILLED, HEAD, JUMPED, LOW, Refusal, SELDOM, SOLID, TAIL, TOP, View, header_of};
 use crate::log::{Header, Place, Spot};
 
 /// Words of the largest page of any machine we know (64 KiB).
-pub(super) const LARGEST_PAGE: u32 = 1 << 13;
+const LARGEST_PAGE: u32 = 1 << 13;
+/// This many pieces behind a head that is far from home are given back at a time.
+const MUCH: u32 = 4;
 
 impl View<'_> {
-    /// Appends behind a jump, or where there may be no memory yet.
+    /// Appends behind a jump, or where there may be no memory yet; where there is none, only if it `may_grow`.
     #[cold]
     #[inline(never)]
-    pub(super) fn append_afar(self, tail: Place, spot: Spot, need: u32, message: &[u8]) -> Result<(), Refusal> {
+    pub(super) fn append_afar(
+        self,
+        tail: Place,
+        spot: Spot,
+        need: u32,
+        message: &[u8],
+        may_grow: bool,
+    ) -> Result<Appended, Refusal> {
         let sizes = self.log.sizes;
         if sizes.is_fixed() {
             self.write(tail, need, message);
-            return Ok(());
+            return Ok(Appended::Yes);
         }
         let old = sizes.index(tail.position);
         let (index, filled) = match spot {
-            Spot::Tail => (old, self.note(FILLED).max(old)),
-            Spot::Jump(index) => (index, index),
+            Spot::Tail => (old, self.note(FILLED).max(old).max(sizes.home)),
+            Spot::Jump(index) => (index, self.filled_at(index)),
         };
-        let filled = self.grow(filled.max(sizes.home), index + need)?;
+        let last = index + need;
+        if last >= filled && !may_grow {
+            return Ok(Appended::WouldGrow);
+        }
+        let filled = self.grow(filled, last)?;
         match spot {
             Spot::Tail => {
                 self.set_note(FILLED, filled);
@@ -41,7 +56,13 @@ impl View<'_> {
                 self.producer(TAIL).store(next.word(), Relaxed);
             }
         }
-        Ok(())
+        Ok(Appended::Yes)
+    }
+
+    /// Up to where there is memory from this word on, for all that is noted.
+    pub(super) fn filled_at(self, index: u32) -> u32 {
+        let solid = self.note(SOLID).max(self.log.sizes.home);
+        if index <= solid { solid } else { index }
     }
 
     pub(super) fn note_jump(self, from: u32, filled: u32) {
@@ -61,10 +82,30 @@ impl View<'_> {
             self.set_note(TOP, self.note(TOP).max(end));
             // CRASH: memory that nobody noted: it lies below `top`, and is given back one day.
             if self.log.populate(filled..end).is_ok() {
+                if filled <= self.note(SOLID).max(sizes.home) {
+                    self.set_note(SOLID, end);
+                }
                 return Ok(end);
             }
         }
         Err(Refusal::NoSpace)
+    }
+
+    /// Without a lock: waits a moment for room at the beginning of the log. A producer that is a little faster than its consumers would otherwise take memory, and more of it, for nothing.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn wait_before_growing(self, need: u32) {
+        let sizes = self.log.sizes;
+        let much = |head: Place| sizes.index(head.position) > need.max(sizes.home / 4);
+        let ready = || {
+            let (head, tail) = (Place::load(self.consumer(HEAD)), Place::load(self.producer(TAIL)));
+            head == tail || (much(head) && matches!(self.spot(tail, head, need), Ok(Some(Spot::Jump(0)))))
+        };
+        // Who has never got anything is not about to.
+        if Place::load(self.consumer(HEAD)).count != 0 {
+            let partner = Place::from(self.consumer(CPUS).load(Relaxed)).position.wrapping_sub(1);
+            spin(partner, SELDOM, SELDOM, ready);
+        }
     }
 
     /// After a get that took the head from `head` to `next`: whether it leaves memory behind that nobody needs.
@@ -77,31 +118,34 @@ impl View<'_> {
         }
     }
 
-    /// Gives back what lies behind the head, if that is much or all, and if the producers' lock is to be had at once.
+    /// Gives memory back, if there is much that nobody needs, and if the producers' lock is to be had at once.
     #[cold]
     #[inline(never)]
     fn give_back(self) {
-        if self.behind().is_none() || !self.enter_producers_at_once() {
+        if self.needless().is_none() || !self.enter_producers_at_once() {
             return;
         }
-        let home = self.log.sizes.home;
-        if let Some((start, end)) = self.behind() {
-            // CRASH: given back, not noted: it is given back once more.
-            self.log.give_back(start..end);
-            if start == home && end == self.note(TOP) {
-                self.set_note(TOP, home);
-                self.set_note(FILLED, home);
-                self.set_note(LOW, home);
+        if let Some((start, end)) = self.needless() {
+            // CRASH: noted as gone before it goes, so nobody counts on it; not gone yet, it is given back later.
+            if self.note(SOLID) > start {
+                self.set_note(SOLID, start);
+            }
+            if self.note(TOP) == end {
+                self.set_note(FILLED, self.note(FILLED).min(start));
+                self.log.give_back(start..end);
+                self.set_note(TOP, start);
             } else {
+                self.log.give_back(start..end);
                 // The page that the head is in comes with the next ones.
-                self.set_note(LOW, (end - end % LARGEST_PAGE).max(home));
+                self.set_note(LOW, (end - end % LARGEST_PAGE).max(self.log.sizes.home));
             }
         }
         self.leave_producers();
     }
 
-    /// The words that nobody needs any more, if giving them back is worth a system call.
-    fn behind(self) -> Option<(u32, u32)> {
+    /// The words whose memory should be given back. Near home it is what the last lap did not use, so that a lap which needs as much as the one before takes nothing and gives nothing;
+    /// far from home, what lies behind the head, as soon as it is much.
+    fn needless(self) -> Option<(u32, u32)> {
         let sizes = self.log.sizes;
         let (head, tail) = (Place::load(self.consumer(HEAD)), Place::load(self.producer(TAIL)));
         let (h, t) = (sizes.index(head.position), sizes.index(tail.position));
@@ -110,10 +154,11 @@ impl View<'_> {
             return None;
         }
         if t < sizes.home {
-            return Some((sizes.home, top));
+            let jumped = sizes.index(self.note(JUMPED)) + 1;
+            let used = jumped.next_multiple_of(sizes.piece).max(sizes.home);
+            return (used < top).then_some((used, top));
         }
         let low = self.note(LOW).max(sizes.home);
-        let much = h.checked_sub(low).is_some_and(|words| words >= sizes.piece || (words > LARGEST_PAGE && head == tail));
-        much.then_some((low, h))
+        h.checked_sub(low).is_some_and(|words| words >= MUCH * sizes.piece).then_some((low, h))
     }
 }

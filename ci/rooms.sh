@@ -10,6 +10,8 @@ unsafe_rooms=(
     shm/src/header.rs
     shm/src/registry.rs
     shm/src/shared.rs
+    shm/src/shared_memory.rs
+    shm/src/os_block.rs
     shm/src/robust_lock.rs
     shm/src/side.rs
     shm/src/wait.rs

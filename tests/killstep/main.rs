@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program talks")]
 #![allow(clippy::unwrap_used, reason = "a driver that cannot arrange its case must stop")]
 
+mod blocks;
 mod locks;
 mod names;
 mod operations;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     words::run(&mut sweep);
     queues::run(&mut sweep, double);
     names::run(&mut sweep);
+    blocks::run(&mut sweep);
     zoo::all(&mut sweep);
     drop(home);
     sweep.finish()

@@ -6,7 +6,9 @@ mod common;
 
 mod across;
 mod contract;
+mod cpython_shared_memory;
 mod crash;
+mod shared_memory;
 mod words;
 
 multiproc::test_support!();

@@ -18,7 +18,8 @@ fn check_test(file: &str, test: &str) -> Result<(), String> {
 
 /// A case of the kill-step table.
 fn check_case(name: &str) -> Result<(), String> {
-    let cases = ["locks", "values", "words", "queues", "names", "blocks"].map(|file| source(&format!("tests/killstep/{file}.rs")).unwrap());
+    let cases = ["locks", "values", "words", "queues", "names", "blocks"]
+        .map(|file| source(&format!("tests/killstep/{file}.rs")).unwrap());
     if cases.iter().any(|text| text.contains(&format!("\"{name}\""))) { Ok(()) } else { Err(format!("no case {name:?}")) }
 }
 

@@ -23,6 +23,7 @@ mod wait;
 #[doc(hidden)]
 pub mod zoo;
 
+pub use self::shared_memory::{MemoryBlock, SharedMemory};
 pub use atomic_value::{AtomicBlock, AtomicValue};
 pub use bytemuck;
 pub use deadline::Deadline;
@@ -32,7 +33,6 @@ pub use identity::MAX_HELD;
 pub use namespace::{Gc, GcReport, Namespace, gc};
 pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
 pub use shared::{Handle, Object, Options, Shared};
-pub use self::shared_memory::{MemoryBlock, SharedMemory};
 pub use side::{BRIEF, Side};
 pub use transit::Transit;
 pub use value::{LockError, Value, ValueBlock, ValueGuard};

@@ -43,9 +43,11 @@ impl OsBlock {
             Ok(mapping) => Ok(Self { mapping: Arc::new(Mapping(mapping)) }),
             Err(ShmemError::MapOpenFailed(code)) => {
                 let error = io::Error::from_raw_os_error(code.cast_signed());
-                // The name is sound, so this is the mapping of nothing.
+                // The name is sound, so this is the mapping of nothing; or a directory, which glibc's `shm_open` tells like that.
                 if error.kind() == io::ErrorKind::InvalidInput {
-                    return Err(Error::new(ErrorKind::Invalid, operation, shown).with_detail("it has no bytes (yet)"));
+                    return Err(
+                        Error::new(ErrorKind::Invalid, operation, shown).with_detail("it has no bytes (yet), or is no block")
+                    );
                 }
                 Err(Error::os(operation, shown, error))
             }

@@ -38,10 +38,15 @@ pub(crate) fn cases() -> Vec<Case<'static, Kept>> {
                 Err(error) => Err(error.into()),
             },
         ),
-        case("block/attach_os", foreign, |_| ignore(SharedMemory::attach_os(&os_name())), |_, _| {
-            let attached = SharedMemory::attach_os(&os_name())?;
-            if attached.to_vec() == [1; BYTES] { usable(&attached) } else { Err(Fault::Torn("another block".into())) }
-        })
+        case(
+            "block/attach_os",
+            foreign,
+            |_| ignore(SharedMemory::attach_os(&os_name())),
+            |_, _| {
+                let attached = SharedMemory::attach_os(&os_name())?;
+                if attached.to_vec() == [1; BYTES] { usable(&attached) } else { Err(Fault::Torn("another block".into())) }
+            },
+        )
         .finally(|| Ok(std::fs::remove_file(format!("/dev/shm/{}", os_name()))?)),
     ]
 }

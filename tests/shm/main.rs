@@ -9,6 +9,7 @@ mod contract;
 mod cpython_shared_memory;
 mod crash;
 mod shared_memory;
+mod storm;
 mod words;
 
 multiproc::test_support!();

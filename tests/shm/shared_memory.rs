@@ -324,7 +324,7 @@ fn what_is_no_block_of_others() -> Outcome {
     assert_eq!(refused(SharedMemory::attach_os(&empty.0), &empty.0), ErrorKind::Invalid);
     let space = Space::new();
     let directory = space.namespace().path().file_name().and_then(|name| name.to_str()).expect("it has a name");
-    assert_eq!(refused(SharedMemory::attach_os(directory), directory), ErrorKind::Corrupt);
+    assert_eq!(refused(SharedMemory::attach_os(directory), directory), ErrorKind::Invalid);
     let link = Foreign(unique("link"));
     std::os::unix::fs::symlink(empty.path(), link.path())?;
     assert_eq!(refused(SharedMemory::attach_os(&link.0), &link.0), ErrorKind::Denied);

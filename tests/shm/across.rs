@@ -294,11 +294,11 @@ fn other_pid_namespace() -> Outcome {
 }
 
 /// A file system of 64 KiB, gone with its mount point.
-struct Tiny(PathBuf);
+pub(crate) struct Tiny(PathBuf);
 
 impl Tiny {
     /// `None` without the right to mount.
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount() -> Option<Self> {
         let path = PathBuf::from("/dev/shm").join(format!("multiproc-{}", unique("tiny")));
         fs::create_dir(&path).expect("a mount point");
         fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("a mode");
@@ -313,8 +313,12 @@ impl Tiny {
         None
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Bytes that are free.
-    fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         // SAFETY: zeros are a valid value of this plain struct.
         let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
         // SAFETY: a C string and a place for the answer.

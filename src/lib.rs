@@ -3,6 +3,7 @@
 //! [`Lock`]: Lock
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
+//! [`SharedMemory`]: SharedMemory
 //! [`gc`]: gc()
 //! [SECURITY.md]: https://github.com/multiproc/multiproc/blob/main/SECURITY.md
 //! [docs/DESIGN.md]: https://github.com/multiproc/multiproc/blob/main/docs/DESIGN.md

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use multiproc::shm::{MAX_HELD, Namespace};
-use multiproc::{AtomicValue, Capacity, Lock, Options, Queue, Transit, Value};
+use multiproc::{AtomicValue, Capacity, Lock, Options, Queue, SharedMemory, Transit, Value};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -93,6 +93,17 @@ fn unique(what: &str) -> String {
 /// Position (in words) and number of messages.
 fn place(position: u64, messages: u64) -> u64 {
     position | messages << 32
+}
+
+#[test]
+fn shared_memory() -> Outcome {
+    let name = unique("memory");
+    let block = SharedMemory::create(&name, 11)?;
+    block.write_at(0, b"eleven byte")?;
+    let bytes = Bytes::of(&name);
+    bytes.check_header("memory", 1, 16, [11, 0], (0, 0, ""));
+    assert_eq!(&bytes.0[OBJECT..], b"eleven byte\0\0\0\0\0");
+    Ok(())
 }
 
 #[test]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A storm of kills over a few names: ci/storm.sh KILLS [SEED]. Eight processes make, find, drop and unlink; tests/shm/storm.rs tells how they are judged.
-# The last line is `storm: N kills, N splits, N uninitialised, N files left`; exit code 1 unless the last three are 0. A thousand kills take some five seconds.
+# The last line is `storm: N kills, N splits, N uninitialised, N files left`; exit code 1 unless the last three are 0. A thousand kills take five to ten seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 (($#)) || { echo 'usage: ci/storm.sh KILLS [SEED]' >&2 && exit 2; }

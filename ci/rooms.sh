@@ -10,6 +10,8 @@ unsafe_rooms=(
     shm/src/header.rs
     shm/src/registry.rs
     shm/src/shared.rs
+    shm/src/shared_memory.rs
+    shm/src/os_block.rs
     shm/src/robust_lock.rs
     shm/src/side.rs
     shm/src/wait.rs
@@ -19,6 +21,7 @@ unsafe_rooms=(
     shm/src/atomic_value.rs
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     queue/src/queue.rs      # its block: `unsafe impl Object`
+    queue/src/log.rs
     queue/src/ring.rs
     process/src/image.rs
 )

@@ -3,6 +3,7 @@
 //! [`Lock`]: Lock
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
+//! [`SharedMemory`]: SharedMemory
 //! [`gc`]: gc()
 //! [SECURITY.md]: https://github.com/multiproc/multiproc/blob/main/SECURITY.md
 //! [docs/DESIGN.md]: https://github.com/multiproc/multiproc/blob/main/docs/DESIGN.md
@@ -22,5 +23,5 @@ pub use multiproc_sync as sync;
 
 pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
 pub use multiproc_queue::{Capacity, GetError, Messages, PutError, Queue};
-pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, Transit, Value, gc};
+pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, SharedMemory, Transit, Value, gc};
 pub use multiproc_sync::{Lock, LockGuard};

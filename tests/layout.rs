@@ -3,10 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its file has failed")]
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use multiproc::shm::{MAX_HELD, Namespace};
-use multiproc::{AtomicValue, Capacity, Lock, Options, Queue, Transit, Value};
+use multiproc::{AtomicValue, Capacity, Lock, Options, Queue, SharedMemory, Transit, Value};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -16,12 +17,17 @@ const TICKETS: usize = 256;
 const TICKET: usize = 16;
 const PERSISTENT: u32 = 1;
 
-/// A file as it is at this moment.
-struct Bytes(Vec<u8>);
+/// The beginning of a file as it is at this moment, and its length.
+struct Bytes(Vec<u8>, u64);
 
 impl Bytes {
     fn of(name: &str) -> Self {
-        Self(fs::read(Namespace::current().unwrap().path().join(name)).unwrap())
+        let file = File::open(Namespace::current().unwrap().path().join(name)).unwrap();
+        let length = file.metadata().unwrap().len();
+        let mut bytes = Vec::new();
+        // Most of a queue is only address space.
+        file.take(1 << 17).read_to_end(&mut bytes).unwrap();
+        Self(bytes, length)
     }
 
     fn u32(&self, at: usize) -> u32 {
@@ -48,7 +54,7 @@ impl Bytes {
         assert_eq!((self.u32(16) & !PERSISTENT, self.u32(20).cast_signed()), (0, -32));
         assert_eq!(self.u64(24), fs::metadata("/proc/self/ns/pid").unwrap().ino());
         assert_eq!((self.u64(32), self.u64(40)), ((OBJECT + object) as u64, object as u64), "lengths");
-        assert_eq!(self.0.len(), OBJECT + object);
+        assert_eq!(self.1, (OBJECT + object) as u64);
         assert_eq!([self.u64(48), self.u64(56)], extents);
         assert_eq!((self.u32(64), self.u32(68), self.text(128, 128)), element);
         assert_eq!(self.u64(72), fnv(element.2));
@@ -93,6 +99,17 @@ fn unique(what: &str) -> String {
 /// Position (in words) and number of messages.
 fn place(position: u64, messages: u64) -> u64 {
     position | messages << 32
+}
+
+#[test]
+fn shared_memory() -> Outcome {
+    let name = unique("memory");
+    let block = SharedMemory::create(&name, 11)?;
+    block.write_at(0, b"eleven byte")?;
+    let bytes = Bytes::of(&name);
+    bytes.check_header("memory", 1, 16, [11, 0], (0, 0, ""));
+    assert_eq!(&bytes.0[OBJECT..], b"eleven byte\0\0\0\0\0");
+    Ok(())
 }
 
 #[test]
@@ -152,8 +169,8 @@ fn queue() -> Outcome {
     let name = unique("queue");
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;
     let fresh = Bytes::of(&name);
-    // Bytes are a power of two.
-    fresh.check_header("queue", 1, 256 + 4096, [5, 4096], (0, 0, "[u8]"));
+    // Messages, the logarithm of home, the limit. Most of it is only address space.
+    fresh.check_header("queue", 1, 256 + (8 << 30), [5 | 12 << 32, 4096], (0, 0, "[u8]"));
     assert!(fresh.is_zero(OBJECT, OBJECT + 256 + 4096));
 
     queue.put_bytes(b"hello, world")?;
@@ -173,10 +190,24 @@ fn queue() -> Outcome {
     two.check_lock(OBJECT + 128, false);
     assert_eq!((two.u64(tail), two.u64(head), two.u64(seen_head)), (place(4, 2), place(3, 1), 0));
     assert!(two.u32(cpus + 4) < 4096 && two.u64(pause) == 0);
-    // Nobody has slept: neither counts nor notes.
+    // Nobody has slept: neither counts nor notes. The log has not left home.
     for side in [OBJECT, OBJECT + 128] {
         assert!(two.is_zero(side + 64, side + 128));
     }
+    let [jumped, filled, top, low, solid] = [88, 96, 104, 112, 120].map(|at| OBJECT + at);
+    // Too long for what is left of home: it climbs.
+    queue.put_bytes(&[7; 4800])?;
+    let long = Bytes::of(&name);
+    let end = 1 << 17;
+    assert_eq!([jumped, filled, top, low, solid].map(|at| long.u64(at)), [0, end, end, 0, end]);
+    // From home's end back to its beginning: a jump, and the record there.
+    assert_eq!((queue.get_bytes()?, queue.get_bytes()?), (vec![], vec![7; 4800]));
+    queue.put_bytes(b"back")?;
+    let back = Bytes::of(&name);
+    let place_of_jump = 4 + 601;
+    assert_eq!((back.u32(LOG + 8 * place_of_jump), back.u32(LOG + 8 * place_of_jump + 4)), (u32::MAX, 0));
+    assert_eq!((back.u32(LOG), back.text(LOG + 8, 8), back.u64(jumped)), (5, "back", place_of_jump as u64));
+    assert_eq!(back.u64(tail), place((1 << 30) + 2, 4));
     queue.close();
     assert_eq!(Bytes::of(&name).u64(closed), 1);
     Ok(())

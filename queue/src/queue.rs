@@ -127,7 +127,7 @@ fn checked_sizes(extents @ [messages, limit]: [u64; 2]) -> Option<Sizes> {
 // SAFETY: `repr(C)`, atomics only; its size is the ring and the log; both locks are told.
 unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     const KIND: &'static str = "queue";
-    const LAYOUT: u32 = 2;
+    const LAYOUT: u32 = 1;
     type Params = Capacity;
 
     fn extents(capacity: &Capacity) -> Result<[u64; 2], String> {

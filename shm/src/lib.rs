@@ -8,10 +8,13 @@ mod header;
 pub mod identity;
 mod name;
 mod namespace;
+#[cfg(feature = "os-blocks")]
+mod os_block;
 mod registry;
 mod robust_lock;
 mod segment;
 mod shared;
+mod shared_memory;
 mod side;
 mod sys;
 mod transit;
@@ -20,6 +23,7 @@ mod wait;
 #[doc(hidden)]
 pub mod zoo;
 
+pub use self::shared_memory::{MemoryBlock, SharedMemory};
 pub use atomic_value::{AtomicBlock, AtomicValue};
 pub use bytemuck;
 pub use deadline::Deadline;

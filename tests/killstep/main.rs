@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a driver that cannot arrange its case must stop")]
 
 mod batches;
+mod blocks;
 mod locks;
 mod names;
 mod operations;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
     queues::run(&mut sweep, double);
     batches::run(&mut sweep);
     names::run(&mut sweep);
+    blocks::run(&mut sweep);
     zoo::all(&mut sweep);
     drop(home);
     sweep.finish()

@@ -21,6 +21,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("robust_lock", include_str!("../../shm/src/robust_lock.rs")),
     ("side", include_str!("../../shm/src/side.rs")),
     ("wait", include_str!("../../shm/src/wait.rs")),
+    ("shared_memory", include_str!("../../shm/src/shared_memory.rs")),
     ("shared", include_str!("../../shm/src/shared.rs")),
     ("namespace", include_str!("../../shm/src/namespace.rs")),
     ("transit", include_str!("../../shm/src/transit.rs")),
@@ -71,6 +72,14 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("wait", &["new", "is_rung", "this_cpu", "spin"], Looks),
     ("shared", &["anonymous", "create", "open", "open_or_create", "unlink"], Killed("name/")),
     ("shared", &["new", "namespace", "persistent", "extents", "tail", "bytes", "describe", "name", "is_same"], Looks),
+    ("shared_memory", &["new"], Killed("block/new")),
+    ("shared_memory", &["create"], Killed("block/create")),
+    ("shared_memory", &["open"], Killed("block/open, ")),
+    ("shared_memory", &["open_or_create"], Killed("block/open_or_create")),
+    ("shared_memory", &["unlink"], Killed("block/unlink")),
+    ("shared_memory", &["attach_os"], Killed("block/attach_os")),
+    ("shared_memory", &["write_at"], Killed("block/write_at")),
+    ("shared_memory", &["len", "is_empty", "read_at", "to_vec", "as_ptr", "as_mut_ptr", "name"], Looks),
     ("namespace", &["current", "at"], Killed("name/namespace")),
     ("namespace", &["run", "gc"], Killed("name/gc")),
     ("namespace", &["path", "new", "dry_run", "ticket_age"], Looks),
@@ -144,6 +153,7 @@ pub(crate) fn check() -> Result<(), String> {
         include_str!("queues.rs"),
         include_str!("batches.rs"),
         include_str!("names.rs"),
+        include_str!("blocks.rs"),
     ];
     for (file, names, how) in OPERATIONS {
         match how {

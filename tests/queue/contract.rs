@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use multiproc::{Capacity, ErrorKind, GetError, Lock, PutError, Queue, Value};
+use multiproc::{ErrorKind, GetError, Lock, PutError, Queue, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Outcome, spawn, unique, value, wait_until};

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use multiproc::shm::{Error, Gc, Namespace};
-use multiproc::{AtomicValue, Capacity, ErrorKind, GetError, Lock, Options, Queue, Value};
+use multiproc::{AtomicValue, Capacity, ErrorKind, GetError, Lock, Options, Queue, SharedMemory, Value};
 
 use crate::common::{How, Outcome, Space, alone, fork, spawn, unique, value, wait_for, with_one_thread};
 
@@ -257,6 +257,11 @@ fn other_pid_namespace() -> Outcome {
         let options = Options::new().namespace(&namespace);
         let error = options.open::<Value<u64>>("far").expect_err("made in another pid namespace");
         assert_eq!(error.kind(), ErrorKind::OtherPidNamespace, "{error}");
+        let error = options.open::<SharedMemory>("far-block").expect_err("made in another pid namespace");
+        assert_eq!(error.kind(), ErrorKind::OtherPidNamespace, "{error}");
+        // Who uses a file is known to the kernel, not by numbers: a sweep from here takes nothing from those out there.
+        let report = Gc::new().ticket_age(Duration::ZERO).run(&namespace)?;
+        assert_eq!((report.removed.len(), report.kept.len()), (0, 2), "{report:?}");
         // In its own it can do everything.
         let near: Value<u64> = options.create("near", 7)?;
         near.update(|it| *it += 1)?;
@@ -271,6 +276,7 @@ fn other_pid_namespace() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let far: Value<u64> = space.options().create("far", 7)?;
+    let _block: SharedMemory = space.options().create("far-block", 7)?;
     let mut unshare = Command::new("unshare");
     unshare.args(["--pid", "--fork"]).arg(std::env::current_exe()?);
     unshare.args(["--exact", "across::other_pid_namespace", "--nocapture", "--test-threads=1"]);
@@ -289,16 +295,16 @@ fn other_pid_namespace() -> Outcome {
     assert_eq!(far.get()?, 7);
     // What those left who were the first of their namespaces.
     Gc::new().run(space.namespace())?;
-    assert_eq!(space.entries(), ["far"]);
+    assert_eq!(space.entries(), ["far", "far-block"]);
     Ok(())
 }
 
 /// A file system of 64 KiB, gone with its mount point.
-struct Tiny(PathBuf);
+pub(crate) struct Tiny(PathBuf);
 
 impl Tiny {
     /// `None` without the right to mount.
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount() -> Option<Self> {
         let path = PathBuf::from("/dev/shm").join(format!("multiproc-{}", unique("tiny")));
         fs::create_dir(&path).expect("a mount point");
         fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("a mode");
@@ -313,8 +319,12 @@ impl Tiny {
         None
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Bytes that are free.
-    fn free(&self) -> u64 {
+    pub(crate) fn free(&self) -> u64 {
         // SAFETY: zeros are a valid value of this plain struct.
         let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
         // SAFETY: a C string and a place for the answer.

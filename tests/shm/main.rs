@@ -6,7 +6,13 @@ mod common;
 
 mod across;
 mod contract;
+mod cpython_shared_memory;
 mod crash;
+mod disturbed;
+mod limits;
+mod shared_memory;
+mod storm;
+mod tickets;
 mod words;
 
 multiproc::test_support!();

@@ -314,19 +314,32 @@ pub(crate) fn lock_file(file: &File, exclusive: bool) -> io::Result<bool> {
 
 /// `fallocate`: the bytes are really there, so that touching them cannot be SIGBUS.
 pub(crate) fn reserve(file: &File, length: u64) -> io::Result<()> {
-    let length = i64::try_from(length).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-    // A storm of signals may interrupt each try; after a thousand it is an error rather than a hang.
-    for _ in 0..1000 {
+    in_pieces(length, |start, bytes| {
+        let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
+        let (start, bytes) = (i64::try_from(start).map_err(too_large)?, i64::try_from(bytes).map_err(too_large)?);
         // SAFETY: an open descriptor.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) } == 0 {
-            return Ok(());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, start, bytes) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    })
+}
+
+/// Does something from 0 to `length`, as far as possible in one piece. On some kernels a signal interrupts `fallocate` and undoes what it had done: where
+/// signals come more often than a piece takes (a profiler's, a timer's), it has to be smaller. After a thousand interruptions of one small piece it is an error rather than
+/// a hang.
+fn in_pieces(length: u64, mut act: impl FnMut(u64, u64) -> io::Result<()>) -> io::Result<()> {
+    const SMALL: u64 = 1 << 16;
+    let (mut done, mut piece, mut interrupted) = (0, length, 0);
+    while done < length {
+        let bytes = piece.min(length - done);
+        match act(done, bytes) {
+            Ok(()) => (done, interrupted) = (done + bytes, 0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && (bytes > SMALL || interrupted < 1000) => {
+                interrupted += 1;
+                piece = (piece / 2).max(SMALL);
+            }
+            Err(error) => return Err(error),
         }
     }
-    Err(io::ErrorKind::Interrupted.into())
+    Ok(())
 }
 
 /// What `MADV_POPULATE_WRITE` means by its errors: `EFAULT` where a touch would have been SIGBUS, for want of room; `EINVAL` before Linux 5.14.
@@ -350,4 +363,37 @@ fn owned(descriptor: i32) -> io::Result<File> {
     }
     // SAFETY: a descriptor that was just opened and that nobody else knows.
     Ok(unsafe { File::from_raw_fd(descriptor) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_pieces_that_are_interrupted_become_small_ones() {
+        for length in [1, 4096, 1 << 20, (1 << 30) + 1] {
+            let (mut end, mut calls) = (0, 0_u64);
+            let done = in_pieces(length, |start, bytes| {
+                assert_eq!(start, end, "a gap");
+                calls += 1;
+                if bytes > 300_000 || calls.is_multiple_of(3) {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                end += bytes;
+                Ok(())
+            });
+            assert!(done.is_ok() && end == length, "{length}: {done:?} at {end}");
+        }
+    }
+
+    #[test]
+    fn pieces_that_are_always_interrupted_are_an_error() {
+        let mut calls = 0;
+        let done = in_pieces(1 << 40, |_, _| {
+            calls += 1;
+            Err(io::ErrorKind::Interrupted.into())
+        });
+        assert_eq!(done.map_err(|error| error.kind()), Err(io::ErrorKind::Interrupted));
+        assert!((1000..2000).contains(&calls), "{calls}");
+    }
 }

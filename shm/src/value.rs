@@ -38,6 +38,25 @@ use crate::zoo::{self, Bug};
 /// assert_eq!(total.get()?, 10);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// A struct derives what it takes, and says where bytemuck is (with the facade: `multiproc::bytemuck`); then this crate is all that a program depends on.
+///
+/// ```
+/// use multiproc_shm::{Pod, Value, Zeroable};
+///
+/// #[derive(Clone, Copy, Pod, Zeroable)]
+/// #[bytemuck(crate = "multiproc_shm::bytemuck")]
+/// #[repr(C)]
+/// struct Point {
+///     x: f64,
+///     y: f64,
+/// }
+///
+/// let place = Value::new(Point { x: 1.0, y: 2.0 })?;
+/// place.update(|it| it.x = 3.0)?;
+/// assert_eq!(place.get()?.x, 3.0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Serialize, Deserialize)]
 #[serde(transparent, bound = "")]
 pub struct Value<T: Pod> {
@@ -241,6 +260,29 @@ impl<T: Pod> Value<T> {
         Ok(*guard)
     }
 
+    /// Sets the value to `new` if its bytes are those of `expected`; the value before, as `Ok` if it was set.
+    ///
+    /// ```
+    /// # use multiproc_shm::Value;
+    /// let pair = Value::new([1_u64, 2, 3])?;
+    /// assert_eq!(pair.compare_exchange([1, 2, 3], [4, 5, 6])?, Ok([1, 2, 3]));
+    /// assert_eq!(pair.compare_exchange([1, 2, 3], [7, 8, 9])?, Err([4, 5, 6]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`lock`](Self::lock). The inner error is the value that was there instead.
+    pub fn compare_exchange(&self, expected: T, new: T) -> Result<Result<T, T>, LockError> {
+        let mut guard = self.lock()?;
+        let before = *guard;
+        if bytemuck::bytes_of(&before) != bytemuck::bytes_of(&expected) {
+            return Ok(Err(before));
+        }
+        *guard = new;
+        Ok(Ok(before))
+    }
+
     /// Who holds the lock now.
     pub fn owner(&self) -> Option<Owner> {
         self.shared.lock.owner()
@@ -259,7 +301,7 @@ impl<T: Pod> Value<T> {
         };
         // Nothing to repair: a dead writer never made its buffer current.
         let copy = self.read(self.shared.version.load(Relaxed));
-        Ok(ValueGuard { value: self, copy, died, panicking: std::thread::panicking(), here: PhantomData })
+        Ok(ValueGuard { value: self, copy, changed: false, died, panicking: std::thread::panicking(), here: PhantomData })
     }
 
     fn error(&self, cause: AcquireError) -> LockError {
@@ -313,6 +355,8 @@ impl<T: Pod + fmt::Debug> fmt::Debug for Value<T> {
 pub struct ValueGuard<'a, T: Pod> {
     value: &'a Value<T>,
     copy: T,
+    /// Whether anybody has had the copy to change it.
+    changed: bool,
     died: Option<Death>,
     panicking: bool,
     /// Not `Send`: the kernel gives the lock back when *this* thread ends.
@@ -336,20 +380,19 @@ impl<T: Pod> Deref for ValueGuard<'_, T> {
 
 impl<T: Pod> DerefMut for ValueGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
+        self.changed = true;
         &mut self.copy
     }
 }
 
 impl<T: Pod> Drop for ValueGuard<'_, T> {
     fn drop(&mut self) {
-        let lock = &self.value.shared.lock;
         // In a forked child this is a copy of the parent's guard: it owns nothing and changes nothing.
-        if lock.is_held_by_this_thread() {
-            if self.panicking || !std::thread::panicking() {
+        self.value.shared.lock.release_after(|| {
+            if self.changed && (self.panicking || !std::thread::panicking()) {
                 self.value.commit(&self.copy);
             }
-            lock.release();
-        }
+        });
     }
 }
 

@@ -11,7 +11,7 @@
 //! | died before its first write, or after it had cleared the word | 0 | `Ok`, and `previous_owner_died` tells |
 //! | died, or panicked, in between | its own | `Err(OwnerDied)`: the guard, and who it was |
 //! | got `Err(OwnerDied)`, and died or dropped it | as it was | the same again |
-//! | got it, recovered, and died before it was done | as it was, or its own | `Err(OwnerDied)` |
+//! | got it, recovered, and died before its guard was dropped | its own | `Err(OwnerDied)`, and it is the one |
 //! | got it, recovered, and released | 0 | `Ok` |
 //!
 //! So nobody who locks is ever handed a half-written array as if it were whole, in whatever order they die. `Array::set` and `Array::update` of an element that lies

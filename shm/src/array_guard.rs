@@ -320,8 +320,10 @@ impl<'a, T: Pod> OwnerDied<'a, T> {
     /// Goes on with what is there: mend it through the guard. Its drop says that the array is whole; whoever dies before that leaves it half written.
     pub fn recover(self) -> ArrayGuard<'a, T> {
         let Self { mut guard, .. } = self;
-        // CRASH: nothing has changed in shared memory: the next is told as we were.
-        guard.finishes = true;
+        if guard.is_ours() {
+            // CRASH: half written before and after; what changes is who is said to have left it so.
+            guard.sign();
+        }
         guard
     }
 

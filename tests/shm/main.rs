@@ -5,7 +5,9 @@
 mod common;
 
 mod across;
+mod array;
 mod contract;
+mod cpython_values;
 mod crash;
 mod words;
 

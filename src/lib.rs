@@ -3,11 +3,14 @@
 //! [`Lock`]: Lock
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
+//! [`Array<T>`]: Array
+//! [`AtomicArray<T>`]: AtomicArray
 //! [`gc`]: gc()
 //! [SECURITY.md]: https://github.com/multiproc/multiproc/blob/main/SECURITY.md
 //! [docs/DESIGN.md]: https://github.com/multiproc/multiproc/blob/main/docs/DESIGN.md
 //! [docs/LAYOUT.md]: https://github.com/multiproc/multiproc/blob/main/docs/LAYOUT.md
 //! [docs/DEATH.md]: https://github.com/multiproc/multiproc/blob/main/docs/DEATH.md
+//! [docs/CONFORMANCE.md]: https://github.com/multiproc/multiproc/blob/main/docs/CONFORMANCE.md
 //! [CONTRIBUTING.md]: https://github.com/multiproc/multiproc/blob/main/CONTRIBUTING.md
 //! [CHANGELOG.md]: https://github.com/multiproc/multiproc/blob/main/CHANGELOG.md
 //! [Apache-2.0]: https://github.com/multiproc/multiproc/blob/main/LICENSE-APACHE

@@ -5,7 +5,7 @@
 mod common;
 
 mod across;
-mod array;
+mod arrays;
 mod contract;
 mod cpython_values;
 mod crash;

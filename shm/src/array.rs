@@ -195,7 +195,7 @@ impl<T: Pod> Array<T> {
     /// # Errors
     ///
     /// [`ArrayLockError`]: who wrote last died, or panicked, before it was done; this thread holds the lock already, or too many locks.
-    #[inline]
+    #[inline(always)]
     pub fn lock(&self) -> Result<ArrayGuard<'_, T>, ArrayLockError<'_, T>> {
         self.lock_until(Deadline::NEVER).map_err(|cause| self.refused(cause))?
     }
@@ -227,7 +227,7 @@ impl<T: Pod> Array<T> {
     /// # Errors
     ///
     /// [`ArrayError`]: there is no such element; the array is half written; it cannot be locked.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, index: usize) -> Result<T, ArrayError> {
         let guard = self.lock()?;
         guard.get(index).ok_or_else(|| guard.outside(index, 1))
@@ -238,7 +238,7 @@ impl<T: Pod> Array<T> {
     /// # Errors
     ///
     /// [`ArrayError`], as [`get`](Self::get).
-    #[inline]
+    #[inline(always)]
     pub fn set(&self, index: usize, value: T) -> Result<(), ArrayError> {
         let mut guard = self.lock()?;
         if Self::ONE_WORD { guard.set_in_one_store(index, value) } else { guard.set(index, value) }
@@ -249,6 +249,7 @@ impl<T: Pod> Array<T> {
     /// # Errors
     ///
     /// [`ArrayError`], as [`get`](Self::get).
+    #[inline(always)]
     pub fn update(&self, index: usize, change: impl FnOnce(&mut T)) -> Result<T, ArrayError> {
         let mut guard = self.lock()?;
         let mut value = guard.get(index).ok_or_else(|| guard.outside(index, 1))?;
@@ -333,7 +334,8 @@ impl<T: Pod> Array<T> {
         self.shared.name()
     }
 
-    #[inline]
+    // Inlined as in `Value`.
+    #[inline(always)]
     fn lock_until(&self, deadline: Deadline) -> Result<Result<ArrayGuard<'_, T>, ArrayLockError<'_, T>>, AcquireError> {
         let me = Me::current()?;
         // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping (`Segment::drop`).
@@ -345,6 +347,7 @@ impl<T: Pod> Array<T> {
     }
 
     #[cold]
+    #[inline(never)]
     fn refused(&self, cause: AcquireError) -> ArrayLockError<'_, T> {
         ArrayLockError::Lock(LockError::new(self.shared.describe(), cause))
     }

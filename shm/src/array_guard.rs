@@ -36,7 +36,7 @@ pub struct ArrayGuard<'a, T: Pod> {
 
 impl<'a, T: Pod> ArrayGuard<'a, T> {
     /// The guard of a lock that this thread has just taken.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(array: &'a Array<T>, me: Me, died: Option<Death>) -> Result<Self, ArrayLockError<'a, T>> {
         let guard = Self { array, died, me: me.owner(), finishes: false, panicking: std::thread::panicking(), here: PhantomData };
         match array.shared.writer().load(Relaxed) {
@@ -287,7 +287,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
 }
 
 impl<T: Pod> Drop for ArrayGuard<'_, T> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         if !self.is_ours() {
             return;

@@ -84,6 +84,9 @@ pub struct ArrayBlock<T> {
 const _: () = assert!(size_of::<ArrayBlock<u64>>() == 64);
 
 impl<T> ArrayBlock<T> {
+    /// So that a slice of what lies behind the block is aligned.
+    const FITS: () = assert!(align_of::<T>() <= align_of::<Self>(), "an element of an Array is aligned to at most 64 bytes");
+
     /// Process id << 32 | thread id of who began to write and has not ended; 0: whole.
     #[inline]
     pub(crate) fn writer(&self) -> &AtomicU64 {
@@ -99,11 +102,12 @@ unsafe impl<T: Pod> Object for ArrayBlock<T> {
     type Params = usize;
 
     fn extents(length: &usize) -> Result<[u64; 2], String> {
-        const { assert!(align_of::<T>() <= align_of::<Self>(), "an element of an Array is aligned to at most 64 bytes") };
+        const { Self::FITS };
         Ok([*length as u64, size_of::<T>() as u64])
     }
 
     fn size([length, element]: [u64; 2]) -> Option<usize> {
+        const { Self::FITS };
         let bytes = usize::try_from(length).ok()?.checked_mul(size_of::<T>())?;
         let tail = copy::words(bytes).checked_mul(copy::WORD)?;
         (element == size_of::<T>() as u64).then_some(())?;

@@ -95,8 +95,10 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
     /// [`ArrayError`]: only in a forked child.
     pub fn fill(&mut self, value: T) -> Result<(), ArrayError> {
         const CHUNK: usize = 4096;
-        let chunk = vec![value; self.len().min((CHUNK / size_of::<T>().max(1)).max(1))];
         self.begin()?;
+        // Without a size there is nothing to write, however many.
+        let many = CHUNK.checked_div(size_of::<T>()).map_or(usize::MAX, |many| many.max(1));
+        let chunk = vec![value; self.len().min(many)];
         for offset in (0..self.len()).step_by(chunk.len().max(1)) {
             let count = chunk.len().min(self.len() - offset);
             // SAFETY: `offset + count` elements are inside.

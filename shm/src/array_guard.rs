@@ -21,6 +21,13 @@ use crate::zoo::{self, Bug};
 ///
 /// Dropped by a panic that began while it was held, a guard that has written leaves the array half written, as a death does. In a forked child it is a copy that owns nothing: its writes
 /// are errors ([`AcquireError::NotHeld`]), its reads are without the lock, and its drop does nothing.
+///
+/// It stays in its thread, for it is the thread that holds the lock:
+///
+/// ```compile_fail,E0277
+/// fn elsewhere<T: Send>() {}
+/// elsewhere::<multiproc_shm::ArrayGuard<'_, u64>>();
+/// ```
 #[must_use = "if unused, the array is unlocked at once"]
 pub struct ArrayGuard<'a, T: Pod> {
     array: &'a Array<T>,

@@ -18,7 +18,11 @@ use crate::shared::{Handle, Object, Options, Shared};
 
 /// A fixed number of plain values of at most eight bytes that processes share without a lock (Python's `RawArray`, made safe).
 ///
-/// Every operation is one atomic step on one element, sequentially consistent, and never waits; each element takes eight bytes. Larger types do not compile: use [`Array`](crate::Array).
+/// Every operation is one atomic step on one element, sequentially consistent, and never waits; each element takes eight bytes. Larger types do not compile; they are for [`Array`](crate::Array):
+///
+/// ```compile_fail,E0080
+/// let _ = multiproc_shm::AtomicArray::<[u64; 2]>::new(1);
+/// ```
 ///
 /// # When a process dies
 ///

@@ -18,6 +18,9 @@ unsafe_rooms=(
     shm/src/identity.rs
     shm/src/copy.rs
     shm/src/value.rs
+    shm/src/array.rs
+    shm/src/array_guard.rs
+    shm/src/atomic_array.rs
     shm/src/atomic_value.rs
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     queue/src/queue.rs      # its block: `unsafe impl Object`

@@ -5,13 +5,13 @@
 
 use std::error::Error;
 
-use bytemuck::{Pod, Zeroable};
-use multiproc::{AtomicValue, Process, Value, process::Exit};
+use multiproc::{AtomicValue, Pod, Process, Value, Zeroable, process::Exit};
 
 const EACH: u32 = 10_000;
 
 /// Two accounts: what they hold together never changes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[bytemuck(crate = "multiproc::bytemuck")]
 #[repr(C)]
 struct Accounts {
     savings: i64,

@@ -4,11 +4,14 @@
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
 //! [`SharedMemory`]: SharedMemory
+//! [`Array<T>`]: Array
+//! [`AtomicArray<T>`]: AtomicArray
 //! [`gc`]: gc()
 //! [SECURITY.md]: https://github.com/multiproc/multiproc/blob/main/SECURITY.md
 //! [docs/DESIGN.md]: https://github.com/multiproc/multiproc/blob/main/docs/DESIGN.md
 //! [docs/LAYOUT.md]: https://github.com/multiproc/multiproc/blob/main/docs/LAYOUT.md
 //! [docs/DEATH.md]: https://github.com/multiproc/multiproc/blob/main/docs/DEATH.md
+//! [docs/CONFORMANCE.md]: https://github.com/multiproc/multiproc/blob/main/docs/CONFORMANCE.md
 //! [CONTRIBUTING.md]: https://github.com/multiproc/multiproc/blob/main/CONTRIBUTING.md
 //! [CHANGELOG.md]: https://github.com/multiproc/multiproc/blob/main/CHANGELOG.md
 //! [Apache-2.0]: https://github.com/multiproc/multiproc/blob/main/LICENSE-APACHE
@@ -23,5 +26,7 @@ pub use multiproc_sync as sync;
 
 pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
 pub use multiproc_queue::{Capacity, GetError, Messages, PutError, Queue};
+pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
 pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, SharedMemory, Transit, Value, gc};
+pub use multiproc_shm::{Pod, Zeroable, bytemuck};
 pub use multiproc_sync::{Lock, LockGuard};

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use multiproc::shm::{MAX_HELD, Namespace};
-use multiproc::{AtomicValue, Capacity, Lock, Options, Queue, SharedMemory, Transit, Value};
+use multiproc::{Array, AtomicArray, AtomicValue, Capacity, Lock, Options, Queue, SharedMemory, Transit, Value};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -158,6 +158,47 @@ fn atomic_value() -> Outcome {
     value.store(0x3344);
     assert_eq!(Bytes::of(&name).u64(OBJECT), 0x3344);
     assert!(Bytes::of(&name).is_zero(OBJECT + 8, OBJECT + 64));
+    Ok(())
+}
+
+#[test]
+fn array() -> Outcome {
+    let name = unique("array");
+    let array = Array::<u16>::create(&name, 7)?;
+    let fresh = Bytes::of(&name);
+    // Seven elements of two bytes, in whole words.
+    fresh.check_header("array", 1, 64 + 16, [7, 2], (2, 2, "u16"));
+    fresh.check_untouched_lock(OBJECT);
+    assert!(fresh.is_zero(OBJECT + 40, OBJECT + 80));
+    array.copy_from(&[1, 2, 3, 4, 5, 6, 0x0708])?;
+    let set = Bytes::of(&name);
+    set.check_lock(OBJECT, false);
+    assert_eq!((set.u64(OBJECT + 64), set.u64(OBJECT + 72)), (0x0004_0003_0002_0001, 0x0708_0006_0005));
+    assert!(set.is_zero(OBJECT + 40, OBJECT + 64));
+
+    let writer = |bytes: &Bytes| [bytes.u32(OBJECT + 40), bytes.u32(OBJECT + 44)];
+    let mut guard = array.lock().map_err(multiproc::ArrayLockError::into_static)?;
+    assert_eq!(writer(&Bytes::of(&name)), [0, 0]);
+    guard.set(0, 9)?;
+    let begun = Bytes::of(&name);
+    // Who holds the lock is who writes: thread, process.
+    assert_eq!(writer(&begun), [begun.u32(OBJECT + 16), std::process::id()]);
+    drop(guard);
+    assert_eq!(writer(&Bytes::of(&name)), [0, 0]);
+    Ok(())
+}
+
+#[test]
+fn atomic_array() -> Outcome {
+    let name = unique("atomic-array");
+    let array = AtomicArray::<u16>::create(&name, 3)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("atomic array", 1, 64 + 3 * 8, [3, 2], (2, 2, "u16"));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 88));
+    array.store(1, 0x3344)?;
+    let set = Bytes::of(&name);
+    assert_eq!([64, 72, 80].map(|at| set.u64(OBJECT + at)), [0, 0x3344, 0]);
+    assert!(set.is_zero(OBJECT, OBJECT + 64));
     Ok(())
 }
 

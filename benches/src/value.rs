@@ -1,8 +1,8 @@
-//! `value/…`: adding one to a shared number, alone.
+//! `value/…`: adding one to a shared number, alone. `array/…`: 64 MiB into shared memory.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
-use multiproc::{AtomicValue, Value};
+use multiproc::{Array, AtomicValue, Value};
 
 use crate::harness::{OURS, Row};
 use crate::os::{self, Apart};
@@ -12,7 +12,7 @@ use crate::peers::{python, std_sync};
 use crate::race::{How, Job, Place, race};
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![locked(), atomic()]
+    vec![locked(), atomic(), copy()]
 }
 
 fn locked() -> Row {
@@ -70,6 +70,42 @@ fn atomic() -> Row {
         run(n, add, || number.load(SeqCst))
     });
     row
+}
+
+/// One operation is 64 MiB.
+fn copy() -> Row {
+    const LENGTH: usize = 64 << 20;
+    let mut row = Row::new("array/copy-64M", Place::Cross);
+    row.add_slow(OURS, How::Processes, 2, |n| {
+        let array = Array::<u8>::new(LENGTH).map_err(|problem| problem.to_string())?;
+        let source = vec![7_u8; LENGTH];
+        copies(n, move || array.copy_from(&source).map_err(|problem| problem.to_string()))
+    });
+    row.add_slow("memcpy", How::Processes, 2, |n| {
+        let target = os::shared_bytes(LENGTH).expose_provenance();
+        let source = vec![7_u8; LENGTH];
+        copies(n, move || {
+            let target = std::ptr::with_exposed_provenance_mut(target);
+            // SAFETY: both have so many bytes, and nobody else touches them.
+            unsafe { std::ptr::copy_nonoverlapping(std::hint::black_box(&source).as_ptr(), target, LENGTH) };
+            std::hint::black_box(target);
+            Ok(())
+        })
+    });
+    row
+}
+
+/// Copies by one worker, after one that brings in the pages.
+fn copies(copies: u64, mut copy: impl FnMut() -> Result<(), String> + Send + 'static) -> Result<f64, String> {
+    let job: Job = Box::new(move |lap| {
+        lap.ready();
+        copy()?;
+        lap.start();
+        (0..copies).try_for_each(|_| copy())?;
+        lap.stop();
+        Ok(())
+    });
+    Ok(race(How::Processes, Place::Cross, vec![job])?.each(copies))
 }
 
 #[inline]

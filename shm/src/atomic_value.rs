@@ -2,12 +2,12 @@
 #![allow(unsafe_code, reason = "promises the layout of its block")]
 
 use std::fmt;
-use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::AtomicU64;
 
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
+use crate::atomic_word::Word;
 use crate::error::Error;
 use crate::header::Element;
 use crate::robust_lock::RobustLock;
@@ -42,8 +42,7 @@ pub struct AtomicValue<T: Pod> {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct AtomicBlock<T> {
-    word: AtomicU64,
-    element: PhantomData<fn() -> T>,
+    word: Word<T>,
 }
 
 // SAFETY: `repr(C)`, one atomic word; always the same size; no locks.
@@ -53,12 +52,12 @@ unsafe impl<T: Pod> Object for AtomicBlock<T> {
     type Params = T;
 
     fn extents(_: &T) -> Result<[u64; 2], String> {
-        const { AtomicValue::<T>::FITS };
+        const { Word::<T>::FITS };
         Ok([size_of::<T>() as u64, 0])
     }
 
     fn size(extents: [u64; 2]) -> Option<usize> {
-        const { AtomicValue::<T>::FITS };
+        const { Word::<T>::FITS };
         (extents == [size_of::<T>() as u64, 0]).then_some(size_of::<Self>())
     }
 
@@ -67,7 +66,7 @@ unsafe impl<T: Pod> Object for AtomicBlock<T> {
     }
 
     unsafe fn init(&self, _: *const AtomicU64, value: T) {
-        self.word.store(to_word(value), SeqCst);
+        self.word.store(value);
     }
 
     fn locks(&self) -> [Option<&RobustLock>; 2] {
@@ -84,8 +83,6 @@ impl<T: Pod> Handle for AtomicValue<T> {
 }
 
 impl<T: Pod> AtomicValue<T> {
-    const FITS: () = assert!(size_of::<T>() <= 8, "an AtomicValue has at most eight bytes; use Value");
-
     /// A value without a name, for handles in arguments and messages.
     ///
     /// # Errors
@@ -134,19 +131,19 @@ impl<T: Pod> AtomicValue<T> {
     /// The value now.
     #[inline]
     pub fn load(&self) -> T {
-        from_word(self.shared.word.load(SeqCst))
+        self.shared.word.load()
     }
 
     /// Sets the value.
     #[inline]
     pub fn store(&self, value: T) {
-        self.shared.word.store(to_word(value), SeqCst);
+        self.shared.word.store(value);
     }
 
     /// Sets the value, and returns the one before.
     #[inline]
     pub fn swap(&self, value: T) -> T {
-        from_word(self.shared.word.swap(to_word(value), SeqCst))
+        self.shared.word.swap(value)
     }
 
     /// Sets the value to `new` if its bytes are those of `current`; the value before, as `Ok` if it was set.
@@ -156,20 +153,13 @@ impl<T: Pod> AtomicValue<T> {
     /// The value that was there instead.
     #[inline]
     pub fn compare_exchange(&self, current: T, new: T) -> Result<T, T> {
-        let result = self.shared.word.compare_exchange(to_word(current), to_word(new), SeqCst, SeqCst);
-        result.map(from_word).map_err(from_word)
+        self.shared.word.compare_exchange(current, new)
     }
 
     /// Sets the value to what `change` makes of it, asking again when somebody else was faster; the value before.
     #[inline]
-    pub fn fetch_update(&self, mut change: impl FnMut(T) -> T) -> T {
-        let mut seen = self.shared.word.load(SeqCst);
-        loop {
-            match self.shared.word.compare_exchange_weak(seen, to_word(change(from_word(seen))), SeqCst, SeqCst) {
-                Ok(before) => return from_word(before),
-                Err(now) => seen = now,
-            }
-        }
+    pub fn fetch_update(&self, change: impl FnMut(T) -> T) -> T {
+        self.shared.word.fetch_update(change)
     }
 
     /// Its name; `None` for an anonymous one.
@@ -184,25 +174,25 @@ macro_rules! integers {
             /// Adds, wrapping around; the value before.
             #[inline]
             pub fn fetch_add(&self, by: $int) -> $int {
-                if size_of::<$int>() == 8 { from_word(self.shared.word.fetch_add(to_word(by), SeqCst)) } else { self.fetch_update(|value| value.wrapping_add(by)) }
+                self.shared.word.fetch_add(by)
             }
 
             /// Subtracts, wrapping around; the value before.
             #[inline]
             pub fn fetch_sub(&self, by: $int) -> $int {
-                if size_of::<$int>() == 8 { from_word(self.shared.word.fetch_sub(to_word(by), SeqCst)) } else { self.fetch_update(|value| value.wrapping_sub(by)) }
+                self.shared.word.fetch_sub(by)
             }
 
             /// Keeps the larger; the value before.
             #[inline]
             pub fn fetch_max(&self, other: $int) -> $int {
-                self.fetch_update(|value| value.max(other))
+                self.shared.word.fetch_max(other)
             }
 
             /// Keeps the smaller; the value before.
             #[inline]
             pub fn fetch_min(&self, other: $int) -> $int {
-                self.fetch_update(|value| value.min(other))
+                self.shared.word.fetch_min(other)
             }
         }
     )*};
@@ -219,16 +209,4 @@ impl<T: Pod + fmt::Debug> fmt::Debug for AtomicValue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AtomicValue").field("object", &self.shared).field("value", &self.load()).finish()
     }
-}
-
-#[inline]
-fn to_word<T: Pod>(value: T) -> u64 {
-    let mut bytes = [0; 8];
-    bytes[..size_of::<T>()].copy_from_slice(bytemuck::bytes_of(&value));
-    u64::from_ne_bytes(bytes)
-}
-
-#[inline]
-fn from_word<T: Pod>(word: u64) -> T {
-    bytemuck::pod_read_unaligned(&word.to_ne_bytes()[..size_of::<T>()])
 }

@@ -80,6 +80,60 @@ pub unsafe fn load(source: *const AtomicU64, target: *mut u8, length: usize) {
     }
 }
 
+/// Copies `source` to the bytes from `offset` on. What else is in the first and in the last word is read and written back, so nobody else may be writing there.
+///
+/// # Safety
+///
+/// `target` points to [`words`]`(offset + source.len())` mapped words, which are only ever accessed as atomics or through this module.
+#[inline]
+pub unsafe fn store_at(target: *const AtomicU64, offset: usize, source: &[u8]) {
+    let (first, rest) = source.split_at(source.len().min(offset.wrapping_neg() % WORD));
+    let (whole, last) = rest.split_at(rest.len() & !(WORD - 1));
+    if !first.is_empty() {
+        // SAFETY: the caller's promise.
+        unsafe { merge(target, offset, first) };
+    }
+    let aligned = offset.next_multiple_of(WORD);
+    // SAFETY: whole words inside the target.
+    unsafe { store(target.wrapping_byte_add(aligned), whole) };
+    if !last.is_empty() {
+        // SAFETY: the caller's promise.
+        unsafe { merge(target, aligned + whole.len(), last) };
+    }
+}
+
+/// Copies the `length` bytes from `offset` on out of shared memory.
+///
+/// # Safety
+///
+/// `source` points to [`words`]`(offset + length)` mapped words, accessed as for [`store`]; `target` has room for `length` bytes, which nobody else accesses.
+#[inline]
+pub unsafe fn load_at(source: *const AtomicU64, offset: usize, target: *mut u8, length: usize) {
+    let first = length.min(offset.wrapping_neg() % WORD);
+    if first != 0 {
+        // SAFETY: the caller's promise: the word is inside the source.
+        let word = unsafe { place(source, offset & !(WORD - 1)) }.load(Relaxed).to_ne_bytes();
+        // SAFETY: `first` bytes from `offset % WORD` on are inside the word, and the target has as many.
+        unsafe { ptr::copy_nonoverlapping(word.as_ptr().wrapping_add(offset % WORD), target, first) };
+    }
+    // SAFETY: the rest of both, from a whole word on.
+    unsafe { load(source.wrapping_byte_add(offset.next_multiple_of(WORD)), target.wrapping_add(first), length - first) };
+}
+
+/// Writes bytes that lie within one word, in one store.
+///
+/// # Safety
+///
+/// `base + offset` lies in a mapped word, and so does the last of the `bytes`.
+#[inline]
+unsafe fn merge(base: *const AtomicU64, offset: usize, bytes: &[u8]) {
+    // SAFETY: the caller's promise.
+    let word = unsafe { place(base, offset & !(WORD - 1)) };
+    let mut merged = word.load(Relaxed).to_ne_bytes();
+    merged[offset % WORD..][..bytes.len()].copy_from_slice(bytes);
+    word.store(u64::from_ne_bytes(merged), Relaxed);
+}
+
 /// Asks the CPU to fetch the line of this word for writing; does nothing where there is no such instruction. Any address is allowed.
 #[inline]
 pub fn prefetch_for_writing(word: *const AtomicU64) {
@@ -227,6 +281,25 @@ mod tests {
             // SAFETY: as above, and `back` has more than `length` bytes.
             unsafe { load(shared.as_ptr(), back.as_mut_ptr(), length) };
             assert_eq!((&back[..length], back[length]), (&bytes[..], 0xee), "length {length}");
+        }
+    }
+
+    #[test]
+    fn every_offset_comes_back_and_its_neighbours_stay() {
+        for offset in (0..40).chain([255, 257, 4099]) {
+            for length in (0..40).chain([255, 256, 257, 300, 4097]) {
+                let shared: Vec<AtomicU64> = (0..1100).map(|_| AtomicU64::new(u64::MAX)).collect();
+                let bytes: Vec<u8> = (0..length).map(|i| u8::try_from(i * 7 % 251).unwrap_or(0)).collect();
+                // SAFETY: 8,800 shared bytes are enough for 4,099 + 4,097.
+                unsafe { store_at(shared.as_ptr(), offset, &bytes) };
+                let mut back = vec![0xee_u8; length + 1];
+                // SAFETY: as above, and `back` has more than `length` bytes.
+                unsafe { load_at(shared.as_ptr(), offset, back.as_mut_ptr(), length) };
+                assert_eq!((&back[..length], back[length]), (&bytes[..], 0xee), "{length} bytes at {offset}");
+                let all: Vec<u8> = shared.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+                let untouched = all[..offset].iter().chain(&all[offset + length..]);
+                assert!(untouched.into_iter().all(|byte| *byte == 0xff), "{length} bytes at {offset}");
+            }
         }
     }
 }

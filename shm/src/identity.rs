@@ -208,10 +208,12 @@ impl Me {
         times % 64 == 63
     }
 
-    /// Whether this thread holds the lock with this node.
+    /// Whether this thread holds the lock with this node; mostly it is the newest.
+    #[inline]
     pub(crate) fn holds(self, node: Node) -> bool {
         let block = self.block();
-        block.nodes[1..=block.held.get()].iter().any(|n| n.get() == node)
+        let held = block.held.get();
+        (held != 0 && block.nodes[held].get() == node) || block.nodes[..held].iter().skip(1).any(|older| older.get() == node)
     }
 
     #[cold]

@@ -1,6 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod array;
+mod array_error;
+mod array_guard;
+mod atomic_array;
 mod atomic_value;
+mod atomic_word;
 pub mod copy;
 mod deadline;
 mod error;
@@ -24,8 +29,12 @@ mod wait;
 pub mod zoo;
 
 pub use self::shared_memory::{MemoryBlock, SharedMemory};
+pub use array::{Array, ArrayBlock};
+pub use array_error::{ArrayError, ArrayLockError, HalfWritten, OutOfRange};
+pub use array_guard::{ArrayGuard, OwnerDied};
+pub use atomic_array::{AtomicArray, AtomicArrayBlock};
 pub use atomic_value::{AtomicBlock, AtomicValue};
-pub use bytemuck;
+pub use bytemuck::{self, Pod, Zeroable};
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
 pub use header::Element;

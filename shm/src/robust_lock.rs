@@ -118,7 +118,8 @@ pub struct Death(NonZeroU64);
 impl Death {
     const MARK: u64 = 1 << 63;
 
-    fn of(holder: u64) -> Self {
+    /// Of this thread: process id << 32 | thread id.
+    pub(crate) fn of(holder: u64) -> Self {
         // The mark makes it non-zero; process ids are far too small to reach it.
         NonZeroU64::new(holder | Self::MARK).map_or(Self(NonZeroU64::MIN), Self)
     }
@@ -168,6 +169,9 @@ pub enum AcquireError {
     /// The kernel or libc gave this thread no robust list.
     #[error("no robust list for this thread")]
     Unsupported,
+    /// A guard that a fork has copied: its lock is the parent's.
+    #[error("not held by this process: a fork has copied the guard")]
+    NotHeld,
 }
 
 impl From<NoList> for AcquireError {
@@ -218,6 +222,17 @@ impl RobustLock {
     #[inline(always)]
     pub fn release(&self) -> bool {
         let Ok(me) = Me::current() else { return false };
+        self.give(me, |after| self.settle(after))
+    }
+
+    /// Runs `last` and gives the lock back; false, and neither done, when this thread does not hold it.
+    #[inline(always)]
+    pub(crate) fn release_after(&self, last: impl FnOnce()) -> bool {
+        let Ok(me) = Me::current() else { return false };
+        if !me.holds(self.node()) {
+            return false;
+        }
+        last();
         self.give(me, |after| self.settle(after))
     }
 

@@ -12,6 +12,7 @@ pub enum Bug {
     LengthReadTwice,
     UnlinkWithoutInode,
     NonRobust,
+    WriterUnsigned,
 }
 
 /// Whether this bug is switched on (environment `MULTIPROC_ZOO`, only in builds with `--cfg multiproc_zoo`).

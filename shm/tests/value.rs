@@ -223,3 +223,27 @@ fn thread_that_ends_with_a_guard_changes_nothing() -> Outcome {
     assert_eq!(*guard, 1);
     Ok(())
 }
+
+#[test]
+fn compare_exchange() -> Outcome {
+    let value = Value::new([1_u64; 5])?;
+    assert_eq!(value.compare_exchange([1; 5], [2; 5])?, Ok([1; 5]));
+    assert_eq!(value.compare_exchange([1; 5], [3; 5])?, Err([2; 5]));
+    assert_eq!(value.get()?, [2; 5]);
+    let _watchdog = watchdog();
+    let sum = Value::new([0_u64; 2])?;
+    thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| {
+                for _ in 0..1_000 {
+                    let mut seen = sum.get().expect("no error");
+                    while let Err(now) = sum.compare_exchange(seen, seen.map(|it| it + 1)).expect("no error") {
+                        seen = now;
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(sum.get()?, [4_000; 2]);
+    Ok(())
+}

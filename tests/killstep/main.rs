@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program talks")]
 #![allow(clippy::unwrap_used, reason = "a driver that cannot arrange its case must stop")]
 
+mod arrays;
 mod batches;
 mod blocks;
 mod locks;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let mut sweep = Sweep::new(args);
     locks::run(&mut sweep, double);
     values::run(&mut sweep, double);
+    arrays::run(&mut sweep, double);
     words::run(&mut sweep);
     queues::run(&mut sweep, double);
     batches::run(&mut sweep);

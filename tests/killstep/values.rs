@@ -28,6 +28,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Value<Four>>> {
         case("value/set", |value, _| ignore(value.set(NEW)), before_or_after),
         case("value/lock+commit", |value, _| *value.lock().unwrap() = NEW, before_or_after),
         case("value/replace", |value, _| ignore(value.replace(NEW)), before_or_after),
+        case("value/compare_exchange", |value, _| ignore(value.compare_exchange(OLD, NEW)), before_or_after),
         case("value/try_lock+commit", |value, _| *value.try_lock().unwrap().unwrap() = NEW, before_or_after),
         case("value/lock_timeout+commit", |value, _| *value.lock_timeout(SOON).unwrap().unwrap() = NEW, before_or_after),
         case(

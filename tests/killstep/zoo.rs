@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use multiproc::{Capacity, Queue, Value};
 use multiproc_killstep::{Args, Sweep};
 
-use crate::{locks, support, values, words};
+use crate::{arrays, locks, support, values, words};
 
 /// Bug, what finds it, and how: cases with these names, or a test below.
 const ZOO: &[(&str, &str, Hunt)] = &[
@@ -18,6 +18,7 @@ const ZOO: &[(&str, &str, Hunt)] = &[
     ("PendingAfterCas", "lock/lock+unlock", Hunt::Cases),
     ("NonRobust", "lock/lock+unlock", Hunt::Cases),
     ("TwoStoreCommit", "value/set", Hunt::Cases),
+    ("WriterUnsigned", "array/fill", Hunt::Cases),
     ("LengthReadTwice", "zoo.rs: lengths that change under the reader", Hunt::Test(a_length_changes)),
     ("UnlinkWithoutInode", "zoo.rs: the last user of a name that is another's by now", Hunt::Test(a_name_changes_hands)),
 ];
@@ -56,6 +57,9 @@ pub(crate) fn one(bug: &str, args: Args) -> ExitCode {
         sweep.run(&case);
     }
     for case in values::cases() {
+        sweep.run(&case);
+    }
+    for case in arrays::cases() {
         sweep.run(&case);
     }
     for case in words::cases() {

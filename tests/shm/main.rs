@@ -5,8 +5,10 @@
 mod common;
 
 mod across;
+mod arrays;
 mod contract;
 mod cpython_shared_memory;
+mod cpython_values;
 mod crash;
 mod disturbed;
 mod limits;

@@ -1,0 +1,296 @@
+//! [`AtomicArray`]: many values of up to eight bytes that processes share without a lock.
+#![allow(unsafe_code, reason = "promises the layout of its block, and reaches its words")]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::atomic::AtomicU64;
+
+use bytemuck::Pod;
+use serde::{Deserialize, Serialize};
+
+use crate::array_error::OutOfRange;
+use crate::atomic_word::Word;
+use crate::copy;
+use crate::error::Error;
+use crate::header::Element;
+use crate::robust_lock::RobustLock;
+use crate::shared::{Handle, Object, Options, Shared};
+
+/// A fixed number of plain values of at most eight bytes that processes share without a lock (Python's `RawArray`, made safe).
+///
+/// Every operation is one atomic step on one element, sequentially consistent, and never waits; each element takes eight bytes. Larger types do not compile; they are for [`Array`](crate::Array):
+///
+/// ```compile_fail,E0080
+/// let _ = multiproc_shm::AtomicArray::<[u64; 2]>::new(1);
+/// ```
+///
+/// # When a process dies
+///
+/// An operation has happened or it has not.
+///
+/// ```
+/// use multiproc_shm::AtomicArray;
+///
+/// let hits = AtomicArray::from_slice(&[0_u32; 3])?;
+/// hits.fetch_add(1, 5)?;
+/// assert_eq!(hits.load(1)?, 5);
+/// assert_eq!(hits.compare_exchange(1, 5, 6)?, Ok(5));
+/// assert_eq!(hits.to_vec(), [0, 6, 0]);
+/// assert_eq!(hits.store(3, 1).unwrap_err().to_string(), "atomic array (anonymous): no elements 3..4 in 3");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[doc(alias = "RawArray")]
+#[derive(Serialize, Deserialize)]
+#[serde(transparent, bound = "")]
+pub struct AtomicArray<T: Pod> {
+    shared: Shared<AtomicArrayBlock<T>>,
+}
+
+/// The shared part of an [`AtomicArray`]: nothing yet. Behind it lies one word for each element, whose first bytes are the value and whose others are zero.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct AtomicArrayBlock<T> {
+    reserved: [AtomicU64; 8],
+    element: PhantomData<fn() -> T>,
+}
+
+const _: () = assert!(size_of::<AtomicArrayBlock<u64>>() == 64);
+
+// SAFETY: `repr(C)`, atomics only; its size depends on the extents alone; no locks.
+unsafe impl<T: Pod> Object for AtomicArrayBlock<T> {
+    const KIND: &'static str = "atomic array";
+    const LAYOUT: u32 = 1;
+    /// How many elements.
+    type Params = usize;
+
+    fn extents(length: &usize) -> Result<[u64; 2], String> {
+        const { Word::<T>::FITS };
+        Ok([*length as u64, size_of::<T>() as u64])
+    }
+
+    fn size([length, element]: [u64; 2]) -> Option<usize> {
+        const { Word::<T>::FITS };
+        (element == size_of::<T>() as u64).then_some(())?;
+        usize::try_from(length).ok()?.checked_mul(copy::WORD)?.checked_add(size_of::<Self>())
+    }
+
+    fn element() -> Element {
+        Element::of::<T>()
+    }
+
+    unsafe fn init(&self, _: *const AtomicU64, _: usize) {}
+
+    fn locks(&self) -> [Option<&RobustLock>; 2] {
+        [None, None]
+    }
+}
+
+impl<T: Pod> Handle for AtomicArray<T> {
+    type Object = AtomicArrayBlock<T>;
+
+    fn from_shared(shared: Shared<AtomicArrayBlock<T>>) -> Self {
+        Self { shared }
+    }
+}
+
+impl<T: Pod> AtomicArray<T> {
+    /// So many zeros, without a name, for handles in arguments and messages.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: too many; no space.
+    pub fn new(length: usize) -> Result<Self, Error> {
+        Options::new().anonymous(length)
+    }
+
+    /// A copy of these elements, without a name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: no space.
+    pub fn from_slice(elements: &[T]) -> Result<Self, Error> {
+        let array = Self::new(elements.len())?;
+        array.words().iter().zip(elements).for_each(|(word, element)| word.store(*element));
+        Ok(array)
+    }
+
+    /// Makes a named array of so many zeros, which must not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or in use; too many elements; no space.
+    pub fn create(name: &str, length: usize) -> Result<Self, Error> {
+        Options::new().create(name, length)
+    }
+
+    /// Finds a named array, which must exist; its length is what its maker chose.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: nobody uses the name; it is no such array, or one of another type.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        Options::new().open(name)
+    }
+
+    /// Finds a named array of this length, or makes it, with zeros in it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad; it is no such array, or one of another type or length; no space.
+    pub fn open_or_create(name: &str, length: usize) -> Result<Self, Error> {
+        Options::new().open_or_create(name, length)
+    }
+
+    /// Takes a name away at once; those who have handles keep the array.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or not in use.
+    pub fn unlink(name: &str) -> Result<(), Error> {
+        Options::new().unlink(name)
+    }
+
+    /// The element at `index` now.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`]: there is none.
+    #[inline]
+    pub fn load(&self, index: usize) -> Result<T, OutOfRange> {
+        Ok(self.word(index)?.load())
+    }
+
+    /// Sets the element at `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`]: there is none.
+    #[inline]
+    pub fn store(&self, index: usize, value: T) -> Result<(), OutOfRange> {
+        self.word(index)?.store(value);
+        Ok(())
+    }
+
+    /// Sets the element at `index`, and returns the one before.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`]: there is none.
+    #[inline]
+    pub fn swap(&self, index: usize, value: T) -> Result<T, OutOfRange> {
+        Ok(self.word(index)?.swap(value))
+    }
+
+    /// Sets the element at `index` to `new` if its bytes are those of `current`; the value before, as `Ok` if it was set.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`]: there is none. The inner error is the value that was there instead.
+    #[inline]
+    pub fn compare_exchange(&self, index: usize, current: T, new: T) -> Result<Result<T, T>, OutOfRange> {
+        Ok(self.word(index)?.compare_exchange(current, new))
+    }
+
+    /// Sets the element at `index` to what `change` makes of it, asking again when somebody else was faster; the value before.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfRange`]: there is none.
+    #[inline]
+    pub fn fetch_update(&self, index: usize, change: impl FnMut(T) -> T) -> Result<T, OutOfRange> {
+        Ok(self.word(index)?.fetch_update(change))
+    }
+
+    /// A copy of all elements, each as it was when its turn came: what others change meanwhile is in it or not.
+    pub fn to_vec(&self) -> Vec<T> {
+        self.words().iter().map(Word::load).collect()
+    }
+
+    /// How many elements it has: always the same.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation, reason = "its object is mapped, so it fits")]
+    pub fn len(&self) -> usize {
+        self.shared.extents()[0] as usize
+    }
+
+    /// Whether it has no elements.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its name; `None` for an anonymous one.
+    pub fn name(&self) -> Option<&str> {
+        self.shared.name()
+    }
+
+    #[inline]
+    fn word(&self, index: usize) -> Result<&Word<T>, OutOfRange> {
+        let missing = || OutOfRange::new(self.shared.describe(), index..index.saturating_add(1), self.len());
+        self.words().get(index).ok_or_else(missing)
+    }
+
+    #[inline]
+    fn words(&self) -> &[Word<T>] {
+        // SAFETY: so many words lie behind the block, mapped as long as the handle; a `Word` is an atomic word, which others may change.
+        unsafe { std::slice::from_raw_parts(self.shared.tail().cast(), self.len()) }
+    }
+}
+
+macro_rules! integers {
+    ($($int:ty)*) => {$(
+        impl AtomicArray<$int> {
+            /// Adds to the element at `index`, wrapping around; the value before.
+            ///
+            /// # Errors
+            ///
+            /// [`OutOfRange`]: there is none.
+            #[inline]
+            pub fn fetch_add(&self, index: usize, by: $int) -> Result<$int, OutOfRange> {
+                Ok(self.word(index)?.fetch_add(by))
+            }
+
+            /// Subtracts from the element at `index`, wrapping around; the value before.
+            ///
+            /// # Errors
+            ///
+            /// [`OutOfRange`]: there is none.
+            #[inline]
+            pub fn fetch_sub(&self, index: usize, by: $int) -> Result<$int, OutOfRange> {
+                Ok(self.word(index)?.fetch_sub(by))
+            }
+
+            /// Keeps the larger in the element at `index`; the value before.
+            ///
+            /// # Errors
+            ///
+            /// [`OutOfRange`]: there is none.
+            #[inline]
+            pub fn fetch_max(&self, index: usize, other: $int) -> Result<$int, OutOfRange> {
+                Ok(self.word(index)?.fetch_max(other))
+            }
+
+            /// Keeps the smaller in the element at `index`; the value before.
+            ///
+            /// # Errors
+            ///
+            /// [`OutOfRange`]: there is none.
+            #[inline]
+            pub fn fetch_min(&self, index: usize, other: $int) -> Result<$int, OutOfRange> {
+                Ok(self.word(index)?.fetch_min(other))
+            }
+        }
+    )*};
+}
+integers!(u8 u16 u32 u64 i8 i16 i32 i64);
+
+impl<T: Pod> Clone for AtomicArray<T> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<T: Pod + fmt::Debug> fmt::Debug for AtomicArray<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AtomicArray").field("object", &self.shared).field("elements", &self.to_vec()).finish()
+    }
+}

@@ -182,27 +182,21 @@ impl Sizes {
         (distance <= 2 * self.span && self.limit == UNLIMITED).then_some(0)
     }
 
-    /// Where a record of `need` words may lie now: `Ok(None)` when there is no room, `Err` when head and tail contradict each other.
+    /// Where a record of `need` words may lie now: `Ok(None)` when there is no room, `Err` when head and tail contradict each other. The log wraps at the word `end`, if it can.
     #[inline]
-    pub(crate) fn spot(self, tail: Place, head: Place, jumped: u32, need: u32) -> Result<Option<Spot>, Contradiction> {
+    pub(crate) fn spot(self, tail: Place, head: Place, jumped: u32, end: u32, need: u32) -> Result<Option<Spot>, Contradiction> {
         let messages = tail.count.wrapping_sub(head.count);
         let distance = tail.position.wrapping_sub(head.position);
         let (t, h) = (self.index(tail.position), self.index(head.position));
-        // The usual case first: within `home`, in front of everything.
-        if messages < self.messages
-            && h <= t
-            && distance < self.home
-            && t < self.home
-            && need < self.home - t
-            && need <= self.limit - distance
-        {
+        // The usual case first: in front of everything.
+        if messages < self.messages && h <= t && distance < end && t < end && need < end - t && distance + need <= self.limit {
             return Ok(Some(Spot::Tail));
         }
-        self.rare_spot(tail, head, jumped, need)
+        self.rare_spot(tail, head, jumped, end, need)
     }
 
     #[inline(never)]
-    fn rare_spot(self, tail: Place, head: Place, jumped: u32, need: u32) -> Result<Option<Spot>, Contradiction> {
+    fn rare_spot(self, tail: Place, head: Place, jumped: u32, end: u32, need: u32) -> Result<Option<Spot>, Contradiction> {
         let messages = tail.count.wrapping_sub(head.count);
         let used = self.used(tail, head, jumped).ok_or(Contradiction)?;
         if messages > self.messages {
@@ -224,7 +218,7 @@ impl Sizes {
             return Ok(fits_below(t, self.span).then_some(Spot::Tail));
         }
         if h <= t {
-            return Ok(if fits_below(t, self.home) {
+            return Ok(if fits_below(t, end) {
                 Some(Spot::Tail)
             } else if fits_below(0, h) {
                 Some(Spot::Jump(0))

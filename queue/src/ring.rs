@@ -75,7 +75,7 @@ const JUMPED: usize = 2;
 const FILLED: usize = 3;
 /// Above this word there is none.
 const TOP: usize = 4;
-/// Up to this word, from `home` on, memory was given back since the last jump.
+/// Up to this word, from `home` on, memory was given back since the last jump; in the high half, how many laps in a row were calm.
 const LOW: usize = 5;
 /// From the beginning up to this word there is memory.
 const SOLID: usize = 6;
@@ -409,8 +409,10 @@ impl View<'_> {
     #[inline]
     fn room(self, tail: Place, need: u32) -> Result<Option<Spot>, Refusal> {
         let seen = Place::from(self.producer(SEEN_HEAD).load(Relaxed));
-        if let spot @ Ok(Some(Spot::Tail)) = self.spot(tail, seen, need) {
-            return spot;
+        // An old head is good for saying that there is room, but not for climbing: there may be room at the beginning.
+        let within = u64::from(self.log.sizes.index(tail.position)) + u64::from(need) < u64::from(self.end());
+        if (within || self.log.sizes.is_fixed()) && self.spot(tail, seen, need) == Ok(Some(Spot::Tail)) {
+            return Ok(Some(Spot::Tail));
         }
         // ORDER: SeqCst, hence Acquire, pairs with `move_head`: the words before the head are read and may be written.
         let head = Place::load(self.consumer(HEAD));
@@ -420,7 +422,16 @@ impl View<'_> {
 
     #[inline]
     fn spot(self, tail: Place, head: Place, need: u32) -> Result<Option<Spot>, Refusal> {
-        self.log.sizes.spot(tail, head, self.log.sizes.index(self.note(JUMPED)), need).map_err(|Contradiction| Refusal::Corrupt)
+        self.log
+            .sizes
+            .spot(tail, head, self.log.sizes.index(self.note(JUMPED)), self.end(), need)
+            .map_err(|Contradiction| Refusal::Corrupt)
+    }
+
+    /// Where the log wraps: the end of home, or of what it has had to grow to.
+    #[inline]
+    fn end(self) -> u32 {
+        self.note(SOLID).clamp(self.log.sizes.home, self.log.sizes.span)
     }
 
     /// Without a lock, for a waiting producer: whether a record of this many words would fit now.

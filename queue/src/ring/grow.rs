@@ -11,6 +11,8 @@ use crate::log::{Header, Place, Spot};
 const LARGEST_PAGE: u32 = 1 << 13;
 /// This many pieces behind a head that is far from home are given back at a time.
 const MUCH: u32 = 4;
+/// So many short laps in a row make a queue small again.
+const CALM: u32 = 16;
 
 impl View<'_> {
     /// Appends behind a jump, or where there may be no memory yet; where there is none, only if it `may_grow`.
@@ -61,14 +63,22 @@ impl View<'_> {
 
     /// Up to where there is memory from this word on, for all that is noted.
     pub(super) fn filled_at(self, index: u32) -> u32 {
-        let solid = self.note(SOLID).max(self.log.sizes.home);
-        if index <= solid { solid } else { index }
+        if index <= self.end() { self.end() } else { index }
     }
 
     pub(super) fn note_jump(self, from: u32, filled: u32) {
         self.set_note(JUMPED, from);
         self.set_note(FILLED, filled);
-        self.set_note(LOW, self.log.sizes.home);
+        self.set_low(self.log.sizes.home, self.calm_laps());
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the high half is wanted")]
+    fn calm_laps(self) -> u32 {
+        (self.ring.producers.notes[LOW].load(Relaxed) >> 32) as u32
+    }
+
+    fn set_low(self, low: u32, calm_laps: u32) {
+        self.ring.producers.notes[LOW].store(u64::from(low) | u64::from(calm_laps) << 32, Relaxed);
     }
 
     /// With the producers' lock: sets memory aside from the word `filled` on, so that `last` has some; up to where there is some then.
@@ -82,7 +92,7 @@ impl View<'_> {
             self.set_note(TOP, self.note(TOP).max(end));
             // CRASH: memory that nobody noted: it lies below `top`, and is given back one day.
             if self.log.populate(filled..end).is_ok() {
-                if filled <= self.note(SOLID).max(sizes.home) {
+                if filled <= self.end() {
                     self.set_note(SOLID, end);
                 }
                 return Ok(end);
@@ -115,51 +125,65 @@ impl View<'_> {
         let (from, to) = (sizes.index(head.position), sizes.index(next.position));
         // Seldom: to look takes the producers' lines away from them.
         if (to < from || to / sizes.piece != from / sizes.piece) && !sizes.is_fixed() {
-            self.give_back();
+            self.give_back(to < from);
         }
     }
 
     /// Gives memory back, if there is much that nobody needs, and if the producers' lock is to be had at once.
     #[cold]
     #[inline(never)]
-    fn give_back(self) {
-        if self.needless().is_none() || !self.enter_producers_at_once() {
+    fn give_back(self, wrapped: bool) {
+        if self.needless(wrapped).is_none() || !self.enter_producers_at_once() {
             return;
         }
-        if let Some((start, end)) = self.needless() {
-            // CRASH: noted as gone before it goes, so nobody counts on it; not gone yet, it is given back later.
-            if self.note(SOLID) > start {
-                self.set_note(SOLID, start);
-            }
-            if self.note(TOP) == end {
-                self.set_note(FILLED, self.note(FILLED).min(start));
-                self.log.give_back(start..end);
-                self.set_note(TOP, start);
-            } else {
-                self.log.give_back(start..end);
+        let home = self.log.sizes.home;
+        match self.needless(wrapped) {
+            Some(Needless::Behind(low, head)) => {
+                // CRASH: noted as gone before it goes, so nobody counts on it; not gone yet, it is given back later.
+                self.set_note(SOLID, home);
+                self.log.give_back(low..head);
                 // The page that the head is in comes with the next ones.
-                self.set_note(LOW, (end - end % LARGEST_PAGE).max(self.log.sizes.home));
+                self.set_low((head - head % LARGEST_PAGE).max(home), 0);
             }
+            Some(Needless::Lap { short: true }) if self.calm_laps() >= CALM => {
+                self.set_note(SOLID, home);
+                self.set_note(FILLED, self.note(FILLED).min(home));
+                let top = self.note(TOP);
+                self.log.give_back(home..top);
+                // CRASH: given back, not noted: it is given back once more.
+                self.set_note(TOP, home);
+                self.set_low(home, 0);
+            }
+            Some(Needless::Lap { short }) => self.set_low(home, if short { self.calm_laps() + 1 } else { 0 }),
+            None => {}
         }
         self.leave_producers();
     }
 
-    /// The words whose memory should be given back. Near home it is what the last lap did not use, so that a lap which needs as much as the one before takes nothing and gives nothing;
-    /// far from home, what lies behind the head, as soon as it is much.
-    fn needless(self) -> Option<(u32, u32)> {
+    /// What there is to give back. Near the beginning it is what lies above home, once laps were short for some time: memory that comes and goes with each lap costs more than it is
+    /// worth. Far from there it is what lies behind the head, as soon as it is much.
+    fn needless(self, wrapped: bool) -> Option<Needless> {
         let sizes = self.log.sizes;
+        if self.note(TOP) <= sizes.home {
+            return None;
+        }
         let (head, tail) = (Place::load(self.consumer(HEAD)), Place::load(self.producer(TAIL)));
         let (h, t) = (sizes.index(head.position), sizes.index(tail.position));
-        let top = self.note(TOP);
-        if top <= sizes.home || tail.position.wrapping_sub(head.position) >= sizes.span || t < h {
+        if tail.position.wrapping_sub(head.position) >= sizes.span || t < h {
             return None;
         }
         if t < sizes.home {
-            let jumped = sizes.index(self.note(JUMPED)) + 1;
-            let used = jumped.next_multiple_of(sizes.piece).max(sizes.home);
-            return (used < top).then_some((used, top));
+            return wrapped.then_some(Needless::Lap { short: t < sizes.home / 2 });
         }
         let low = self.note(LOW).max(sizes.home);
-        h.checked_sub(low).is_some_and(|words| words >= MUCH * sizes.piece).then_some((low, h))
+        h.checked_sub(low).is_some_and(|words| words >= MUCH * sizes.piece).then_some(Needless::Behind(low, h))
     }
+}
+
+/// What a queue could do without.
+enum Needless {
+    /// From the first word up to the second.
+    Behind(u32, u32),
+    /// Perhaps what lies above home: a lap has ended, and was short, or not.
+    Lap { short: bool },
 }

@@ -210,8 +210,8 @@ fn queue() -> Outcome {
     let name = unique("queue");
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;
     let fresh = Bytes::of(&name);
-    // Messages, the logarithm of home, the limit. Most of it is only address space.
-    fresh.check_header("queue", 1, 256 + (8 << 30), [5 | 12 << 32, 4096], (0, 0, "[u8]"));
+    // Messages, words of home, the limit in words. Most of it is only address space.
+    fresh.check_header("queue", 1, 256 + (8 << 30), [5 | 512 << 32, 512], (0, 0, "[u8]"));
     assert!(fresh.is_zero(OBJECT, OBJECT + 256 + 4096));
 
     queue.put_bytes(b"hello, world")?;

@@ -78,7 +78,7 @@ pub(crate) struct Sizes {
     pub(crate) limit: u32,
     /// Words of address space, a power of two; of a fixed log, `home`.
     pub(crate) span: u32,
-    /// Words for which memory is set aside at a time.
+    /// Words for which memory is set aside at a time, a power of two.
     pub(crate) piece: u32,
 }
 
@@ -182,21 +182,19 @@ impl Sizes {
         (distance <= 2 * self.span && self.limit == UNLIMITED).then_some(0)
     }
 
-    /// Where a record of `need` words may lie now: `Ok(None)` when there is no room, `Err` when head and tail contradict each other. The log wraps at the word `end`, if it can.
-    #[inline]
-    pub(crate) fn spot(self, tail: Place, head: Place, jumped: u32, end: u32, need: u32) -> Result<Option<Spot>, Contradiction> {
-        let messages = tail.count.wrapping_sub(head.count);
-        let distance = tail.position.wrapping_sub(head.position);
+    /// Whether a record of `need` words fits at the tail for sure. The log wraps at the word `end`, if it can. An old head is good enough: there is only more room.
+    #[inline(always)]
+    pub(crate) fn fits(self, tail: Place, head: Place, end: u32, need: u32) -> bool {
         let (t, h) = (self.index(tail.position), self.index(head.position));
-        // The usual case first: in front of everything.
-        if messages < self.messages && h <= t && distance < end && t < end && need < end - t && distance + need <= self.limit {
-            return Ok(Some(Spot::Tail));
-        }
-        self.rare_spot(tail, head, jumped, end, need)
+        let distance = tail.position.wrapping_sub(head.position);
+        // One word more, for the empty header behind the record.
+        let room = t + need < if h <= t { end } else { h };
+        let allowed = self.limit == UNLIMITED || (h <= t && distance + need <= self.limit);
+        tail.count.wrapping_sub(head.count) < self.messages && distance < self.span && room && allowed
     }
 
-    #[inline(never)]
-    fn rare_spot(self, tail: Place, head: Place, jumped: u32, end: u32, need: u32) -> Result<Option<Spot>, Contradiction> {
+    /// Where a record of `need` words may lie now: `Ok(None)` when there is no room, `Err` when head and tail contradict each other. `jumped` is the word of the last jump.
+    pub(crate) fn spot(self, tail: Place, head: Place, jumped: u32, end: u32, need: u32) -> Result<Option<Spot>, Contradiction> {
         let messages = tail.count.wrapping_sub(head.count);
         let used = self.used(tail, head, jumped).ok_or(Contradiction)?;
         if messages > self.messages {
@@ -252,7 +250,7 @@ impl<'a> Log<'a> {
         unsafe { &*self.words.wrapping_add(self.sizes.index(position) as usize) }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn copy_in(&self, position: u32, message: &[u8]) {
         let index = self.sizes.index(position) as usize;
         let straight = (self.sizes.span as usize - index) * copy::WORD;
@@ -266,7 +264,7 @@ impl<'a> Log<'a> {
     }
 
     /// `length` is at most [`Sizes::longest`], and `target` has as many bytes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn copy_out(&self, position: u32, target: *mut u8, length: usize) {
         let index = self.sizes.index(position) as usize;
         let straight = (self.sizes.span as usize - index) * copy::WORD;

@@ -75,7 +75,7 @@ impl Capacity {
     /// At most this many bytes wait as well, each message with a header of 8 bytes and filled up to a multiple of 8; at least 4,096. A message that alone is longer waits until no
     /// other such is in the queue, and is let in then: so what waits is at most this, and one long message.
     ///
-    /// Without this there is no limit of bytes. Memory is taken as messages need it, and given back; only the first piece (256 bytes for each message; 64 KiB to 1 MiB, and
+    /// Without this there is no limit of bytes. Memory is taken as messages need it, and given back; only the first piece (64 bytes for each message; 64 KiB to 1 MiB, and
     /// not more than this limit) is the queue's for its life.
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = Some(bytes);
@@ -98,28 +98,24 @@ pub struct QueueBlock<T: ?Sized> {
 }
 
 const SMALLEST_HOME: usize = 4 << 10;
+const USUAL_HOME: usize = 64 << 10;
 const LARGEST_HOME: usize = 1 << 20;
 const MOST_MESSAGES: usize = 1 << 30;
 const LARGEST_LIMIT: usize = SPAN as usize / 2 * copy::WORD;
 
-/// What the extents mean: messages (0: unbounded), above them the binary logarithm of the bytes of `home`; and the limit of bytes (0: none).
-#[inline]
+/// What the extents mean: messages, and words of `home` above them; and the limit, in words.
+#[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "halves, and what `checked_sizes` has checked")]
 fn sizes_of([messages, limit]: [u64; 2]) -> Sizes {
-    const WORD_LOG: u32 = copy::WORD.trailing_zeros();
-    let home = 1_u32.wrapping_shl(((messages >> 32) as u32).wrapping_sub(WORD_LOG));
-    let messages = if messages as u32 == 0 { UNBOUNDED } else { messages as u32 };
-    let limit = if limit == 0 { UNLIMITED } else { (limit / copy::WORD as u64) as u32 };
-    Sizes { messages, home, limit, span: SPAN, piece: PIECE }
+    Sizes { messages: messages as u32, home: (messages >> 32) as u32, limit: limit as u32, span: SPAN, piece: PIECE }
 }
 
 /// `None`: no queue has such extents.
-fn checked_sizes(extents @ [messages, limit]: [u64; 2]) -> Option<Sizes> {
+fn checked_sizes(extents: [u64; 2]) -> Option<Sizes> {
     let sizes = sizes_of(extents);
-    let home = SMALLEST_HOME.ilog2().into()..=LARGEST_HOME.ilog2().into();
-    let sound = home.contains(&(messages >> 32))
-        && (sizes.messages == UNBOUNDED || sizes.messages as usize <= MOST_MESSAGES)
-        && limit <= LARGEST_LIMIT as u64
+    let sound = (SMALLEST_HOME..=LARGEST_HOME).contains(&(sizes.home as usize * copy::WORD))
+        && (sizes.messages == UNBOUNDED || (1..=MOST_MESSAGES).contains(&(sizes.messages as usize)))
+        && (extents[1] == u64::from(UNLIMITED) || extents[1] <= (LARGEST_LIMIT / copy::WORD) as u64)
         && sizes.home <= sizes.limit;
     sound.then_some(sizes)
 }
@@ -138,10 +134,12 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
         if let Some(bytes) = bytes.filter(|bytes| !(1..=LARGEST_LIMIT).contains(bytes)) {
             return Err(format!("a capacity of {bytes} bytes; 1 to {LARGEST_LIMIT} are possible"));
         }
-        let limit = bytes.map_or(0, |bytes| bytes.max(SMALLEST_HOME));
-        let home = messages.map_or(LARGEST_HOME, |messages| (messages * 256).clamp(64 << 10, LARGEST_HOME));
-        let home = if limit == 0 { home } else { home.min(limit) };
-        Ok([messages.unwrap_or(0) as u64 | u64::from(home.ilog2()) << 32, limit as u64])
+        let limit = bytes.map_or(usize::MAX, |bytes| bytes.max(SMALLEST_HOME));
+        let home =
+            messages.map_or(USUAL_HOME, |messages| (messages * 64).clamp(USUAL_HOME, LARGEST_HOME)).min(limit) / copy::WORD;
+        let limit = bytes.map_or(u64::from(UNLIMITED), |_| (limit / copy::WORD) as u64);
+        let messages = messages.map_or(u64::from(UNBOUNDED), |messages| messages as u64);
+        Ok([messages | (home as u64) << 32, limit])
     }
 
     fn size(extents: [u64; 2]) -> Option<usize> {

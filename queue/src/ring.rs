@@ -146,10 +146,28 @@ impl View<'_> {
     #[inline]
     pub(crate) fn put(self, message: &[u8], deadline: Deadline) -> Result<(), Refusal> {
         let need = self.words_for(message)?;
-        let mut wait = Wait::new(deadline);
+        self.enter(&self.ring.producers, deadline, || self.recover())?;
+        match self.append(message, need, || deadline == Deadline::NOW) {
+            Ok(Appended::Yes) => {
+                self.leave_producers();
+                Ok(())
+            }
+            not => self.put_slowly(not, message, need, deadline),
+        }
+    }
+
+    /// With the producers' lock, having found no room.
+    #[cold]
+    #[inline(never)]
+    fn put_slowly(
+        self,
+        mut done: Result<Appended, Refusal>,
+        message: &[u8],
+        need: u32,
+        deadline: Deadline,
+    ) -> Result<(), Refusal> {
+        let mut wait = Wait::default();
         loop {
-            self.enter(&self.ring.producers, deadline, || self.recover())?;
-            let done = self.append(message, need, wait.may_grow);
             if done != Ok(Appended::Yes) {
                 self.pass_on_room();
             }
@@ -158,12 +176,14 @@ impl View<'_> {
                 Appended::Yes => return Ok(()),
                 not => self.wait_to_append(not, &mut wait, need, deadline)?,
             }
+            self.enter(&self.ring.producers, deadline, || self.recover())?;
+            done = self.append(message, need, || wait.may_grow || deadline == Deadline::NOW);
         }
     }
 
     /// Appends messages in their order, as many at a time as there is room for; `done` counts them, also where it fails.
     pub(crate) fn put_many(self, messages: &Messages, done: &mut usize, deadline: Deadline) -> Result<(), Refusal> {
-        let mut wait = Wait::new(deadline);
+        let mut wait = Wait::default();
         while *done < messages.len() {
             self.enter(&self.ring.producers, deadline, || self.recover())?;
             let mut result = Ok(Appended::Yes);
@@ -171,14 +191,14 @@ impl View<'_> {
             while let Some(message) = messages.get(*done) {
                 result = self.words_for(message).and_then(|words| {
                     need = words;
-                    self.append(message, words, wait.may_grow)
+                    self.append(message, words, || wait.may_grow || deadline == Deadline::NOW)
                 });
                 if result != Ok(Appended::Yes) {
                     self.pass_on_room();
                     break;
                 }
                 *done += 1;
-                wait = Wait::new(deadline);
+                wait = Wait::default();
             }
             self.leave_producers();
             match result? {
@@ -195,12 +215,32 @@ impl View<'_> {
         if deadline == Deadline::NOW && !self.has_data() {
             return Err(self.nothing());
         }
-        let mut wait = Wait::new(deadline);
+        self.enter(&self.ring.consumers, deadline, || ())?;
+        let head = Place::load(self.consumer(HEAD));
+        message.clear();
+        match self.take(head, message) {
+            Ok((Found::Taken, next)) => {
+                self.move_head(next);
+                self.leave_consumers();
+                self.tidy(head, next);
+                Ok(())
+            }
+            not => self.get_slowly(not, head, message, deadline),
+        }
+    }
+
+    /// With the consumers' lock, having taken nothing at this head.
+    #[cold]
+    #[inline(never)]
+    fn get_slowly(
+        self,
+        mut found: Result<(Found, Place), Refusal>,
+        mut head: Place,
+        message: &mut Vec<u8>,
+        deadline: Deadline,
+    ) -> Result<(), Refusal> {
+        let mut wait = Wait::default();
         loop {
-            self.enter(&self.ring.consumers, deadline, || ())?;
-            let head = Place::load(self.consumer(HEAD));
-            message.clear();
-            let found = self.take(head, message);
             let mut pause = 0;
             match &found {
                 Ok((Found::Taken, next)) => self.move_head(*next),
@@ -217,6 +257,10 @@ impl View<'_> {
                 (Found::Longer(length), _) => message.reserve(length),
                 (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, deadline)?,
             }
+            self.enter(&self.ring.consumers, deadline, || ())?;
+            head = Place::load(self.consumer(HEAD));
+            message.clear();
+            found = self.take(head, message);
         }
     }
 
@@ -229,7 +273,7 @@ impl View<'_> {
         if deadline == Deadline::NOW && !self.has_data() {
             return Err(self.nothing());
         }
-        let mut wait = Wait::new(deadline);
+        let mut wait = Wait::default();
         messages.reserve(most);
         loop {
             self.enter(&self.ring.consumers, deadline, || ())?;
@@ -405,27 +449,26 @@ impl View<'_> {
         self.ring.consumers.leave(&self.ring.producers, || self.has_data(), || self.is_roomy());
     }
 
-    /// With the producers' lock: where a record of this many words fits, if it does.
-    #[inline]
-    fn room(self, tail: Place, need: u32) -> Result<Option<Spot>, Refusal> {
+    /// With the producers' lock: whether a record of this many words fits at the tail, where there is memory.
+    #[inline(always)]
+    fn fits(self, tail: Place, need: u32) -> bool {
+        let end = self.end();
         let seen = Place::from(self.producer(SEEN_HEAD).load(Relaxed));
-        // An old head is good for saying that there is room, but not for climbing: there may be room at the beginning.
-        let within = u64::from(self.log.sizes.index(tail.position)) + u64::from(need) < u64::from(self.end());
-        if (within || self.log.sizes.is_fixed()) && self.spot(tail, seen, need) == Ok(Some(Spot::Tail)) {
-            return Ok(Some(Spot::Tail));
-        }
+        self.log.sizes.fits(tail, seen, end, need) || self.log.sizes.fits(tail, self.see_head(), end, need)
+    }
+
+    /// With the producers' lock: reads the head, and notes it.
+    #[cold]
+    fn see_head(self) -> Place {
         // ORDER: SeqCst, hence Acquire, pairs with `move_head`: the words before the head are read and may be written.
         let head = Place::load(self.consumer(HEAD));
         self.producer(SEEN_HEAD).store(head.word(), Relaxed);
-        self.spot(tail, head, need)
+        head
     }
 
-    #[inline]
     fn spot(self, tail: Place, head: Place, need: u32) -> Result<Option<Spot>, Refusal> {
-        self.log
-            .sizes
-            .spot(tail, head, self.log.sizes.index(self.note(JUMPED)), self.end(), need)
-            .map_err(|Contradiction| Refusal::Corrupt)
+        let sizes = self.log.sizes;
+        sizes.spot(tail, head, sizes.index(self.note(JUMPED)), self.end(), need).map_err(|Contradiction| Refusal::Corrupt)
     }
 
     /// Where the log wraps: the end of home, or of what it has had to grow to.
@@ -495,24 +538,28 @@ impl View<'_> {
     }
 
     /// With the producers' lock: appends a record of `need` words.
-    #[inline]
-    fn append(self, message: &[u8], need: u32, may_grow: bool) -> Result<Appended, Refusal> {
+    #[inline(always)]
+    fn append(self, message: &[u8], need: u32, may_grow: impl FnOnce() -> bool) -> Result<Appended, Refusal> {
         if self.is_closed() {
             return Err(Refusal::Closed);
         }
         let tail = Place::load(self.producer(TAIL));
-        let Some(spot) = self.room(tail, need)? else { return Ok(Appended::NoRoom) };
-        let filled = self.note(FILLED).max(self.log.sizes.home);
-        if spot == Spot::Tail && u64::from(self.log.sizes.index(tail.position)) + u64::from(need) < u64::from(filled) {
-            self.fetch_ahead(tail, need, filled);
+        if self.fits(tail, need) && self.log.sizes.index(tail.position) + need < self.filled() {
+            self.fetch_ahead(tail, need);
             self.write(tail, need, message);
             return Ok(Appended::Yes);
         }
-        self.append_afar(tail, spot, need, message, may_grow)
+        self.append_afar(tail, need, message, may_grow())
+    }
+
+    /// With the producers' lock: from the tail up to this word there is memory.
+    #[inline(always)]
+    fn filled(self) -> u32 {
+        self.note(FILLED).max(self.log.sizes.home)
     }
 
     /// Writes a record at the tail, and commits it.
-    #[inline]
+    #[inline(always)]
     fn write(self, tail: Place, need: u32, message: &[u8]) {
         let next = tail.after(need);
         self.fill(tail.position, next.position, message);
@@ -523,7 +570,7 @@ impl View<'_> {
     }
 
     /// All of a record but its header.
-    #[inline]
+    #[inline(always)]
     fn fill(self, position: u32, next: u32, message: &[u8]) {
         self.log.copy_in(position.wrapping_add(1), message);
         // ORDER: Relaxed: made visible by the commit.
@@ -531,7 +578,7 @@ impl View<'_> {
     }
 
     /// With the consumers' lock: copies the record at `head` out, behind what is in `message`, if that has room; and where the next record lies. The head stays.
-    #[inline]
+    #[inline(always)]
     fn take(self, mut head: Place, message: &mut Vec<u8>) -> Result<(Found, Place), Refusal> {
         // ORDER: Acquire pairs with the commit in `write` or `append_afar`: what the header leads to is there.
         let mut header = Header::from(self.log.at(head.position).load(Acquire));
@@ -561,8 +608,11 @@ impl View<'_> {
     fn may_be(self, place: Place, length: usize) -> bool {
         let sizes = self.log.sizes;
         let end = sizes.index(place.position) as usize + copy::words(length);
+        if end < sizes.home as usize {
+            return true;
+        }
         let below = |top: u32| end < top.clamp(sizes.home, sizes.span) as usize;
-        length <= sizes.longest() && (sizes.is_fixed() || end < sizes.home as usize || below(self.note(TOP)))
+        length <= sizes.longest() && (sizes.is_fixed() || below(self.note(TOP)))
     }
 
     /// What a careless reader would do; only for the bug that is planted above.
@@ -584,12 +634,12 @@ impl View<'_> {
 
     /// Fetches the lines that a later put will write, as far as they are known to be free.
     #[inline]
-    fn fetch_ahead(self, tail: Place, need: u32, filled: u32) {
+    fn fetch_ahead(self, tail: Place, need: u32) {
         let sizes = self.log.sizes;
         let head = sizes.index(Place::from(self.producer(SEEN_HEAD).load(Relaxed)).position);
         let start = sizes.index(tail.position);
         let end = start + AHEAD + need;
-        if end >= if head <= start { filled } else { head } {
+        if end >= if head <= start { self.filled() } else { head } {
             return;
         }
         let mut index = (start + AHEAD) & !(LINE - 1);
@@ -734,6 +784,7 @@ enum Appended {
 }
 
 /// What one call remembers between its sleeps.
+#[derive(Default)]
 struct Wait {
     may_grow: bool,
     spins: u32,
@@ -741,10 +792,6 @@ struct Wait {
 }
 
 impl Wait {
-    fn new(deadline: Deadline) -> Self {
-        Self { may_grow: deadline == Deadline::NOW, spins: 0, sleeps: 0 }
-    }
-
     fn may_spin(&mut self) -> bool {
         self.spins += 1;
         self.sleeps == 0 && self.spins <= SPINS

@@ -15,18 +15,12 @@ const MUCH: u32 = 4;
 const CALM: u32 = 16;
 
 impl View<'_> {
-    /// Appends behind a jump, or where there may be no memory yet; where there is none, only if it `may_grow`.
+    /// Appends where it was not plain that there is room and memory: behind a jump, far from home, or nowhere. Memory is set aside only if it `may_grow`.
     #[cold]
     #[inline(never)]
-    pub(super) fn append_afar(
-        self,
-        tail: Place,
-        spot: Spot,
-        need: u32,
-        message: &[u8],
-        may_grow: bool,
-    ) -> Result<Appended, Refusal> {
+    pub(super) fn append_afar(self, tail: Place, need: u32, message: &[u8], may_grow: bool) -> Result<Appended, Refusal> {
         let sizes = self.log.sizes;
+        let Some(spot) = self.spot(tail, self.see_head(), need)? else { return Ok(Appended::NoRoom) };
         if sizes.is_fixed() {
             self.write(tail, need, message);
             return Ok(Appended::Yes);
@@ -87,8 +81,10 @@ impl View<'_> {
             return Ok(filled);
         }
         let sizes = self.log.sizes;
-        let pieces = |end: u32| end.checked_next_multiple_of(sizes.piece).map_or(sizes.span, |end| end.min(sizes.span));
-        for end in [pieces(last + 1), last + 1] {
+        // Twice as much, then piece by piece.
+        let step = (last + 1).next_power_of_two().min(sizes.piece);
+        let rounded = (last + 1).next_multiple_of(step).min(sizes.span);
+        for end in [rounded, last + 1] {
             self.set_note(TOP, self.note(TOP).max(end));
             // CRASH: memory that nobody noted: it lies below `top`, and is given back one day.
             if self.log.populate(filled..end).is_ok() {
@@ -124,7 +120,7 @@ impl View<'_> {
         let sizes = self.log.sizes;
         let (from, to) = (sizes.index(head.position), sizes.index(next.position));
         // Seldom: to look takes the producers' lines away from them.
-        if (to < from || to / sizes.piece != from / sizes.piece) && !sizes.is_fixed() {
+        if to < from || (to ^ from) >= sizes.piece {
             self.give_back(to < from);
         }
     }
@@ -164,7 +160,7 @@ impl View<'_> {
     /// worth. Far from there it is what lies behind the head, as soon as it is much.
     fn needless(self, wrapped: bool) -> Option<Needless> {
         let sizes = self.log.sizes;
-        if self.note(TOP) <= sizes.home {
+        if self.note(TOP) <= sizes.home || sizes.is_fixed() {
             return None;
         }
         let (head, tail) = (Place::load(self.consumer(HEAD)), Place::load(self.producer(TAIL)));

@@ -26,10 +26,13 @@
 //! so a death in between costs at most memory that the next one gives back.
 #![allow(unsafe_code, reason = "raw words of the log")]
 
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use multiproc_shm::copy;
+
+use crate::ring::Ring;
 
 /// Words of address space of a log that can grow: 8 GiB.
 pub(crate) const SPAN: u32 = 1 << 30;
@@ -87,11 +90,15 @@ pub(crate) struct Sizes {
 pub(crate) struct Log<'a> {
     words: *const AtomicU64,
     pub(crate) sizes: Sizes,
-    memory: &'a dyn Memory,
+    life: PhantomData<&'a AtomicU64>,
 }
 
-/// The memory behind a log's words.
+/// Where a ring and its log are.
 pub(crate) trait Memory {
+    fn ring(&self) -> &Ring;
+
+    fn log(&self) -> Log<'_>;
+
     /// Sets memory aside for these words, or tells that there is none.
     fn populate(&self, words: Range<u32>) -> Result<(), multiproc_shm::Error>;
 
@@ -237,21 +244,21 @@ impl Sizes {
 pub(crate) struct Contradiction;
 
 impl<'a> Log<'a> {
-    /// `words` is the first of `sizes.span` words that live as long as `memory`.
-    #[inline]
-    pub(crate) fn new(words: *const AtomicU64, sizes: Sizes, memory: &'a dyn Memory) -> Self {
-        Self { words, sizes, memory }
+    /// `words` is the first of `sizes.span` words that live for `'a`.
+    #[inline(always)]
+    pub(crate) fn new(words: *const AtomicU64, sizes: Sizes) -> Self {
+        Self { words, sizes, life: PhantomData }
     }
 
     /// The word at a position.
-    #[inline]
-    pub(crate) fn at(&self, position: u32) -> &AtomicU64 {
+    #[inline(always)]
+    pub(crate) fn at(self, position: u32) -> &'a AtomicU64 {
         // SAFETY: the index is inside the log, which is mapped as long as the handle that this came from.
         unsafe { &*self.words.wrapping_add(self.sizes.index(position) as usize) }
     }
 
     #[inline(always)]
-    pub(crate) fn copy_in(&self, position: u32, message: &[u8]) {
+    pub(crate) fn copy_in(self, position: u32, message: &[u8]) {
         let index = self.sizes.index(position) as usize;
         let straight = (self.sizes.span as usize - index) * copy::WORD;
         let (first, second) = message.split_at(message.len().min(straight));
@@ -265,7 +272,7 @@ impl<'a> Log<'a> {
 
     /// `length` is at most [`Sizes::longest`], and `target` has as many bytes.
     #[inline(always)]
-    pub(crate) fn copy_out(&self, position: u32, target: *mut u8, length: usize) {
+    pub(crate) fn copy_out(self, position: u32, target: *mut u8, length: usize) {
         let index = self.sizes.index(position) as usize;
         let straight = (self.sizes.span as usize - index) * copy::WORD;
         let first = length.min(straight);
@@ -275,16 +282,6 @@ impl<'a> Log<'a> {
             // SAFETY: as above: the rest (less than the log), from the beginning of the log.
             unsafe { copy::load(self.words, target.wrapping_add(first), length - first) };
         }
-    }
-
-    /// Sets memory aside.
-    pub(crate) fn populate(&self, words: Range<u32>) -> Result<(), multiproc_shm::Error> {
-        self.memory.populate(words)
-    }
-
-    /// Gives memory back.
-    pub(crate) fn give_back(&self, words: Range<u32>) {
-        self.memory.give_back(words);
     }
 }
 

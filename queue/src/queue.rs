@@ -162,6 +162,17 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
 }
 
 impl<T: ?Sized + 'static> Memory for Shared<QueueBlock<T>> {
+    #[inline(always)]
+    fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    #[inline(always)]
+    fn log(&self) -> Log<'_> {
+        // `size` has checked the extents when the handle was made.
+        Log::new(self.tail(), sizes_of(self.extents()))
+    }
+
     fn populate(&self, words: Range<u32>) -> Result<(), Error> {
         Self::populate(self, bytes_of(words))
     }
@@ -260,13 +271,13 @@ impl<T: ?Sized + 'static> Queue<T> {
 
     /// Messages it can hold; `None` if there is no limit.
     pub fn capacity(&self) -> Option<usize> {
-        let messages = self.view().log.sizes.messages;
+        let messages = self.view().log().sizes.messages;
         (messages != UNBOUNDED).then_some(messages as usize)
     }
 
     /// Bytes of the longest message that it takes, if the system has the memory: 16 less than 4 GiB.
     pub fn longest_message(&self) -> usize {
-        self.view().log.sizes.longest()
+        self.view().log().sizes.longest()
     }
 
     /// Its name; `None` for an anonymous one.
@@ -275,9 +286,8 @@ impl<T: ?Sized + 'static> Queue<T> {
     }
 
     #[inline]
-    fn view(&self) -> View<'_> {
-        // `size` has checked the extents when the handle was made.
-        View::new(&self.shared.ring, Log::new(self.shared.tail(), sizes_of(self.shared.extents()), &self.shared))
+    fn view(&self) -> View<'_, Shared<QueueBlock<T>>> {
+        View { memory: &self.shared }
     }
 
     /// A queue without a name that takes as many messages as come: [`Capacity::unbounded`].

@@ -44,7 +44,7 @@ use std::time::Duration;
 use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{AcquireError, Acquired, Deadline, EAGER, NO_CPU, RobustLock, Side, copy, spin, this_cpu};
 
-use crate::log::{Contradiction, Header, Log, Place, Spot, UNBOUNDED, UNLIMITED, record_words};
+use crate::log::{Contradiction, Header, Log, Memory, Place, Spot, UNBOUNDED, UNLIMITED, record_words};
 use crate::messages::Messages;
 
 mod grow;
@@ -104,11 +104,9 @@ const MOST_AT_ONCE: usize = 1 << 16;
 /// How often one call spins before it sleeps, when others are always faster.
 const SPINS: u32 = 4;
 
-/// A ring as this process sees it: the shared words, and sizes that were checked when it was opened.
-#[derive(Clone, Copy)]
-pub(crate) struct View<'a> {
-    ring: &'a Ring,
-    pub(crate) log: Log<'a>,
+/// A ring as this process sees it. One pointer: what is larger is written to the stack before each call that is not inlined, and those writes wait in front of the lock.
+pub(crate) struct View<'a, M> {
+    pub(crate) memory: &'a M,
 }
 
 /// Why nothing was put or got.
@@ -134,19 +132,32 @@ impl Ring {
     }
 }
 
-impl<'a> View<'a> {
-    #[inline]
-    pub(crate) fn new(ring: &'a Ring, log: Log<'a>) -> Self {
-        Self { ring, log }
+impl<M> Clone for View<'_, M> {
+    fn clone(&self) -> Self {
+        *self
     }
 }
 
-impl View<'_> {
+impl<M> Copy for View<'_, M> {}
+
+impl<'a, M: Memory> View<'a, M> {
+    #[inline(always)]
+    fn ring(self) -> &'a Ring {
+        self.memory.ring()
+    }
+
+    #[inline(always)]
+    pub(crate) fn log(self) -> Log<'a> {
+        self.memory.log()
+    }
+}
+
+impl<'a, M: Memory> View<'a, M> {
     /// Appends a message.
     #[inline]
     pub(crate) fn put(self, message: &[u8], deadline: Deadline) -> Result<(), Refusal> {
         let need = self.words_for(message)?;
-        self.enter(&self.ring.producers, deadline, || self.recover())?;
+        self.enter(&self.ring().producers, deadline, || self.recover())?;
         match self.append(message, need, || deadline == Deadline::NOW) {
             Ok(Appended::Yes) => {
                 self.leave_producers();
@@ -176,7 +187,7 @@ impl View<'_> {
                 Appended::Yes => return Ok(()),
                 not => self.wait_to_append(not, &mut wait, need, deadline)?,
             }
-            self.enter(&self.ring.producers, deadline, || self.recover())?;
+            self.enter(&self.ring().producers, deadline, || self.recover())?;
             done = self.append(message, need, || wait.may_grow || deadline == Deadline::NOW);
         }
     }
@@ -185,7 +196,7 @@ impl View<'_> {
     pub(crate) fn put_many(self, messages: &Messages, done: &mut usize, deadline: Deadline) -> Result<(), Refusal> {
         let mut wait = Wait::default();
         while *done < messages.len() {
-            self.enter(&self.ring.producers, deadline, || self.recover())?;
+            self.enter(&self.ring().producers, deadline, || self.recover())?;
             let mut result = Ok(Appended::Yes);
             let mut need = 0;
             while let Some(message) = messages.get(*done) {
@@ -215,32 +226,33 @@ impl View<'_> {
         if deadline == Deadline::NOW && !self.has_data() {
             return Err(self.nothing());
         }
-        self.enter(&self.ring.consumers, deadline, || ())?;
+        self.enter(&self.ring().consumers, deadline, || ())?;
         let head = Place::load(self.consumer(HEAD));
-        message.clear();
-        match self.take(head, message) {
-            Ok((Found::Taken, next)) => {
-                self.move_head(next);
-                self.leave_consumers();
-                self.tidy(head, next);
-                Ok(())
-            }
-            not => self.get_slowly(not, head, message, deadline),
+        // ORDER: as in `take`.
+        let header = Header::from(self.log().at(head.position).load(Acquire));
+        if let Header::Message { length, cpu } = header
+            && self.may_be(head, length as usize)
+            && message.capacity() >= length as usize
+            && !zoo::planted(Bug::LengthReadTwice)
+        {
+            message.clear();
+            let next = self.take_this(head, length as usize, cpu, message);
+            self.move_head(next);
+            self.leave_consumers();
+            self.tidy(head, next);
+            return Ok(());
         }
+        self.get_slowly(head, message, deadline)
     }
 
-    /// With the consumers' lock, having taken nothing at this head.
+    /// With the consumers' lock: the rest of a get.
     #[cold]
     #[inline(never)]
-    fn get_slowly(
-        self,
-        mut found: Result<(Found, Place), Refusal>,
-        mut head: Place,
-        message: &mut Vec<u8>,
-        deadline: Deadline,
-    ) -> Result<(), Refusal> {
+    fn get_slowly(self, mut head: Place, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), Refusal> {
         let mut wait = Wait::default();
         loop {
+            message.clear();
+            let found = self.take(head, message);
             let mut pause = 0;
             match &found {
                 Ok((Found::Taken, next)) => self.move_head(*next),
@@ -257,10 +269,8 @@ impl View<'_> {
                 (Found::Longer(length), _) => message.reserve(length),
                 (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, deadline)?,
             }
-            self.enter(&self.ring.consumers, deadline, || ())?;
+            self.enter(&self.ring().consumers, deadline, || ())?;
             head = Place::load(self.consumer(HEAD));
-            message.clear();
-            found = self.take(head, message);
         }
     }
 
@@ -276,7 +286,7 @@ impl View<'_> {
         let mut wait = Wait::default();
         messages.reserve(most);
         loop {
-            self.enter(&self.ring.consumers, deadline, || ())?;
+            self.enter(&self.ring().consumers, deadline, || ())?;
             let head = Place::load(self.consumer(HEAD));
             let mut next = head;
             let last = loop {
@@ -312,13 +322,13 @@ impl View<'_> {
 
     /// No more puts; gets go on until the log is empty. Idempotent.
     pub(crate) fn close(self) {
-        if self.enter(&self.ring.producers, Deadline::NEVER, || self.recover()).is_err() {
+        if self.enter(&self.ring().producers, Deadline::NEVER, || self.recover()).is_err() {
             // A thread that can take no lock (it holds a thousand) closes all the same; only, nobody repeats its wakes if it dies now.
             self.producer(CLOSED).store(1, SeqCst);
             self.tell_all();
             return;
         }
-        self.ring.producers.alarm();
+        self.ring().producers.alarm();
         // CRASH: the commit. The lock is still held, with its alarm on, so the kernel wakes one of those who watch it, and that one tells the others.
         self.producer(CLOSED).store(1, SeqCst);
         self.tell_all();
@@ -336,8 +346,8 @@ impl View<'_> {
             let head = Place::load(self.consumer(HEAD));
             let tail = Place::load(self.producer(TAIL));
             // A producer between its commit and its note of it (or killed there) has one more.
-            let unnoted = u32::from(self.log.at(tail.position).load(SeqCst) != 0);
-            estimate = tail.count.wrapping_add(unnoted).wrapping_sub(head.count).min(self.log.sizes.messages) as usize;
+            let unnoted = u32::from(self.log().at(tail.position).load(SeqCst) != 0);
+            estimate = tail.count.wrapping_add(unnoted).wrapping_sub(head.count).min(self.log().sizes.messages) as usize;
             if Place::load(self.producer(TAIL)) == tail && Place::load(self.consumer(HEAD)) == head {
                 break;
             }
@@ -352,40 +362,40 @@ impl View<'_> {
     /// Bytes of the message at the head, if there is one: a hint.
     pub(crate) fn next_length(self) -> Option<usize> {
         let head = Place::load(self.consumer(HEAD));
-        let mut header = Header::from(self.log.at(head.position).load(Acquire));
+        let mut header = Header::from(self.log().at(head.position).load(Acquire));
         if let Header::Jump(index) = header {
-            header = Header::from(self.log.at(self.log.sizes.onward(head.position, index)).load(Acquire));
+            header = Header::from(self.log().at(self.log().sizes.onward(head.position, index)).load(Acquire));
         }
         let Header::Message { length, .. } = header else { return None };
-        Some(length as usize).filter(|length| *length <= self.log.sizes.longest())
+        Some(length as usize).filter(|length| *length <= self.log().sizes.longest())
     }
 
     fn words_for(self, message: &[u8]) -> Result<u32, Refusal> {
-        record_words(message.len()).filter(|_| message.len() <= self.log.sizes.longest()).ok_or(Refusal::TooLarge)
+        record_words(message.len()).filter(|_| message.len() <= self.log().sizes.longest()).ok_or(Refusal::TooLarge)
     }
 
     /// A note of the producers' side.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "these notes are words of the log")]
     fn note(&self, note: usize) -> u32 {
-        self.ring.producers.notes[note].load(Relaxed) as u32
+        self.ring().producers.notes[note].load(Relaxed) as u32
     }
 
     /// With the producers' lock: sets a note.
     #[inline]
     fn set_note(&self, note: usize, word: u32) {
         // ORDER: Relaxed: for the next holder of the lock, whose acquire pairs with our release; others look at it as a hint.
-        self.ring.producers.notes[note].store(u64::from(word), Relaxed);
+        self.ring().producers.notes[note].store(u64::from(word), Relaxed);
     }
 
     #[inline]
-    fn producer(&self, word: usize) -> &AtomicU64 {
-        &self.ring.producers.lock().beside[word]
+    fn producer(self, word: usize) -> &'a AtomicU64 {
+        &self.ring().producers.lock().beside[word]
     }
 
     #[inline]
-    fn consumer(&self, word: usize) -> &AtomicU64 {
-        &self.ring.consumers.lock().beside[word]
+    fn consumer(self, word: usize) -> &'a AtomicU64 {
+        &self.ring().consumers.lock().beside[word]
     }
 
     #[inline(always)]
@@ -422,7 +432,7 @@ impl View<'_> {
     /// The producers' lock, if it is to be had without waiting.
     fn enter_producers_at_once(self) -> bool {
         // SAFETY: as above.
-        match unsafe { self.ring.producers.enter(Deadline::NOW) } {
+        match unsafe { self.ring().producers.enter(Deadline::NOW) } {
             Ok(Acquired::Clean) => true,
             Ok(Acquired::OwnerDied(_)) => {
                 self.take_over(|| self.recover());
@@ -441,12 +451,12 @@ impl View<'_> {
 
     #[inline]
     fn leave_producers(self) {
-        self.ring.producers.leave(&self.ring.consumers, || self.has_room_to_share(), || true);
+        self.ring().producers.leave(&self.ring().consumers, || self.has_room_to_share(), || true);
     }
 
     #[inline]
     fn leave_consumers(self) {
-        self.ring.consumers.leave(&self.ring.producers, || self.has_data(), || self.is_roomy());
+        self.ring().consumers.leave(&self.ring().producers, || self.has_data(), || self.is_roomy());
     }
 
     /// With the producers' lock: whether a record of this many words fits at the tail, where there is memory.
@@ -454,7 +464,7 @@ impl View<'_> {
     fn fits(self, tail: Place, need: u32) -> bool {
         let end = self.end();
         let seen = Place::from(self.producer(SEEN_HEAD).load(Relaxed));
-        self.log.sizes.fits(tail, seen, end, need) || self.log.sizes.fits(tail, self.see_head(), end, need)
+        self.log().sizes.fits(tail, seen, end, need) || self.log().sizes.fits(tail, self.see_head(), end, need)
     }
 
     /// With the producers' lock: reads the head, and notes it.
@@ -467,14 +477,14 @@ impl View<'_> {
     }
 
     fn spot(self, tail: Place, head: Place, need: u32) -> Result<Option<Spot>, Refusal> {
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         sizes.spot(tail, head, sizes.index(self.note(JUMPED)), self.end(), need).map_err(|Contradiction| Refusal::Corrupt)
     }
 
     /// Where the log wraps: the end of home, or of what it has had to grow to.
     #[inline]
     fn end(self) -> u32 {
-        self.note(SOLID).clamp(self.log.sizes.home, self.log.sizes.span)
+        self.note(SOLID).clamp(self.log().sizes.home, self.log().sizes.span)
     }
 
     /// Without a lock, for a waiting producer: whether a record of this many words would fit now.
@@ -492,8 +502,8 @@ impl View<'_> {
 
     /// Whether there is room that some sleeping producer may be able to use, and that was not offered round already.
     fn has_room_to_share(self) -> bool {
-        let least = u64::MAX - self.ring.producers.notes[LEAST].load(SeqCst);
-        let passed = self.ring.producers.notes[PASSED].load(SeqCst);
+        let least = u64::MAX - self.ring().producers.notes[LEAST].load(SeqCst);
+        let passed = self.ring().producers.notes[PASSED].load(SeqCst);
         passed != self.consumer(HEAD).load(SeqCst) && u32::try_from(least).is_ok_and(|least| self.has_room(least))
     }
 
@@ -503,11 +513,11 @@ impl View<'_> {
     fn pass_on_room(self) {
         let head = self.consumer(HEAD).load(SeqCst);
         if self.has_room_to_share() {
-            if self.ring.consumers.has_sleepers() {
-                self.ring.consumers.wake_all_sleepers();
+            if self.ring().consumers.has_sleepers() {
+                self.ring().consumers.wake_all_sleepers();
             }
             // CRASH: woken but not noted: they are woken once more.
-            self.ring.producers.notes[PASSED].store(head, SeqCst);
+            self.ring().producers.notes[PASSED].store(head, SeqCst);
         }
     }
 
@@ -515,9 +525,9 @@ impl View<'_> {
     fn is_roomy(self) -> bool {
         let head = Place::load(self.consumer(HEAD));
         let tail = Place::load(self.producer(TAIL));
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         // A tail that a dead producer did not note may lie behind the head: then there is room.
-        let used = sizes.used(tail, head, self.log.sizes.index(self.note(JUMPED))).unwrap_or(0);
+        let used = sizes.used(tail, head, self.log().sizes.index(self.note(JUMPED))).unwrap_or(0);
         let messages = tail.count.wrapping_sub(head.count).cast_signed().max(0).cast_unsigned();
         (sizes.limit == UNLIMITED || used <= sizes.limit - sizes.limit / 4)
             && (sizes.messages == UNBOUNDED || messages <= sizes.messages - sizes.messages.div_ceil(4))
@@ -527,7 +537,7 @@ impl View<'_> {
     fn has_data(self) -> bool {
         for _ in 0..TRIES {
             let head = self.consumer(HEAD).load(SeqCst);
-            if self.log.at(Place::from(head).position).load(SeqCst) != 0 {
+            if self.log().at(Place::from(head).position).load(SeqCst) != 0 {
                 return true;
             }
             if self.consumer(HEAD).load(SeqCst) == head {
@@ -544,7 +554,7 @@ impl View<'_> {
             return Err(Refusal::Closed);
         }
         let tail = Place::load(self.producer(TAIL));
-        if self.fits(tail, need) && self.log.sizes.index(tail.position) + need < self.filled() {
+        if self.fits(tail, need) && self.log().sizes.index(tail.position) + need < self.filled() {
             self.fetch_ahead(tail, need);
             self.write(tail, need, message);
             return Ok(Appended::Yes);
@@ -555,7 +565,7 @@ impl View<'_> {
     /// With the producers' lock: from the tail up to this word there is memory.
     #[inline(always)]
     fn filled(self) -> u32 {
-        self.note(FILLED).max(self.log.sizes.home)
+        self.note(FILLED).max(self.log().sizes.home)
     }
 
     /// Writes a record at the tail, and commits it.
@@ -564,7 +574,7 @@ impl View<'_> {
         let next = tail.after(need);
         self.fill(tail.position, next.position, message);
         // ORDER: Release pairs with the Acquire in `take`. CRASH: the commit: before it nothing, after it the whole message.
-        self.log.at(tail.position).store(header_of(message), Release);
+        self.log().at(tail.position).store(header_of(message), Release);
         // CRASH: `tail` is one record behind; `recover` walks over it.
         self.producer(TAIL).store(next.word(), Relaxed);
     }
@@ -572,19 +582,19 @@ impl View<'_> {
     /// All of a record but its header.
     #[inline(always)]
     fn fill(self, position: u32, next: u32, message: &[u8]) {
-        self.log.copy_in(position.wrapping_add(1), message);
+        self.log().copy_in(position.wrapping_add(1), message);
         // ORDER: Relaxed: made visible by the commit.
-        self.log.at(next).store(0, Relaxed);
+        self.log().at(next).store(0, Relaxed);
     }
 
     /// With the consumers' lock: copies the record at `head` out, behind what is in `message`, if that has room; and where the next record lies. The head stays.
     #[inline(always)]
     fn take(self, mut head: Place, message: &mut Vec<u8>) -> Result<(Found, Place), Refusal> {
         // ORDER: Acquire pairs with the commit in `write` or `append_afar`: what the header leads to is there.
-        let mut header = Header::from(self.log.at(head.position).load(Acquire));
+        let mut header = Header::from(self.log().at(head.position).load(Acquire));
         if let Header::Jump(index) = header {
-            head.position = self.log.sizes.onward(head.position, index);
-            header = Header::from(self.log.at(head.position).load(Acquire));
+            head.position = self.log().sizes.onward(head.position, index);
+            header = Header::from(self.log().at(head.position).load(Acquire));
             if !matches!(header, Header::Message { .. }) {
                 return Err(Refusal::Corrupt);
             }
@@ -595,18 +605,25 @@ impl View<'_> {
         if message.capacity() - message.len() < length {
             return Ok((Found::Longer(length), head));
         }
-        self.log.copy_out(head.position.wrapping_add(1), message.spare_capacity_mut().as_mut_ptr().cast(), length);
-        // SAFETY: the capacity was checked, and `copy_out` wrote `length` bytes.
+        Ok((Found::Taken, self.take_this(head, length, cpu, message)))
+    }
+
+    /// Copies a record out, behind what is in `message`, which has room; and where the next one lies.
+    #[inline(always)]
+    #[allow(clippy::cast_possible_truncation, reason = "`may_be` found it short enough")]
+    fn take_this(self, head: Place, length: usize, cpu: u32, message: &mut Vec<u8>) -> Place {
+        self.log().copy_out(head.position.wrapping_add(1), message.spare_capacity_mut().as_mut_ptr().cast(), length);
+        // SAFETY: the caller has checked the capacity, and `copy_out` wrote `length` bytes.
         unsafe { message.set_len(message.len() + length) };
         let cpus = self.consumer(CPUS).load(Relaxed);
         self.consumer(CPUS).store((cpus & 0xffff_ffff) | u64::from(cpu) << 32, Relaxed);
-        Ok((Found::Taken, head.after(record_words(length).ok_or(Refusal::Corrupt)?)))
+        head.after(copy::words(length) as u32 + 1)
     }
 
     /// Whether a message here can be as long as its header says. A long one must lie where there is memory: to read elsewhere would make some.
     #[inline]
     fn may_be(self, place: Place, length: usize) -> bool {
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         let end = sizes.index(place.position) as usize + copy::words(length);
         if end < sizes.home as usize {
             return true;
@@ -619,7 +636,7 @@ impl View<'_> {
     #[cold]
     fn next_length_unchecked(self) -> usize {
         let head = Place::load(self.consumer(HEAD));
-        match Header::from(self.log.at(head.position).load(Acquire)) {
+        match Header::from(self.log().at(head.position).load(Acquire)) {
             Header::Message { length, .. } => length as usize,
             _ => 0,
         }
@@ -635,7 +652,7 @@ impl View<'_> {
     /// Fetches the lines that a later put will write, as far as they are known to be free.
     #[inline]
     fn fetch_ahead(self, tail: Place, need: u32) {
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         let head = sizes.index(Place::from(self.producer(SEEN_HEAD).load(Relaxed)).position);
         let start = sizes.index(tail.position);
         let end = start + AHEAD + need;
@@ -648,7 +665,7 @@ impl View<'_> {
             index += LINE;
         }
         while index < end {
-            copy::prefetch_for_writing(self.log.at(index));
+            copy::prefetch_for_writing(self.log().at(index));
             index += LINE;
         }
     }
@@ -656,15 +673,15 @@ impl View<'_> {
     /// The last producer died: notes what it had committed.
     #[cold]
     fn recover(self) {
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         let mut tail = Place::load(self.producer(TAIL));
         // At most one record is not noted; a hostile log has as many as it likes.
         for _ in 0..TRIES {
             let mut next = tail;
-            let mut header = Header::from(self.log.at(tail.position).load(Acquire));
+            let mut header = Header::from(self.log().at(tail.position).load(Acquire));
             if let Header::Jump(index) = header {
                 next.position = sizes.onward(tail.position, index);
-                header = Header::from(self.log.at(next.position).load(Acquire));
+                header = Header::from(self.log().at(next.position).load(Acquire));
                 self.note_jump(sizes.index(tail.position), self.filled_at(sizes.index(index)));
             }
             let Header::Message { length, .. } = header else { break };
@@ -707,19 +724,21 @@ impl View<'_> {
             return Err(self.nothing());
         }
         let ready = || {
-            self.log.at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word() || self.is_closed()
+            self.log().at(head.position).load(Acquire) != 0
+                || self.consumer(HEAD).load(Relaxed) != head.word()
+                || self.is_closed()
         };
         if wait.may_spin() {
             let partner = if head.count == 0 { NO_CPU } else { Place::from(self.consumer(CPUS).load(Relaxed)).count };
             if spin(partner, pause, EAGER, ready) {
                 // The line behind the header's is as far away, and comes while we take the lock.
-                copy::prefetch(self.log.at(head.position.wrapping_add(LINE)));
+                copy::prefetch(self.log().at(head.position.wrapping_add(LINE)));
                 return Ok(());
             }
         }
         let ready = || self.has_data() || self.is_closed();
         let woken = || self.retell();
-        let awake = self.ring.producers.sleep(&self.ring.consumers, wait.is_first(), deadline, ready, woken);
+        let awake = self.ring().producers.sleep(&self.ring().consumers, wait.is_first(), deadline, ready, woken);
         wait.sleeps += 1;
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -746,9 +765,9 @@ impl View<'_> {
                 return Ok(());
             }
         }
-        self.ring.producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
+        self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
         let woken = || self.retell();
-        let awake = self.ring.consumers.sleep(&self.ring.producers, wait.is_first(), deadline, ready, woken);
+        let awake = self.ring().consumers.sleep(&self.ring().producers, wait.is_first(), deadline, ready, woken);
         wait.sleeps += 1;
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -761,8 +780,8 @@ impl View<'_> {
     }
 
     fn tell_all(self) {
-        self.ring.producers.wake_all_sleepers();
-        self.ring.consumers.wake_all_sleepers();
+        self.ring().producers.wake_all_sleepers();
+        self.ring().consumers.wake_all_sleepers();
     }
 }
 

@@ -5,21 +5,21 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 use multiproc_shm::spin;
 
 use super::{Appended, CPUS, FILLED, HEAD, JUMPED, LOW, Refusal, SELDOM, SOLID, TAIL, TOP, View, header_of};
-use crate::log::{Header, Place, Spot};
+use crate::log::{Header, Memory, Place, Spot};
 
 /// Words of the largest page of any machine we know (64 KiB).
 const LARGEST_PAGE: u32 = 1 << 13;
 /// This many pieces behind a head that is far from home are given back at a time.
 const MUCH: u32 = 4;
 /// So many short laps in a row make a queue small again.
-const CALM: u32 = 16;
+const CALM: u32 = 256;
 
-impl View<'_> {
+impl<M: Memory> View<'_, M> {
     /// Appends where it was not plain that there is room and memory: behind a jump, far from home, or nowhere. Memory is set aside only if it `may_grow`.
     #[cold]
     #[inline(never)]
     pub(super) fn append_afar(self, tail: Place, need: u32, message: &[u8], may_grow: bool) -> Result<Appended, Refusal> {
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         let Some(spot) = self.spot(tail, self.see_head(), need)? else { return Ok(Appended::NoRoom) };
         if sizes.is_fixed() {
             self.write(tail, need, message);
@@ -45,9 +45,9 @@ impl View<'_> {
                 let next = Place { position, ..tail }.after(need);
                 self.fill(position, next.position, message);
                 // ORDER: Relaxed: made visible by the commit.
-                self.log.at(position).store(header_of(message), Relaxed);
+                self.log().at(position).store(header_of(message), Relaxed);
                 // ORDER: Release pairs with the Acquire in `take`. CRASH: the commit, of the jump and its record. What follows, `recover` does again.
-                self.log.at(tail.position).store(Header::Jump(index).word(), Release);
+                self.log().at(tail.position).store(Header::Jump(index).word(), Release);
                 self.note_jump(old, filled);
                 self.producer(TAIL).store(next.word(), Relaxed);
             }
@@ -63,16 +63,16 @@ impl View<'_> {
     pub(super) fn note_jump(self, from: u32, filled: u32) {
         self.set_note(JUMPED, from);
         self.set_note(FILLED, filled);
-        self.set_low(self.log.sizes.home, self.calm_laps());
+        self.set_low(self.log().sizes.home, self.calm_laps());
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "the high half is wanted")]
     fn calm_laps(self) -> u32 {
-        (self.ring.producers.notes[LOW].load(Relaxed) >> 32) as u32
+        (self.ring().producers.notes[LOW].load(Relaxed) >> 32) as u32
     }
 
     fn set_low(self, low: u32, calm_laps: u32) {
-        self.ring.producers.notes[LOW].store(u64::from(low) | u64::from(calm_laps) << 32, Relaxed);
+        self.ring().producers.notes[LOW].store(u64::from(low) | u64::from(calm_laps) << 32, Relaxed);
     }
 
     /// With the producers' lock: sets memory aside from the word `filled` on, so that `last` has some; up to where there is some then.
@@ -80,14 +80,14 @@ impl View<'_> {
         if last < filled {
             return Ok(filled);
         }
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         // Twice as much, then piece by piece.
         let step = (last + 1).next_power_of_two().min(sizes.piece);
         let rounded = (last + 1).next_multiple_of(step).min(sizes.span);
         for end in [rounded, last + 1] {
             self.set_note(TOP, self.note(TOP).max(end));
             // CRASH: memory that nobody noted: it lies below `top`, and is given back one day.
-            if self.log.populate(filled..end).is_ok() {
+            if self.memory.populate(filled..end).is_ok() {
                 if filled <= self.end() {
                     self.set_note(SOLID, end);
                 }
@@ -101,7 +101,7 @@ impl View<'_> {
     #[cold]
     #[inline(never)]
     pub(super) fn wait_before_growing(self, need: u32) {
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         let much = |head: Place| sizes.index(head.position) > need.max(sizes.home / 4);
         let ready = || {
             let (head, tail) = (Place::load(self.consumer(HEAD)), Place::load(self.producer(TAIL)));
@@ -117,7 +117,7 @@ impl View<'_> {
     /// After a get that took the head from `head` to `next`: whether it leaves memory behind that nobody needs.
     #[inline]
     pub(super) fn tidy(self, head: Place, next: Place) {
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         let (from, to) = (sizes.index(head.position), sizes.index(next.position));
         // Seldom: to look takes the producers' lines away from them.
         if to < from || (to ^ from) >= sizes.piece {
@@ -132,12 +132,12 @@ impl View<'_> {
         if self.needless(wrapped).is_none() || !self.enter_producers_at_once() {
             return;
         }
-        let home = self.log.sizes.home;
+        let home = self.log().sizes.home;
         match self.needless(wrapped) {
             Some(Needless::Behind(low, head)) => {
                 // CRASH: noted as gone before it goes, so nobody counts on it; not gone yet, it is given back later.
                 self.set_note(SOLID, home);
-                self.log.give_back(low..head);
+                self.memory.give_back(low..head);
                 // The page that the head is in comes with the next ones.
                 self.set_low((head - head % LARGEST_PAGE).max(home), 0);
             }
@@ -145,7 +145,7 @@ impl View<'_> {
                 self.set_note(SOLID, home);
                 self.set_note(FILLED, self.note(FILLED).min(home));
                 let top = self.note(TOP);
-                self.log.give_back(home..top);
+                self.memory.give_back(home..top);
                 // CRASH: given back, not noted: it is given back once more.
                 self.set_note(TOP, home);
                 self.set_low(home, 0);
@@ -159,7 +159,7 @@ impl View<'_> {
     /// What there is to give back. Near the beginning it is what lies above home, once laps were short for some time: memory that comes and goes with each lap costs more than it is
     /// worth. Far from there it is what lies behind the head, as soon as it is much.
     fn needless(self, wrapped: bool) -> Option<Needless> {
-        let sizes = self.log.sizes;
+        let sizes = self.log().sizes;
         if self.note(TOP) <= sizes.home || sizes.is_fixed() {
             return None;
         }

@@ -17,7 +17,7 @@ struct Fake {
     home: u32,
 }
 
-impl Memory for Fake {
+impl Fake {
     fn populate(&self, words: Range<u32>) -> Result<(), Error> {
         let new: BTreeSet<u32> = words.chain(self.words.borrow().iter().copied()).collect();
         if new.len() > self.most {
@@ -43,6 +43,24 @@ struct Rig {
     number: u32,
 }
 
+impl Memory for Rig {
+    fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    fn log(&self) -> Log<'_> {
+        Log::new(self.log.as_ptr(), self.sizes)
+    }
+
+    fn populate(&self, words: Range<u32>) -> Result<(), Error> {
+        self.memory.populate(words)
+    }
+
+    fn give_back(&self, words: Range<u32>) {
+        self.memory.give_back(words);
+    }
+}
+
 impl Rig {
     fn new(messages: u32, home: u32, limit: u32, span: u32, most: usize) -> Self {
         Self {
@@ -56,8 +74,8 @@ impl Rig {
         }
     }
 
-    fn view(&self) -> View<'_> {
-        View::new(&self.ring, Log::new(self.log.as_ptr(), self.sizes, &self.memory))
+    fn view(&self) -> View<'_, Self> {
+        View { memory: self }
     }
 
     fn put(&mut self, length: usize) -> Result<(), Refusal> {
@@ -105,7 +123,7 @@ impl Rig {
         let there = |word: u32| word < self.sizes.home || words.contains(&word);
         while place.position != tail.position {
             assert!(there(self.sizes.index(place.position)), "{place:?}");
-            match Header::from(view.log.at(place.position).load(Relaxed)) {
+            match Header::from(view.log().at(place.position).load(Relaxed)) {
                 Header::Empty => panic!("the log ends at {place:?} before {tail:?}"),
                 Header::Jump(index) => place.position = self.sizes.onward(place.position, index),
                 Header::Message { length, .. } => {
@@ -176,7 +194,7 @@ fn an_empty_queue_has_no_memory_but_its_home() {
         rig.get();
     }
     // It is kept for a while, as long as laps may be as long again.
-    for _ in 0..400 {
+    for _ in 0..3000 {
         rig.put(50).unwrap();
         rig.get();
     }

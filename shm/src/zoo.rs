@@ -12,6 +12,9 @@ pub enum Bug {
     LengthReadTwice,
     UnlinkWithoutInode,
     NonRobust,
+    HeirWithoutPending,
+    StoppedTakenForDead,
+    NoBelt,
 }
 
 /// Whether this bug is switched on (environment `MULTIPROC_ZOO`, only in builds with `--cfg multiproc_zoo`).

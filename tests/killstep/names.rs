@@ -88,7 +88,11 @@ fn case(
     victim: impl Fn(&Kept, &Cells) + 'static,
     survive: impl Fn(&Kept, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Kept> {
-    Case::new(name, arrange, victim, survive).granularity(Granularity::Syscalls).finally(nothing_left)
+    Case::new(name, arrange, victim, survive)
+        .granularity(Granularity::Syscalls)
+        // Other verbs on names may have to wait for it, ten seconds; what is in use does not.
+        .frozen(|kept, _| kept.as_ref().map_or(Ok(()), |object| Ok(object.set(MINE)?)))
+        .finally(nothing_left)
 }
 
 fn kept() -> Kept {

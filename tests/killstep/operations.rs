@@ -69,7 +69,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("wait", &["wait"], Killed("bell/wait")),
     ("wait", &["new", "is_rung", "this_cpu", "spin"], Looks),
     ("shared", &["anonymous", "create", "open", "open_or_create", "unlink"], Killed("name/")),
-    ("shared", &["new", "namespace", "persistent", "extents", "tail", "bytes", "describe", "name", "is_same"], Looks),
+    ("shared", &["new", "namespace", "persistent", "extents", "tail", "bytes", "describe", "name", "is_same", "populate", "give_back"], Looks),
     ("namespace", &["current", "at"], Killed("name/namespace")),
     ("namespace", &["run", "gc"], Killed("name/gc")),
     ("namespace", &["path", "new", "dry_run", "ticket_age"], Looks),

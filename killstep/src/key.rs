@@ -48,7 +48,8 @@ impl Before {
 
 /// The regions as they are in this process, which shares them with the victim.
 fn read(regions: &[Region]) -> Option<Vec<u8>> {
-    let ranges: Vec<_> = regions.iter().filter(|region| region.length != 0).map(|region| (region.address, region.length)).collect();
+    let ranges: Vec<_> =
+        regions.iter().filter(|region| region.length != 0).map(|region| (region.address, region.length)).collect();
     let mut bytes = vec![0; ranges.iter().map(|range| range.1).sum()];
     let own = i32::try_from(std::process::id()).ok()?;
     (!bytes.is_empty() && sys::read_memory(own, &ranges, &mut bytes) == bytes.len()).then_some(bytes)

@@ -180,10 +180,7 @@ fn fill<S>(
                 break 'sweep;
             }
             if row.hangs >= HANGS_SHOWN {
-                return Err(io::Error::other(format!(
-                    "given up after {HANGS_SHOWN} hangs, at step {} of {steps}",
-                    outcome.step
-                )));
+                return Err(io::Error::other(format!("given up after {HANGS_SHOWN} hangs, at step {} of {steps}", outcome.step)));
             }
             match (outcome.ended, outcome.heir_ended) {
                 (true, true) => break 'sweep,

@@ -351,11 +351,7 @@ fn heirs(sweep: &mut Sweep) -> bool {
     let unsound = in_mode(Mode::Double, &case(false));
     // One kill does not show it: the survivor rolls forward in one store.
     let once = sweep.run(&case(false)).expect("wanted");
-    quiet(&once)
-        && quiet(&sound)
-        && sound.kills > 2 * sound.states
-        && unsound.torn >= 1
-        && unsound.torn == unsound.faults()
+    quiet(&once) && quiet(&sound) && sound.kills > 2 * sound.states && unsound.torn >= 1 && unsound.torn == unsound.faults()
 }
 
 /// States that leave the same are given one heir's sweep.
@@ -388,7 +384,7 @@ fn stolen(sweep: &mut Sweep) -> bool {
         Case::new(
             if steals { "steals after a time-out" } else { "steals from the dead" },
             words,
-            move |words: &SharedWords, _: &_| drop(add(words, Duration::from_secs(1))),
+            move |words: &SharedWords, _: &_| assert!(add(words, Duration::from_secs(1))),
             move |words, kill| {
                 if !add(words, Duration::from_secs(1)) {
                     return Err(Fault::Hang("nobody gets it".into()));
@@ -512,8 +508,13 @@ fn missed(_: &mut Sweep) -> bool {
 /// What the modes leave out, and what they take a sample of.
 fn extents(_: &mut Sweep) -> bool {
     let case = |name: &str| {
-        Case::new(name, words, |words: &SharedWords, _: &_| (1..9).for_each(|number| words[0].store(number, Release)), |_, _| Ok(()))
-            .watch(watch)
+        Case::new(
+            name,
+            words,
+            |words: &SharedWords, _: &_| (1..9).for_each(|number| words[0].store(number, Release)),
+            |_, _| Ok(()),
+        )
+        .watch(watch)
     };
     let mut sweep = Sweep::new(Args::default());
     sweep.run(&case("not sampled"));
@@ -521,7 +522,12 @@ fn extents(_: &mut Sweep) -> bool {
     let rows = &sweep.report().rows;
     let facts: Vec<_> = rows.iter().map(|row| (row.operation.as_str(), row.mode, row.kills)).collect();
     facts
-        == [("not sampled", Mode::Kill, 10), ("sampled", Mode::Kill, 10), ("sampled", Mode::Double, 8), ("sampled", Mode::Freeze, 2)]
+        == [
+            ("not sampled", Mode::Kill, 10),
+            ("sampled", Mode::Kill, 10),
+            ("sampled", Mode::Double, 8),
+            ("sampled", Mode::Freeze, 2),
+        ]
         && sweep.report().summary().starts_with("killstep: 2 operations, 30 kills,")
 }
 

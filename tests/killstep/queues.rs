@@ -478,8 +478,10 @@ enum Others {
     Put(usize),
 }
 
-const PRODUCER: fn(&Bytes, &Kill<'_>) -> Result<(), Fault> = |queue, kill| stands_still(queue, kill, Side::Producers, Others::Get(0));
-const CONSUMER: fn(&Bytes, &Kill<'_>) -> Result<(), Fault> = |queue, kill| stands_still(queue, kill, Side::Consumers, Others::Get(0));
+const PRODUCER: fn(&Bytes, &Kill<'_>) -> Result<(), Fault> =
+    |queue, kill| stands_still(queue, kill, Side::Producers, Others::Get(0));
+const CONSUMER: fn(&Bytes, &Kill<'_>) -> Result<(), Fault> =
+    |queue, kill| stands_still(queue, kill, Side::Consumers, Others::Get(0));
 
 /// While the victim stands still: time-outs hold, nothing is taken from it, the other side goes on, and so does everybody if it stands outside.
 fn stands_still(queue: &Bytes, kill: &Kill<'_>, side: Side, others: Others) -> Result<(), Fault> {
@@ -521,7 +523,9 @@ fn put_beside(queue: &Bytes) -> Result<bool, Fault> {
     let begin = Instant::now();
     match queue.put_bytes_timeout(b"f", BRIEFLY) {
         Ok(()) if busy => return Err(Fault::Torn("a side was taken from one who stands still".into())),
-        Err(PutError::Full(())) if busy && begin.elapsed() < BRIEFLY => return Err(Fault::Torn("the time-out came early".into())),
+        Err(PutError::Full(())) if busy && begin.elapsed() < BRIEFLY => {
+            return Err(Fault::Torn("the time-out came early".into()));
+        }
         Ok(()) | Err(PutError::Closed(())) => {}
         Err(PutError::Full(())) if busy || queue.len() >= 3 => {}
         Err(error) => return Err(Fault::Torn(format!("put_timeout: {error}, with {} in it", queue.len()))),

@@ -130,7 +130,9 @@ fn unharmed(value: &Value<Four>, kill: &Kill<'_>, possible: &[Four]) -> Result<(
 
 fn usable(value: &Value<Four>, kill: &Kill<'_>) -> Result<(), Fault> {
     for number in 3..6 {
-        let Some(mut guard) = value.lock_timeout(kill.patience())? else { return Err(Fault::Hang("nobody gets it any more".into())) };
+        let Some(mut guard) = value.lock_timeout(kill.patience())? else {
+            return Err(Fault::Hang("nobody gets it any more".into()));
+        };
         *guard = [number; 4];
         drop(guard);
         if value.get()? != [number; 4] {

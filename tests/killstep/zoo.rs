@@ -98,8 +98,9 @@ fn a_length_changes() -> bool {
         loop {
             for lie in [9, LIE + 1] {
                 for record in (0..LOG).step_by(16) {
+                    let word = memory.wrapping_byte_add(START + record).cast::<u64>();
                     // SAFETY: an aligned word inside the mapping.
-                    unsafe { memory.byte_add(START + record).cast::<u64>().write_volatile(lie) };
+                    unsafe { word.write_volatile(lie) };
                 }
             }
         }

@@ -81,12 +81,13 @@ pub(crate) enum Role {
 pub(crate) type Arrange<'a, S> = Box<dyn Fn() -> S + 'a>;
 pub(crate) type Act<'a, S> = Box<dyn Fn(&S, &Cells) + 'a>;
 pub(crate) type Watch<'a, S> = Box<dyn Fn(&S) -> Vec<Region> + 'a>;
+pub(crate) type Fingerprint<'a, S> = Box<dyn Fn(&S) -> Vec<u8> + 'a>;
 pub(crate) type Oracle<'a, S> = Box<dyn Fn(&S, &Kill<'_>) -> Result<(), Fault> + 'a>;
 pub(crate) type Afterwards<'a> = Box<dyn Fn() -> Result<(), Fault> + 'a>;
 
 /// An operation to kill, the peers round it and the oracle.
 ///
-/// Every closure but `arrange`, [`watch`](Case::watch) and [`finally`](Case::finally) runs in a process of its own, forked from the driver, in which no destructor of the driver's values ever runs. For each kill, in this order: `arrange`;
+/// Every closure but `arrange`, [`watch`](Case::watch), [`fingerprint`](Case::fingerprint) and [`finally`](Case::finally) runs in a process of its own, forked from the driver, in which no destructor of the driver's values ever runs. For each kill, in this order: `arrange`;
 /// each `peer` starts and falls asleep; the victim runs `warm`, then `victim` up to the kill point; each `late_peer` starts; SIGKILL;
 /// `survive`; every peer must end; the shared object is dropped in the driver; `finally`. The other [modes](Mode) differ in what stands in the place
 /// of SIGKILL: in [`Mode::Double`] the heir's way and death follow it; in [`Mode::Freeze`] the victim stands still, `frozen` runs, and the
@@ -107,6 +108,7 @@ pub struct Case<'a, S> {
     pub(crate) survive: Oracle<'a, S>,
     pub(crate) finally: Option<Afterwards<'a>>,
     pub(crate) watch: Option<Watch<'a, S>>,
+    pub(crate) fingerprint: Option<Fingerprint<'a, S>>,
     pub(crate) granularity: Granularity,
     pub(crate) watchdog: Duration,
     pub(crate) wake_limit: Duration,
@@ -139,6 +141,7 @@ impl<'a, S> Case<'a, S> {
             survive: Box::new(survive),
             finally: None,
             watch: None,
+            fingerprint: None,
             granularity: Granularity::Instructions,
             watchdog: Duration::from_secs(3),
             wake_limit: Duration::from_secs(3),
@@ -221,6 +224,14 @@ impl<'a, S> Case<'a, S> {
     #[must_use]
     pub fn watch(mut self, watch: impl Fn(&S) -> Vec<Region> + 'a) -> Self {
         self.watch = Some(Box::new(watch));
+        self
+    }
+
+    /// What a death leaves that is not among the watched bytes, such as files: runs in the driver after it, and says which states leave the same. Modes that leave out such
+    /// repetitions go by the watched bytes and by this; with neither they leave out nothing.
+    #[must_use]
+    pub fn fingerprint(mut self, fingerprint: impl Fn(&S) -> Vec<u8> + 'a) -> Self {
+        self.fingerprint = Some(Box::new(fingerprint));
         self
     }
 

@@ -98,7 +98,9 @@ impl Machine {
         if matches!(mode, Mode::Double | Mode::Missed) && heir == 0 {
             let pids: Vec<_> = peers.iter().map(Child::pid).collect();
             settle(&pids);
-            outcome.repeated = before.key(&self.cells, &victim, asleep, &pids).is_some_and(|key| !seen.insert(key));
+            let more = case.fingerprint.as_ref().map(|fingerprint| fingerprint(&shared));
+            let key = before.key(&self.cells, &victim, asleep, &pids, more);
+            outcome.repeated = key.is_some_and(|key| !seen.insert(key));
         }
         if outcome.repeated {
             drop((peers, helpers));

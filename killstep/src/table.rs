@@ -143,7 +143,7 @@ fn numbers(rows: &[Row]) -> String {
 }
 
 fn line(cells: &[&str]) -> String {
-    let mut line = format!("{:<44}", cells[0]);
+    let mut line = format!("{:<50}", cells[0]);
     for (cell, width) in cells[1..].iter().zip([6, 7, 7, 7, 6, 6, 6, 7, 11]) {
         line.push_str(&format!(" {cell:>width$}"));
     }

@@ -32,7 +32,8 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1))
         .heir(|lock, _| take(lock))
-        .frozen(sleepers_go_on),
+        .frozen(sleepers_go_on)
+        .sampled(2),
         case(
             "lock/unlock, two asleep and a barger",
             |lock, _| unlock(lock),

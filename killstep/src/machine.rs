@@ -103,7 +103,12 @@ impl Machine {
             outcome.repeated = key.is_some_and(|key| !seen.insert(key));
         }
         if outcome.repeated {
-            drop((peers, helpers));
+            drop((peers, helpers, victim));
+            drop(shared);
+            // Not judged; but it may clear away what nobody has survived to find.
+            if let Some(finally) = &case.finally {
+                let _ = finally();
+            }
             return Ok(outcome);
         }
         if mode == Mode::Double {

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Kills every operation at each of its states, and hunts the planted bugs.
-#   ci/killstep.sh                every commit: distinct states
-#   ci/killstep.sh --all          every instruction, and double kills; for the night
-#   ci/killstep.sh --only PREFIX  some cases; --step K repeats one kill
+#   ci/killstep.sh                every commit: distinct states, and a sample of the three modes below
+#   ci/killstep.sh --all          every instruction, and all modes at each distinct state; for the night
+#   ci/killstep.sh --mode double  two kills: each state of the victim with each of its heir's
+#   ci/killstep.sh --mode freeze  the victim is stopped, others go on, then it goes on
+#   ci/killstep.sh --mode missed  killed, and the kernel does not walk its robust list
+#   ci/killstep.sh --only PREFIX  some cases, in any mode; --step K repeats one kill
 # The last line is `killstep: N operations, N kills, N hangs, N torn, N lost, N leaked, zoo F/P`. The exit code is 1 unless hangs, torn, lost
 # and leaked are 0 and F = P; 77 where the system does not let us trace a child, and nothing was tested.
 set -euo pipefail
@@ -25,5 +28,5 @@ KILLSTEP_ZOO=$(RUSTFLAGS='--cfg multiproc_zoo' CARGO_PROFILE_RELEASE_LTO=off CAR
     build "$target/zoo" test --test killstep --no-run)
 export KILLSTEP_MODELS KILLSTEP_ZOO
 zoo=(--zoo)
-[[ " $* " != *' --only '* ]] || zoo=()
+[[ " $* " != *' --only '* && " $* " != *' --mode '* ]] || zoo=()
 exec "$table" "${zoo[@]}" "$@"

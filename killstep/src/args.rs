@@ -2,15 +2,20 @@
 
 use std::fmt;
 
+use crate::Mode;
+
 /// What to sweep, and how thoroughly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Args {
-    /// Kill at every step instead of once per distinct state (`--all`).
+    /// Kill at every step instead of once per distinct state, and sweep every case in every [`Mode`] (`--all`).
     pub all: bool,
+    /// One mode alone, swept wholly (`--mode MODE`). Without it, and without `--all`: kills, and of the others what a case
+    /// [samples](crate::Case::sampled).
+    pub mode: Option<Mode>,
     /// Only cases and planted bugs whose names begin so (`--only PREFIX`).
     pub only: Option<String>,
-    /// One kill per case, at this step (`--step K`).
+    /// One kill per case, at this step (`--step K`); in [`Mode::Double`] it is followed by each of its heir's.
     pub step: Option<u64>,
     /// The planted bugs too (`--zoo`).
     pub zoo: bool,
@@ -22,7 +27,7 @@ pub struct UsageError(String);
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\nusage: [--all] [--only PREFIX] [--step K] [--zoo]", self.0)
+        write!(f, "{}\nusage: [--all] [--mode kill|double|freeze|missed] [--only PREFIX] [--step K] [--zoo]", self.0)
     }
 }
 
@@ -32,7 +37,7 @@ impl Args {
     /// Reads this process's command line.
     ///
     /// # Errors
-    /// [`UsageError`] for anything but `--all`, `--only PREFIX`, `--step K` and `--zoo`.
+    /// [`UsageError`] for anything but `--all`, `--mode MODE`, `--only PREFIX`, `--step K` and `--zoo`.
     pub fn from_env() -> Result<Self, UsageError> {
         Self::parse(std::env::args().skip(1))
     }
@@ -49,6 +54,11 @@ impl Args {
             match word.as_str() {
                 "--all" => args.all = true,
                 "--zoo" => args.zoo = true,
+                "--mode" => {
+                    let name = operand()?;
+                    let mode = Mode::ALL.into_iter().find(|mode| mode.name() == name);
+                    args.mode = Some(mode.ok_or_else(|| UsageError(format!("--mode {name}: no such mode")))?);
+                }
                 "--only" => args.only = Some(operand()?),
                 "--step" => {
                     let number = operand()?;
@@ -65,4 +75,23 @@ impl Args {
     pub fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|prefix| name.starts_with(prefix.as_str()))
     }
+
+    /// How much of a mode is wanted.
+    pub(crate) fn extent(&self, mode: Mode) -> Extent {
+        match self.mode {
+            Some(chosen) if chosen == mode => Extent::Whole,
+            Some(_) => Extent::Nothing,
+            None if mode == Mode::Kill || (self.all && self.step.is_none()) => Extent::Whole,
+            None if self.step.is_some() => Extent::Nothing,
+            None => Extent::Sample,
+        }
+    }
+}
+
+/// How much of a mode is swept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Whole,
+    Sample,
+    Nothing,
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Cells, Kill};
+use crate::{Cells, Kill, Mode};
 
 /// What a survivor found wrong.
 ///
@@ -81,14 +81,17 @@ pub(crate) enum Role {
 pub(crate) type Arrange<'a, S> = Box<dyn Fn() -> S + 'a>;
 pub(crate) type Act<'a, S> = Box<dyn Fn(&S, &Cells) + 'a>;
 pub(crate) type Watch<'a, S> = Box<dyn Fn(&S) -> Vec<Region> + 'a>;
+pub(crate) type Fingerprint<'a, S> = Box<dyn Fn(&S) -> Vec<u8> + 'a>;
 pub(crate) type Oracle<'a, S> = Box<dyn Fn(&S, &Kill<'_>) -> Result<(), Fault> + 'a>;
 pub(crate) type Afterwards<'a> = Box<dyn Fn() -> Result<(), Fault> + 'a>;
 
 /// An operation to kill, the peers round it and the oracle.
 ///
-/// Every closure but `arrange`, [`watch`](Case::watch) and [`finally`](Case::finally) runs in a process of its own, forked from the driver, in which no destructor of the driver's values ever runs. For each kill, in this order: `arrange`;
+/// Every closure but `arrange`, [`watch`](Case::watch), [`fingerprint`](Case::fingerprint) and [`finally`](Case::finally) runs in a process of its own, forked from the driver, in which no destructor of the driver's values ever runs. For each kill, in this order: `arrange`;
 /// each `peer` starts and falls asleep; the victim runs `warm`, then `victim` up to the kill point; each `late_peer` starts; SIGKILL;
-/// the same with `heir`; `survive`; every peer must end; the shared object is dropped in the driver; `finally`.
+/// `survive`; every peer must end; the shared object is dropped in the driver; `finally`. The other [modes](Mode) differ in what stands in the place
+/// of SIGKILL: in [`Mode::Double`] the heir's way and death follow it; in [`Mode::Freeze`] the victim stands still, `frozen` runs, and the
+/// victim goes on to its end; in [`Mode::Missed`] it first loses its robust list.
 #[expect(missing_debug_implementations, reason = "closures")]
 pub struct Case<'a, S> {
     pub(crate) name: String,
@@ -99,12 +102,17 @@ pub struct Case<'a, S> {
     pub(crate) victim: Act<'a, S>,
     pub(crate) heir: Option<Act<'a, S>>,
     pub(crate) release: Option<Act<'a, S>>,
+    pub(crate) frozen: Option<Oracle<'a, S>>,
+    pub(crate) without: Vec<(Mode, String)>,
+    pub(crate) sampled: u64,
     pub(crate) survive: Oracle<'a, S>,
     pub(crate) finally: Option<Afterwards<'a>>,
     pub(crate) watch: Option<Watch<'a, S>>,
+    pub(crate) fingerprint: Option<Fingerprint<'a, S>>,
     pub(crate) granularity: Granularity,
     pub(crate) watchdog: Duration,
     pub(crate) wake_limit: Duration,
+    pub(crate) belt_limit: Duration,
     pub(crate) blocked_after: Duration,
     pub(crate) max_steps: u64,
 }
@@ -127,12 +135,17 @@ impl<'a, S> Case<'a, S> {
             victim: Box::new(victim),
             heir: None,
             release: None,
+            frozen: None,
+            without: Vec::new(),
+            sampled: 0,
             survive: Box::new(survive),
             finally: None,
             watch: None,
+            fingerprint: None,
             granularity: Granularity::Instructions,
             watchdog: Duration::from_secs(3),
             wake_limit: Duration::from_secs(3),
+            belt_limit: Duration::from_secs(4),
             blocked_after: Duration::from_millis(20),
             max_steps: 200_000,
         }
@@ -161,8 +174,8 @@ impl<'a, S> Case<'a, S> {
         self
     }
 
-    /// A second victim, killed as well: after the death of the first it runs `heir`, which repairs what was left, and for every kill point of
-    /// the first it is killed once at each of its own states. It runs `warm` before, too.
+    /// The second victim of [`Mode::Double`]: after the death of the first it runs `heir`, which repairs what was left, and is killed at each of its own
+    /// states. Without this it does what the first one did. It never runs `warm`: its own first use is among its steps.
     #[must_use]
     pub fn heir(mut self, heir: impl Fn(&S, &Cells) + 'a) -> Self {
         self.heir = Some(Box::new(heir));
@@ -174,6 +187,28 @@ impl<'a, S> Case<'a, S> {
     #[must_use]
     pub fn release(mut self, release: impl Fn(&S, &Cells) + 'a) -> Self {
         self.release = Some(Box::new(release));
+        self
+    }
+
+    /// What others see while the victim stands still ([`Mode::Freeze`]): that their time-outs hold, that nothing is taken from it, and that what does not need it goes
+    /// on. Then the victim goes on to its end, and `survive` judges as if nothing had happened. Without this, it merely stands while each `late_peer` comes.
+    #[must_use]
+    pub fn frozen(mut self, oracle: impl Fn(&S, &Kill<'_>) -> Result<(), Fault> + 'a) -> Self {
+        self.frozen = Some(Box::new(oracle));
+        self
+    }
+
+    /// Leaves out a mode, for a reason, which is printed where that mode is swept wholly.
+    #[must_use]
+    pub fn without(mut self, mode: Mode, reason: impl Into<String>) -> Self {
+        self.without.push((mode, reason.into()));
+        self
+    }
+
+    /// Tries each mode beside [`Mode::Kill`] at so many of the states, evenly spread, also where it is swept neither by `--all` nor by `--mode`; at first 0.
+    #[must_use]
+    pub fn sampled(mut self, states: u64) -> Self {
+        self.sampled = states;
         self
     }
 
@@ -192,6 +227,14 @@ impl<'a, S> Case<'a, S> {
         self
     }
 
+    /// What a death leaves that is not among the watched bytes, such as files: runs in the driver after it, and says which states leave the same. Modes that leave out such
+    /// repetitions go by the watched bytes and by this; with neither they leave out nothing.
+    #[must_use]
+    pub fn fingerprint(mut self, fingerprint: impl Fn(&S) -> Vec<u8> + 'a) -> Self {
+        self.fingerprint = Some(Box::new(fingerprint));
+        self
+    }
+
     /// Where the victim can be killed; at first [`Granularity::Instructions`].
     #[must_use]
     pub fn granularity(mut self, granularity: Granularity) -> Self {
@@ -206,10 +249,17 @@ impl<'a, S> Case<'a, S> {
         self
     }
 
-    /// How long [`Kill::must_wake`] waits; at first 3 seconds.
+    /// How long [`Kill::must_wake`] waits, and what [`Kill::patience`] says, in all modes but [`Mode::Missed`]; at first 3 seconds.
     #[must_use]
     pub fn wake_within(mut self, limit: Duration) -> Self {
         self.wake_limit = limit;
+        self
+    }
+
+    /// The same in [`Mode::Missed`]: how long the object's users may take to notice a death by themselves, and some more; at first 4 seconds.
+    #[must_use]
+    pub fn belt_within(mut self, limit: Duration) -> Self {
+        self.belt_limit = limit;
         self
     }
 
@@ -225,5 +275,17 @@ impl<'a, S> Case<'a, S> {
     pub fn max_steps(mut self, steps: u64) -> Self {
         self.max_steps = steps;
         self
+    }
+
+    /// Why a mode is left out, if it is.
+    pub(crate) fn left_out(&self, mode: Mode) -> Option<&str> {
+        let named = self.without.iter().find(|(without, _)| *without == mode).map(|(_, reason)| reason.as_str());
+        let by_nature = mode == Mode::Missed && self.granularity == Granularity::Syscalls;
+        named.or_else(|| by_nature.then_some("no list is taken from a victim inside of a system call"))
+    }
+
+    /// How long somebody may wait, in this mode.
+    pub(crate) fn patience(&self, mode: Mode) -> Duration {
+        if mode == Mode::Missed { self.belt_limit } else { self.wake_limit }
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use crate::case::Role;
-use crate::{Fault, SharedWords, sys};
+use crate::{Fault, Mode, SharedWords, sys};
 
 /// How many peers one case can have.
 pub(crate) const PEERS: usize = 16;
@@ -84,7 +84,12 @@ impl Cells {
         self.words[stage_of(role)].store(stage, Release);
     }
 
-    /// Notes that the victim is killed now.
+    /// All cells, as they are.
+    pub(crate) fn all(&self) -> impl Iterator<Item = u64> {
+        self.words[CELL..CELL + CELLS].iter().map(|word| word.load(SeqCst))
+    }
+
+    /// Notes that the victim is killed, stopped or let go now: waits count from here.
     pub(crate) fn set_killed(&self) {
         self.words[KILLED_AT].store(sys::monotonic_ns(), SeqCst);
     }
@@ -123,9 +128,9 @@ impl Cells {
         self.words[VERDICT].store(code, Release);
     }
 
-    /// The survivor's verdict, if it lived to give one.
+    /// The survivor's verdict, if it lived to give one; it is taken away.
     pub(crate) fn verdict(&self) -> Option<Result<(), Fault>> {
-        let code = self.words[VERDICT].load(Acquire);
+        let code = self.words[VERDICT].swap(0, Acquire);
         let text = self.read(TEXT);
         match code {
             1 => Some(Ok(())),
@@ -179,6 +184,7 @@ pub struct Kill<'a> {
     pub(crate) step: u64,
     pub(crate) blocked: bool,
     pub(crate) victim: u32,
+    pub(crate) mode: Mode,
     pub(crate) wake_limit: Duration,
 }
 
@@ -193,6 +199,18 @@ impl Kill<'_> {
     #[must_use]
     pub fn finished(&self) -> bool {
         self.cells.stage(Role::Victim) == stage::DONE
+    }
+
+    /// What has happened to the victim: an oracle may expect more of it where nobody has died, and must expect two of each where two have.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// How long a survivor may be kept waiting: [`wake_within`](crate::Case::wake_within), or [`belt_within`](crate::Case::belt_within) in [`Mode::Missed`].
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.wake_limit
     }
 
     /// Whether the [`heir`](crate::Case::heir) had done its work before it was killed in its turn.
@@ -238,11 +256,11 @@ impl Kill<'_> {
         self.cells.ended_after(index).is_some()
     }
 
-    /// Waits until peer `index` has returned from its call, and counts the time since the death as a wake latency. Call it first in the
+    /// Waits until peer `index` has returned from its call, and counts the time since the death (the last one; or since the victim was let go) as a wake latency. Call it first in the
     /// oracle, where the death itself (or what the operation had already done) must wake the peer without further help.
     ///
     /// # Errors
-    /// [`Fault::Hang`] when the peer has not returned within the case's [`wake_within`](crate::Case::wake_within).
+    /// [`Fault::Hang`] when the peer has not returned within [`patience`](Kill::patience).
     ///
     /// # Panics
     /// When `index` is 16 or more.

@@ -3,6 +3,9 @@
 mod args;
 mod case;
 mod control;
+mod key;
+mod machine;
+mod mode;
 mod sweep;
 mod symbol;
 mod sys;
@@ -13,6 +16,7 @@ mod words;
 pub use args::{Args, UsageError};
 pub use case::{Case, Fault, Granularity, Region};
 pub use control::{Cells, Kill};
+pub use mode::Mode;
 pub use sweep::{NO_PTRACE, Sweep};
 pub use table::{Planted, Report, Row};
 pub use words::SharedWords;

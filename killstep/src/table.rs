@@ -3,18 +3,24 @@
 use std::fmt;
 use std::time::Duration;
 
-/// One operation's line of the table.
+use crate::Mode;
+
+/// One operation's line of the table, in one mode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Row {
     /// The case's name.
     pub operation: String,
+    /// What happened to its victims.
+    pub mode: Mode,
     /// How many steps the operation took, alone.
     pub steps: u64,
     /// How many different shared states it went through, the first included.
     pub states: u64,
-    /// How many victims were killed.
+    /// How many victims were killed, heirs among them, or stopped.
     pub kills: u64,
+    /// How many states of the victim were left out because they leave the same as an earlier one.
+    pub repeated: u64,
     /// Kills after which somebody waited in vain.
     pub hangs: u64,
     /// Kills after which the object was neither as before nor as after.
@@ -37,7 +43,7 @@ impl Row {
     }
 
     pub(crate) fn heading() -> String {
-        line(&["operation", "steps", "states", "kills", "hangs", "torn", "lost", "leaked", "worst wake"])
+        line(&["operation", "mode", "steps", "states", "kills", "hangs", "torn", "lost", "leaked", "worst wake"])
     }
 }
 
@@ -45,7 +51,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let numbers =
             [self.steps, self.states, self.kills, self.hangs, self.torn, self.lost, self.leaked].map(|number| number.to_string());
-        let mut cells = vec![self.operation.as_str()];
+        let mut cells = vec![self.operation.as_str(), self.mode.name()];
         cells.extend(numbers.iter().map(String::as_str));
         let wake = self.worst_wake.map_or_else(|| "-".to_owned(), |wake| format!("{:.1} ms", wake.as_secs_f64() * 1e3));
         cells.push(&wake);
@@ -84,22 +90,25 @@ impl Report {
             && self.zoo.iter().all(|planted| planted.found)
     }
 
-    /// The line that sums all up:
+    /// The line that sums all up, in all modes:
     /// `killstep: N operations, N kills, N hangs, N torn, N lost, N leaked, zoo F/P`, F of P planted bugs being found.
     #[must_use]
     pub fn summary(&self) -> String {
-        let sum = |field: fn(&Row) -> u64| self.rows.iter().map(field).sum::<u64>();
-        format!(
-            "killstep: {} operations, {} kills, {} hangs, {} torn, {} lost, {} leaked, zoo {}/{}",
-            self.rows.len(),
-            sum(|row| row.kills),
-            sum(|row| row.hangs),
-            sum(|row| row.torn),
-            sum(|row| row.lost),
-            sum(|row| row.leaked),
-            self.zoo.iter().filter(|planted| planted.found).count(),
-            self.zoo.len(),
-        )
+        let mut operations: Vec<_> = self.rows.iter().map(|row| row.operation.as_str()).collect();
+        operations.sort_unstable();
+        operations.dedup();
+        let found = self.zoo.iter().filter(|planted| planted.found).count();
+        format!("killstep: {} operations, {}, zoo {found}/{}", operations.len(), numbers(&self.rows), self.zoo.len())
+    }
+
+    /// The same of each mode beside [`Mode::Kill`] that was swept, one line each.
+    pub(crate) fn modes(&self) -> impl Iterator<Item = String> {
+        Mode::ALL.into_iter().skip(1).filter_map(|mode| {
+            let rows: Vec<_> = self.rows.iter().filter(|row| row.mode == mode).cloned().collect();
+            let repeated: u64 = rows.iter().map(|row| row.repeated).sum();
+            let left_out = if repeated == 0 { String::new() } else { format!(", {repeated} states left out as repetitions") };
+            (!rows.is_empty()).then(|| format!("{mode}: {} operations, {}{left_out}", rows.len(), numbers(&rows)))
+        })
     }
 
     pub(crate) fn add_planted(&mut self, bug: &str, test: &str, found: bool) {
@@ -121,9 +130,21 @@ impl fmt::Display for Planted {
     }
 }
 
+fn numbers(rows: &[Row]) -> String {
+    let sum = |field: fn(&Row) -> u64| rows.iter().map(field).sum::<u64>();
+    format!(
+        "{} kills, {} hangs, {} torn, {} lost, {} leaked",
+        sum(|row| row.kills),
+        sum(|row| row.hangs),
+        sum(|row| row.torn),
+        sum(|row| row.lost),
+        sum(|row| row.leaked),
+    )
+}
+
 fn line(cells: &[&str]) -> String {
-    let mut line = format!("{:<44}", cells[0]);
-    for (cell, width) in cells[1..].iter().zip([7, 7, 7, 6, 6, 6, 7, 11]) {
+    let mut line = format!("{:<50}", cells[0]);
+    for (cell, width) in cells[1..].iter().zip([6, 7, 7, 7, 6, 6, 6, 7, 11]) {
         line.push_str(&format!(" {cell:>width$}"));
     }
     line

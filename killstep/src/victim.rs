@@ -14,6 +14,9 @@ const LIST_LIMIT: usize = 64;
 /// How long a peer that the victim has woken may run before the victim goes on.
 const SETTLE: Duration = Duration::from_millis(20);
 
+/// An operation that falls asleep more often than this does not end.
+const MAX_SLEEPS: u32 = 100;
+
 /// How far the victim is to be led.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
@@ -50,6 +53,8 @@ pub(crate) struct Victim {
     pub(crate) blocked: bool,
     /// The operation has returned, or sleeps and nobody will release it.
     pub(crate) ended: bool,
+    /// How often it fell asleep.
+    sleeps: u32,
     signal: i32,
     /// The program counter, where the victim stands at an instruction.
     counter: usize,
@@ -89,6 +94,7 @@ impl Victim {
             changes: 0,
             blocked: false,
             ended: false,
+            sleeps: 0,
             signal: 0,
             counter: 0,
             entries: HashMap::new(),
@@ -120,6 +126,9 @@ impl Victim {
             if entered {
                 settle(&guide.peers);
             }
+            if self.sleeps > MAX_SLEEPS {
+                return Err(io::Error::other(format!("the victim falls asleep again and again (step {})", self.step)));
+            }
             entered = if self.blocked { self.wake(guide)? } else { self.advance(guide)? };
             self.step += 1;
             if !matches!(target, Target::Step(_)) {
@@ -139,6 +148,34 @@ impl Victim {
 
     pub(crate) fn pid(&self) -> i32 {
         self.child.pid()
+    }
+
+    /// Stops the victim where it stands, as SIGSTOP would: one that sleeps is taken out of its system call, which begins again when it goes on. It must be
+    /// [thawed](Self::thaw) or killed.
+    pub(crate) fn freeze(&mut self) -> io::Result<()> {
+        if std::mem::take(&mut self.blocked) {
+            sys::stop(self.child.pid());
+            match self.child.wait_stop()? {
+                Status::Stopped(..) => self.counter = sys::program_counter(self.child.pid())?,
+                status => return Err(io::Error::other(format!("the victim ended when it was stopped ({status:?})"))),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a frozen victim go on at full speed, to where its operation ends.
+    pub(crate) fn thaw(&mut self, guide: &Guide<'_>) -> io::Result<()> {
+        self.lead(Target::End, guide)
+    }
+
+    /// Makes the kernel forget the victim's robust list, pending entry and all. It can only be killed afterwards.
+    pub(crate) fn lose_list(&mut self) -> io::Result<()> {
+        self.freeze()?;
+        sys::forget_robust_list(&mut self.child)?;
+        match sys::robust_list(self.child.pid()) {
+            None => Ok(()),
+            Some(_) => Err(io::Error::other("the victim still has its robust list")),
+        }
     }
 
     /// Kills the victim, and waits until the kernel has cleaned up after it.
@@ -171,6 +208,7 @@ impl Victim {
             self.stopped(guide, status)?;
         } else {
             self.blocked = true;
+            self.sleeps += 1;
         }
         Ok(enters)
     }
@@ -219,7 +257,8 @@ impl Victim {
 
     fn stopped(&mut self, guide: &Guide<'_>, status: Status) -> io::Result<()> {
         match status {
-            Status::Stopped(sys::SIGTRAP, _) => {}
+            // SIGSTOP: `freeze` came just as a system call ended by itself.
+            Status::Stopped(sys::SIGTRAP | sys::SIGSTOP, _) => {}
             // A signal on its way: it is delivered with the next step.
             Status::Stopped(signal, _) => self.signal = signal,
             status => return Err(died(guide, status)),
@@ -267,7 +306,7 @@ fn walk(pid: i32, head: usize) -> Vec<u64> {
 }
 
 /// Waits a moment until none of the peers runs, so that a step of the victim always meets the same state.
-fn settle(peers: &[i32]) {
+pub(crate) fn settle(peers: &[i32]) {
     let deadline = Instant::now() + SETTLE;
     while Instant::now() < deadline && peers.iter().any(|&peer| sys::activity(peer) == Activity::Running) {
         std::thread::sleep(Duration::from_micros(20));

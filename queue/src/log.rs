@@ -195,9 +195,10 @@ impl Sizes {
         let (t, h) = (self.index(tail.position), self.index(head.position));
         let distance = tail.position.wrapping_sub(head.position);
         // One word more, for the empty header behind the record.
-        let room = t + need < if h <= t { end } else { h };
-        let allowed = self.limit == UNLIMITED || (h <= t && distance + need <= self.limit);
-        tail.count.wrapping_sub(head.count) < self.messages && distance < self.span && room && allowed
+        tail.count.wrapping_sub(head.count) < self.messages
+            && distance < self.span
+            && t + need < if h <= t { end } else { h }
+            && (self.limit == UNLIMITED || (h <= t && distance + need <= self.limit))
     }
 
     /// Where a record of `need` words may lie now: `Ok(None)` when there is no room, `Err` when head and tail contradict each other. `jumped` is the word of the last jump.

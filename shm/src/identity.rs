@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst, compiler_fence};
 
 use crate::robust_lock::low;
 use crate::sys::{self, RobustHead};
+use crate::zoo::{self, Bug};
 
 /// A link of the robust list: what it points to is the next link. The word the kernel looks at lies `futex_offset` from it.
 pub(crate) type Node = *mut usize;
@@ -365,6 +366,7 @@ pub fn has_ended(tid: u32) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{tid}/stat")) else { return !sys::thread_exists(tid) };
     // After the name, which is in parentheses and may hold anything: state, ppid, pgrp, session, tty, tpgid, flags.
     let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    let gone = fields.next().is_some_and(|state| matches!(state, "Z" | "X" | "x"));
+    let stopped = |state| zoo::planted(Bug::StoppedTakenForDead) && matches!(state, "T" | "t");
+    let gone = fields.next().is_some_and(|state| matches!(state, "Z" | "X" | "x") || stopped(state));
     gone || fields.nth(5).and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & PF_EXITING != 0)
 }

@@ -379,6 +379,9 @@ impl RobustLock {
         loop {
             if seen & TID == 0 {
                 let plain = seen & LOW == 0;
+                if seen & OWNER_DIED != 0 && zoo::planted(Bug::HeirWithoutPending) {
+                    me.end();
+                }
                 let next = (seen & !OWNER_DIED).wrapping_add(if plain { 0 } else { ANNOUNCE }) | me.tid();
                 // ORDER: as in `take`; the kernel's OWNER_DIED store is seen because this reads it.
                 match self.word.compare_exchange(seen, next, Acquire, Relaxed) {
@@ -453,7 +456,7 @@ impl RobustLock {
     #[cold]
     fn rob_the_dead(&self, me: Me) -> bool {
         let seen = self.word.load(Relaxed);
-        if seen & TID == 0 || !identity::has_ended(low(seen & TID)) {
+        if seen & TID == 0 || zoo::planted(Bug::NoBelt) || !identity::has_ended(low(seen & TID)) {
             return false;
         }
         let next = (seen & !(TID | OWNER_DIED)).wrapping_add(ANNOUNCE) | WAITERS | me.tid();

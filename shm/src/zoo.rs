@@ -13,6 +13,9 @@ pub enum Bug {
     UnlinkWithoutInode,
     NonRobust,
     WriterUnsigned,
+    HeirWithoutPending,
+    StoppedTakenForDead,
+    NoBelt,
 }
 
 /// Whether this bug is switched on (environment `MULTIPROC_ZOO`, only in builds with `--cfg multiproc_zoo`).

@@ -45,7 +45,7 @@ fn log_cases() -> Vec<Case<'static, Bytes>> {
             |queue, kill| match queue.get_bytes_timeout(Duration::ZERO) {
                 Ok(_) if kill.cell(0) != 0 => Err(Fault::Lost("it is there twice".into())),
                 Ok(message) if message != [b'j'; 200] => Err(Fault::Torn(format!("{message:?}"))),
-                _ => rest_is_usable(queue),
+                _ => rest_is_usable(queue, kill),
             },
         ),
         case(
@@ -62,12 +62,12 @@ fn log_cases() -> Vec<Case<'static, Bytes>> {
                 kill.must_wake(0)?;
                 while queue.get_bytes_timeout(Duration::ZERO).is_ok() {}
                 for round in 0..3_u8 {
-                    queue.put_bytes_timeout(&[round; 9000], SOON)?;
-                    if queue.get_bytes_timeout(SOON)? != [round; 9000] {
+                    queue.put_bytes_timeout(&[round; 9000], kill.patience())?;
+                    if queue.get_bytes_timeout(kill.patience())? != [round; 9000] {
                         return Err(Fault::Torn("a message after it".into()));
                     }
                 }
-                rest_is_usable(queue)
+                rest_is_usable(queue, kill)
             },
         )
         .late_peer(|queue, _| {
@@ -120,7 +120,7 @@ fn batch_cases() -> Vec<Case<'static, Bytes>> {
                 }
                 kill.must_wake(0)?;
                 kill.must_wake(1)?;
-                rest_is_usable(queue)
+                rest_is_usable(queue, kill)
             },
         )
         .peer(|queue, cells| consumer(queue, cells, 0))
@@ -140,7 +140,7 @@ fn batch_cases() -> Vec<Case<'static, Bytes>> {
                 while queue.get_bytes_timeout(Duration::from_millis(5)).is_ok() {}
                 kill.must_wake(0)?;
                 kill.must_wake(1)?;
-                rest_is_usable(queue)
+                rest_is_usable(queue, kill)
             },
         )
         .peer(|queue, cells| producer(queue, cells, 0))
@@ -178,7 +178,7 @@ fn a_prefix(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     if kill.finished() && got.len() < 3 {
         return Err(Fault::Lost(format!("{got:?}")));
     }
-    rest_is_usable(queue)
+    rest_is_usable(queue, kill)
 }
 
 /// All of those that the victim took, or none.
@@ -193,7 +193,7 @@ fn all_or_none(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     if ![&b"abc"[..], b"bc", b"c"].contains(&&left[..]) {
         return Err(Fault::Torn(format!("{left:?}")));
     }
-    rest_is_usable(queue)
+    rest_is_usable(queue, kill)
 }
 
 fn typed_cases() -> Vec<Case<'static, Queue<u32>>> {
@@ -207,7 +207,7 @@ fn typed_cases() -> Vec<Case<'static, Queue<u32>>> {
                 queue
             },
             move |queue: &Queue<u32>, _: &Cells| victim(queue),
-            |queue: &Queue<u32>, _: &Kill<'_>| {
+            |queue: &Queue<u32>, kill: &Kill<'_>| {
                 let mut left = Vec::new();
                 while let Ok(number) = queue.get_timeout(Duration::ZERO) {
                     left.push(number);
@@ -215,8 +215,8 @@ fn typed_cases() -> Vec<Case<'static, Queue<u32>>> {
                 if !left.is_sorted() || left.len() > 3 {
                     return Err(Fault::Torn(format!("{left:?}")));
                 }
-                queue.put_timeout(1, SOON).map_err(|error| Fault::Hang(error.to_string()))?;
-                queue.get_timeout(SOON)?;
+                queue.put_timeout(1, kill.patience()).map_err(|error| Fault::Hang(error.to_string()))?;
+                queue.get_timeout(kill.patience())?;
                 Ok(())
             },
         )

@@ -1,41 +1,39 @@
 //! Locks: whoever dies, the next one gets it, soon, and everybody who slept is woken.
 
 use multiproc::{Lock, LockGuard};
-use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
+use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{FUTEX, SOON, await_asleep, nothing_left, ours, sign, wait_for};
+use crate::support::{FUTEX, SOON, await_asleep, not_robbed, nothing_left, ours, peers_go_on, sign, wait_for};
 
 /// Cells: 0 "the holder may let go", 1 "the lock is held"; peers sign from 10 on.
 const GO: usize = 0;
 const HELD: usize = 1;
 const PEER: usize = 10;
 
-pub(crate) fn run(sweep: &mut Sweep, double: bool) {
+pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
         sweep.run(&case);
-    }
-    if double {
-        for case in heirs() {
-            sweep.run(&case);
-        }
     }
 }
 
 pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
     vec![
-        case("lock/lock+unlock", |lock, _| take(lock), |lock, _| next_ones(lock)),
+        case("lock/lock+unlock", |lock, _| take(lock), next_ones).sampled(3),
         case(
             "lock/unlock, two asleep",
             |lock, _| unlock(lock),
             |lock, kill| {
                 kill.must_wake(0)?;
                 kill.must_wake(1)?;
-                next_ones(lock)
+                next_ones(lock, kill)
             },
         )
         .warm(hold_until_two_sleep)
         .peer(|lock, cells| sleeper(lock, cells, 0))
-        .peer(|lock, cells| sleeper(lock, cells, 1)),
+        .peer(|lock, cells| sleeper(lock, cells, 1))
+        .heir(|lock, _| take(lock))
+        .frozen(sleepers_go_on)
+        .sampled(2),
         case(
             "lock/unlock, two asleep and a barger",
             |lock, _| unlock(lock),
@@ -43,12 +41,14 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
                 drop(lock.try_lock()?);
                 kill.must_wake(0)?;
                 kill.must_wake(1)?;
-                next_ones(lock)
+                next_ones(lock, kill)
             },
         )
         .warm(hold_until_two_sleep)
         .peer(|lock, cells| sleeper(lock, cells, 0))
-        .peer(|lock, cells| sleeper(lock, cells, 1)),
+        .peer(|lock, cells| sleeper(lock, cells, 1))
+        .heir(|lock, _| take(lock))
+        .frozen(sleepers_go_on),
         case(
             "lock/lock, asleep, woken",
             |lock, _| take(lock),
@@ -56,12 +56,13 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
                 kill.cells().set(GO, 1);
                 kill.must_wake(0)?;
                 kill.must_wake(1)?;
-                next_ones(lock)
+                next_ones(lock, kill)
             },
         )
         .peer(holder)
         .peer(|lock, cells| sleeper(lock, cells, 0))
-        .release(|_, cells| cells.set(GO, 1)),
+        .release(|_, cells| cells.set(GO, 1))
+        .frozen(sleepers_go_on),
         case(
             "lock/lock_timeout, in vain",
             |lock, _| drop(lock.lock_timeout(std::time::Duration::from_millis(30))),
@@ -69,20 +70,16 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
                 kill.cells().set(GO, 1);
                 kill.must_wake(0)?;
                 kill.must_wake(1)?;
-                next_ones(lock)
+                next_ones(lock, kill)
             },
         )
         .peer(holder)
         .peer(|lock, cells| sleeper(lock, cells, 0))
-        .release(|_, _| ()),
-        case("lock/try_lock", |lock, _| drop(lock.try_lock()), |lock, _| next_ones(lock)),
+        .release(|_, _| ())
+        .frozen(sleepers_go_on),
+        case("lock/try_lock", |lock, _| drop(lock.try_lock()), next_ones),
         nested("lock/two, oldest first"),
     ]
-}
-
-/// Double kills: the one who takes over is killed, too, at each of its states.
-fn heirs() -> Vec<Case<'static, Lock>> {
-    vec![case("lock/lock+unlock, then an heir", |lock, _| take(lock), |lock, _| next_ones(lock)).heir(|lock, _| take(lock))]
 }
 
 fn case(
@@ -90,7 +87,11 @@ fn case(
     victim: impl Fn(&Lock, &Cells) + 'static,
     survive: impl Fn(&Lock, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Lock> {
-    Case::new(name, || Lock::new().unwrap(), victim, survive).watch(|_| ours()).wake_within(SOON).finally(nothing_left)
+    Case::new(name, || Lock::new().unwrap(), victim, survive)
+        .frozen(unharmed)
+        .watch(|_| ours())
+        .wake_within(SOON)
+        .finally(nothing_left)
 }
 
 fn nested(name: &str) -> Case<'static, Lock> {
@@ -100,7 +101,7 @@ fn nested(name: &str) -> Case<'static, Lock> {
         *inner.borrow_mut() = Some(Lock::new().unwrap());
         Lock::new().unwrap()
     };
-    let (victims, survivors) = (std::rc::Rc::clone(&other), std::rc::Rc::clone(&other));
+    let (victims, survivors, others) = (std::rc::Rc::clone(&other), std::rc::Rc::clone(&other), std::rc::Rc::clone(&other));
     Case::new(
         name,
         made,
@@ -111,12 +112,17 @@ fn nested(name: &str) -> Case<'static, Lock> {
             drop(first);
             drop(second);
         },
-        move |lock: &Lock, _: &Kill<'_>| {
-            next_ones(lock)?;
-            next_ones(survivors.borrow().as_ref().unwrap())
+        move |lock: &Lock, kill: &Kill<'_>| {
+            next_ones(lock, kill)?;
+            next_ones(survivors.borrow().as_ref().unwrap(), kill)
         },
     )
+    .frozen(move |lock, kill| {
+        unharmed(lock, kill)?;
+        unharmed(others.borrow().as_ref().unwrap(), kill)
+    })
     .watch(|_| ours())
+    .wake_within(SOON)
     .finally(move || {
         *other.borrow_mut() = None;
         nothing_left()
@@ -154,16 +160,37 @@ fn holder(lock: &Lock, cells: &Cells) {
 }
 
 /// The next ones get it, soon, and only the first may be told of a death.
-fn next_ones(lock: &Lock) -> Result<(), Fault> {
+fn next_ones(lock: &Lock, kill: &Kill<'_>) -> Result<(), Fault> {
     for turn in 0..3 {
         let begin = std::time::Instant::now();
-        // At the end of a sleep a waiter looks whether the owner lives: that is the belt, and not what is tested here.
-        let Some(guard) = lock.lock_timeout(SOON)?.filter(|_| begin.elapsed() < SOON) else {
+        // At the end of a sleep a waiter looks whether the owner lives: that is the belt, and not what is tested here (but for `Mode::Missed`, which is patient).
+        let soon = kill.patience();
+        let Some(guard) = lock.lock_timeout(soon)?.filter(|_| begin.elapsed() < soon) else {
             return Err(Fault::Hang(format!("nobody gets it any more, owner {:?}", lock.owner())));
         };
-        if turn > 0 && LockGuard::previous_owner_died(&guard).is_some() {
-            return Err(Fault::Torn("a second owner died?".into()));
+        let told = LockGuard::previous_owner_died(&guard).is_some();
+        if told && (turn > 0 || kill.mode() == Mode::Freeze) {
+            return Err(Fault::Torn(if turn > 0 { "a second owner died?" } else { "nobody died" }.into()));
         }
     }
     Ok(())
+}
+
+/// While the victim stands still.
+fn unharmed(lock: &Lock, kill: &Kill<'_>) -> Result<(), Fault> {
+    not_robbed(
+        kill,
+        || lock.owner().map(|owner| owner.tid),
+        |limit| {
+            let guard = if limit.is_zero() { lock.try_lock() } else { lock.lock_timeout(limit) }?;
+            Ok(guard.map(|guard| LockGuard::previous_owner_died(&guard).is_some()))
+        },
+    )
+}
+
+/// The same with two peers, who want it too: unless the victim has it, they get it.
+fn sleepers_go_on(lock: &Lock, kill: &Kill<'_>) -> Result<(), Fault> {
+    unharmed(lock, kill)?;
+    kill.cells().set(GO, 1);
+    if lock.owner().is_some_and(|owner| owner.tid == kill.victim()) { Ok(()) } else { peers_go_on(kill, 2) }
 }

@@ -23,7 +23,7 @@ pub(crate) type Kept = Option<Object>;
 
 pub(crate) fn cases() -> Vec<Case<'static, Kept>> {
     vec![
-        case("name/create", || None, |_, _| drop(Object::create(NAME, MINE)), absent_or_whole),
+        case("name/create", || None, |_, _| drop(Object::create(NAME, MINE)), absent_or_whole).sampled(3),
         case("name/open_or_create", || None, |_, _| drop(Object::open_or_create(NAME, MINE)), absent_or_whole),
         case("name/new", || None, |_, _| drop(Object::new(MINE)), |_, _| Ok(())),
         case("name/open, used by another", kept, |_, _| drop(Object::open(NAME)), still_there),
@@ -88,7 +88,32 @@ fn case(
     victim: impl Fn(&Kept, &Cells) + 'static,
     survive: impl Fn(&Kept, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Kept> {
-    Case::new(name, arrange, victim, survive).granularity(Granularity::Syscalls).finally(nothing_left)
+    Case::new(name, arrange, victim, survive)
+        .granularity(Granularity::Syscalls)
+        .fingerprint(|_| what_is_there())
+        // Other verbs on names may have to wait for it, ten seconds; what is in use does not.
+        .frozen(|kept, _| kept.as_ref().map_or(Ok(()), |object| Ok(object.set(MINE)?)))
+        .finally(nothing_left)
+}
+
+/// The files, without what is random in them (names of anonymous ones, generation, tickets) or meaningless.
+fn what_is_there() -> Vec<u8> {
+    let path = Namespace::current().unwrap().path().to_owned();
+    let mut there: Vec<_> = std::fs::read_dir(path)
+        .unwrap()
+        .flatten()
+        .map(|entry| {
+            let name = entry.file_name().into_encoded_bytes();
+            let kept = if name.starts_with(b".") { name.len().min(3) } else { name.len() };
+            let bytes = std::fs::read(entry.path()).unwrap_or_default();
+            let fixed = [bytes.get(..80), bytes.get(96..256), bytes.get(1024..)].map(Option::unwrap_or_default).concat();
+            let tickets: Vec<_> =
+                bytes.get(256..768).unwrap_or_default().chunks(16).map(|ticket| u8::from(ticket[..8] != [0; 8])).collect();
+            [&name[..kept], &bytes.len().to_le_bytes()[..], &fixed[..], &tickets[..]].concat()
+        })
+        .collect();
+    there.sort_unstable();
+    there.concat()
 }
 
 fn kept() -> Kept {

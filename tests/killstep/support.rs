@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use multiproc::shm::{Gc, Namespace};
-use multiproc_killstep::{Cells, Fault, Region};
+use multiproc_killstep::{Cells, Fault, Kill, Region};
 
 /// A namespace of this run alone, gone in the end; and one CPU, so that nobody spins: single steps through a spin loop prove nothing and take minutes.
 pub(crate) struct Home(PathBuf);
@@ -115,3 +115,57 @@ pub(crate) const SOON: Duration = Duration::from_millis(500);
 
 /// For results that the victim does not look at.
 pub(crate) fn ignore<T>(_: T) {}
+
+/// A time-out while somebody stands still.
+pub(crate) const BRIEFLY: Duration = Duration::from_millis(20);
+/// Within a second others get a wake-up that somebody keeps who stands still.
+const BELT: Duration = Duration::from_millis(1500);
+
+/// It ended in time: what was added to `limit` may be a busy machine's, but is less than the second after which a waiter looks round.
+pub(crate) fn in_time(what: &str, begin: Instant, limit: Duration) -> Result<(), Fault> {
+    const BUSY: Duration = Duration::from_millis(900);
+    let took = begin.elapsed();
+    if took <= limit + BUSY { Ok(()) } else { Err(Fault::Hang(format!("{what} took {took:?}, not {limit:?}"))) }
+}
+
+/// While the victim stands still, what it holds stays its own, and a time-out holds; what it does not hold, others get. `owner` is the thread that has the lock;
+/// `take` takes it for a moment, within a time, and tells whether the last owner died.
+pub(crate) fn not_robbed(
+    kill: &Kill<'_>,
+    owner: impl Fn() -> Option<u32>,
+    take: impl Fn(Duration) -> Result<Option<bool>, Fault>,
+) -> Result<(), Fault> {
+    let before = owner();
+    let its = before == Some(kill.victim());
+    let begin = Instant::now();
+    let taken = take(BRIEFLY)?;
+    in_time("to wait for the lock", begin, BRIEFLY)?;
+    match taken {
+        Some(_) if its => return Err(Fault::Torn("a lock was taken from one who stands still".into())),
+        Some(true) => return Err(Fault::Torn("somebody who stands still was taken for dead".into())),
+        None if before.is_none() => return Err(Fault::Hang("a lock that nobody has is not to be had".into())),
+        None if begin.elapsed() < BRIEFLY => return Err(Fault::Torn("the time-out came early".into())),
+        _ => {}
+    }
+    // Whoever polls looks at the owner now and then, too.
+    for _ in 0..130 {
+        let begin = Instant::now();
+        if take(Duration::ZERO)?.is_some() && its {
+            return Err(Fault::Torn("a lock was taken from one who stands still, by polling".into()));
+        }
+        in_time("to try for the lock", begin, Duration::ZERO)?;
+    }
+    if its && owner() != before { Err(Fault::Torn("one who stands still does not own it any more".into())) } else { Ok(()) }
+}
+
+/// The peers from 0 go on within a second, whatever wake-up one keeps who stands still.
+pub(crate) fn peers_go_on(kill: &Kill<'_>, count: usize) -> Result<(), Fault> {
+    let begin = Instant::now();
+    while let Some(peer) = (0..count).find(|peer| !kill.peer_ended(*peer)) {
+        if begin.elapsed() > BELT {
+            return Err(Fault::Hang(format!("peer {peer} waits for one who stands still and has nothing")));
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    Ok(())
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use multiproc::shm::{Bell, Deadline, Seq};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Region, SharedWords, Sweep};
 
-use crate::support::{SOON, ignore};
+use crate::support::{SOON, ignore, peers_go_on};
 
 /// The words under test in plain shared memory, and a flag beside them.
 #[repr(C)]
@@ -38,6 +38,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
         case("seq/wake_all", announce, heard_at_once_or_within_the_belt)
             .peer(|words, _| wait_for_flag(words))
             .peer(|words, _| wait_for_flag(words))
+            .frozen(|words, kill| if words.flag.load(SeqCst) == 1 { peers_go_on(kill, 2) } else { Ok(()) })
             .wake_within(Duration::from_millis(1500)),
         case(
             "seq/wake_one",
@@ -48,6 +49,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
             heard_at_once_or_within_the_belt_by_one,
         )
         .peer(|words, _| wait_for_flag(words))
+        .frozen(|words, kill| if words.flag.load(SeqCst) == 1 { peers_go_on(kill, 1) } else { Ok(()) })
         .wake_within(Duration::from_millis(1500)),
         case(
             "seq/wait_until",
@@ -58,8 +60,15 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
             },
         )
         .peer(|words, _| wait_for_flag(words))
-        .release(announce),
-        case("bell/ring", |words, _| ignore(words.bell.ring()), |words, _| rung(words)).peer(wait_for_bell).peer(wait_for_bell),
+        .release(announce)
+        .frozen(|words, kill| {
+            announce(words, kill.cells());
+            peers_go_on(kill, 1)
+        }),
+        case("bell/ring", |words, _| ignore(words.bell.ring()), rung)
+            .peer(wait_for_bell)
+            .peer(wait_for_bell)
+            .frozen(if_rung_peers_go_on),
         // What must wake them is judged apart, so that the latency of the death itself is measured.
         case(
             "bell/ring, heard",
@@ -72,21 +81,27 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
                 if kill.finished() && !words.bell.is_rung() {
                     return Err(Fault::Lost("the ring".into()));
                 }
-                rung(words)
+                rung(words, kill)
             },
         )
         .peer(wait_for_bell)
-        .peer(wait_for_bell),
+        .peer(wait_for_bell)
+        .frozen(if_rung_peers_go_on)
+        .sampled(2),
         case("bell/wait, woken", wait_for_bell, |words, kill| {
             words.bell.ring()?;
             kill.must_wake(0)?;
             kill.must_wake(1)?;
-            rung(words)
+            rung(words, kill)
         })
         .peer(wait_for_bell)
         .peer(wait_for_bell)
-        .release(|words, _| ignore(words.bell.ring())),
-        case("bell/silence", |words, _| words.bell.silence(), |words, _| rung(words)),
+        .release(|words, _| ignore(words.bell.ring()))
+        .frozen(|words, kill| {
+            words.bell.ring()?;
+            peers_go_on(kill, 2)
+        }),
+        case("bell/silence", |words, _| words.bell.silence(), rung),
     ]
 }
 
@@ -129,7 +144,11 @@ fn heard_at_once_or_within_the_belt_by_one(words: &Place, kill: &Kill<'_>) -> Re
     kill.must_wake(0).map(|_| ())
 }
 
-fn rung(words: &Words) -> Result<(), Fault> {
+fn if_rung_peers_go_on(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
+    if words.bell.is_rung() { peers_go_on(kill, 2) } else { Ok(()) }
+}
+
+fn rung(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
     words.bell.ring()?;
-    if words.bell.wait(Deadline::after(SOON))? { Ok(()) } else { Err(Fault::Hang("a rung bell is not heard".into())) }
+    if words.bell.wait(Deadline::after(kill.patience()))? { Ok(()) } else { Err(Fault::Hang("a rung bell is not heard".into())) }
 }

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, ExitCode, Stdio};
 
 use multiproc::{Capacity, Queue, Value};
-use multiproc_killstep::{Args, Sweep};
+use multiproc_killstep::{Args, Mode, Sweep};
 
 use crate::{arrays, locks, support, values, words};
 
@@ -19,12 +19,17 @@ const ZOO: &[(&str, &str, Hunt)] = &[
     ("NonRobust", "lock/lock+unlock", Hunt::Cases),
     ("TwoStoreCommit", "value/set", Hunt::Cases),
     ("WriterUnsigned", "array/fill", Hunt::Cases),
+    ("HeirWithoutPending", "lock/lock+unlock", Hunt::Only(Mode::Double)),
+    ("StoppedTakenForDead", "lock/lock+unlock", Hunt::Only(Mode::Freeze)),
+    ("NoBelt", "lock/lock+unlock", Hunt::Only(Mode::Missed)),
     ("LengthReadTwice", "zoo.rs: lengths that change under the reader", Hunt::Test(a_length_changes)),
     ("UnlinkWithoutInode", "zoo.rs: the last user of a name that is another's by now", Hunt::Test(a_name_changes_hands)),
 ];
 
 enum Hunt {
     Cases,
+    /// By this mode of the case, and not by single kills.
+    Only(Mode),
     /// Tells whether it found something wrong.
     Test(fn() -> bool),
 }
@@ -35,9 +40,10 @@ pub(crate) fn all(sweep: &mut Sweep) {
         return;
     }
     let zoo = std::env::var("KILLSTEP_ZOO").unwrap_or_default();
-    for (bug, finder, _) in ZOO {
+    for (bug, finder, hunt) in ZOO {
+        let test = if let Hunt::Only(mode) = hunt { format!("{finder}, mode {mode}") } else { (*finder).to_owned() };
         let status = Command::new(&zoo).env("MULTIPROC_ZOO", bug).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        sweep.planted(bug, finder, status.is_ok_and(|status| status.code() == Some(1)));
+        sweep.planted(bug, &test, status.is_ok_and(|status| status.code() == Some(1)));
     }
     let models = std::env::var("KILLSTEP_MODELS").unwrap_or_default();
     let model = Command::new(&models).args(["lock", "ClearIgnoresAnnounce"]).stdout(Stdio::null()).status();
@@ -45,27 +51,34 @@ pub(crate) fn all(sweep: &mut Sweep) {
 }
 
 /// In the process with one bug: exit code 1 if something was found.
-pub(crate) fn one(bug: &str, args: Args) -> ExitCode {
+pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
     let Some((_, finder, hunt)) = ZOO.iter().find(|(name, ..)| *name == bug) else { return ExitCode::from(2) };
     if let Hunt::Test(test) = hunt {
         return ExitCode::from(u8::from(test()));
     }
-    let mut only = args;
-    only.only = Some((*finder).to_owned());
-    let mut sweep = Sweep::new(only);
-    for case in locks::cases() {
-        sweep.run(&case);
+    let swept = |mode| {
+        let mut args = args.clone();
+        (args.only, args.mode) = (Some((*finder).to_owned()), Some(mode));
+        let mut sweep = Sweep::new(args);
+        for case in locks::cases() {
+            sweep.run(&case);
+        }
+        for case in values::cases() {
+            sweep.run(&case);
+        }
+        for case in arrays::cases() {
+            sweep.run(&case);
+        }
+        for case in words::cases() {
+            sweep.run(&case);
+        }
+        sweep
+    };
+    match hunt {
+        Hunt::Only(mode) if swept(Mode::Kill).report().passed() => swept(*mode).finish(),
+        Hunt::Only(_) => ExitCode::from(3),
+        _ => swept(Mode::Kill).finish(),
     }
-    for case in values::cases() {
-        sweep.run(&case);
-    }
-    for case in arrays::cases() {
-        sweep.run(&case);
-    }
-    for case in words::cases() {
-        sweep.run(&case);
-    }
-    sweep.finish()
 }
 
 /// A peer rewrites every header of a log again and again, on another CPU; a reader must never believe a length that it did not check.

@@ -21,6 +21,13 @@ mod imp {
         registers.rip = to as u64;
     }
 
+    /// Prepares a system call, and forgets the one that may have been interrupted.
+    pub(in crate::sys) fn set_call(registers: &mut Registers, number: libc::c_long, arguments: [u64; 2]) {
+        registers.rax = number.unsigned_abs();
+        registers.orig_rax = u64::MAX;
+        [registers.rdi, registers.rsi] = arguments;
+    }
+
     /// Where a function just entered returns to: the address on top of the stack.
     pub(in crate::sys) fn return_address(registers: &Registers, peek: impl FnOnce(usize) -> Option<u64>) -> Option<usize> {
         peek(registers.rsp as usize).map(|address| address as usize)
@@ -42,6 +49,12 @@ mod imp {
 
     pub(in crate::sys) fn set_program_counter(registers: &mut Registers, to: usize) {
         registers.pc = to as u64;
+    }
+
+    /// Prepares a system call, for a child that was not interrupted in another one.
+    pub(in crate::sys) fn set_call(registers: &mut Registers, number: libc::c_long, arguments: [u64; 2]) {
+        registers.regs[8] = number.unsigned_abs();
+        [registers.regs[0], registers.regs[1]] = arguments;
     }
 
     /// Where a function just entered returns to: the link register.

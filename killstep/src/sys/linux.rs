@@ -175,7 +175,7 @@ fn threads_left() -> io::Result<usize> {
 }
 
 /// What a process that is not ours to wait for does right now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Activity {
     Running,
     Asleep,
@@ -210,6 +210,12 @@ pub(crate) fn trace_me() -> io::Result<()> {
 pub(crate) fn stop_self() {
     // SAFETY: always sound.
     unsafe { libc::raise(libc::SIGSTOP) };
+}
+
+/// Sends SIGSTOP.
+pub(crate) fn stop(pid: libc::pid_t) {
+    // SAFETY: only our own children are named.
+    unsafe { libc::kill(pid, libc::SIGSTOP) };
 }
 
 /// Waits for a signal.
@@ -291,6 +297,30 @@ pub(crate) fn robust_list(pid: libc::pid_t) -> Option<usize> {
     // SAFETY: both words are valid for the write.
     let result = unsafe { libc::syscall(libc::SYS_get_robust_list, pid, &raw mut head, &raw mut length) };
     (result == 0 && head != 0).then_some(head)
+}
+
+/// Makes the kernel forget the robust list of a stopped child, by a system call in its name. Where the child stood is lost: it must not go on.
+pub(crate) fn forget_robust_list(child: &mut Child) -> io::Result<()> {
+    let pid = child.pid;
+    let mut registers = registers(pid)?;
+    let at = arch::program_counter(&registers);
+    let original = peek(pid, at).ok_or(io::ErrorKind::InvalidData)?;
+    let mut planted = original.to_ne_bytes();
+    planted[..arch::SYSCALL.len()].copy_from_slice(arch::SYSCALL);
+    poke(pid, at, u64::from_ne_bytes(planted))?;
+    // No head, and the length that the kernel insists on.
+    arch::set_call(&mut registers, libc::SYS_set_robust_list, [0, 24]);
+    set_registers(pid, &registers)?;
+    // A signal that was on its way (the SIGSTOP that took it out of a sleep) stops it before the instruction.
+    for _ in 0..8 {
+        resume(pid, Resume::Step, 0)?;
+        match child.wait_stop()? {
+            Status::Stopped(..) if program_counter(pid)? == at => {}
+            Status::Stopped(..) => return Ok(()),
+            status => return Err(io::Error::other(format!("the victim ended when its robust list was taken away ({status:?})"))),
+        }
+    }
+    Err(io::Error::other("the victim makes no step"))
 }
 
 fn peek(pid: libc::pid_t, address: usize) -> Option<u64> {

@@ -22,5 +22,5 @@ pub use multiproc_sync as sync;
 
 pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
 pub use multiproc_queue::{Capacity, GetError, PutError, Queue};
-pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, Transit, Value, gc};
+pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, Handle, LockError, Namespace, Options, Transit, Value, gc};
 pub use multiproc_sync::{Lock, LockGuard};

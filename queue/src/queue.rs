@@ -131,6 +131,10 @@ impl<T: ?Sized + 'static> Handle for Queue<T> {
     fn from_shared(shared: Shared<QueueBlock<T>>) -> Self {
         Self { shared }
     }
+
+    fn shared(&self) -> &Shared<QueueBlock<T>> {
+        &self.shared
+    }
 }
 
 /// Making, finding, looking: the same for bytes and for types.

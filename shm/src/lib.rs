@@ -1,13 +1,18 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
 mod atomic_value;
 pub mod copy;
 mod deadline;
 mod error;
+mod file;
 mod header;
 pub mod identity;
 mod name;
+mod named;
 mod namespace;
+mod options;
+mod placed;
 mod registry;
 mod robust_lock;
 mod segment;
@@ -27,8 +32,10 @@ pub use error::{Error, ErrorKind};
 pub use header::Element;
 pub use identity::MAX_HELD;
 pub use namespace::{Gc, GcReport, Namespace, gc};
+pub use options::{Handle, Options};
+pub use placed::Region;
 pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
-pub use shared::{Handle, Object, Options, Shared};
+pub use shared::{Object, Shared};
 pub use side::{BRIEF, Side};
 pub use transit::Transit;
 pub use value::{LockError, Value, ValueBlock, ValueGuard};

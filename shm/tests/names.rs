@@ -165,6 +165,10 @@ impl Handle for SizedHandle {
     fn from_shared(shared: Shared<Sized2>) -> Self {
         Self(shared)
     }
+
+    fn shared(&self) -> &Shared<Sized2> {
+        &self.0
+    }
 }
 
 #[test]

@@ -75,6 +75,10 @@ impl Handle for Lock {
     fn from_shared(shared: Shared<LockBlock>) -> Self {
         Self { shared }
     }
+
+    fn shared(&self) -> &Shared<LockBlock> {
+        &self.shared
+    }
 }
 
 impl Lock {

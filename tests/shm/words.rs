@@ -49,6 +49,10 @@ impl Handle for Words {
     fn from_shared(shared: Shared<WordsBlock>) -> Self {
         Self(shared)
     }
+
+    fn shared(&self) -> &Shared<WordsBlock> {
+        &self.0
+    }
 }
 
 impl Words {

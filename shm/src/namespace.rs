@@ -5,9 +5,9 @@
 //! holder dies. Names are *made* without it: `linkat` is atomic by itself.
 
 use std::ffi::{CStr, CString};
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -331,6 +331,8 @@ fn make_shared(path: &Path, c_path: &CStr, group: u32) -> io::Result<()> {
     let c_temporary = CString::new(temporary.as_os_str().as_encoded_bytes())?;
     sys::make_directory(&c_temporary)?;
     let renamed = (|| {
+        // The umask may have locked us out.
+        std::fs::set_permissions(&temporary, Permissions::from_mode(0o700))?;
         let directory = sys::open_directory(&c_temporary)?;
         Access { mode: 0o2770, group: Some(group) }.give(&directory)?;
         // CRASH: before this call there is no such directory (an empty one of another name stays); after it, a whole one.

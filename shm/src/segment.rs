@@ -104,13 +104,14 @@ impl Segment {
 
     /// Gives the memory of the whole pages in a range of the object back.
     pub(crate) fn give_back(&self, bytes: Range<usize>) -> io::Result<()> {
+        let map = self.ours()?;
         let page = sys::page_size();
         let (start, end) = ((HEADER + bytes.start).next_multiple_of(page), (HEADER + bytes.end) / page * page);
         if start >= end {
             return Ok(());
         }
         // SAFETY: whole pages of the object's tail, which is only ever reached as atomics: whoever reads there finds zeros, a value like any other.
-        unsafe { self.ours()?.unchecked_advise_range(UncheckedAdvice::Remove, start, end - start) }
+        unsafe { map.unchecked_advise_range(UncheckedAdvice::Remove, start, end - start) }
     }
 
     /// Asks for huge pages. A hint: where the kernel does not like it, nothing changes.

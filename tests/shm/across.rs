@@ -294,11 +294,15 @@ fn other_pid_namespace() -> Outcome {
 }
 
 /// A file system of 64 KiB, gone with its mount point.
-struct Tiny(PathBuf);
+pub(crate) struct Tiny(PathBuf);
 
 impl Tiny {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// `None` without the right to mount.
-    fn mount() -> Option<Self> {
+    pub(crate) fn mount() -> Option<Self> {
         let path = PathBuf::from("/dev/shm").join(format!("multiproc-{}", unique("tiny")));
         fs::create_dir(&path).expect("a mount point");
         fs::set_permissions(&path, Permissions::from_mode(0o700)).expect("a mode");

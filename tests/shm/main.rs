@@ -7,6 +7,8 @@ mod common;
 mod across;
 mod contract;
 mod crash;
+mod options;
+mod placed;
 mod words;
 
 multiproc::test_support!();

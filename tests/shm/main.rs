@@ -8,6 +8,7 @@ mod across;
 mod contract;
 mod crash;
 mod options;
+mod ordinary;
 mod placed;
 mod words;
 

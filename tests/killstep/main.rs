@@ -9,6 +9,7 @@
 mod locks;
 mod names;
 mod operations;
+mod placed;
 mod queues;
 mod support;
 mod values;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     words::run(&mut sweep);
     queues::run(&mut sweep, double);
     names::run(&mut sweep);
+    placed::run(&mut sweep, double);
     zoo::all(&mut sweep);
     drop(home);
     sweep.finish()

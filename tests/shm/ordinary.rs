@@ -289,7 +289,7 @@ fn one_of_many_makes_it() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         let disk = Disk::new();
-        for round in 0..20 {
+        for round in 0..5 {
             let path = disk.file(&format!("total-{round}"));
             let start = AtomicValue::new(0_u32)?;
             let children: Vec<_> = (0..4)
@@ -320,7 +320,7 @@ fn storm_of_users_killed() -> Outcome {
         drop(options().create_file::<Lock>(&path, ())?);
         let word = raw(&path);
         let (mut told, mut whole) = (0, 0);
-        for _ in 0..300 {
+        for _ in 0..100 {
             // Nobody is attached: a word of another time, which those who come at once must not take for a living owner's.
             word.write_all_at(&std::process::id().to_le_bytes(), OBJECT)?;
             let user = || {

@@ -102,7 +102,7 @@ fn threads_that_attach_at_once_get_one_object() -> Outcome {
     let _watchdog = watchdog();
     let space = Space::new();
     let path = space.file("memory");
-    for round in 0..100 {
+    for round in 0..50 {
         let file = memory(&path);
         file.write_all_at(&[0; 8], 0)?;
         drop(options().place::<Lock>(map(&path), LOCK, ())?);
@@ -209,7 +209,7 @@ fn header_of_rubbish_is_an_error_and_no_signal() -> Outcome {
     let path = space.file("memory");
     let file = memory(&path);
     let mut dice = Dice::new(7);
-    for _ in 0..3000 {
+    for _ in 0..500 {
         file.write_all_at(&[0; 8], 0)?;
         drop(options().place::<Lock>(map(&path), LOCK, ())?);
         for _ in 0..=dice.below(3) {
@@ -263,7 +263,7 @@ fn one_of_many_places() -> Outcome {
     with_one_thread(|| {
         let space = Space::new();
         let path = space.file("memory");
-        for _ in 0..30 {
+        for _ in 0..10 {
             let (start, won) = (AtomicValue::new(0_u32)?, AtomicValue::new(0_u32)?);
             memory(&path).write_all_at(&[0; 8], QUEUE as u64)?;
             let children: Vec<_> = (0..4)
@@ -309,7 +309,7 @@ fn storm_of_placers_killed() -> Outcome {
         let first = unsafe { &*region.as_mut_ptr().wrapping_add(QUEUE).cast::<AtomicU64>() };
         let mut dice = Dice::of_this_run();
         let (mut ready, mut half) = (0, 0);
-        for _ in 0..300 {
+        for _ in 0..100 {
             first.store(0, SeqCst);
             let started = AtomicValue::new(0_u32)?;
             let child = fork(How::Libc, || {

@@ -4,6 +4,8 @@
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
 //! [`gc`]: gc()
+//! [`Options::place`]: Options::place
+//! [`Options::create_file`]: Options::create_file
 //! [SECURITY.md]: https://github.com/multiproc/multiproc/blob/main/SECURITY.md
 //! [docs/DESIGN.md]: https://github.com/multiproc/multiproc/blob/main/docs/DESIGN.md
 //! [docs/LAYOUT.md]: https://github.com/multiproc/multiproc/blob/main/docs/LAYOUT.md

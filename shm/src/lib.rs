@@ -27,6 +27,9 @@ pub mod zoo;
 
 pub use atomic_value::{AtomicBlock, AtomicValue};
 pub use bytemuck;
+pub use memmap2;
+#[cfg(feature = "shared_memory")]
+pub use shared_memory;
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
 pub use header::Element;

@@ -78,6 +78,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("options", &["attach"], Killed("placed/attach")),
     ("options", &["new", "namespace", "persistent", "mode", "group", "huge_pages", "prefault", "bytes_needed"], Looks),
     ("shared", &["sync"], Killed("file/sync")),
+    ("shared", &["populate", "give_back"], MadeOf("one system call each, which the kernel does wholly or not; objects that grow by them: queue/")),
     ("shared", &["extents", "tail", "bytes", "describe", "name", "path", "is_same"], Looks),
     ("namespace", &["current", "at"], Killed("name/namespace")),
     ("namespace", &["shared"], Killed("name/shared namespace")),

@@ -27,18 +27,18 @@ pub mod zoo;
 
 pub use atomic_value::{AtomicBlock, AtomicValue};
 pub use bytemuck;
-pub use memmap2;
-#[cfg(feature = "shared_memory")]
-pub use shared_memory;
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
 pub use header::Element;
 pub use identity::MAX_HELD;
+pub use memmap2;
 pub use namespace::{Gc, GcReport, Namespace, gc};
 pub use options::{Handle, Options};
 pub use placed::Region;
 pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
 pub use shared::{Object, Shared};
+#[cfg(feature = "shared_memory")]
+pub use shared_memory;
 pub use side::{BRIEF, Side};
 pub use transit::Transit;
 pub use value::{LockError, Value, ValueBlock, ValueGuard};

@@ -255,7 +255,7 @@ impl Options {
     /// # Errors
     ///
     /// [`Error`]: [`AlreadyExists`](ErrorKind::AlreadyExists); [`Misaligned`](ErrorKind::Misaligned) and [`TooSmall`](ErrorKind::TooSmall), with what is needed;
-    /// [`Busy`](ErrorKind::Busy) while another one is placing something there; [`Corrupt`](ErrorKind::Corrupt) where something else is;
+    /// [`NoSpace`](ErrorKind::NoSpace) where there is no memory behind the mapping; [`Busy`](ErrorKind::Busy) while another one is placing something there; [`Corrupt`](ErrorKind::Corrupt) where something else is;
     /// [`Invalid`](ErrorKind::Invalid) if the memory is not shared, or for reading only.
     pub fn place<H: Handle>(&self, region: impl Region, offset: usize, params: Params<H>) -> Result<H, Error> {
         let shown = H::Object::KIND;

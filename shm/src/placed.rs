@@ -92,6 +92,8 @@ unsafe impl<R: Region + ?Sized> Region for Arc<R> {
 pub(crate) struct Users {
     region: Arc<dyn Region>,
     offset: usize,
+    /// The address where the memory from the object on ceases to be shared.
+    shared_until: usize,
 }
 
 // SAFETY: promised by `Region`: any thread may use and drop it.
@@ -108,7 +110,7 @@ impl Users {
         operation: &'static str,
         shown: &str,
     ) -> Result<Self, Error> {
-        let this = Self { region: Arc::new(region), offset };
+        let mut this = Self { region: Arc::new(region), offset, shared_until: 0 };
         let fail = |kind, detail: String| Err(Error::new(kind, operation, shown).with_detail(detail));
         let align = align.max(LINE);
         let address = this.region.start().addr();
@@ -119,18 +121,24 @@ impl Users {
             );
         }
         this.needs(HEADER, operation, shown)?;
+        this.shared_until = shared_until(this.base().addr());
         this.shares(HEADER, operation, shown)?;
+        this.touch(HEADER, operation, shown)?;
         Ok(this)
     }
 
     /// Whether so many bytes are shared memory that can be written: in private memory an object would be nobody else's, in memory for reading only the first store would be a fault.
     fn shares(&self, bytes: usize, operation: &'static str, shown: &str) -> Result<(), Error> {
-        let start = self.base().addr();
-        if is_shared(start, start + bytes) {
+        if self.shared_until - self.base().addr() >= bytes {
             return Ok(());
         }
         Err(Error::new(ErrorKind::Invalid, operation, shown)
             .with_detail("the region is not one shared mapping that can be written"))
+    }
+
+    /// Makes sure that there is memory behind so many bytes: a file may be shorter than its mapping, or its disk full.
+    fn touch(&self, bytes: usize, operation: &'static str, shown: &str) -> Result<(), Error> {
+        sys::touch(self.base(), bytes).map_err(|error| Error::os(operation, shown, error))
     }
 
     /// Whether the region has room for so many bytes.
@@ -165,6 +173,7 @@ impl Segment {
         let shown = plan.kind;
         users.needs(HEADER + plan.bytes, operation, shown)?;
         users.shares(HEADER + plan.bytes, operation, shown)?;
+        users.touch(HEADER + plan.bytes, operation, shown)?;
         let facts = plan.facts(Home::Memory).map_err(|error| Error::os(operation, shown, error))?;
         if !claim(users.word(0), operation, shown)? {
             return Ok(None);
@@ -255,8 +264,8 @@ fn same_memory(users: &Users, known: &Segment) -> bool {
     })
 }
 
-/// Whether this whole range is mapped, shared, and can be written, as /proc tells it.
-fn is_shared(start: usize, end: usize) -> bool {
+/// Where the memory from this address on ceases to be mapped, shared and writable, as /proc tells it.
+fn shared_until(start: usize) -> usize {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let hex = |digits: &str| usize::from_str_radix(digits, 16).ok();
     let mut covered = start;
@@ -267,7 +276,7 @@ fn is_shared(start: usize, end: usize) -> bool {
             covered = to;
         }
     }
-    covered >= end
+    covered
 }
 
 /// Objects begin on a cache line.

@@ -30,7 +30,7 @@ pub(crate) fn run(sweep: &mut Sweep, double: bool) {
         sweep.run(&case);
     }
     if double {
-        let heir = place_case("placed/place, then an heir", || memory(|_| ()), whole_or_again).heir(|memory, _| place(memory));
+        let heir = place_case("placed/place, then an heir", || fresh(|_| ()), whole_or_again).heir(|memory, _| place(memory));
         sweep.run(&heir);
     }
     for case in files() {
@@ -40,12 +40,12 @@ pub(crate) fn run(sweep: &mut Sweep, double: bool) {
 
 fn placing() -> Vec<Case<'static, Memory>> {
     vec![
-        place_case("placed/place", || memory(|_| ()), whole_or_again),
-        place_case("placed/place, over what a dead one left", || memory(half_placed), whole_or_again),
+        place_case("placed/place", || fresh(|_| ()), whole_or_again),
+        place_case("placed/place, over what a dead one left", || fresh(half_placed), whole_or_again),
         stepped(
             "placed/attach",
             || {
-                let mut memory = memory(|_| ());
+                let mut memory = fresh(|_| ());
                 memory.kept = Some(Options::new().place(memory.region.clone(), 0, MINE).unwrap());
                 memory
             },
@@ -88,7 +88,7 @@ fn half_placed(file: &File) {
 /// Locks that were held when the machine stopped, by a thread whose number is a living one's now.
 fn mending() -> Vec<Case<'static, Memory>> {
     let arrange = || {
-        drop(Options::new().create_file::<Four>(path(), MINE).unwrap());
+        made();
         memory(|file| file.write_all_at(&std::process::id().to_le_bytes(), LOCK).unwrap())
     };
     let open = |_: &Memory, _: &Cells| ignore(Options::new().open_file::<Four>(path()));
@@ -116,10 +116,9 @@ fn files() -> Vec<Case<'static, ()>> {
         };
         Case::new(name, arrange, move |_: &(), _: &Cells| victim(), survive).granularity(Granularity::Syscalls).finally(clean)
     };
-    let made = || drop(Options::new().create_file::<Four>(path(), MINE).unwrap());
     vec![
-        case("file/create_file", || (), || ignore(Options::new().create_file::<Four>(path(), MINE)), false),
-        case("file/open_or_create_file", || (), || ignore(Options::new().open_or_create_file::<Four>(path(), MINE)), false),
+        case("file/create_file", absent, || ignore(Options::new().create_file::<Four>(path(), MINE)), false),
+        case("file/open_or_create_file", absent, || ignore(Options::new().open_or_create_file::<Four>(path(), MINE)), false),
         case("file/open_file", made, || ignore(Options::new().open_file::<Four>(path())), true),
         case(
             "file/sync",
@@ -154,6 +153,23 @@ fn stepped(
         .finally(clean)
 }
 
+/// What the last kill has left is gone.
+fn absent() {
+    let _ = std::fs::remove_file(path());
+}
+
+/// A file with an object that nobody has open.
+fn made() {
+    absent();
+    drop(Options::new().create_file::<Four>(path(), MINE).unwrap());
+}
+
+/// New memory.
+fn fresh(prepare: impl Fn(&File)) -> Memory {
+    absent();
+    memory(prepare)
+}
+
 /// A file in the namespace's directory that nobody takes for an object, mapped twice.
 fn memory(prepare: impl Fn(&File)) -> Memory {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path()).unwrap();
@@ -170,7 +186,7 @@ fn path() -> PathBuf {
 }
 
 fn clean() -> Result<(), Fault> {
-    let _ = std::fs::remove_file(path());
+    absent();
     nothing_left()
 }
 

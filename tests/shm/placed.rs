@@ -165,6 +165,31 @@ fn memory_that_does_not_do() -> Outcome {
 }
 
 #[test]
+fn mapping_without_memory_behind_it_is_an_error_and_no_signal() -> Outcome {
+    let _alone = alone();
+    let space = Space::new();
+    let file = memory(&space.file("memory"));
+    let region = Arc::new(MmapRaw::map_raw(&file)?);
+    file.set_len(4096)?;
+    drop(options().place::<Lock>(region.clone(), LOCK, ())?);
+    refused(options().place::<Value<u64>>(region.clone(), VALUE, 1), ErrorKind::NoSpace, "place value");
+    refused(options().place::<Value<[u64; 512]>>(region.clone(), NUMBER, [1; 512]), ErrorKind::NoSpace, "place value");
+    refused(options().attach::<Value<u64>>(region, VALUE), ErrorKind::NoSpace, "attach value");
+    let Some(tiny) = crate::across::Tiny::mount() else {
+        println!("skipped: no right to mount");
+        return Ok(());
+    };
+    let path = tiny.path().join("memory");
+    refused(
+        options().place::<Queue<u64>>(map(&path), 0, Capacity::messages(4).bytes(1 << 17)),
+        ErrorKind::NoSpace,
+        "place queue",
+    );
+    drop(options().place::<Queue<u64>>(map(&path), 0, small())?);
+    Ok(())
+}
+
+#[test]
 fn what_else_may_be_there() -> Outcome {
     let space = Space::new();
     let path = space.file("memory");

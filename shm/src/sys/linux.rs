@@ -373,6 +373,18 @@ pub(crate) fn populate_error(error: io::Error) -> io::Error {
     }
 }
 
+/// `MADV_POPULATE_WRITE` on memory of the user's: what would be SIGBUS at a touch is an error here. Where the kernel does not know it, nothing is done.
+pub(crate) fn touch(start: *mut u8, length: usize) -> io::Result<()> {
+    let page = start.map_addr(|address| address / page_size() * page_size());
+    let length = start.addr() - page.addr() + length;
+    // SAFETY: contents stay as they are; the kernel checks the addresses.
+    if unsafe { libc::madvise(page.cast(), length, libc::MADV_POPULATE_WRITE) } == 0 {
+        return Ok(());
+    }
+    let error = populate_error(io::Error::last_os_error());
+    if error.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(error) }
+}
+
 /// Bytes of a page.
 pub(crate) fn page_size() -> usize {
     // SAFETY: a question without arguments that matter.

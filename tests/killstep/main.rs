@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     words::run(&mut sweep);
     queues::run(&mut sweep, double);
     names::run(&mut sweep);
-    placed::run(&mut sweep, double);
+    placed::run(&mut sweep);
     zoo::all(&mut sweep);
     drop(home);
     sweep.finish()

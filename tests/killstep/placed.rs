@@ -25,13 +25,9 @@ pub(crate) struct Memory {
     kept: Option<Four>,
 }
 
-pub(crate) fn run(sweep: &mut Sweep, double: bool) {
+pub(crate) fn run(sweep: &mut Sweep) {
     for case in placing().into_iter().chain(mending()) {
         sweep.run(&case);
-    }
-    if double {
-        let heir = place_case("placed/place, then an heir", || fresh(|_| ()), whole_or_again).heir(|memory, _| place(memory));
-        sweep.run(&heir);
     }
     for case in files() {
         sweep.run(&case);

@@ -7,6 +7,8 @@
 //! [`Array<T>`]: Array
 //! [`AtomicArray<T>`]: AtomicArray
 //! [`gc`]: gc()
+//! [`Options::place`]: Options::place
+//! [`Options::create_file`]: Options::create_file
 //! [SECURITY.md]: https://github.com/multiproc/multiproc/blob/main/SECURITY.md
 //! [docs/DESIGN.md]: https://github.com/multiproc/multiproc/blob/main/docs/DESIGN.md
 //! [docs/LAYOUT.md]: https://github.com/multiproc/multiproc/blob/main/docs/LAYOUT.md
@@ -27,6 +29,8 @@ pub use multiproc_sync as sync;
 pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
 pub use multiproc_queue::{Capacity, GetError, Messages, PutError, Queue};
 pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
-pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, SharedMemory, Transit, Value, gc};
+pub use multiproc_shm::{
+    AtomicValue, Death, Error, ErrorKind, Handle, LockError, Namespace, Options, SharedMemory, Transit, Value, gc,
+};
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
 pub use multiproc_sync::{Lock, LockGuard};

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use multiproc::shm::{MAX_HELD, Namespace};
-use multiproc::{Array, AtomicArray, AtomicValue, Capacity, Lock, Options, Queue, SharedMemory, Transit, Value};
+use multiproc::{Array, AtomicArray, AtomicValue, Capacity, ErrorKind, Lock, Options, Queue, SharedMemory, Transit, Value};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -22,7 +22,11 @@ struct Bytes(Vec<u8>, u64);
 
 impl Bytes {
     fn of(name: &str) -> Self {
-        let file = File::open(Namespace::current().unwrap().path().join(name)).unwrap();
+        Self::at(&Namespace::current().unwrap().path().join(name))
+    }
+
+    fn at(path: &std::path::Path) -> Self {
+        let file = File::open(path).unwrap();
         let length = file.metadata().unwrap().len();
         let mut bytes = Vec::new();
         // Most of a queue is only address space.
@@ -309,6 +313,34 @@ fn flags() -> Outcome {
 
 /// An object of another layout is refused, whatever else is right.
 #[test]
+fn homes() -> Outcome {
+    let path = Namespace::current()?.path().join(unique("home"));
+    let options = Options::new();
+    drop(options.create_file::<AtomicValue<u16>>(&path, 0x1122)?);
+    let bytes = Bytes::at(&path);
+    assert_eq!((bytes.u32(16), bytes.u64(32), bytes.u64(40), bytes.u64(120)), (1 | 4, 1088, 64, 0), "flags, lengths, probe");
+    assert_eq!(bytes.u64(24), fs::metadata("/proc/self/ns/pid")?.ino());
+    fs::remove_file(&path)?;
+    let file = File::options().read(true).write(true).create_new(true).open(&path)?;
+    file.set_len(4096)?;
+    let map = || memmap2::MmapRaw::map_raw(&file).unwrap();
+    let placed: AtomicValue<u16> = options.place(map(), 0, 0x1122)?;
+    let bytes = Bytes::at(&path);
+    assert_eq!((bytes.text(0, 8), bytes.u32(16)), ("multiprc", 2));
+    assert_eq!((bytes.u64(32), bytes.u64(40), bytes.u64(120)), (1088, 64, 0), "lengths, probe");
+    drop(options.attach::<AtomicValue<u16>>(map(), 0)?);
+    assert_ne!(Bytes::at(&path).u64(120), 0, "probe");
+    drop(placed);
+    // A claim of a thread that there is not.
+    let claim = 0x6d70_u64 << 48 | (fs::metadata("/proc/self/ns/pid")?.ino() & 0xffff) << 32 | 0x3fff_fff0;
+    file.write_all_at(&claim.to_le_bytes(), 0)?;
+    assert_eq!(options.attach::<AtomicValue<u16>>(map(), 0).unwrap_err().kind(), ErrorKind::NotReady);
+    drop(options.place::<AtomicValue<u16>>(map(), 0, 1)?);
+    fs::remove_file(&path)?;
+    Ok(())
+}
+
+#[test]
 fn other_layout() -> Outcome {
     let name = unique("other");
     let queue: Queue<[u8]> = Options::new().persistent(true).create(&name, 1.into())?;
@@ -318,7 +350,7 @@ fn other_layout() -> Outcome {
     drop(file);
     let error = Queue::<[u8]>::open(&name).expect_err("another layout");
     Queue::<[u8]>::unlink(&name)?;
-    assert_eq!(error.kind(), multiproc::ErrorKind::WrongVersion);
+    assert_eq!(error.kind(), ErrorKind::WrongVersion);
     assert!(error.to_string().contains("layout version 2, this build reads 1"), "{error}");
     Ok(())
 }

@@ -38,8 +38,9 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::header::Element;
 use crate::identity::Me;
+use crate::options::{Handle, Options};
 use crate::robust_lock::{AcquireError, Acquired, Owner, RobustLock};
-use crate::shared::{Handle, Object, Options, Shared};
+use crate::shared::{Object, Shared};
 use crate::value::LockError;
 
 /// A fixed number of elements that processes share, with one lock (Python's `Array`).
@@ -130,6 +131,10 @@ impl<T: Pod> Handle for Array<T> {
 
     fn from_shared(shared: Shared<ArrayBlock<T>>) -> Self {
         Self { shared }
+    }
+
+    fn shared(&self) -> Option<&Shared<ArrayBlock<T>>> {
+        Some(&self.shared)
     }
 }
 

@@ -13,8 +13,9 @@ use crate::atomic_word::Word;
 use crate::copy;
 use crate::error::Error;
 use crate::header::Element;
+use crate::options::{Handle, Options};
 use crate::robust_lock::RobustLock;
-use crate::shared::{Handle, Object, Options, Shared};
+use crate::shared::{Object, Shared};
 
 /// A fixed number of plain values of at most eight bytes that processes share without a lock (Python's `RawArray`, made safe).
 ///
@@ -90,6 +91,10 @@ impl<T: Pod> Handle for AtomicArray<T> {
 
     fn from_shared(shared: Shared<AtomicArrayBlock<T>>) -> Self {
         Self { shared }
+    }
+
+    fn shared(&self) -> Option<&Shared<AtomicArrayBlock<T>>> {
+        Some(&self.shared)
     }
 }
 

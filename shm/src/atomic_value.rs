@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::atomic_word::Word;
 use crate::error::Error;
 use crate::header::Element;
+use crate::options::{Handle, Options};
 use crate::robust_lock::RobustLock;
-use crate::shared::{Handle, Object, Options, Shared};
+use crate::shared::{Object, Shared};
 
 /// A plain value of at most eight bytes that processes share without a lock (Python's `RawValue`, made safe).
 ///
@@ -79,6 +80,10 @@ impl<T: Pod> Handle for AtomicValue<T> {
 
     fn from_shared(shared: Shared<AtomicBlock<T>>) -> Self {
         Self { shared }
+    }
+
+    fn shared(&self) -> Option<&Shared<AtomicBlock<T>>> {
+        Some(&self.shared)
     }
 }
 

@@ -55,6 +55,12 @@ pub enum ErrorKind {
     Corrupt,
     /// The kernel or libc lacks what we need.
     Unsupported,
+    /// In memory of the user's: the object is being placed, or whoever placed it died before it was ready. Place it again.
+    NotReady,
+    /// Memory of the user's whose address is not a multiple of what the object needs.
+    Misaligned,
+    /// Memory of the user's that is smaller than the object.
+    TooSmall,
     /// Too many open files, too many mappings, no memory.
     Exhausted,
     /// Anything else the operating system said.
@@ -68,6 +74,12 @@ impl Error {
 
     pub(crate) fn with_detail(mut self, detail: impl fmt::Display) -> Self {
         self.detail = Some(detail.to_string());
+        self
+    }
+
+    /// One more fact, behind what is known already.
+    pub(crate) fn also(mut self, fact: impl fmt::Display) -> Self {
+        self.detail = Some(self.detail.map_or_else(|| fact.to_string(), |detail| format!("{detail}; {fact}")));
         self
     }
 
@@ -108,12 +120,15 @@ impl ErrorKind {
             Self::Mismatch => "was made with other parameters",
             Self::OtherPidNamespace => "was made in another pid namespace",
             Self::Stale => "the object has gone",
-            Self::NoSpace => "no space left in the shared memory file system",
+            Self::NoSpace => "no space left in the file system",
             Self::Invalid => "invalid parameter",
-            Self::Busy => "the namespace is held by another process",
+            Self::Busy => "held by another process",
             Self::Denied => "permission denied",
             Self::Corrupt => "not an object of multiproc",
             Self::Unsupported => "not supported here",
+            Self::NotReady => "is not ready",
+            Self::Misaligned => "the memory is not aligned",
+            Self::TooSmall => "the memory is too small",
             Self::Exhausted => "out of descriptors or memory",
             Self::Os => "operating system error",
         }

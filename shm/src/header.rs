@@ -1,27 +1,28 @@
-//! The first kilobyte of every segment: what it is, for whom, and the tickets of handles on their way.
+//! The kilobyte before every object: what it is, for whom, and the tickets of handles on their way.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 8 | magic |
+//! | 0 | 8 | magic; in memory of the user's: 0, or who is placing an object there (`placed.rs`) |
 //! | 8 | 4 + 4 | header format, layout version of the object |
-//! | 16 | 4 + 4 | flags (1: persistent), distance from list node to lock word |
+//! | 16 | 4 + 4 | flags (1: persistent, 2: in memory of the user's, 4: in an ordinary file), distance from list node to lock word |
 //! | 24 | 8 | inode of the creator's pid namespace |
 //! | 32 | 8 + 8 | length of the file, length of the object |
 //! | 48 | 16 | extents: two numbers that the object's kind gives a meaning |
 //! | 64 | 4 + 4 + 8 | element size, alignment, hash of its type name |
 //! | 80 | 16 | generation: random, tells this object from another one that had its name |
 //! | 96 | 16 | kind, ASCII |
-//! | 112 | 8 + 8 | pointer width in bytes, reserved |
+//! | 112 | 8 + 8 | pointer width in bytes; probe: random, left by a process that asked whether two mappings are of the same memory |
 //! | 128 | 128 | element type name, cut |
 //! | 256 | 512 | 32 tickets: id, second of birth (`CLOCK_BOOTTIME`, which nobody can set) |
 //! | 768 | 256 | reserved |
 //!
-//! All but the tickets is written before the file gets its name and never again. A reader copies the whole of it once, checks the copy, and never looks again.
+//! All but the tickets and the probe is written before the file gets its name and never again, except that an ordinary file's pid namespace is that of those who
+//! use it now. A reader copies the whole of it once, checks the copy, and never looks again.
 #![allow(unsafe_code, reason = "words of a mapping")]
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 
 use crate::copy;
@@ -31,10 +32,15 @@ use crate::sys;
 
 /// Bytes before the object.
 pub(crate) const HEADER: usize = 1024;
-const WORDS: usize = HEADER / copy::WORD;
-const MAGIC: u64 = u64::from_le_bytes(*b"multiprc");
+pub(crate) const WORDS: usize = HEADER / copy::WORD;
+pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"multiprc");
 const FORMAT: u32 = 1;
 const PERSISTENT: u32 = 1;
+const PLACED: u32 = 2;
+const ORDINARY: u32 = 4;
+/// The word of the pid namespace, and that of the probe.
+pub(crate) const PID_NAMESPACE_AT: usize = 3;
+pub(crate) const PROBE_AT: usize = 15;
 const NAME_AT: usize = 16;
 const NAME_WORDS: usize = 16;
 const TICKETS_AT: usize = 32;
@@ -55,12 +61,24 @@ pub(crate) struct Facts {
     pub(crate) kind: [u8; 16],
     pub(crate) layout: u32,
     pub(crate) persistent: bool,
+    pub(crate) home: Home,
     pub(crate) pid_namespace: u64,
     pub(crate) file_length: u64,
     pub(crate) object_length: u64,
     pub(crate) extents: [u64; 2],
     pub(crate) element: Element,
     pub(crate) generation: [u64; 2],
+}
+
+/// Where an object lives. Each has its own rules of who may open it, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// A file in a namespace.
+    Namespace,
+    /// Memory of the user's.
+    Memory,
+    /// An ordinary file.
+    File,
 }
 
 /// A ticket in a header: the slot and its one-time id.
@@ -117,19 +135,23 @@ pub(crate) fn kind_name(bytes: [u8; 16]) -> String {
 }
 
 impl Facts {
-    /// Writes a fresh header.
+    /// Writes a fresh header, all but the magic number.
     ///
     /// # Safety
     ///
-    /// `base` points to a zeroed mapping of at least [`HEADER`] bytes that no other process knows yet.
+    /// `base` points to at least [`HEADER`] mapped bytes that are zero (but for the first eight) and in which nobody else writes.
     pub(crate) unsafe fn write(&self, base: *mut u8) {
         let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let half = |bytes: &[u8]| bytes.iter().rev().fold(0_u64, |word, byte| word << 8 | u64::from(*byte));
         let mut words = [0_u64; WORDS];
-        words[0] = MAGIC;
+        let home = match self.home {
+            Home::Namespace => 0,
+            Home::Memory => PLACED,
+            Home::File => ORDINARY,
+        };
         words[1] = pair(FORMAT, self.layout);
-        words[2] = pair(if self.persistent { PERSISTENT } else { 0 }, futex_offset());
-        words[3] = self.pid_namespace;
+        words[2] = pair(home | if self.persistent { PERSISTENT } else { 0 }, futex_offset());
+        words[PID_NAMESPACE_AT] = self.pid_namespace;
         words[4] = self.file_length;
         words[5] = self.object_length;
         words[6] = self.extents[0];
@@ -144,27 +166,40 @@ impl Facts {
         for (word, bytes) in words[NAME_AT..NAME_AT + NAME_WORDS].iter_mut().zip(self.element.name.as_bytes().chunks(8)) {
             *word = half(bytes);
         }
-        for (index, word) in words.iter().enumerate() {
+        for (index, word) in words.iter().enumerate().skip(1) {
             // SAFETY: inside the header, by the caller's promise.
             unsafe { word_at(base, index) }.store(*word, Relaxed);
         }
     }
 
-    /// Reads and checks a header of a file of this length; the message says what is wrong with it.
+    /// Reads and checks a header of a file of this length; the error says what is wrong with it.
     pub(crate) fn read(file: &File, length: u64) -> Result<Self, Flaw> {
         let words = read_words(file).ok_or(Flaw::Corrupt("shorter than a header"))?;
+        let facts = Self::parse(&words)?;
+        if facts.file_length == length {
+            Ok(facts)
+        } else {
+            Err(Flaw::Corrupt("the file has another length than its header says"))
+        }
+    }
+
+    /// Checks a copy of a header.
+    pub(crate) fn parse(words: &[u64; WORDS]) -> Result<Self, Flaw> {
         if words[0] != MAGIC {
             return Err(Flaw::Corrupt("no magic number"));
         }
         if low(words[1]) != FORMAT || words[14] != size_of::<usize>() as u64 || high(words[2]) != futex_offset() {
             return Err(Flaw::Version(format!("header format {}, this build reads {FORMAT}", low(words[1]))));
         }
-        if words[4] != length || words[5].checked_add(HEADER as u64).is_none_or(|end| end > length) {
-            return Err(Flaw::Corrupt("the file has another length than its header says"));
+        if words[5].checked_add(HEADER as u64).is_none_or(|end| end > words[4]) {
+            return Err(Flaw::Corrupt("the object is longer than its header says"));
         }
-        if words[3] != identity::pid_namespace() {
-            return Err(Flaw::PidNamespace);
-        }
+        let home = match low(words[2]) & (PLACED | ORDINARY) {
+            0 => Home::Namespace,
+            PLACED => Home::Memory,
+            ORDINARY => Home::File,
+            _ => return Err(Flaw::Corrupt("it says that it lives in two places")),
+        };
         let text = |range: std::ops::Range<usize>| words[range].iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
         let mut kind = [0; 16];
         kind.copy_from_slice(&text(12..14));
@@ -172,7 +207,8 @@ impl Facts {
             kind,
             layout: high(words[1]),
             persistent: low(words[2]) & PERSISTENT != 0,
-            pid_namespace: words[3],
+            home,
+            pid_namespace: words[PID_NAMESPACE_AT],
             file_length: words[4],
             object_length: words[5],
             extents: [words[6], words[7]],
@@ -185,6 +221,22 @@ impl Facts {
             generation: [words[10], words[11]],
         })
     }
+
+    /// Thread ids mean something only in the pid namespace in which it was made.
+    pub(crate) fn check_pid_namespace(&self) -> Result<(), Flaw> {
+        if self.pid_namespace == identity::pid_namespace() { Ok(()) } else { Err(Flaw::PidNamespace) }
+    }
+}
+
+/// The last word of a birth: what is behind it is whole.
+///
+/// # Safety
+///
+/// `base` is the start of a mapped header.
+pub(crate) unsafe fn publish(base: *const u8) {
+    // ORDER: Release pairs with the Acquire load of whoever attaches to memory of the user's; a file has its name after this.
+    // SAFETY: the caller's promise.
+    unsafe { word_at(base, 0) }.store(MAGIC, Release);
 }
 
 /// What is wrong with a header.
@@ -198,7 +250,7 @@ pub(crate) enum Flaw {
 /// Whether the file must stay although nobody has it mapped: it is persistent (and had got its name), or a handle to it is on its way. `None`: not a header of ours.
 pub(crate) fn must_stay(file: &File, unborn: bool, ticket_age: Duration) -> Option<bool> {
     let words = read_words(file)?;
-    if words[0] != MAGIC {
+    if words[0] != MAGIC || low(words[2]) & (PLACED | ORDINARY) != 0 {
         return None;
     }
     let oldest = now().saturating_sub(ticket_age.as_secs());
@@ -242,6 +294,9 @@ pub(crate) unsafe fn return_ticket(base: *const u8, ticket: Ticket) -> bool {
 }
 
 impl Ticket {
+    /// No ticket.
+    pub(crate) const NONE: Self = Self { slot: u8::MAX as usize, id: 0 };
+
     pub(crate) fn to_wire(self) -> (u8, u64) {
         (u8::try_from(self.slot).unwrap_or(u8::MAX), self.id)
     }
@@ -272,7 +327,7 @@ fn futex_offset() -> u32 {
 /// # Safety
 ///
 /// `base` is the start of a mapped header, and stays mapped for `'a`.
-unsafe fn word_at<'a>(base: *const u8, index: usize) -> &'a AtomicU64 {
+pub(crate) unsafe fn word_at<'a>(base: *const u8, index: usize) -> &'a AtomicU64 {
     debug_assert!(index < WORDS);
     // SAFETY: the caller's promise; mappings are page aligned.
     unsafe { &*base.cast::<AtomicU64>().wrapping_add(index) }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
 mod array;
 mod array_error;
 mod array_guard;
@@ -9,17 +10,21 @@ mod atomic_word;
 pub mod copy;
 mod deadline;
 mod error;
+mod file;
 mod header;
 pub mod identity;
+mod memory_block;
 mod name;
+mod named;
 mod namespace;
-#[cfg(feature = "os-blocks")]
+mod options;
+#[cfg(feature = "shared_memory")]
 mod os_block;
+mod placed;
 mod registry;
 mod robust_lock;
 mod segment;
 mod shared;
-mod shared_memory;
 mod side;
 mod sys;
 mod transit;
@@ -28,7 +33,8 @@ mod wait;
 #[doc(hidden)]
 pub mod zoo;
 
-pub use self::shared_memory::{MemoryBlock, SharedMemory};
+#[cfg(feature = "shared_memory")]
+pub use ::shared_memory;
 pub use array::{Array, ArrayBlock};
 pub use array_error::{ArrayError, ArrayLockError, HalfWritten, OutOfRange};
 pub use array_guard::{ArrayGuard, OwnerDied};
@@ -39,9 +45,13 @@ pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
 pub use header::Element;
 pub use identity::MAX_HELD;
+pub use memmap2;
+pub use memory_block::{MemoryBlock, SharedMemory};
 pub use namespace::{Gc, GcReport, Namespace, gc};
+pub use options::{Handle, Options};
+pub use placed::Region;
 pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
-pub use shared::{Handle, Object, Options, Shared};
+pub use shared::{Object, Shared};
 pub use side::{BRIEF, Side};
 pub use transit::Transit;
 pub use value::{LockError, Value, ValueBlock, ValueGuard};

@@ -1,13 +1,13 @@
 //! The directory in which objects have their names, and its sweep.
 //!
-//! `multiproc-<uid>` below the shared memory file system, mode 0700, checked to be ours. Every check-and-unlink, and every decision of `open`, happens under a `flock` on
+//! `multiproc-<uid>` below the shared memory file system, mode 0700, checked to be ours; or a directory that was given to a group, mode 2770. Every check-and-unlink, and every decision of `open`, happens under a `flock` on
 //! this directory, so that nobody mistakes an object that was made anew for the one that was there before. The kernel gives that lock back when its
 //! holder dies. Names are *made* without it: `linkat` is atomic by itself.
 
-use std::ffi::CString;
-use std::fs::File;
+use std::ffi::{CStr, CString};
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::access::{self, Access};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::header;
@@ -40,6 +41,14 @@ pub struct Namespace {
 struct Directory {
     file: File,
     path: PathBuf,
+    sharing: Option<Sharing>,
+}
+
+/// A group whose members share a namespace, and whose directory that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sharing {
+    pub(crate) group: u32,
+    pub(crate) owner: u32,
 }
 
 /// Held: the namespace's directory is ours alone, until dropped or dead.
@@ -53,6 +62,7 @@ impl Drop for DirectoryLock {
     }
 }
 
+const OPEN: &str = "open namespace";
 /// How long a `flock` on the directory is waited for: its holders need microseconds, unless one was stopped.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the holder of a dropped handle waits for it; what stays behind is left to the sweep.
@@ -87,17 +97,49 @@ impl Namespace {
         Self::open(path.into(), true)
     }
 
-    /// As [`at`](Self::at), but makes nothing: a path out of a message is no reason to make directories.
-    pub(crate) fn existing(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        Self::open(path.into(), false)
+    /// The namespace in this directory, shared by the members of a group: mode 2770, its objects 0660. It is made if it is not there; who makes it must be root, or
+    /// a member. Whoever else uses it says whose it is, by [`shared_by`](Self::shared_by), unless it is root's.
+    ///
+    /// A group shares trust: each member can change, cut short and take away what the others have made there. Who is no member cannot even look.
+    ///
+    /// A maker that is killed leaves a whole directory, or none under this name; perhaps an empty one beside it, `.t-` and 32 digits.
+    ///
+    /// ```no_run
+    /// use multiproc_shm::{Namespace, Options, Value}; // not run: the group must be one's own
+    ///
+    /// let team = Namespace::shared("/dev/shm/team", 1234)?; // a group id
+    /// let hits: Value<u64> = Options::new().namespace(&team).open_or_create("hits", 0)?;
+    /// # Ok::<(), multiproc_shm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; [`Denied`](ErrorKind::Denied) when this user is no member, or the directory is not this user's or root's, not the group's, or open to others.
+    pub fn shared(path: impl Into<PathBuf>, group: u32) -> Result<Self, Error> {
+        let sharing = Sharing { group, owner: sys::effective_user() };
+        Self::open_shared(path.into(), sharing, true)
+    }
+
+    /// As [`shared`](Self::shared), but the directory is this user's (or root's); nothing is made.
+    ///
+    /// # Errors
+    ///
+    /// As for [`shared`](Self::shared); [`NotFound`](ErrorKind::NotFound).
+    pub fn shared_by(path: impl Into<PathBuf>, group: u32, owner: u32) -> Result<Self, Error> {
+        Self::open_shared(path.into(), Sharing { group, owner }, false)
+    }
+
+    /// As [`at`](Self::at) and [`shared_by`](Self::shared_by), but makes nothing: a path out of a message is no reason to make directories.
+    pub(crate) fn existing(path: PathBuf, sharing: Option<Sharing>) -> Result<Self, Error> {
+        match sharing {
+            None => Self::open(path, false),
+            Some(sharing) => Self::open_shared(path, sharing, false),
+        }
     }
 
     fn open(path: PathBuf, make: bool) -> Result<Self, Error> {
-        let failed = |error| Error::os("open namespace", path.display(), error);
-        // It travels with handles to processes that run elsewhere.
-        let path = std::path::absolute(&path).map_err(failed)?;
-        let failed = |error| Error::os("open namespace", path.display(), error);
-        let c_path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|e| failed(e.into()))?;
+        let (path, c_path) = absolute(&path)?;
+        let failed = |error| Error::os(OPEN, path.display(), error);
         if make {
             sys::make_directory(&c_path).map_err(failed)?;
         }
@@ -108,9 +150,45 @@ impl Namespace {
         } else if facts.mode() & 0o077 != 0 {
             format!("its mode is {:o}, others could reach it", facts.mode() & 0o7777)
         } else {
-            return Ok(Self { directory: Arc::new(Directory { file, path }) });
+            return Ok(Self { directory: Arc::new(Directory { file, path, sharing: None }) });
         };
-        Err(Error::new(ErrorKind::Denied, "open namespace", path.display()).with_detail(problem))
+        Err(Error::new(ErrorKind::Denied, OPEN, path.display()).with_detail(problem))
+    }
+
+    fn open_shared(path: PathBuf, sharing: Sharing, make: bool) -> Result<Self, Error> {
+        let (path, c_path) = absolute(&path)?;
+        let failed = |error: io::Error| {
+            let whose = std::fs::symlink_metadata(&path).map_or_else(|_| String::new(), |facts| access::describe(&facts));
+            let error = Error::os(OPEN, path.display(), error);
+            if error.kind() == ErrorKind::Denied && !whose.is_empty() { error.also(whose) } else { error }
+        };
+        let file = match sys::open_directory(&c_path) {
+            Err(error) if make && error.kind() == io::ErrorKind::NotFound => {
+                make_shared(&path, &c_path, sharing.group).map_err(failed)?;
+                sys::open_directory(&c_path)
+            }
+            result => result,
+        };
+        let file = file.map_err(failed)?;
+        let facts = file.metadata().map_err(failed)?;
+        let sound = [0, sharing.owner].contains(&facts.uid()) && facts.gid() == sharing.group && facts.mode() & 0o007 == 0;
+        if !sound {
+            let wanted = format!("not user {}'s or root's, for group {} alone", sharing.owner, sharing.group);
+            let problem = format!("{}; {wanted}", access::describe(&facts));
+            return Err(Error::new(ErrorKind::Denied, OPEN, path.display()).with_detail(problem));
+        }
+        let sharing = Some(Sharing { owner: facts.uid(), ..sharing });
+        Ok(Self { directory: Arc::new(Directory { file, path, sharing }) })
+    }
+
+    /// The group that shares it, if it is one that is shared.
+    pub(crate) fn sharing(&self) -> Option<Sharing> {
+        self.directory.sharing
+    }
+
+    /// Who may reach its objects.
+    pub(crate) fn access(&self) -> Access {
+        self.sharing().map_or(Access::PRIVATE, |sharing| Access::of_group(sharing.group))
     }
 
     /// Where it is.
@@ -124,7 +202,7 @@ impl Namespace {
 
     /// Whether names without a namespace mean this one.
     pub(crate) fn is_default(&self) -> bool {
-        self.path() == default_path()
+        self.sharing().is_none() && self.path() == default_path()
     }
 
     fn still_there(&self) -> bool {
@@ -234,6 +312,36 @@ impl Namespace {
         }
         Ok(report)
     }
+}
+
+/// It travels with handles to processes that run elsewhere.
+fn absolute(path: &Path) -> Result<(PathBuf, CString), Error> {
+    let failed = |error| Error::os(OPEN, path.display(), error);
+    let path = std::path::absolute(path).map_err(failed)?;
+    let c_path = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|error| failed(error.into()))?;
+    Ok((path, c_path))
+}
+
+/// Makes a directory of a group's: under another name first, since its group and mode come one after the other. One that is there already is no error.
+fn make_shared(path: &Path, c_path: &CStr, group: u32) -> io::Result<()> {
+    let unusual = || io::Error::from(io::ErrorKind::InvalidInput);
+    let parent = path.parent().ok_or_else(unusual)?;
+    let name = Name::temporary(OPEN).map_err(|_| unusual())?;
+    let temporary = parent.join(name.as_str());
+    let c_temporary = CString::new(temporary.as_os_str().as_encoded_bytes())?;
+    sys::make_directory(&c_temporary)?;
+    let renamed = (|| {
+        // The umask may have locked us out.
+        std::fs::set_permissions(&temporary, Permissions::from_mode(0o700))?;
+        let directory = sys::open_directory(&c_temporary)?;
+        Access { mode: 0o2770, group: Some(group) }.give(&directory)?;
+        // CRASH: before this call there is no such directory (an empty one of another name stays); after it, a whole one.
+        sys::rename_new(&directory, &c_temporary, c_path)
+    })();
+    if renamed.is_err() {
+        let _ = std::fs::remove_dir(&temporary);
+    }
+    renamed.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
 }
 
 /// Where a spawning process and its child meet: a directory that its maker keeps locked. Both were killed if nobody does.

@@ -1,5 +1,7 @@
 //! What this process has mapped: an object that is opened twice is mapped once.
 //!
+//! An object in a file is known by its inode, one in memory of the user's by the random generation in its header.
+//!
 //! A lock is known by its address, so a thread that had an object mapped twice would not find that it holds the lock already. A forked child therefore begins with a copy
 //! of its parent's registry; with an empty one if that was locked at the fork, by a thread that the child does not have.
 #![allow(unsafe_code, reason = "one static that a fork replaces")]
@@ -15,7 +17,16 @@ use crate::segment::Segment;
 
 struct Registry {
     process: u32,
-    mapped: Mutex<HashMap<(u64, u64), Weak<Segment>>>,
+    mapped: Mutex<HashMap<Identity, Weak<Segment>>>,
+}
+
+/// What makes an object the same object, seen from one process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Identity {
+    /// Device and inode.
+    File(u64, u64),
+    /// The generation.
+    Memory([u64; 2]),
 }
 
 static CURRENT: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
@@ -38,7 +49,7 @@ fn current() -> &'static Registry {
     }
 }
 
-pub(crate) fn find(identity: (u64, u64)) -> Option<Arc<Segment>> {
+pub(crate) fn find(identity: Identity) -> Option<Arc<Segment>> {
     current().mapped.lock().get(&identity).and_then(Weak::upgrade)
 }
 
@@ -48,8 +59,21 @@ pub(crate) fn insert(segment: Segment) -> Arc<Segment> {
     segment
 }
 
+/// As [`insert`], unless another thread has been faster with the same object: then its mapping is the one.
+pub(crate) fn find_or_insert(segment: Segment) -> Arc<Segment> {
+    let segment = Arc::new(segment);
+    let mut mapped = current().mapped.lock();
+    let known = mapped.get(&segment.identity()).and_then(Weak::upgrade);
+    if known.is_none() {
+        mapped.insert(segment.identity(), Arc::downgrade(&segment));
+    }
+    // Before our own is dropped, which asks for the lock.
+    drop(mapped);
+    known.unwrap_or(segment)
+}
+
 /// Forgets a segment that is being dropped, unless another mapping of the same file has taken its place.
-pub(crate) fn forget(identity: (u64, u64)) {
+pub(crate) fn forget(identity: Identity) {
     let mut mapped = current().mapped.lock();
     if mapped.get(&identity).is_some_and(|known| known.strong_count() == 0) {
         mapped.remove(&identity);

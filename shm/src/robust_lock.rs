@@ -463,6 +463,15 @@ impl RobustLock {
         self.word.compare_exchange(seen, next, Acquire, Relaxed).is_ok()
     }
 
+    /// Leaves the word as the kernel leaves that of a dead owner, if there is an owner. Only for a lock that nobody uses: its owner's thread id is of another time.
+    pub(crate) fn bury(&self) {
+        let seen = self.word.load(Relaxed);
+        if seen & TID != 0 {
+            self.word.store((seen & !TID) | OWNER_DIED, SeqCst);
+        }
+        self.contenders.store(0, SeqCst);
+    }
+
     #[inline(always)]
     pub(crate) fn node(&self) -> Node {
         self.link.as_ptr().cast()

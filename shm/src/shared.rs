@@ -1,21 +1,22 @@
-//! [`Shared`]: a handle to one object in one segment, and the verbs that make, find and remove it, written once for every type.
+//! [`Shared`]: a handle to one object, wherever it lives, written once for every type. The verbs that make and find it are in `options.rs`.
 #![allow(unsafe_code, reason = "reaches objects through their mapping")]
 
 use std::fmt;
 use std::ops::{Deref, Range};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::access::Access;
 use crate::error::{Error, ErrorKind};
 use crate::header::{Element, Ticket};
 use crate::identity::Me;
 use crate::name::Name;
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, Sharing};
 use crate::robust_lock::RobustLock;
-use crate::segment::{Expected, LARGEST, Plan, Segment};
+use crate::segment::{Address, Expected, HeldHere, LARGEST, Plan, Segment};
 use crate::sys;
 use crate::transit;
 
@@ -50,6 +51,12 @@ pub unsafe trait Object: Sized + Sync + 'static {
         Self::size(extents)
     }
 
+    /// The parameters of an object all of whose bytes must be there from the beginning: in memory of the user's, and in an ordinary file. An object that
+    /// grows by [`reserved`](Self::reserved) makes itself a fixed one here.
+    fn placed(params: Self::Params) -> Self::Params {
+        params
+    }
+
     /// What its elements are.
     fn element() -> Element {
         Element::none()
@@ -82,160 +89,56 @@ unsafe impl<T: Object> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T: Object> Sync for Shared<T> {}
 
-/// A public type around a [`Shared`] object, so that [`Options`] can make it.
-pub trait Handle: Sized {
-    /// What it is a handle to.
-    type Object: Object;
-
-    /// Wraps the object.
-    fn from_shared(shared: Shared<Self::Object>) -> Self;
-}
-
-/// The verbs with every knob, for any [`Handle`].
-///
-/// ```
-/// use multiproc_shm::{Options, Value};
-///
-/// let counter: Value<u64> = Options::new().persistent(true).create("hits-of-all-times", 0)?;
-/// drop(counter); // nobody has it now, and it stays
-/// let counter: Value<u64> = Options::new().open("hits-of-all-times")?;
-/// # Value::<u64>::unlink("hits-of-all-times")?;
-/// # Ok::<(), multiproc_shm::Error>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-#[must_use = "a verb ends the chain"]
-pub struct Options {
-    namespace: Option<Namespace>,
-    persistent: bool,
-}
-
-impl Options {
-    /// The default namespace, gone with its last user.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// In this namespace.
-    pub fn namespace(mut self, namespace: &Namespace) -> Self {
-        self.namespace = Some(namespace.clone());
-        self
-    }
-
-    /// The object stays, with its name, until somebody unlinks it (or the machine restarts). Meant for makers; finding takes objects of both sorts.
-    pub fn persistent(mut self, persistent: bool) -> Self {
-        self.persistent = persistent;
-        self
-    }
-
-    /// Makes an object without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: invalid parameters, no space.
-    pub fn anonymous<H: Handle>(&self, params: <H::Object as Object>::Params) -> Result<H, Error> {
-        Shared::make(&self.chosen_namespace()?, None, params, self.persistent)?
-            .map(H::from_shared)
-            .ok_or_else(|| Error::new(ErrorKind::AlreadyExists, "create", H::Object::KIND))
-    }
-
-    /// Makes an object that must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use, invalid parameters, no space.
-    pub fn create<H: Handle>(&self, name: &str, params: <H::Object as Object>::Params) -> Result<H, Error> {
-        let name = Name::chosen(name, "create")?;
-        Shared::make(&self.chosen_namespace()?, Some(&name), params, self.persistent)?
-            .map(H::from_shared)
-            .ok_or_else(|| Error::new(ErrorKind::AlreadyExists, "create", format_args!("{} {name}", H::Object::KIND)))
-    }
-
-    /// Finds an object that must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or what is there is something else; both sides are named.
-    pub fn open<H: Handle>(&self, name: &str) -> Result<H, Error> {
-        let name = Name::chosen(name, "open")?;
-        Shared::find(&self.chosen_namespace()?, &name, None, None)?
-            .map(H::from_shared)
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, "open", format_args!("{} {name}", H::Object::KIND)))
-    }
-
-    /// Finds an object, or makes it. Of many that call this at once, one makes it and all get the same.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]; [`Mismatch`](ErrorKind::Mismatch) if what is there was made with other parameters.
-    pub fn open_or_create<H: Handle>(&self, name: &str, params: <H::Object as Object>::Params) -> Result<H, Error>
-    where
-        <H::Object as Object>::Params: Clone,
-    {
-        let name = Name::chosen(name, "open")?;
-        let namespace = self.chosen_namespace()?;
-        let extents = checked_extents::<H::Object>(&params, &name.to_string())?;
-        // Each turn fails only if somebody else made or removed the name in between.
-        for _ in 0..1000 {
-            if let Some(found) = Shared::find(&namespace, &name, Some(extents), None)? {
-                return Ok(H::from_shared(found));
-            }
-            if let Some(made) = Shared::make(&namespace, Some(&name), params.clone(), self.persistent)? {
-                return Ok(H::from_shared(made));
-            }
-        }
-        Err(Error::new(ErrorKind::Busy, "open or create", format_args!("{} {name}", H::Object::KIND)))
-    }
-
-    /// Takes a name away at once; those who have handles keep the object.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(&self, name: &str) -> Result<(), Error> {
-        let name = Name::chosen(name, "unlink")?;
-        self.chosen_namespace()?.unlink(&name, "unlink")
-    }
-
-    fn chosen_namespace(&self) -> Result<Namespace, Error> {
-        self.namespace.clone().map_or_else(Namespace::current, Ok)
-    }
-}
-
 impl<T: Object> Shared<T> {
-    fn make(namespace: &Namespace, name: Option<&Name>, params: T::Params, persistent: bool) -> Result<Option<Self>, Error> {
-        let shown = name.map_or_else(|| T::KIND.to_owned(), |name| format!("{} {name}", T::KIND));
-        let extents = checked_extents::<T>(&params, &shown)?;
+    /// What its maker asked for, worked out and checked.
+    pub(crate) fn plan<'a>(element: &'a Element, extents: [u64; 2], shown: &str) -> Result<Plan<'a>, Error> {
         let bytes = checked_size::<T>(extents).ok_or_else(|| {
-            Error::new(ErrorKind::Invalid, "create", &shown).with_detail(format_args!("sizes {extents:?} are too large"))
+            Error::new(ErrorKind::Invalid, "create", shown).with_detail(format_args!("sizes {extents:?} are too large"))
         })?;
-        usable_thread("create", &shown)?;
+        usable_thread("create", shown)?;
         let reserved = T::reserved(extents).map_or(bytes, |reserved| reserved.clamp(size_of::<T>(), bytes));
-        let plan = Plan { kind: T::KIND, layout: T::LAYOUT, element: &T::element(), extents, bytes, reserved, persistent };
-        let made = Segment::create(namespace, name, plan, held_here::<T>, |object| {
-            // SAFETY: zeroed, aligned, large enough (all zeros is a valid `T`), and nobody else knows it yet.
+        let access = Access::PRIVATE;
+        Ok(Plan {
+            kind: T::KIND,
+            layout: T::LAYOUT,
+            element,
+            extents,
+            bytes,
+            reserved,
+            persistent: false,
+            access,
+            huge_pages: false,
+        })
+    }
+
+    /// What must be there.
+    pub(crate) fn expected<'a>(element: &'a Element, shown: &str) -> Result<Expected<'a>, Error> {
+        usable_thread("open", shown)?;
+        let size = checked_size::<T>;
+        Ok(Expected { kind: T::KIND, layout: T::LAYOUT, element, extents: None, size, generation: None })
+    }
+
+    /// Initialises a new object with these parameters.
+    pub(crate) fn fill(params: T::Params) -> impl FnOnce(*mut u8) {
+        |object| {
+            // SAFETY: `Segment`'s makers hand over an object of the plan's size: zeroed, aligned (all zeros is a valid `T`), and nobody else knows it yet.
             let this = unsafe { &*object.cast::<T>() };
             // SAFETY: as above; the segment has `bytes` bytes from `object` on.
             unsafe { this.init(object.wrapping_add(size_of::<T>()).cast(), params) };
-        })?;
-        Ok(made.map(|segment| Self::new(segment, extents)))
+        }
     }
 
-    fn find(
-        namespace: &Namespace,
-        name: &Name,
-        extents: Option<[u64; 2]>,
-        generation: Option<[u64; 2]>,
-    ) -> Result<Option<Self>, Error> {
-        let shown = format!("{} {name}", T::KIND);
-        usable_thread("open", &shown)?;
-        let expected =
-            Expected { kind: T::KIND, layout: T::LAYOUT, element: &T::element(), extents, size: checked_size::<T>, generation };
-        let Some(segment) = Segment::open(namespace, name, expected, held_here::<T>)? else { return Ok(None) };
+    /// Makes the locks of an object that nobody uses such as the kernel leaves those of the dead.
+    pub(crate) fn mend(object: *mut u8) {
+        // SAFETY: `Segment::open_file` hands over an object that it has checked, and mapped.
+        let this = unsafe { &*object.cast::<T>() };
+        this.locks().into_iter().flatten().for_each(RobustLock::bury);
+    }
+
+    pub(crate) const HELD_HERE: HeldHere = held_here::<T>;
+
+    pub(crate) fn new(segment: Arc<Segment>) -> Self {
         let extents = segment.facts().extents;
-        Ok(Some(Self::new(segment, extents)))
-    }
-
-    fn new(segment: Arc<Segment>, extents: [u64; 2]) -> Self {
         let object = segment.object().cast_const().cast();
         Self { segment, extents, object }
     }
@@ -261,11 +164,27 @@ impl<T: Object> Shared<T> {
     ///
     /// # Errors
     ///
-    /// [`NoSpace`](ErrorKind::NoSpace); [`Invalid`](ErrorKind::Invalid) outside of the object; [`Unsupported`](ErrorKind::Unsupported) before Linux 5.14.
+    /// [`NoSpace`](ErrorKind::NoSpace); [`Invalid`](ErrorKind::Invalid) outside of the object; [`Unsupported`](ErrorKind::Unsupported) before Linux 5.14, and in
+    /// memory of the user's, where all of it is there.
     pub fn populate(&self, bytes: Range<usize>) -> Result<(), Error> {
         let operation = "set aside memory in";
         self.checked(&bytes, operation)?;
         self.segment.populate(bytes).map_err(|error| Error::os(operation, self.describe(), error))
+    }
+
+    /// Writes an object in an ordinary file to its disk, and returns when it is there. Until then it is where the kernel likes it: safe from the end of every process, not from a
+    /// power cut. What others change meanwhile is written or not.
+    ///
+    /// # Errors
+    ///
+    /// [`Unsupported`](ErrorKind::Unsupported) when it lives in memory; what the disk says.
+    pub fn sync(&self) -> Result<(), Error> {
+        self.segment.sync().map_err(|error| Error::os("write to its disk", self.describe(), error))
+    }
+
+    /// Asks for huge pages.
+    pub(crate) fn prefer_huge_pages(&self) {
+        self.segment.prefer_huge_pages();
     }
 
     /// Gives memory back: the pages that lie wholly inside these bytes of the object read as zeros afterwards, and cost nothing. To be touched again only after
@@ -273,7 +192,7 @@ impl<T: Object> Shared<T> {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](ErrorKind::Invalid) outside of the object; what the file system says.
+    /// [`Invalid`](ErrorKind::Invalid) outside of the object; [`Unsupported`](ErrorKind::Unsupported) in memory of the user's; what the file system says.
     pub fn give_back(&self, bytes: Range<usize>) -> Result<(), Error> {
         let operation = "give back memory of";
         self.checked(&bytes, operation)?;
@@ -287,14 +206,25 @@ impl<T: Object> Shared<T> {
         Err(Error::new(ErrorKind::Invalid, operation, self.describe()).with_detail(format_args!("{bytes:?} lies outside")))
     }
 
-    /// Its name for messages: quoted, or `(anonymous)`.
+    /// Its name for messages: quoted, or `(anonymous)`, or `(placed)`, or a path.
     pub fn describe(&self) -> String {
-        format!("{} {}", T::KIND, self.segment.name())
+        format!("{} {}", T::KIND, self.segment.address().describe())
     }
 
-    /// Its name; `None` for an anonymous one.
+    /// Its name; `None` for an anonymous one, and where it has none.
     pub fn name(&self) -> Option<&str> {
-        Some(self.segment.name().as_str()).filter(|name| !name.starts_with('.'))
+        match self.segment.address() {
+            Address::Name(_, name) => Some(name.as_str()).filter(|name| !name.starts_with('.')),
+            Address::File(..) | Address::Memory => None,
+        }
+    }
+
+    /// Its path, if it lives in an ordinary file.
+    pub fn path(&self) -> Option<&Path> {
+        match self.segment.address() {
+            Address::File(path, _) => Some(path),
+            Address::Name(..) | Address::Memory => None,
+        }
     }
 
     /// Whether both are handles to the same object.
@@ -303,11 +233,11 @@ impl<T: Object> Shared<T> {
     }
 }
 
-fn checked_extents<T: Object>(params: &T::Params, shown: &str) -> Result<[u64; 2], Error> {
+pub(crate) fn checked_extents<T: Object>(params: &T::Params, shown: &str) -> Result<[u64; 2], Error> {
     T::extents(params).map_err(|problem| Error::new(ErrorKind::Invalid, "create", shown).with_detail(problem))
 }
 
-fn checked_size<T: Object>(extents: [u64; 2]) -> Option<usize> {
+pub(crate) fn checked_size<T: Object>(extents: [u64; 2]) -> Option<usize> {
     T::size(extents).filter(|bytes| *bytes >= size_of::<T>() && *bytes as u64 <= LARGEST)
 }
 
@@ -349,10 +279,22 @@ impl<T: Object> fmt::Debug for Shared<T> {
     }
 }
 
-/// A handle in a message: directory (none: the default), name, generation, ticket.
+/// Where the object of a handle in a message lives.
+#[derive(Serialize, Deserialize)]
+enum WireHome {
+    /// The default namespace of whoever reads it.
+    Default,
+    Directory(PathBuf),
+    /// A directory that a group shares: the group, the directory's owner.
+    Shared(PathBuf, u32, u32),
+    /// An ordinary file: mode and group.
+    File(PathBuf, u32, Option<u32>),
+}
+
+/// A handle in a message: where, name, generation, ticket.
 #[derive(Serialize, Deserialize)]
 struct Wire {
-    directory: Option<PathBuf>,
+    home: WireHome,
     name: String,
     generation: [u64; 2],
     ticket: (u8, u64),
@@ -360,12 +302,26 @@ struct Wire {
 
 impl<T: Object> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let namespace = self.segment.namespace();
-        let wire = Wire {
-            directory: (!namespace.is_default()).then(|| namespace.path().to_owned()),
-            name: self.segment.name().as_str().to_owned(),
-            generation: self.segment.facts().generation,
-            ticket: transit::ticket_for(&self.segment).to_wire(),
+        let generation = self.segment.facts().generation;
+        let wire = match self.segment.address() {
+            Address::Name(namespace, name) => {
+                let path = || namespace.path().to_owned();
+                let home = match namespace.sharing() {
+                    Some(Sharing { group, owner }) => WireHome::Shared(path(), group, owner),
+                    None if namespace.is_default() => WireHome::Default,
+                    None => WireHome::Directory(path()),
+                };
+                Wire { home, name: name.as_str().to_owned(), generation, ticket: transit::ticket_for(&self.segment).to_wire() }
+            }
+            Address::File(path, access) => {
+                let home = WireHome::File(path.clone(), access.mode, access.group);
+                Wire { home, name: String::new(), generation, ticket: Ticket::NONE.to_wire() }
+            }
+            Address::Memory => {
+                let problem =
+                    format!("the {} was placed in memory: others attach to it there, by a region of their own", T::KIND);
+                return Err(serde::ser::Error::custom(problem));
+            }
         };
         wire.serialize(serializer)
     }
@@ -374,14 +330,28 @@ impl<T: Object> Serialize for Shared<T> {
 impl<'de, T: Object> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = Wire::deserialize(deserializer)?;
-        let attach = || {
-            let namespace = wire.directory.map_or_else(Namespace::current, Namespace::existing)?;
-            let name = Name::existing(&wire.name, "open")?;
-            Self::find(&namespace, &name, None, Some(wire.generation))?
-                .ok_or_else(|| Error::new(ErrorKind::Stale, "open", format_args!("{} {name}", T::KIND)))
-        };
-        let shared = attach().map_err(serde::de::Error::custom)?;
+        let shared: Self = arrive(wire.home, &wire.name, wire.generation).map_err(serde::de::Error::custom)?;
         shared.segment.return_ticket(Ticket::from_wire(wire.ticket));
         Ok(shared)
     }
+}
+
+/// Attaches to what a message meant.
+fn arrive<T: Object>(home: WireHome, name: &str, generation: [u64; 2]) -> Result<Shared<T>, Error> {
+    let element = T::element();
+    let expected = Expected { generation: Some(generation), ..Shared::<T>::expected(&element, name)? };
+    let namespace = match home {
+        WireHome::Default => Namespace::current()?,
+        WireHome::Directory(path) => Namespace::existing(path, None)?,
+        WireHome::Shared(path, group, owner) => Namespace::existing(path, Some(Sharing { group, owner }))?,
+        WireHome::File(path, mode, group) => {
+            let access = Access { mode, group };
+            let found = Segment::open_file(&path, access, expected, held_here::<T>, Shared::<T>::mend)?;
+            let stale = || Error::new(ErrorKind::Stale, "open", format_args!("{} {}", T::KIND, path.display()));
+            return found.map(Shared::new).ok_or_else(stale);
+        }
+    };
+    let name = Name::existing(name, "open")?;
+    let found = Segment::open(&namespace, &name, namespace.access(), expected, held_here::<T>)?;
+    found.map(Shared::new).ok_or_else(|| Error::new(ErrorKind::Stale, "open", format_args!("{} {name}", T::KIND)))
 }

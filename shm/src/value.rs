@@ -15,8 +15,9 @@ use crate::copy;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::header::Element;
+use crate::options::{Handle, Options};
 use crate::robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
-use crate::shared::{Handle, Object, Options, Shared};
+use crate::shared::{Object, Shared};
 use crate::zoo::{self, Bug};
 
 /// A value that processes share, with its own lock (Python's `Value`).
@@ -115,6 +116,10 @@ impl<T: Pod> Handle for Value<T> {
 
     fn from_shared(shared: Shared<ValueBlock<T>>) -> Self {
         Self { shared }
+    }
+
+    fn shared(&self) -> Option<&Shared<ValueBlock<T>>> {
+        Some(&self.shared)
     }
 }
 

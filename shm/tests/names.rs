@@ -165,6 +165,10 @@ impl Handle for SizedHandle {
     fn from_shared(shared: Shared<Sized2>) -> Self {
         Self(shared)
     }
+
+    fn shared(&self) -> Option<&Shared<Sized2>> {
+        Some(&self.0)
+    }
 }
 
 #[test]

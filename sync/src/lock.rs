@@ -75,6 +75,10 @@ impl Handle for Lock {
     fn from_shared(shared: Shared<LockBlock>) -> Self {
         Self { shared }
     }
+
+    fn shared(&self) -> Option<&Shared<LockBlock>> {
+        Some(&self.shared)
+    }
 }
 
 impl Lock {

@@ -9,6 +9,8 @@ use crate::support::{SOON, ignore, nothing_left, ours};
 type Three = [u64; 3];
 const OLD: Three = [1; 3];
 const NEW: Three = [2; 3];
+/// Why a case is not frozen.
+const FIRST: &str = "a peer that comes while the victim stands before its lock is overwritten, as it should be";
 /// So many that they are copied by assembly: 312 bytes.
 const MANY: usize = 13;
 
@@ -45,7 +47,9 @@ pub(crate) fn cases() -> Vec<Case<'static, Array<Three>>> {
         case("array/copy_to", |array, _| array.copy_to(&mut [OLD; MANY]).unwrap(), untouched),
         case("array/read_at", |array, _| array.read_at(1, &mut [OLD; 2]).unwrap(), untouched),
         case("array/write_at, out of range", |array, _| ignore(array.write_at(1, &[NEW; MANY])), untouched),
-        case("array/fill, another waits", |array, _| array.fill(NEW).unwrap(), passed_on).late_peer(|array, _| add_ten(array)),
+        case("array/fill, another waits", |array, _| array.fill(NEW).unwrap(), passed_on)
+            .late_peer(|array, _| add_ten(array))
+            .without(Mode::Freeze, FIRST),
         case(
             "array/lock+set, two wait",
             |array, _| set_all(&mut array.lock().unwrap()),
@@ -57,7 +61,8 @@ pub(crate) fn cases() -> Vec<Case<'static, Array<Three>>> {
             },
         )
         .late_peer(|array, _| add_ten(array))
-        .late_peer(|array, _| add_ten(array)),
+        .late_peer(|array, _| add_ten(array))
+        .without(Mode::Freeze, FIRST),
     ]
 }
 
@@ -92,7 +97,8 @@ fn recoveries() -> Vec<Case<'static, Array<Three>>> {
             },
         ),
         case("array/recover+fill, another waits", |array, _| recovered(array).fill(NEW).unwrap(), passed_on)
-            .late_peer(|array, _| add_ten(array)),
+            .late_peer(|array, _| add_ten(array))
+            .without(Mode::Freeze, FIRST),
     ]
 }
 

@@ -12,6 +12,7 @@ mod blocks;
 mod locks;
 mod names;
 mod operations;
+mod placed;
 mod queues;
 mod support;
 mod values;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     batches::run(&mut sweep);
     names::run(&mut sweep);
     blocks::run(&mut sweep);
+    placed::run(&mut sweep);
     zoo::all(&mut sweep);
     drop(home);
     sweep.finish()

@@ -79,7 +79,28 @@ pub(crate) fn cases() -> Vec<Case<'static, Kept>> {
                 Ok(())
             },
         ),
+        case(
+            "name/shared namespace",
+            || None,
+            |_, _| drop(shared_namespace()),
+            |_, _| {
+                shared_namespace()?;
+                let directory = Namespace::current()?.path().to_owned();
+                for entry in std::fs::read_dir(&directory)?.flatten() {
+                    // A dead maker leaves an empty directory at most.
+                    std::fs::remove_dir(entry.path())?;
+                }
+                Ok(())
+            },
+        ),
     ]
+}
+
+/// One whose group is this process's own.
+fn shared_namespace() -> Result<Namespace, multiproc::Error> {
+    // SAFETY: no arguments.
+    let group = unsafe { libc::getegid() };
+    Namespace::shared(Namespace::current()?.path().join("shared"), group)
 }
 
 fn case(

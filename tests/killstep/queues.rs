@@ -538,11 +538,12 @@ fn put_beside(queue: &Bytes) -> Result<bool, Fault> {
     let begin = Instant::now();
     match queue.put_bytes_timeout(b"f", BRIEFLY) {
         Ok(()) if busy => return Err(Fault::Torn("a side was taken from one who stands still".into())),
-        Err(PutError::Full(())) if busy && begin.elapsed() < BRIEFLY => {
+        Err(PutError::Busy(())) if busy && begin.elapsed() < BRIEFLY => {
             return Err(Fault::Torn("the time-out came early".into()));
         }
         Ok(()) | Err(PutError::Closed(())) => {}
-        Err(PutError::Full(())) if busy || queue.len() >= 3 => {}
+        Err(PutError::Busy(())) if busy => {}
+        Err(PutError::Full(())) if !busy && queue.len() >= 3 => {}
         Err(error) => return Err(Fault::Torn(format!("put_timeout: {error}, with {} in it", queue.len()))),
     }
     in_time("put_timeout", begin, BRIEFLY)?;
@@ -568,9 +569,10 @@ fn get_beside(queue: &Bytes, kill: &Kill<'_>) -> Result<bool, Fault> {
     let begin = Instant::now();
     match queue.get_bytes_timeout(BRIEFLY) {
         Ok(_) if busy => return Err(Fault::Torn("a side was taken from one who stands still".into())),
-        Err(GetError::Empty) if busy && begin.elapsed() < BRIEFLY => return Err(Fault::Torn("the time-out came early".into())),
+        Err(GetError::Busy) if busy && begin.elapsed() < BRIEFLY => return Err(Fault::Torn("the time-out came early".into())),
         Ok(message) => note(kill, &message),
-        Err(GetError::Empty | GetError::Closed) if busy || queue.is_empty() => {}
+        Err(GetError::Busy) if busy => {}
+        Err(GetError::Empty | GetError::Closed) if queue.is_empty() => {}
         Err(error) => return Err(Fault::Torn(format!("get_timeout: {error}, with {} in it", queue.len()))),
     }
     in_time("get_timeout", begin, BRIEFLY)?;

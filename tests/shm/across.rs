@@ -303,6 +303,10 @@ fn other_pid_namespace() -> Outcome {
 pub(crate) struct Tiny(PathBuf);
 
 impl Tiny {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// `None` without the right to mount.
     pub(crate) fn mount() -> Option<Self> {
         let path = PathBuf::from("/dev/shm").join(format!("multiproc-{}", unique("tiny")));
@@ -317,10 +321,6 @@ impl Tiny {
         }
         fs::remove_dir(&path).expect("an empty directory");
         None
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
     }
 
     /// Bytes that are free.

@@ -49,6 +49,10 @@ impl Handle for Words {
     fn from_shared(shared: Shared<WordsBlock>) -> Self {
         Self(shared)
     }
+
+    fn shared(&self) -> Option<&Shared<WordsBlock>> {
+        Some(&self.0)
+    }
 }
 
 impl Words {

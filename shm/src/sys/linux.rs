@@ -6,6 +6,8 @@ use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
@@ -164,7 +166,9 @@ pub(crate) fn is_thread_of_this_process(tid: u32) -> bool {
     // SAFETY: no arguments.
     let pid = unsafe { libc::getpid() };
     // SAFETY: signal 0 is sent to nobody.
-    unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) == 0 }
+    let result = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) };
+    // A thread of ours that has taken on another user is ours all the same.
+    result == 0 || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
 
 /// Fresh zeroed private memory that a forked child sees zeroed again.
@@ -233,6 +237,11 @@ pub(crate) fn open_directory_again(directory: &File) -> io::Result<File> {
 /// The same file through a new open file.
 pub(crate) fn open_again(file: &File) -> io::Result<File> {
     std::fs::OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// Opens an ordinary file that the user chose for reading and writing; a FIFO does not block.
+pub(crate) fn open_path(path: &Path) -> io::Result<File> {
+    std::fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
 /// Opens an existing file for reading and writing: no symbolic link is followed, a FIFO does not block.
@@ -312,6 +321,32 @@ pub(crate) fn lock_file(file: &File, exclusive: bool) -> io::Result<bool> {
     }
 }
 
+/// `F_OFD_SETLK` on the first byte, never waiting: whether the lock was got, or given back. It belongs to the open file, and ends with it.
+pub(crate) fn lock_first_byte(file: &File, take: bool) -> io::Result<bool> {
+    // SAFETY: all zeros is a valid `flock`: from the beginning of the file, no owner.
+    let mut range: libc::flock = unsafe { std::mem::zeroed() };
+    let kind = if take { libc::F_WRLCK } else { libc::F_UNLCK };
+    range.l_type = i16::try_from(kind).unwrap_or_default();
+    range.l_len = 1;
+    loop {
+        // SAFETY: an open descriptor and a valid range.
+        if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const range) } == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EACCES) => return Ok(false),
+            Some(libc::EINTR) => {}
+            _ => return Err(error),
+        }
+    }
+}
+
+/// `fallocate` of a file that had its length already. One that cannot have holes cannot be filled either: that is no error.
+pub(crate) fn fill_holes(file: &File, length: u64) -> io::Result<()> {
+    reserve(file, length).or_else(|error| if error.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(error) })
+}
+
 /// `fallocate`: the bytes are really there, so that touching them cannot be SIGBUS.
 pub(crate) fn reserve(file: &File, length: u64) -> io::Result<()> {
     in_pieces(length, |start, bytes| {
@@ -349,6 +384,18 @@ pub(crate) fn populate_error(error: io::Error) -> io::Error {
         Some(libc::EINVAL) => io::ErrorKind::Unsupported.into(),
         _ => error,
     }
+}
+
+/// `MADV_POPULATE_WRITE` on memory of the user's: what would be SIGBUS at a touch is an error here. Where the kernel does not know it, nothing is done.
+pub(crate) fn touch(start: *mut u8, length: usize) -> io::Result<()> {
+    let page = start.map_addr(|address| address / page_size() * page_size());
+    let length = start.addr() - page.addr() + length;
+    // SAFETY: contents stay as they are; the kernel checks the addresses.
+    if unsafe { libc::madvise(page.cast(), length, libc::MADV_POPULATE_WRITE) } == 0 {
+        return Ok(());
+    }
+    let error = populate_error(io::Error::last_os_error());
+    if error.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(error) }
 }
 
 /// Bytes of a page.

@@ -2,7 +2,7 @@
 //!
 //! Each platform supplies: `futex_wait`, `futex_waitv`, `futex_wake`, `gettid`, `robust_list`, `set_robust_list`, `thread_exists`,
 //! `is_thread_of_this_process`, `wiped_on_fork`, `monotonic_ns`, `boot_seconds`, `cpus_online`, `is_bound_to_one_cpu`, `cpu`, `random`, `effective_user`, `open_directory`, `open_directory_again`, `open_again`, `make_directory`, `open_at`, `create_at`, `open_unnamed`,
-//! `give_name`, `rename_new`, `remove_at`, `lock_file`, `reserve`, `populate_error`, `page_size`. No other file of this crate names libc, an operating system or an errno.
+//! `give_name`, `rename_new`, `remove_at`, `lock_file`, `lock_first_byte`, `open_path`, `fill_holes`, `reserve`, `populate_error`, `touch`, `page_size`. No other file of this crate names libc, an operating system or an errno.
 
 #[cfg(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64"))]
 mod linux;

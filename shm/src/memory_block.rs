@@ -9,10 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::copy;
 use crate::error::{Error, ErrorKind};
-#[cfg(feature = "os-blocks")]
+use crate::options::{Handle, Options};
+#[cfg(feature = "shared_memory")]
 use crate::os_block::OsBlock;
 use crate::robust_lock::RobustLock;
-use crate::shared::{Handle, Object, Options, Shared};
+use crate::shared::{Object, Shared};
 
 /// A block of raw bytes that processes share (Python's `SharedMemory`, without its leaks).
 ///
@@ -49,7 +50,7 @@ pub struct SharedMemory {
 #[derive(Clone, Serialize, Deserialize)]
 enum Block {
     Ours(Shared<MemoryBlock>),
-    #[cfg(feature = "os-blocks")]
+    #[cfg(feature = "shared_memory")]
     Os(OsBlock),
 }
 
@@ -89,6 +90,14 @@ impl Handle for SharedMemory {
 
     fn from_shared(shared: Shared<MemoryBlock>) -> Self {
         Self { block: Block::Ours(shared) }
+    }
+
+    fn shared(&self) -> Option<&Shared<MemoryBlock>> {
+        match &self.block {
+            Block::Ours(shared) => Some(shared),
+            #[cfg(feature = "shared_memory")]
+            Block::Os(_) => None,
+        }
     }
 }
 
@@ -151,7 +160,7 @@ impl SharedMemory {
     /// # Errors
     ///
     /// [`Error`]: no such block, no right to read and write it, or it is empty; a name with a slash inside.
-    #[cfg(feature = "os-blocks")]
+    #[cfg(feature = "shared_memory")]
     pub fn attach_os(id: &str) -> Result<Self, Error> {
         OsBlock::attach(id).map(|block| Self { block: Block::Os(block) })
     }
@@ -161,7 +170,7 @@ impl SharedMemory {
         match &self.block {
             // It was checked when it was found: what was asked for fits.
             Block::Ours(shared) => usize::try_from(shared.extents()[0]).unwrap_or(0),
-            #[cfg(feature = "os-blocks")]
+            #[cfg(feature = "shared_memory")]
             Block::Os(block) => block.len(),
         }
     }
@@ -237,7 +246,7 @@ impl SharedMemory {
     pub fn name(&self) -> Option<&str> {
         match &self.block {
             Block::Ours(shared) => shared.name(),
-            #[cfg(feature = "os-blocks")]
+            #[cfg(feature = "shared_memory")]
             Block::Os(block) => Some(block.id()),
         }
     }
@@ -245,7 +254,7 @@ impl SharedMemory {
     fn describe(&self) -> String {
         match &self.block {
             Block::Ours(shared) => shared.describe(),
-            #[cfg(feature = "os-blocks")]
+            #[cfg(feature = "shared_memory")]
             Block::Os(block) => block.describe(),
         }
     }
@@ -254,7 +263,7 @@ impl SharedMemory {
     fn base(&self) -> *const AtomicU64 {
         match &self.block {
             Block::Ours(shared) => shared.tail(),
-            #[cfg(feature = "os-blocks")]
+            #[cfg(feature = "shared_memory")]
             Block::Os(block) => block.base(),
         }
     }

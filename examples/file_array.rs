@@ -1,0 +1,42 @@
+//! An array of counters in an ordinary file: it is there again when the program starts again, whatever became of its processes.
+//!
+//! `cargo run --example file_array`
+#![allow(clippy::print_stdout, reason = "an example talks")]
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use multiproc::shm::ValueGuard;
+use multiproc::{Handle, Options, Process, Value};
+
+/// How often each letter was seen.
+type Counters = Value<[u64; 26]>;
+
+/// One run of the program: counts the letters of a text, and is killed while it holds the lock, before what it counted last is there.
+fn run(path: PathBuf) {
+    let counters: Counters = Options::new().open_or_create_file(path, [0; 26]).expect("the file");
+    for letter in "thequickbrownfoxjumpsoverthelazydog".bytes() {
+        counters.update(|all| all[usize::from(letter - b'a')] += 1).expect("the lock");
+    }
+    // To the disk: what this returned for, a power cut does not take.
+    counters.sync().expect("a disk");
+    let mut guard = counters.lock().expect("the lock");
+    guard[0] = u64::MAX;
+    std::process::abort();
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    multiproc::init();
+    let path = std::env::temp_dir().join(format!("multiproc-letters-{}", std::process::id()));
+    for _ in 0..3 {
+        let exit = Process::spawn(run, path.clone())?.join()?;
+        println!("a run ended: {exit:?}");
+    }
+    // Nobody has it open now; the next day, the next start:
+    let counters: Counters = Options::new().open_file(&path)?;
+    let all = counters.lock()?;
+    println!("the last owner of the lock died: {:?}; letters: {:?}", ValueGuard::previous_owner_died(&all), *all);
+    assert_eq!((all[0], all.iter().sum::<u64>()), (3, 3 * 35));
+    std::fs::remove_file(path)?;
+    Ok(())
+}

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use multiproc::shm::{MAX_HELD, Namespace};
-use multiproc::{Array, AtomicArray, AtomicValue, Capacity, Lock, Options, Queue, SharedMemory, Transit, Value};
+use multiproc::{Array, AtomicArray, AtomicValue, Capacity, Event, Lock, Options, Queue, SharedMemory, Transit, Value};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -124,6 +124,24 @@ fn lock() -> Outcome {
     assert!(Bytes::of(&name).u64(OBJECT + 32) != 0, "the link");
     drop(guard);
     Bytes::of(&name).check_lock(OBJECT, false);
+    Ok(())
+}
+
+#[test]
+fn event() -> Outcome {
+    let name = unique("event");
+    let event = Event::create(&name)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("event", 1, 64, [0, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 64));
+    event.set();
+    let set = Bytes::of(&name);
+    // Up, nobody sleeps; once; a CPU.
+    assert_eq!((set.u32(OBJECT), set.u32(OBJECT + 4)), (0x4000_0000, 1));
+    assert!((1..4096).contains(&set.u32(OBJECT + 8)) && set.is_zero(OBJECT + 12, OBJECT + 64));
+    event.clear();
+    assert!(!event.wait_timeout(std::time::Duration::from_millis(1)));
+    assert_eq!((Bytes::of(&name).u32(OBJECT), Bytes::of(&name).u32(OBJECT + 4)), (0x8000_0000, 1));
     Ok(())
 }
 

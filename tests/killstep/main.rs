@@ -9,6 +9,7 @@
 mod arrays;
 mod batches;
 mod blocks;
+mod events;
 mod locks;
 mod names;
 mod operations;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     batches::run(&mut sweep);
     names::run(&mut sweep);
     blocks::run(&mut sweep);
+    events::run(&mut sweep);
     zoo::all(&mut sweep);
     drop(home);
     sweep.finish()

@@ -34,6 +34,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("copy", include_str!("../../shm/src/copy.rs")),
     ("header", include_str!("../../shm/src/header.rs")),
     ("lock", include_str!("../../sync/src/lock.rs")),
+    ("flag", include_str!("../../shm/src/flag.rs")),
+    ("event", include_str!("../../sync/src/event.rs")),
     ("queue", include_str!("../../queue/src/queue.rs")),
     ("messages", include_str!("../../queue/src/messages.rs")),
     ("process", include_str!("../../process/src/process.rs")),
@@ -132,6 +134,14 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("lock", &["lock_timeout"], Killed("lock/lock_timeout")),
     ("lock", &["raw_lock", "raw_unlock"], Killed("lock/unlock")),
     ("lock", &["is_locked", "owner", "name", "previous_owner_died"], Looks),
+    ("flag", &["raise", "lower", "wait"], MadeOf("event/set, event/clear, event/wait: an `Event` is a flag with a name")),
+    ("flag", &["new", "is_up"], Looks),
+    ("event", &["new", "create", "open", "open_or_create", "unlink"], MadeOf("name/")),
+    ("event", &["set"], Killed("event/set")),
+    ("event", &["clear"], Killed("event/clear")),
+    ("event", &["wait"], Killed("event/wait, ")),
+    ("event", &["wait_timeout"], Killed("event/wait_timeout")),
+    ("event", &["is_set", "name"], Looks),
     ("queue", &["new", "create", "open", "open_or_create", "unlink"], MadeOf("name/")),
     ("queue", &["close"], Killed("queue/close")),
     ("queue", &["put"], Killed("queue/put, ")),
@@ -193,6 +203,7 @@ pub(crate) fn check() -> Result<(), String> {
         include_str!("batches.rs"),
         include_str!("names.rs"),
         include_str!("blocks.rs"),
+        include_str!("events.rs"),
     ];
     for (file, names, how) in OPERATIONS {
         match how {

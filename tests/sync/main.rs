@@ -7,5 +7,6 @@ mod common;
 mod across;
 mod contract;
 mod crash;
+mod event;
 
 multiproc::test_support!();

@@ -7,6 +7,7 @@
 //! [`Array<T>`]: Array
 //! [`AtomicArray<T>`]: AtomicArray
 //! [`Event`]: Event
+//! [`Barrier`]: Barrier
 //! [`gc`]: gc()
 //! [SECURITY.md]: https://github.com/multiproc/multiproc/blob/main/SECURITY.md
 //! [docs/DESIGN.md]: https://github.com/multiproc/multiproc/blob/main/docs/DESIGN.md
@@ -30,5 +31,5 @@ pub use multiproc_queue::{Capacity, GetError, Messages, PutError, Queue};
 pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
 pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, SharedMemory, Transit, Value, gc};
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
-pub use multiproc_sync::Event;
+pub use multiproc_sync::{Barrier, BarrierError, BarrierWaitResult, Broken, Event};
 pub use multiproc_sync::{Lock, LockGuard};

@@ -26,6 +26,7 @@ mod sys;
 mod transit;
 mod value;
 mod wait;
+pub mod watch;
 #[doc(hidden)]
 pub mod zoo;
 

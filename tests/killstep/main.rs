@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a driver that cannot arrange its case must stop")]
 
 mod arrays;
+mod barriers;
 mod batches;
 mod blocks;
 mod events;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     names::run(&mut sweep);
     blocks::run(&mut sweep);
     events::run(&mut sweep);
+    barriers::run(&mut sweep);
     zoo::all(&mut sweep);
     drop(home);
     sweep.finish()

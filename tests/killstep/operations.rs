@@ -36,6 +36,8 @@ const SOURCES: &[(&str, &str)] = &[
     ("lock", include_str!("../../sync/src/lock.rs")),
     ("flag", include_str!("../../shm/src/flag.rs")),
     ("event", include_str!("../../sync/src/event.rs")),
+    ("watch", include_str!("../../shm/src/watch.rs")),
+    ("barrier", include_str!("../../sync/src/barrier.rs")),
     ("queue", include_str!("../../queue/src/queue.rs")),
     ("messages", include_str!("../../queue/src/messages.rs")),
     ("process", include_str!("../../process/src/process.rs")),
@@ -142,6 +144,16 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("event", &["wait"], Killed("event/wait, ")),
     ("event", &["wait_timeout"], Killed("event/wait_timeout")),
     ("event", &["is_set", "name"], Looks),
+    ("watch", &["vacate", "sleep_watching", "wake_watchers"], MadeOf("barrier/")),
+    ("watch", &["death", "missed_death"], Looks),
+    ("barrier", &["new", "create", "open", "open_or_create", "unlink"], MadeOf("name/")),
+    ("barrier", &["wait"], Killed("barrier/wait, ")),
+    ("barrier", &["wait_timeout"], Killed("barrier/wait_timeout, ")),
+    ("barrier", &["wait_with"], Killed("barrier/wait_with")),
+    ("barrier", &["wait_timeout_with"], Killed("barrier/wait_timeout_with")),
+    ("barrier", &["abort"], Killed("barrier/abort")),
+    ("barrier", &["reset"], Killed("barrier/reset")),
+    ("barrier", &["index", "is_leader", "cause", "pid", "parties", "waiting", "is_broken", "name"], Looks),
     ("queue", &["new", "create", "open", "open_or_create", "unlink"], MadeOf("name/")),
     ("queue", &["close"], Killed("queue/close")),
     ("queue", &["put"], Killed("queue/put, ")),
@@ -204,6 +216,7 @@ pub(crate) fn check() -> Result<(), String> {
         include_str!("names.rs"),
         include_str!("blocks.rs"),
         include_str!("events.rs"),
+        include_str!("barriers.rs"),
     ];
     for (file, names, how) in OPERATIONS {
         match how {

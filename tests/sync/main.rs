@@ -5,6 +5,7 @@
 mod common;
 
 mod across;
+mod barrier;
 mod contract;
 mod crash;
 mod event;

@@ -1,4 +1,4 @@
-//! Three workers go through a job of several phases in step; one is killed half way, and the others are told at once.
+//! Three workers go through a job in step; one is killed while it waits for the others, and they are told at once.
 //!
 //! `cargo run --example barrier`
 #![allow(clippy::print_stdout, reason = "an example talks")]
@@ -7,33 +7,41 @@ use std::error::Error;
 
 use multiproc::{AtomicValue, Barrier, Process, process::Exit};
 
-/// Works through as many phases as it can; how many those were, and who died if somebody did.
-fn work((barrier, phases): (Barrier, AtomicValue<u64>)) -> (u64, Option<u32>) {
-    for done in 0.. {
+const PHASES: u64 = 100;
+
+/// Works through all phases; who died, if somebody did.
+fn work((barrier, phases): (Barrier, AtomicValue<u64>)) -> Option<u32> {
+    for _ in 0..PHASES {
         // The last one to come counts the phase, before anybody begins the next one.
         if let Err(error) = barrier.wait_with(|| _ = phases.fetch_add(1)) {
-            return (done, error.pid());
+            return error.pid();
         }
     }
-    unreachable!("somebody is killed")
+    None
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     multiproc::init();
     let (barrier, phases) = (Barrier::new(3)?, AtomicValue::new(0)?);
     let start = || Process::spawn(work, (barrier.clone(), phases.clone()));
-    let (first, second, unlucky) = (start()?, start()?, start()?);
-    while phases.load() < 100 {
+
+    let (unlucky, other) = (start()?, start()?);
+    while barrier.waiting() < 2 {
         std::thread::yield_now();
     }
     unlucky.kill()?;
-    for worker in [first, second] {
-        let Exit::Value((done, died)) = worker.join()? else { return Err("it should have been told".into()) };
-        println!("a worker came through {done} phases, then {died:?} died");
-        assert!(done >= 99 && died == Some(unlucky.pid()));
-    }
-    // Usable again, for a crew of three.
+    let Exit::Value(died) = other.join()? else { return Err("it should have been told".into()) };
+    println!("one waited, and was told that {died:?} died");
+    assert_eq!(died, Some(unlucky.pid()));
+    // Whoever comes is told, too, until somebody has decided how to go on.
+    assert_eq!(barrier.wait().map_err(|error| error.pid()), Err(died));
     barrier.reset();
-    assert!(!barrier.is_broken() && barrier.waiting() == 0);
+
+    let workers = [start()?, start()?, start()?];
+    for worker in workers {
+        assert!(matches!(worker.join()?, Exit::Value(None)));
+    }
+    println!("three workers went through {} phases", phases.load());
+    assert_eq!(phases.load(), PHASES);
     Ok(())
 }

@@ -22,7 +22,7 @@ pub use parties::{BarrierBlock, MAX_PARTIES};
 /// # When a process dies
 ///
 /// A party that dies while it waits breaks the barrier for the others at once; the error tells its [`pid`](BarrierError::pid). So does one that dies in the action. If it dies when it was already released, the others are
-/// released, too. Whoever dies in `abort` or `reset` has done it, for everybody, or has not. A stopped party is waited for.
+/// released, too. One that dies elsewhere, before it comes, is no party yet, and is waited for: that is what time-outs are for. Whoever dies in `abort` or `reset` has done it, for everybody, or has not. A stopped party is waited for.
 ///
 /// ```
 /// use multiproc_sync::Barrier;

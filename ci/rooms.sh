@@ -18,6 +18,8 @@ unsafe_rooms=(
     shm/src/robust_lock.rs
     shm/src/side.rs
     shm/src/wait.rs
+    shm/src/flag.rs
+    shm/src/watch.rs
     shm/src/identity.rs
     shm/src/copy.rs
     shm/src/value.rs
@@ -26,13 +28,15 @@ unsafe_rooms=(
     shm/src/atomic_array.rs
     shm/src/atomic_value.rs
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
+    sync/src/event.rs       # its block: `unsafe impl Object`
+    sync/src/barrier/parties.rs
     queue/src/queue.rs      # its block: `unsafe impl Object`
     queue/src/log.rs
     queue/src/ring.rs
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(shm/src/robust_lock.rs shm/src/side.rs shm/src/wait.rs)
+futex_rooms=(shm/src/robust_lock.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
 libraries=(src shm/src sync/src queue/src process/src)
 

@@ -6,6 +6,8 @@
 //! [`SharedMemory`]: SharedMemory
 //! [`Array<T>`]: Array
 //! [`AtomicArray<T>`]: AtomicArray
+//! [`Event`]: Event
+//! [`Barrier`]: Barrier
 //! [`gc`]: gc()
 //! [`Options::place`]: Options::place
 //! [`Options::create_file`]: Options::create_file
@@ -33,4 +35,5 @@ pub use multiproc_shm::{
     AtomicValue, Death, Error, ErrorKind, Handle, LockError, Namespace, Options, SharedMemory, Transit, Value, gc,
 };
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
+pub use multiproc_sync::{Barrier, BarrierError, BarrierWaitResult, Broken, Event};
 pub use multiproc_sync::{Lock, LockGuard};

@@ -7,7 +7,9 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use multiproc::shm::{MAX_HELD, Namespace};
-use multiproc::{Array, AtomicArray, AtomicValue, Capacity, ErrorKind, Lock, Options, Queue, SharedMemory, Transit, Value};
+use multiproc::{
+    Array, AtomicArray, AtomicValue, Barrier, Capacity, ErrorKind, Event, Lock, Options, Queue, SharedMemory, Transit, Value,
+};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -128,6 +130,47 @@ fn lock() -> Outcome {
     assert!(Bytes::of(&name).u64(OBJECT + 32) != 0, "the link");
     drop(guard);
     Bytes::of(&name).check_lock(OBJECT, false);
+    Ok(())
+}
+
+#[test]
+fn event() -> Outcome {
+    let name = unique("event");
+    let event = Event::create(&name)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("event", 1, 64, [0, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 64));
+    event.set();
+    let set = Bytes::of(&name);
+    // Up, nobody sleeps; once; a CPU.
+    assert_eq!((set.u32(OBJECT), set.u32(OBJECT + 4)), (0x4000_0000, 1));
+    assert!((1..4096).contains(&set.u32(OBJECT + 8)) && set.is_zero(OBJECT + 12, OBJECT + 64));
+    event.clear();
+    assert!(!event.wait_timeout(std::time::Duration::from_millis(1)));
+    assert_eq!((Bytes::of(&name).u32(OBJECT), Bytes::of(&name).u32(OBJECT + 4)), (0x8000_0000, 1));
+    Ok(())
+}
+
+#[test]
+fn barrier() -> Outcome {
+    let name = unique("barrier");
+    let barrier = Barrier::create(&name, 1)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("barrier", 1, 64 + 2 * 64, [1, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 192));
+    barrier.wait()?;
+    let passed = Bytes::of(&name);
+    // Turned over, in round 1; no cause, nobody outside.
+    assert_eq!((passed.u32(OBJECT), passed.u32(OBJECT + 4)), (1 << 9, 1));
+    assert!(passed.is_zero(OBJECT + 8, OBJECT + 64));
+    passed.check_lock(OBJECT + 64, false);
+    // The seat: sat upon in round 0; a CPU.
+    assert_eq!(passed.u64(OBJECT + 64 + 40), 1 << 32);
+    assert!((1..4096).contains(&passed.u64(OBJECT + 64 + 48)));
+    barrier.abort();
+    let broken = Bytes::of(&name);
+    assert_eq!((broken.u32(OBJECT), broken.u32(OBJECT + 4)), (1 << 8 | 1 << 9, 2));
+    broken.check_lock(OBJECT + 128, false);
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 mod harness;
 mod lock;
+mod meet;
 mod os;
 mod peers;
 mod queue;
@@ -51,7 +52,10 @@ fn main() -> ExitCode {
 
 /// Every row, in the order of the table. A new group is a file with a function `rows`, and a line here.
 fn rows(scratch: &os::Scratch) -> Vec<Row> {
-    [queue::rows(scratch), lock::rows(), roundtrip::rows(scratch), value::rows(), spawn::rows()].into_iter().flatten().collect()
+    [queue::rows(scratch), lock::rows(), roundtrip::rows(scratch), value::rows(), meet::rows(), spawn::rows()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn settings() -> Result<Settings, String> {

@@ -67,6 +67,8 @@ pub(crate) fn shared_bytes(length: usize) -> *mut u8 {
 pub(crate) unsafe trait Sharable: Sync {}
 // SAFETY: it is.
 unsafe impl Sharable for AtomicU64 {}
+// SAFETY: as above.
+unsafe impl Sharable for AtomicU32 {}
 // SAFETY: as what is in it.
 unsafe impl<T: Sharable> Sharable for Apart<T> {}
 

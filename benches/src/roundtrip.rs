@@ -62,7 +62,7 @@ fn row(name: &str, trip: Trip, scratch: &Scratch) -> Row {
 }
 
 /// A step that cannot fail.
-fn told(step: impl Fn(u64)) -> impl FnMut(u64) -> Result<(), String> {
+pub(crate) fn told(step: impl Fn(u64)) -> impl FnMut(u64) -> Result<(), String> {
     move |number| {
         step(number);
         Ok(())

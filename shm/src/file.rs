@@ -97,7 +97,7 @@ impl Segment {
         access: Access,
         expected: Expected<'_>,
         held_here: HeldHere,
-        mend: impl FnOnce(*mut u8),
+        mend: impl FnOnce(*mut u8, [u64; 2]),
     ) -> Result<Option<Arc<Self>>, Error> {
         let operation = "open";
         let shown = format!("{} {}", expected.kind, path.display());
@@ -139,7 +139,7 @@ impl Segment {
         let map = segment::map(&file, length).map_err(failed)?;
         if alone {
             // CRASH: some locks mended, others not: nobody is attached, so the next one to come does it again.
-            mend(map.as_mut_ptr().wrapping_add(HEADER));
+            mend(map.as_mut_ptr().wrapping_add(HEADER), header.extents);
             header.pid_namespace = identity::pid_namespace();
             // SAFETY: the header of a mapping just made.
             unsafe { header::word_at(map.as_ptr(), header::PID_NAMESPACE_AT) }.store(header.pid_namespace, Relaxed);

@@ -11,6 +11,7 @@ pub mod copy;
 mod deadline;
 mod error;
 mod file;
+mod flag;
 mod header;
 pub mod identity;
 mod memory_block;
@@ -30,6 +31,7 @@ mod sys;
 mod transit;
 mod value;
 mod wait;
+pub mod watch;
 #[doc(hidden)]
 pub mod zoo;
 
@@ -43,6 +45,7 @@ pub use atomic_value::{AtomicBlock, AtomicValue};
 pub use bytemuck::{self, Pod, Zeroable};
 pub use deadline::Deadline;
 pub use error::{Error, ErrorKind};
+pub use flag::Flag;
 pub use header::Element;
 pub use identity::MAX_HELD;
 pub use memmap2;

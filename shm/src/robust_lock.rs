@@ -446,7 +446,7 @@ impl RobustLock {
 
     /// Who died, by the signature; one that lives did not sign last, it only was the last to sign.
     #[cold]
-    fn dead_holder(&self) -> Death {
+    pub(crate) fn dead_holder(&self) -> Death {
         let holder = self.holder.load(Relaxed);
         Death::of(if identity::has_ended(low(holder)) { holder } else { 0 })
     }

@@ -26,7 +26,7 @@ use crate::transit;
 ///
 /// - `Self` is `repr(C)`, holds only integers of fixed width inside atomics, is aligned to at most 1,024 bytes, and every bit pattern is valid.
 /// - [`size`](Self::size) is at least `size_of::<Self>()`, and the same for the same extents in every build with this `LAYOUT`.
-/// - [`locks`](Self::locks) tells every [`RobustLock`] in it.
+/// - [`locks`](Self::locks) and [`more_locks`](Self::more_locks) tell every [`RobustLock`] in it.
 pub unsafe trait Object: Sized + Sync + 'static {
     /// What it is called in headers and errors: at most 16 ASCII letters.
     const KIND: &'static str;
@@ -71,6 +71,12 @@ pub unsafe trait Object: Sized + Sync + 'static {
 
     /// Its robust locks.
     fn locks(&self) -> [Option<&RobustLock>; 2];
+
+    /// Its robust locks beyond the first two; `tail` is where the bytes behind `Self` begin.
+    fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
+        let _ = (tail, extents);
+        &[]
+    }
 }
 
 /// A handle to a shared object: `Clone + Send + Sync`, and serde, so that it may be an argument, a result, or part of a message.
@@ -129,10 +135,11 @@ impl<T: Object> Shared<T> {
     }
 
     /// Makes the locks of an object that nobody uses such as the kernel leaves those of the dead.
-    pub(crate) fn mend(object: *mut u8) {
+    pub(crate) fn mend(object: *mut u8, extents: [u64; 2]) {
         // SAFETY: `Segment::open_file` hands over an object that it has checked, and mapped.
         let this = unsafe { &*object.cast::<T>() };
-        this.locks().into_iter().flatten().for_each(RobustLock::bury);
+        let tail = object.wrapping_add(size_of::<T>()).cast_const().cast();
+        this.locks().into_iter().flatten().chain(this.more_locks(tail, extents)).for_each(RobustLock::bury);
     }
 
     pub(crate) const HELD_HERE: HeldHere = held_here::<T>;
@@ -254,7 +261,15 @@ fn usable_thread(operation: &'static str, shown: &str) -> Result<(), Error> {
 fn held_here<T: Object>(segment: &Segment) -> bool {
     // SAFETY: the segment was made or checked for `T`, and is still mapped.
     let object = unsafe { &*segment.object().cast::<T>() };
-    object.locks().into_iter().flatten().filter_map(RobustLock::owner).any(|owner| sys::is_thread_of_this_process(owner.tid))
+    let tail = segment.object().wrapping_add(size_of::<T>()).cast_const().cast();
+    let more = object.more_locks(tail, segment.facts().extents);
+    object
+        .locks()
+        .into_iter()
+        .flatten()
+        .chain(more)
+        .filter_map(RobustLock::owner)
+        .any(|owner| sys::is_thread_of_this_process(owner.tid))
 }
 
 impl<T: Object> Deref for Shared<T> {

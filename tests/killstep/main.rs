@@ -7,8 +7,10 @@
 #![allow(clippy::unwrap_used, reason = "a driver that cannot arrange its case must stop")]
 
 mod arrays;
+mod barriers;
 mod batches;
 mod blocks;
+mod events;
 mod locks;
 mod names;
 mod operations;
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
     names::run(&mut sweep);
     blocks::run(&mut sweep);
     placed::run(&mut sweep);
+    events::run(&mut sweep);
+    barriers::run(&mut sweep);
     zoo::all(&mut sweep);
     drop(home);
     sweep.finish()

@@ -5,7 +5,9 @@
 mod common;
 
 mod across;
+mod barrier;
 mod contract;
 mod crash;
+mod event;
 
 multiproc::test_support!();

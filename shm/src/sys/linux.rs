@@ -47,23 +47,45 @@ pub(crate) fn futex_wait(word: *const AtomicU32, expected: u32, deadline: Deadli
 
 /// `futex_waitv(2)` over up to three words of shared objects: never `PRIVATE`.
 pub(crate) fn futex_waitv(words: [(*const AtomicU32, u32); 3], count: usize, deadline: Deadline) -> Woken {
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Waitv {
-        value: u64,
-        address: u64,
-        flags: u32,
-        reserved: u32,
+    waitv(&words.map(Waitv::new)[..count], deadline)
+}
+
+/// As [`futex_waitv`], over up to 128 words.
+pub(crate) fn futex_waitv_many(words: &[(*const AtomicU32, u32)], deadline: Deadline) -> Woken {
+    let mut vector = [Waitv::new((ptr::null(), 0)); 128];
+    let count = words.len().min(vector.len());
+    for (to, word) in vector.iter_mut().zip(words) {
+        *to = Waitv::new(*word);
     }
-    const SIZE_U32: u32 = 2;
+    waitv(&vector[..count], deadline)
+}
+
+/// The kernel's `struct futex_waitv`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Waitv {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+impl Waitv {
+    fn new((word, value): (*const AtomicU32, u32)) -> Self {
+        const SIZE_U32: u32 = 2;
+        Self { value: u64::from(value), address: word as u64, flags: SIZE_U32, reserved: 0 }
+    }
+}
+
+fn waitv(vector: &[Waitv], deadline: Deadline) -> Woken {
     if cfg!(multiproc_force_fallback) {
         return Woken::Unsupported;
     }
-    let vector = words.map(|(word, value)| Waitv { value: u64::from(value), address: word as u64, flags: SIZE_U32, reserved: 0 });
     let limit = deadline.timespec().map(to_timespec);
     let limit_ptr = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the vector and the timespec outlive the call; the kernel checks the addresses.
-    let result = unsafe { libc::syscall(libc::SYS_futex_waitv, vector.as_ptr(), count, 0, limit_ptr, libc::CLOCK_MONOTONIC) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_futex_waitv, vector.as_ptr(), vector.len(), 0, limit_ptr, libc::CLOCK_MONOTONIC) };
     ended(result)
 }
 

@@ -172,6 +172,9 @@ pub enum AcquireError {
     /// A guard that a fork has copied: its lock is the parent's.
     #[error("not held by this process: a fork has copied the guard")]
     NotHeld,
+    /// As many wait there as the object has places for.
+    #[error("as many wait already as there are places")]
+    TooManyWaiting,
 }
 
 impl From<NoList> for AcquireError {

@@ -64,6 +64,12 @@ pub unsafe trait Object: Sized + Sync + 'static {
 
     /// Its robust locks.
     fn locks(&self) -> [Option<&RobustLock>; 2];
+
+    /// Further robust locks, where there are more than two; `tail` is where the bytes behind `Self` begin.
+    fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
+        let _ = (tail, extents);
+        &[]
+    }
 }
 
 /// A handle to a shared object: `Clone + Send + Sync`, and serde, so that it may be an argument, a result, or part of a message.
@@ -324,7 +330,15 @@ fn usable_thread(operation: &'static str, shown: &str) -> Result<(), Error> {
 fn held_here<T: Object>(segment: &Segment) -> bool {
     // SAFETY: the segment was made or checked for `T`, and is still mapped.
     let object = unsafe { &*segment.object().cast::<T>() };
-    object.locks().into_iter().flatten().filter_map(RobustLock::owner).any(|owner| sys::is_thread_of_this_process(owner.tid))
+    let tail = segment.object().wrapping_add(size_of::<T>()).cast_const().cast();
+    let more = object.more_locks(tail, segment.facts().extents);
+    object
+        .locks()
+        .into_iter()
+        .flatten()
+        .chain(more)
+        .filter_map(RobustLock::owner)
+        .any(|owner| sys::is_thread_of_this_process(owner.tid))
 }
 
 impl<T: Object> Deref for Shared<T> {

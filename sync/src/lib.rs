@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
+mod condition;
 mod lock;
 
+pub use condition::{Condition, ConditionBlock};
 pub use lock::{Lock, LockBlock, LockGuard};
-pub use multiproc_shm::{AcquireError, Death, Error, ErrorKind, LockError, Owner};
+pub use multiproc_shm::{AcquireError, Death, Error, ErrorKind, Guarded, LockError, Owner};

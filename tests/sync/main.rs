@@ -5,7 +5,9 @@
 mod common;
 
 mod across;
+mod condition;
 mod contract;
+mod cpython_condition;
 mod crash;
 
 multiproc::test_support!();

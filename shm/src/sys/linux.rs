@@ -45,24 +45,52 @@ pub(crate) fn futex_wait(word: *const AtomicU32, expected: u32, deadline: Deadli
 
 /// `futex_waitv(2)` over up to three words of shared objects: never `PRIVATE`.
 pub(crate) fn futex_waitv(words: [(*const AtomicU32, u32); 3], count: usize, deadline: Deadline) -> Woken {
-    #[repr(C)]
-    #[derive(Clone, Copy)]
-    struct Waitv {
-        value: u64,
-        address: u64,
-        flags: u32,
-        reserved: u32,
-    }
-    const SIZE_U32: u32 = 2;
     if cfg!(multiproc_force_fallback) {
         return Woken::Unsupported;
     }
-    let vector = words.map(|(word, value)| Waitv { value: u64::from(value), address: word as u64, flags: SIZE_U32, reserved: 0 });
+    let vector = words.map(Waitv::of);
     let limit = deadline.timespec().map(to_timespec);
     let limit_ptr = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the vector and the timespec outlive the call; the kernel checks the addresses.
     let result = unsafe { libc::syscall(libc::SYS_futex_waitv, vector.as_ptr(), count, 0, limit_ptr, libc::CLOCK_MONOTONIC) };
     ended(result)
+}
+
+/// `futex_waitv(2)` over up to [`MOST_WORDS`] words of shared objects.
+pub(crate) fn futex_waitv_all(words: &[(*const AtomicU32, u32)], deadline: Deadline) -> Woken {
+    if cfg!(multiproc_force_fallback) {
+        return Woken::Unsupported;
+    }
+    let mut vector = [Waitv::of((ptr::null(), 0)); MOST_WORDS];
+    let count = words.len().min(MOST_WORDS);
+    for (place, word) in vector.iter_mut().zip(words) {
+        *place = Waitv::of(*word);
+    }
+    let limit = deadline.timespec().map(to_timespec);
+    let limit_ptr = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: the vector and the timespec outlive the call; the kernel checks the addresses.
+    let result = unsafe { libc::syscall(libc::SYS_futex_waitv, vector.as_ptr(), count, 0, limit_ptr, libc::CLOCK_MONOTONIC) };
+    ended(result)
+}
+
+/// The kernel's `FUTEX_WAITV_MAX`.
+pub(crate) const MOST_WORDS: usize = 128;
+
+/// The kernel's `struct futex_waitv`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Waitv {
+    value: u64,
+    address: u64,
+    flags: u32,
+    reserved: u32,
+}
+
+impl Waitv {
+    fn of((word, value): (*const AtomicU32, u32)) -> Self {
+        const SIZE_U32: u32 = 2;
+        Self { value: u64::from(value), address: word as u64, flags: SIZE_U32, reserved: 0 }
+    }
 }
 
 fn ended(result: i64) -> Woken {

@@ -9,6 +9,7 @@
 mod arrays;
 mod batches;
 mod blocks;
+mod conditions;
 mod locks;
 mod names;
 mod operations;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let double = args.all || args.only.is_some();
     let mut sweep = Sweep::new(args);
     locks::run(&mut sweep, double);
+    conditions::run(&mut sweep, double);
     values::run(&mut sweep, double);
     arrays::run(&mut sweep, double);
     words::run(&mut sweep);

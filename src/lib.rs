@@ -1,6 +1,7 @@
 //! [`Queue<T>`]: Queue
 //! [`Process`]: Process
 //! [`Lock`]: Lock
+//! [`Condition`]: Condition
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
 //! [`SharedMemory`]: SharedMemory

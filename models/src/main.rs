@@ -273,7 +273,8 @@ fn condition_rows() -> Vec<Row> {
     vec![
         condition(2, [1, 1], [0, 2]),
         condition(2, [1, 0], [2, 1]),
-        condition(2, [1, 1], [1, 1]),
+        condition(2, [1, 1], [1, 0]),
+        condition(2, [1, 1], [1, 1]).deep(),
         condition(2, [2, 0], [2, 1]),
         condition(3, [1, 0], [1, 0]).deep(),
         condition(3, [2, 0], [1, 0]).deep(),

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use multiproc::sync::AcquireError;
 use multiproc::{Array, ArrayLockError, AtomicValue, Condition, ErrorKind, Lock, LockGuard, Value};
 
+use crate::across::stop;
 use crate::common::{
     Dice, How, Outcome, alone, fork, kill, signal, spawn, unique, value, wait_for, wait_until, watchdog, with_one_thread,
 };
@@ -216,43 +217,28 @@ fn killed_sleeper_is_not_counted() -> Outcome {
     Ok(())
 }
 
-/// So many wait, the oldest is called and killed before it has the lock: another one has its call soon.
+/// So many wait, the oldest is called and killed before it has the lock: another one has its call soon, and only one.
 fn killed_with_a_call(others: usize) -> Outcome {
     let (condition, lock, woken) = make()?;
-    // The one that will be called came first, or last: in a seat that did not exist when the others fell asleep.
-    for late in [false, true] {
-        woken.store(0);
-        let mut sleepers = Vec::new();
-        for number in 1..=others + 1 {
-            sleepers.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
-            wait_until(|| condition.waiters() == number);
-        }
-        if late {
-            let first = sleepers.swap_remove(0);
-            condition.notify_one()?;
-            value(&first);
-            woken.store(0);
-            sleepers.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
-            wait_until(|| condition.waiters() == others + 1);
-        }
-        let guard = lock.lock()?;
-        condition.notify_one()?;
-        // Somebody has left the waiters for the lock: find out who, by killing all but one in turn.
-        assert_eq!(condition.waiters(), others);
-        kill(&sleepers.remove(0));
-        let start = Instant::now();
-        if !late {
-            wait_until(|| condition.waiters() == others - 1);
-            assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-        }
-        drop(guard);
-        wait_for(&woken, 1);
-        condition.notify_all()?;
-        sleepers.iter().for_each(|sleeper| {
-            value(sleeper);
-        });
-        assert_eq!(condition.waiters(), 0);
+    let mut sleepers = Vec::new();
+    for number in 1..=others + 1 {
+        sleepers.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
+        wait_until(|| condition.waiters() == number);
     }
+    let guard = lock.lock()?;
+    condition.notify_one()?;
+    assert_eq!(condition.waiters(), others);
+    kill(&sleepers.remove(0));
+    let start = Instant::now();
+    wait_until(|| condition.waiters() == others - 1);
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    drop(guard);
+    wait_for(&woken, 1);
+    assert_eq!(condition.notify_all()?, others - 1);
+    sleepers.iter().for_each(|sleeper| {
+        value(sleeper);
+    });
+    assert_eq!(condition.waiters(), 0);
     Ok(())
 }
 
@@ -289,7 +275,9 @@ fn stopped_sleeper_holds_up_nobody() -> Outcome {
     let (condition, lock, woken) = make()?;
     let stopped = spawn(sleep, (condition.clone(), lock.clone(), woken.clone()));
     wait_until(|| condition.waiters() == 1);
-    signal(stopped.pid(), libc::SIGSTOP);
+    // Not with the lock, which it has when it is first counted.
+    drop(lock.lock()?);
+    stop(stopped.pid());
     let other = spawn(sleep, (condition.clone(), lock.clone(), woken.clone()));
     wait_until(|| condition.waiters() == 2);
     let start = Instant::now();

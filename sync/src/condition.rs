@@ -120,7 +120,7 @@ impl Handle for Condition {
 }
 
 impl Condition {
-    /// So many threads can wait at a time; the next gets [`AcquireError::TooManyWaiting`].
+    /// So many threads can wait at a time; the next gets [`AcquireError::NoPlace`].
     pub const MOST: usize = 120;
 
     /// A condition without a name, for handles in arguments and messages.
@@ -291,7 +291,7 @@ impl Condition {
                 return Ok(Place { condition: self, seat: Seat(lock), ticket });
             }
         }
-        Err(AcquireError::TooManyWaiting)
+        Err(AcquireError::NoPlace)
     }
 
     fn enter(&self) -> Result<Inside<'_>, AcquireError> {

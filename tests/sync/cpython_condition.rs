@@ -157,7 +157,8 @@ fn test_waitfor_timeout() -> Outcome {
     let _alone = alone();
     let (condition, state) = (Condition::new()?, Value::new(0_u32)?);
     let process = spawn(child, (condition.clone(), state.clone()));
-    wait_until(|| condition.waiters() == 1);
+    // On a busy machine it may have come and gone.
+    wait_until(|| condition.waiters() == 1 || matches!(process.try_join(), Ok(Some(_))));
     // Only three times: the state that is waited for never comes, and wake-ups do not prolong the wait.
     for _ in 0..3 {
         let mut guard = state.lock()?;

@@ -24,6 +24,7 @@ unsafe_rooms=(
     shm/src/atomic_array.rs
     shm/src/atomic_value.rs
     sync/src/condition.rs   # its block, and a seat in it
+    sync/src/rwlock.rs      # its block, the turnstile and places in it
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     queue/src/queue.rs      # its block: `unsafe impl Object`
     queue/src/log.rs

@@ -1,6 +1,7 @@
 //! [`Queue<T>`]: Queue
 //! [`Process`]: Process
 //! [`Lock`]: Lock
+//! [`RwLock`]: RwLock
 //! [`Condition`]: Condition
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
@@ -30,4 +31,4 @@ pub use multiproc_queue::{Capacity, GetError, Messages, PutError, Queue};
 pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
 pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, SharedMemory, Transit, Value, gc};
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
-pub use multiproc_sync::{Condition, Lock, LockGuard};
+pub use multiproc_sync::{Condition, Lock, LockGuard, ReadGuard, RwLock, WriteGuard};

@@ -8,7 +8,9 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
 
 use multiproc::shm::{MAX_HELD, Namespace};
-use multiproc::{Array, AtomicArray, AtomicValue, Capacity, Condition, Lock, Options, Queue, SharedMemory, Transit, Value};
+use multiproc::{
+    Array, AtomicArray, AtomicValue, Capacity, Condition, Lock, Options, Queue, RwLock, SharedMemory, Transit, Value,
+};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -110,6 +112,29 @@ fn shared_memory() -> Outcome {
     let bytes = Bytes::of(&name);
     bytes.check_header("memory", 1, 16, [11, 0], (0, 0, ""));
     assert_eq!(&bytes.0[OBJECT..], b"eleven byte\0\0\0\0\0");
+    Ok(())
+}
+
+#[test]
+fn rwlock() -> Outcome {
+    let name = unique("rwlock");
+    let lock = RwLock::create(&name)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("rwlock", 1, 64 + 120 * 64, [0, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 64 + 120 * 64));
+    let (one, other) = (lock.read()?, lock.read()?);
+    let read = Bytes::of(&name);
+    read.check_lock(OBJECT, false);
+    read.check_lock(OBJECT + 64, true);
+    read.check_lock(OBJECT + 128, true);
+    assert_eq!(read.u32(OBJECT + 192), 0);
+    drop((one, other));
+    let guard = lock.write()?;
+    let written = Bytes::of(&name);
+    written.check_lock(OBJECT + 64, false);
+    assert_eq!((written.u32(OBJECT + 40), written.u32(OBJECT + 44)), (written.u32(OBJECT), std::process::id()));
+    drop(guard);
+    assert_eq!(Bytes::of(&name).u64(OBJECT + 40), 0);
     Ok(())
 }
 

@@ -9,5 +9,6 @@ mod condition;
 mod contract;
 mod cpython_condition;
 mod crash;
+mod rwlock;
 
 multiproc::test_support!();

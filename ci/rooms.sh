@@ -17,6 +17,7 @@ unsafe_rooms=(
     shm/src/os_block.rs
     shm/src/robust_lock.rs
     shm/src/side.rs
+    shm/src/seat.rs
     shm/src/wait.rs
     shm/src/flag.rs
     shm/src/watch.rs
@@ -27,6 +28,8 @@ unsafe_rooms=(
     shm/src/array_guard.rs
     shm/src/atomic_array.rs
     shm/src/atomic_value.rs
+    sync/src/condition.rs   # its block, and a seat in it
+    sync/src/rwlock.rs      # its block, the turnstile and places in it
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     sync/src/event.rs       # its block: `unsafe impl Object`
     sync/src/barrier/parties.rs
@@ -36,7 +39,7 @@ unsafe_rooms=(
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(shm/src/robust_lock.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs)
+futex_rooms=(shm/src/robust_lock.rs shm/src/seat.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
 libraries=(src shm/src sync/src queue/src process/src)
 

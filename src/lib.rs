@@ -1,6 +1,8 @@
 //! [`Queue<T>`]: Queue
 //! [`Process`]: Process
 //! [`Lock`]: Lock
+//! [`RwLock`]: RwLock
+//! [`Condition`]: Condition
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
 //! [`SharedMemory`]: SharedMemory
@@ -36,4 +38,4 @@ pub use multiproc_shm::{
 };
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
 pub use multiproc_sync::{Barrier, BarrierError, BarrierWaitResult, Broken, Event};
-pub use multiproc_sync::{Lock, LockGuard};
+pub use multiproc_sync::{Condition, Lock, LockGuard, ReadGuard, RwLock, WriteGuard};

@@ -18,15 +18,42 @@ fn check_test(file: &str, test: &str) -> Result<(), String> {
 
 /// A case of the kill-step table.
 fn check_case(name: &str) -> Result<(), String> {
-    let cases = ["locks", "values", "arrays", "words", "queues", "batches", "names", "blocks", "placed", "events", "barriers"]
-        .map(|file| source(&format!("tests/killstep/{file}.rs")).unwrap());
+    let cases = [
+        "locks",
+        "conditions",
+        "rwlocks",
+        "values",
+        "arrays",
+        "words",
+        "queues",
+        "batches",
+        "names",
+        "blocks",
+        "placed",
+        "events",
+        "barriers",
+    ]
+    .map(|file| source(&format!("tests/killstep/{file}.rs")).unwrap());
     if cases.iter().any(|text| text.contains(&format!("\"{name}\""))) { Ok(()) } else { Err(format!("no case {name:?}")) }
 }
 
 #[test]
 fn what_shows_each_row_exists() {
-    const CASES: [&str; 13] = [
-        "lock/", "value/", "atomic/", "array/", "seq/", "bell/", "queue/", "name/", "block/", "placed/", "file/", "event/",
+    const CASES: [&str; 15] = [
+        "lock/",
+        "condition/",
+        "rwlock/",
+        "value/",
+        "atomic/",
+        "array/",
+        "seq/",
+        "bell/",
+        "queue/",
+        "name/",
+        "block/",
+        "placed/",
+        "file/",
+        "event/",
         "barrier/",
     ];
     let text = source("docs/DEATH.md").unwrap();

@@ -5,10 +5,12 @@
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::thread;
 
 use multiproc::shm::{MAX_HELD, Namespace};
 use multiproc::{
-    Array, AtomicArray, AtomicValue, Barrier, Capacity, ErrorKind, Event, Lock, Options, Queue, SharedMemory, Transit, Value,
+    Array, AtomicArray, AtomicValue, Barrier, Capacity, Condition, ErrorKind, Event, Lock, Options, Queue, RwLock, SharedMemory,
+    Transit, Value,
 };
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -115,6 +117,55 @@ fn shared_memory() -> Outcome {
     let bytes = Bytes::of(&name);
     bytes.check_header("memory", 1, 16, [11, 0], (0, 0, ""));
     assert_eq!(&bytes.0[OBJECT..], b"eleven byte\0\0\0\0\0");
+    Ok(())
+}
+
+#[test]
+fn rwlock() -> Outcome {
+    let name = unique("rwlock");
+    let lock = RwLock::create(&name)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("rwlock", 1, 64 + 120 * 64, [0, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 64 + 120 * 64));
+    let (one, other) = (lock.read()?, lock.read()?);
+    let read = Bytes::of(&name);
+    read.check_lock(OBJECT, false);
+    read.check_lock(OBJECT + 64, true);
+    read.check_lock(OBJECT + 128, true);
+    assert_eq!(read.u32(OBJECT + 192), 0);
+    drop((one, other));
+    let guard = lock.write()?;
+    let written = Bytes::of(&name);
+    written.check_lock(OBJECT + 64, false);
+    assert_eq!((written.u32(OBJECT + 40), written.u32(OBJECT + 44)), (written.u32(OBJECT), std::process::id()));
+    drop(guard);
+    assert_eq!(Bytes::of(&name).u64(OBJECT + 40), 0);
+    Ok(())
+}
+
+#[test]
+fn condition() -> Outcome {
+    let name = unique("condition");
+    let condition = Condition::create(&name)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("condition", 1, 128 + 120 * 64, [0, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 128 + 120 * 64));
+    let lock = Lock::new()?;
+    thread::scope(|s| -> Outcome {
+        s.spawn(|| drop(condition.wait(lock.lock().unwrap()).unwrap()));
+        while condition.waiters() == 0 {
+            thread::yield_now();
+        }
+        let one = Bytes::of(&name);
+        assert_eq!((one.u64(OBJECT + 72), one.u64(OBJECT + 80), one.u64(OBJECT + 88)), (1, 0, 4), "tickets, horizon, watched");
+        // Its owner, with the bit for waiters, its ticket.
+        assert!(one.u32(OBJECT + 128) > 1 << 31 && one.u64(OBJECT + 128 + 40) == 1);
+        assert_eq!(condition.notify_all()?, 1);
+        Ok(())
+    })?;
+    let after = Bytes::of(&name);
+    assert_eq!((after.u64(OBJECT + 72), after.u64(OBJECT + 80), after.u64(OBJECT + 128 + 40)), (1, 1, 0));
+    assert!(after.u64(OBJECT + 96) > 0 && after.u32(OBJECT + 128 + 52) >= 1, "CPU, calls");
     Ok(())
 }
 

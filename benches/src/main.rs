@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a run, and nanoseconds")]
 
+mod condition;
 mod harness;
 mod lock;
 mod meet;
@@ -52,7 +53,7 @@ fn main() -> ExitCode {
 
 /// Every row, in the order of the table. A new group is a file with a function `rows`, and a line here.
 fn rows(scratch: &os::Scratch) -> Vec<Row> {
-    [queue::rows(scratch), lock::rows(), roundtrip::rows(scratch), value::rows(), meet::rows(), spawn::rows()]
+    [queue::rows(scratch), lock::rows(), roundtrip::rows(scratch), condition::rows(), value::rows(), meet::rows(), spawn::rows()]
         .into_iter()
         .flatten()
         .collect()

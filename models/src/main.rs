@@ -7,10 +7,12 @@
 //! Start reading at [`mod@lock`], then [`mod@ring`]; [`checker`] is the machine below both.
 
 mod checker;
+mod condition;
 mod lock;
 mod ring;
 
 use checker::{Limits, Report, Verdict, check};
+use condition::Condition;
 use lock::Lock;
 use ring::{ALL, Brief, Ring, Role};
 use std::{
@@ -34,6 +36,7 @@ struct Row {
 
 enum System {
     Lock(Lock),
+    Condition(Condition),
     Ring(Ring),
 }
 
@@ -90,6 +93,7 @@ impl Row {
         let limits = Limits { states: 120_000_000, live: self.live, count: matches!(self.expect, Expect::Hole(_)) };
         let report = match &self.system {
             System::Lock(model) => check(model, limits),
+            System::Condition(model) => check(model, limits),
             System::Ring(model) => check(model, limits),
         };
         let good = match (self.expect, report.verdict) {
@@ -136,6 +140,11 @@ impl fmt::Display for Row {
                 lock.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
                 write!(f, " | {}/{}/{}", lock.kills, lock.timeouts, lock.spurious)
             }
+            System::Condition(condition) => {
+                write!(f, "condition {condition}")?;
+                condition.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
+                write!(f, " | {}/{}/0", condition.kills, condition.timeouts)
+            }
             System::Ring(ring) => {
                 write!(f, "ring {ring}")?;
                 ring.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
@@ -150,6 +159,8 @@ impl fmt::Display for Row {
 fn rows() -> Vec<Row> {
     let mut rows = lock_rows();
     rows.extend(lock_bugs());
+    rows.extend(condition_rows());
+    rows.extend(condition_bugs());
     rows.extend(ring_rows());
     rows.extend(ring_bugs());
     rows.extend(ring_holes());
@@ -249,6 +260,46 @@ fn lock_bugs() -> Vec<Row> {
         lock(3, 1, [1, 0, 0]).lock_bug(Bug::PendingClearedBeforeWake),
         lock(3, 1, [1, 0, 0]).lock_bug(Bug::OldKernel),
         spare,
+    ]
+}
+
+/// A row of the condition: waiters, how many each notifier calls, kills/timeouts.
+fn condition(waiters: usize, notifiers: [u8; 2], [kills, timeouts]: [u8; 2]) -> Row {
+    let condition = Condition { waiters, notifiers, kills, timeouts, bug: None };
+    Row { system: System::Condition(condition), expect: Expect::Right, deep: false, live: true }
+}
+
+fn condition_rows() -> Vec<Row> {
+    vec![
+        condition(2, [1, 1], [0, 2]),
+        condition(2, [1, 0], [2, 1]),
+        condition(2, [1, 1], [1, 0]),
+        condition(2, [1, 1], [1, 1]).deep(),
+        condition(2, [2, 0], [2, 1]),
+        condition(3, [1, 0], [1, 0]).deep(),
+        condition(3, [2, 0], [1, 0]).deep(),
+        condition(2, [2, 1], [2, 1]).deep(),
+        condition(3, [1, 1], [1, 1]).deep(),
+        condition(3, [2, 0], [2, 1]).deep(),
+    ]
+}
+
+fn condition_bugs() -> Vec<Row> {
+    use condition::Bug;
+    let row = |waiters, notifiers, kills, timeouts, bug| {
+        let condition = Condition { waiters, notifiers, kills, timeouts, bug: Some(bug) };
+        Row { system: System::Condition(condition), expect: Expect::Found, deep: false, live: false }
+    };
+    vec![
+        row(1, [1, 0], 0, 0, Bug::LookBeforeNote),
+        row(1, [1, 0], 1, 0, Bug::NoAlarm),
+        row(2, [2, 0], 1, 0, Bug::TakerCallsNobody),
+        row(3, [2, 0], 1, 0, Bug::CalledDoesNotLook).deep(),
+        row(2, [1, 0], 1, 0, Bug::SeatsNotWatched),
+        row(3, [1, 0], 2, 0, Bug::ForgetFirst).deep(),
+        row(2, [1, 1], 1, 0, Bug::DeadPassed),
+        row(2, [1, 0], 0, 1, Bug::GiveUpOutside),
+        row(2, [1, 0], 1, 0, Bug::NoDebts),
     ]
 }
 

@@ -357,7 +357,7 @@ impl<T: Pod> Array<T> {
 
     #[cold]
     #[inline(never)]
-    fn refused(&self, cause: AcquireError) -> ArrayLockError<'_, T> {
+    pub(crate) fn refused(&self, cause: AcquireError) -> ArrayLockError<'_, T> {
         ArrayLockError::Lock(LockError::new(self.shared.describe(), cause))
     }
 }

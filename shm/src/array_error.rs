@@ -80,6 +80,12 @@ pub enum ArrayError {
     OutOfRange(#[from] OutOfRange),
 }
 
+impl<T: Pod> From<LockError> for ArrayLockError<'_, T> {
+    fn from(error: LockError) -> Self {
+        Self::Lock(error)
+    }
+}
+
 impl<T: Pod> From<ArrayLockError<'_, T>> for ArrayError {
     fn from(error: ArrayLockError<'_, T>) -> Self {
         error.into_static()

@@ -30,7 +30,7 @@ use crate::zoo::{self, Bug};
 /// ```
 #[must_use = "if unused, the array is unlocked at once"]
 pub struct ArrayGuard<'a, T: Pod> {
-    array: &'a Array<T>,
+    pub(crate) array: &'a Array<T>,
     died: Option<Death>,
     /// Who has it, as the writer's word says it.
     me: u64,

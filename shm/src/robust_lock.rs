@@ -118,8 +118,8 @@ pub struct Death(NonZeroU64);
 impl Death {
     const MARK: u64 = 1 << 63;
 
-    /// Of this thread: process id << 32 | thread id.
-    pub(crate) fn of(holder: u64) -> Self {
+    /// Of this thread: process id << 32 | thread id, for objects that keep such a signature.
+    pub fn of(holder: u64) -> Self {
         // The mark makes it non-zero; process ids are far too small to reach it.
         NonZeroU64::new(holder | Self::MARK).map_or(Self(NonZeroU64::MIN), Self)
     }
@@ -172,6 +172,9 @@ pub enum AcquireError {
     /// A guard that a fork has copied: its lock is the parent's.
     #[error("not held by this process: a fork has copied the guard")]
     NotHeld,
+    /// As many are there, waiting or reading, as the object has places for.
+    #[error("all its places are taken")]
+    NoPlace,
 }
 
 impl From<NoList> for AcquireError {

@@ -61,7 +61,7 @@ use crate::zoo::{self, Bug};
 #[derive(Serialize, Deserialize)]
 #[serde(transparent, bound = "")]
 pub struct Value<T: Pod> {
-    shared: Shared<ValueBlock<T>>,
+    pub(crate) shared: Shared<ValueBlock<T>>,
 }
 
 /// The shared part of a [`Value`]: behind it lie two buffers of whole words.
@@ -74,7 +74,7 @@ pub struct Value<T: Pod> {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct ValueBlock<T> {
-    lock: RobustLock,
+    pub(crate) lock: RobustLock,
     version: AtomicU64,
     reserved: [AtomicU64; 7],
     element: PhantomData<fn() -> T>,
@@ -317,7 +317,7 @@ impl<T: Pod> Value<T> {
 
     #[cold]
     #[inline(never)]
-    fn error(&self, cause: AcquireError) -> LockError {
+    pub(crate) fn error(&self, cause: AcquireError) -> LockError {
         LockError::new(self.shared.describe(), cause)
     }
 
@@ -368,7 +368,7 @@ impl<T: Pod + fmt::Debug> fmt::Debug for Value<T> {
 /// A locked [`Value`]: a private copy that becomes the value when the guard is dropped, except in a panic that began while it was held.
 #[must_use = "if unused, the value is unlocked at once"]
 pub struct ValueGuard<'a, T: Pod> {
-    value: &'a Value<T>,
+    pub(crate) value: &'a Value<T>,
     copy: T,
     /// Whether anybody has had the copy to change it.
     changed: bool,

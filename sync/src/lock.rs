@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use multiproc_shm::{
-    AcquireError, Acquired, Deadline, Death, Error, Handle, LockError, Object, Options, Owner, RobustLock, Shared,
+    AcquireError, Acquired, Deadline, Death, Error, Guarded, Handle, LockError, Object, Options, Owner, RobustLock, Shared,
 };
 use serde::{Deserialize, Serialize};
 
@@ -235,6 +235,20 @@ impl LockGuard<'_> {
     /// Who held the lock before and died; what it guards may be half changed.
     pub fn previous_owner_died(this: &Self) -> Option<Death> {
         this.died
+    }
+}
+
+impl<'a> Guarded for LockGuard<'a> {
+    type Held = &'a Lock;
+    type Error = LockError;
+
+    fn suspend(self) -> Result<&'a Lock, LockError> {
+        let lock = self.lock;
+        if lock.shared.lock.is_held_by_this_thread() { Ok(lock) } else { Err(lock.error(AcquireError::NotHeld)) }
+    }
+
+    fn resume(lock: &'a Lock) -> Result<Self, LockError> {
+        lock.lock()
     }
 }
 

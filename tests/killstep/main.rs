@@ -10,12 +10,14 @@ mod arrays;
 mod barriers;
 mod batches;
 mod blocks;
+mod conditions;
 mod events;
 mod locks;
 mod names;
 mod operations;
 mod placed;
 mod queues;
+mod rwlocks;
 mod support;
 mod values;
 mod words;
@@ -43,6 +45,8 @@ fn main() -> ExitCode {
     }
     let mut sweep = Sweep::new(args);
     locks::run(&mut sweep);
+    conditions::run(&mut sweep);
+    rwlocks::run(&mut sweep);
     values::run(&mut sweep);
     arrays::run(&mut sweep);
     words::run(&mut sweep);

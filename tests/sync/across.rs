@@ -14,7 +14,7 @@ use multiproc::{AtomicValue, ErrorKind, Lock, LockGuard, Value};
 use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for, wait_until, with_one_thread};
 
 /// Stops a process, and returns when it has.
-fn stop(pid: u32) {
+pub(crate) fn stop(pid: u32) {
     signal(pid, libc::SIGSTOP);
     let state =
         |thread: &str| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).is_ok_and(|stat| stat.contains(") T "));

@@ -6,8 +6,11 @@ mod common;
 
 mod across;
 mod barrier;
+mod condition;
 mod contract;
+mod cpython_condition;
 mod crash;
 mod event;
+mod rwlock;
 
 multiproc::test_support!();

@@ -50,9 +50,9 @@ pub(crate) fn futex_waitv(words: [(*const AtomicU32, u32); 3], count: usize, dea
     waitv(&words.map(Waitv::new)[..count], deadline)
 }
 
-/// As [`futex_waitv`], over up to 128 words.
+/// As [`futex_waitv`], over up to [`MOST_WORDS`] words.
 pub(crate) fn futex_waitv_many(words: &[(*const AtomicU32, u32)], deadline: Deadline) -> Woken {
-    let mut vector = [Waitv::new((ptr::null(), 0)); 128];
+    let mut vector = [Waitv::new((ptr::null(), 0)); MOST_WORDS];
     let count = words.len().min(vector.len());
     for (to, word) in vector.iter_mut().zip(words) {
         *to = Waitv::new(*word);
@@ -88,6 +88,9 @@ fn waitv(vector: &[Waitv], deadline: Deadline) -> Woken {
         unsafe { libc::syscall(libc::SYS_futex_waitv, vector.as_ptr(), vector.len(), 0, limit_ptr, libc::CLOCK_MONOTONIC) };
     ended(result)
 }
+
+/// The kernel's `FUTEX_WAITV_MAX`.
+pub(crate) const MOST_WORDS: usize = 128;
 
 fn ended(result: i64) -> Woken {
     if result >= 0 {

@@ -1,0 +1,553 @@
+//! The condition: a gate, a seat for each waiter, tickets, the horizon, and death at every step.
+//!
+//! The gate's lock and the user's lock are not modelled again (see [`mod@crate::lock`]): a free gate is entered in one step, and the user's lock is a step between being called and leaving the
+//! seat. Each waiter waits once, in a seat of its own; each notifier notifies once.
+//!
+//! # The steps
+//!
+//! | [`At`] | the condition's line |
+//! |---|---|
+//! | `Ask` | `notify`: whether anybody waits at all |
+//! | `Enter` | through the gate, when it is free; whoever finds "owner died" there wakes all seated in the end |
+//! | `Count` | debts, who waits, who is forgotten; the new horizon |
+//! | `Alarm`, `Horizon`, `Forget`, `Call` | `W` on the gate; the one store; the dead tickets; each wake |
+//! | `Sit`, `GiveUp` | what the gate was entered for, if it was not for calls |
+//! | `Out` | leaves the gate |
+//! | `Note`, `Look`, `Sleep`, `Asleep` | notes all words, and deaths; looks at the horizon; compares and sleeps |
+//! | `Resume`, `Rise` | takes the user's lock; clears the ticket, then the seat |
+//! | `Dying…` | the kernel: the gate, the seat, what was pending, each first marked and then woken |
+//!
+//! A wake for a death reaches any sleeper, or one that is on its way into or out of its sleep, or one that stands at the gate.
+//!
+//! # The properties, in quiet states
+//!
+//! - Nobody sleeps who has been called.
+//! - Calls that were made have been received by the living, or were dropped when nobody waited, or are those of dead ones when nobody sleeps. With one death: exactly; with more: not too few.
+
+use crate::checker::{Kind, Model, Step};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+};
+
+/// One run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Condition {
+    pub(crate) waiters: usize,
+    /// How many each notifier calls.
+    pub(crate) notifiers: [u8; 2],
+    pub(crate) kills: u8,
+    pub(crate) timeouts: u8,
+    pub(crate) bug: Option<Bug>,
+}
+
+/// Ways to get it wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bug {
+    /// The horizon is looked at before the words are noted.
+    LookBeforeNote,
+    /// The horizon moves without `W` on the gate.
+    NoAlarm,
+    /// Who takes the gate over from a dead one wakes nobody.
+    TakerCallsNobody,
+    /// Who was woken and called leaves without a look for deaths.
+    CalledDoesNotLook,
+    /// Nobody watches the seats.
+    SeatsNotWatched,
+    /// The dead are forgotten before the horizon has moved for them.
+    ForgetFirst,
+    /// Who dies waiting is not forgotten before the horizon passes.
+    DeadPassed,
+    /// A time-out clears the ticket without the gate.
+    GiveUpOutside,
+    /// A death with a call is not passed on.
+    NoDebts,
+}
+
+/// Waiters and notifiers in one run.
+const MOST: usize = 5;
+const WAITERS: usize = 4;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum At {
+    Ask,
+    Enter,
+    Count,
+    Alarm,
+    Horizon,
+    Forget,
+    Call,
+    Sit,
+    GiveUp,
+    Out,
+    Note,
+    Look,
+    Sleep,
+    Asleep,
+    Resume,
+    Rise,
+    Gone,
+    DyingGate,
+    DyingGateWakes,
+    DyingSeat,
+    DyingSeatWakes,
+    DyingPending,
+}
+
+/// What the gate was entered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum For {
+    Sitting,
+    Mending,
+    GivingUp,
+    Calling,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Process {
+    at: At,
+    purpose: For,
+    /// Found the gate left by a dead one.
+    heir: bool,
+    /// Words as noted: the gate's, the seats', and whether its own seat was called since.
+    gate: u8,
+    seats: [u8; WAITERS],
+    called: bool,
+    death: bool,
+    late: bool,
+    /// Inside the gate: the horizon to be, whom to forget, whom to wake.
+    target: u8,
+    forget: u8,
+    wake: u8,
+    /// Killed at the gate.
+    pending: bool,
+}
+
+/// The owner word of a seat.
+const FREE: u8 = 0;
+const HELD: u8 = 1;
+const LEFT: u8 = 2;
+/// The owner word of the gate: 0, an owner plus 1, or this.
+const OWNER_DIED: u8 = 100;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct State {
+    gate: u8,
+    alarm: bool,
+    tickets: u8,
+    horizon: u8,
+    seats: [u8; WAITERS],
+    ticket: [u8; WAITERS],
+    kills: u8,
+    timeouts: u8,
+    /// For the properties only.
+    made: u8,
+    received: u8,
+    dropped: u8,
+    processes: [Process; MOST],
+}
+
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write(&[
+            self.gate,
+            self.alarm.into(),
+            self.tickets,
+            self.horizon,
+            self.kills,
+            self.timeouts,
+            self.made,
+            self.received,
+        ]);
+        hasher.write(&self.seats);
+        hasher.write(&self.ticket);
+        hasher.write(&[self.dropped]);
+        for p in &self.processes {
+            hasher.write(&[
+                p.at as u8,
+                p.purpose as u8,
+                p.heir.into(),
+                p.gate,
+                p.called.into(),
+                p.death.into(),
+                p.late.into(),
+                p.target,
+            ]);
+            hasher.write(&p.seats);
+            hasher.write(&[p.forget, p.wake, p.pending.into()]);
+        }
+    }
+}
+
+impl State {
+    fn waiting(&self, seat: usize) -> bool {
+        self.seats[seat] == HELD && self.ticket[seat] > self.horizon
+    }
+
+    fn owes(&self, seat: usize) -> bool {
+        self.seats[seat] != HELD && self.ticket[seat] != 0 && self.ticket[seat] <= self.horizon
+    }
+
+    /// A wake for a death, on a word that everybody watches: whomever it may reach. At the gate somebody stands who needs no wake to come in.
+    fn wake_one(&self, me: usize, at_gate: bool, mut found: impl FnMut(Self, bool)) {
+        let mut nobody = true;
+        for other in (0..MOST).filter(|other| *other != me) {
+            let at = self.processes[other].at;
+            if matches!(at, At::Asleep | At::Sleep | At::Note) || (at_gate && at == At::Enter) {
+                nobody = false;
+                let mut state = *self;
+                if at != At::Enter {
+                    state.processes[other].at = At::Note;
+                }
+                found(state, at == At::Asleep);
+            }
+        }
+        if nobody {
+            found(*self, false);
+        }
+    }
+}
+
+impl Condition {
+    fn is(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    fn own_step(&self, before: &State, me: usize, next: &mut Vec<Step<State>>) {
+        let mut state = *before;
+        let is_waiter = me < self.waiters;
+        let name = u8::try_from(me + 1).unwrap_or(0);
+        let mut p = state.processes[me];
+        let what = match p.at {
+            At::Gone | At::Asleep => return,
+            At::Ask => {
+                p.at = if state.tickets <= state.horizon { At::Gone } else { At::Enter };
+                "asks whether anybody waits"
+            }
+            At::Enter if p.purpose == For::GivingUp && self.is(Bug::GiveUpOutside) => {
+                state.ticket[me] = 0;
+                p.at = At::Rise;
+                "gives up outside"
+            }
+            At::Enter => {
+                if state.gate != 0 && state.gate != OWNER_DIED {
+                    return;
+                }
+                p.heir = state.gate == OWNER_DIED;
+                state.alarm &= p.heir;
+                state.gate = name;
+                p.at = At::Count;
+                "enters"
+            }
+            At::Count => {
+                let calls = if p.purpose == For::Calling { self.notifiers[me - self.waiters] } else { 0 };
+                let (mut debts, mut tickets) = (0, Vec::new());
+                (p.forget, p.wake) = (0, 0);
+                for seat in 0..self.waiters {
+                    if state.owes(seat) {
+                        debts += u8::from(!self.is(Bug::NoDebts));
+                        p.forget |= 1 << seat;
+                    } else if state.seats[seat] != HELD && !self.is(Bug::DeadPassed) {
+                        state.ticket[seat] = 0;
+                    } else if state.waiting(seat) {
+                        tickets.push(state.ticket[seat]);
+                    }
+                }
+                tickets.sort_unstable();
+                let living = u8::try_from(tickets.len()).unwrap_or(0);
+                let called = (calls + debts).min(living);
+                p.target = if called > 0 { tickets[usize::from(called) - 1] } else { 0 };
+                p.at = if called > 0 { At::Alarm } else { At::Forget };
+                if called == 0 {
+                    // Nobody is there whose turn it would be.
+                    state.dropped += debts;
+                }
+                "counts"
+            }
+            At::Alarm => {
+                state.alarm |= !self.is(Bug::NoAlarm);
+                p.at = if self.is(Bug::ForgetFirst) && p.forget != 0 { At::Forget } else { At::Horizon };
+                "alarms"
+            }
+            At::Horizon => {
+                let calls = if p.purpose == For::Calling { self.notifiers[me - self.waiters] } else { 0 };
+                let (old, mut living, mut called) = (state.horizon, 0, 0);
+                for seat in 0..self.waiters {
+                    living += u8::from(state.ticket[seat] > old);
+                    if state.ticket[seat] > old && state.ticket[seat] <= p.target {
+                        called += 1;
+                        p.wake |= 1 << seat;
+                    }
+                }
+                state.horizon = p.target;
+                let new = calls.min(living);
+                let debts = u8::try_from(p.forget.count_ones()).unwrap_or(0);
+                state.made += new;
+                state.dropped += (debts + new).saturating_sub(called);
+                p.at = At::Forget;
+                "moves the horizon"
+            }
+            At::Forget if p.forget != 0 => {
+                let seat = p.forget.trailing_zeros();
+                p.forget &= p.forget - 1;
+                state.ticket[seat as usize] = 0;
+                "forgets one"
+            }
+            At::Forget => {
+                if p.heir && !self.is(Bug::TakerCallsNobody) {
+                    p.wake = (0..self.waiters).filter(|seat| state.ticket[*seat] != 0).fold(p.wake, |all, seat| all | 1 << seat);
+                }
+                p.at = if p.target > state.horizon { At::Horizon } else { At::Call };
+                "has forgotten"
+            }
+            At::Call if p.wake != 0 => {
+                let seat = p.wake.trailing_zeros() as usize;
+                p.wake &= p.wake - 1;
+                state.processes[me] = p;
+                let sleeper = &mut state.processes[seat];
+                sleeper.called = true;
+                let woken = sleeper.at == At::Asleep;
+                if woken {
+                    sleeper.at = At::Note;
+                }
+                let kind = if woken { Kind::Wakes } else { Kind::Own };
+                next.push(Step { who: me, what: "calls one", kind, state });
+                return;
+            }
+            At::Call => {
+                p.target = 0;
+                p.at = match p.purpose {
+                    For::Sitting => At::Sit,
+                    For::GivingUp => At::GiveUp,
+                    For::Mending | For::Calling => At::Out,
+                };
+                "has called"
+            }
+            At::Sit => {
+                state.tickets += 1;
+                state.seats[me] = HELD;
+                state.ticket[me] = state.tickets;
+                p.at = At::Out;
+                "sits"
+            }
+            At::GiveUp => {
+                if state.ticket[me] > state.horizon {
+                    state.ticket[me] = 0;
+                }
+                p.at = At::Out;
+                "gives up"
+            }
+            At::Out => {
+                (state.gate, state.alarm, p.heir) = (0, false, false);
+                p.at = match p.purpose {
+                    For::Calling => At::Gone,
+                    For::GivingUp if state.ticket[me] == 0 => At::Rise,
+                    For::GivingUp => At::Resume,
+                    For::Sitting | For::Mending => At::Note,
+                };
+                "leaves the gate"
+            }
+            At::Note if self.is(Bug::CalledDoesNotLook) && p.called && state.ticket[me] <= state.horizon => {
+                p.at = At::Resume;
+                "is called"
+            }
+            At::Note => {
+                (p.gate, p.seats, p.called) = (state.gate, state.seats, false);
+                p.death = state.gate == OWNER_DIED
+                    || (0..self.waiters)
+                        .any(|seat| state.seats[seat] != HELD && state.ticket[seat] != 0 && !self.is(Bug::SeatsNotWatched));
+                p.at = if self.is(Bug::LookBeforeNote) { At::Sleep } else { At::Look };
+                "notes the words"
+            }
+            At::Look if p.death => {
+                (p.at, p.purpose, p.death) = (At::Enter, For::Mending, false);
+                "sees a death"
+            }
+            At::Look if state.ticket[me] <= state.horizon => {
+                p.at = At::Resume;
+                "is called"
+            }
+            At::Look if p.late => {
+                (p.at, p.purpose) = (At::Enter, For::GivingUp);
+                "is too late"
+            }
+            At::Look => {
+                p.at = if self.is(Bug::LookBeforeNote) { At::Note } else { At::Sleep };
+                "is not called"
+            }
+            At::Sleep => {
+                let seats = self.is(Bug::SeatsNotWatched) || p.seats == state.seats;
+                let same = p.gate == state.gate && seats && !p.called && !p.late;
+                let first = if self.is(Bug::LookBeforeNote) { At::Look } else { At::Note };
+                p.at = if same { At::Asleep } else { first };
+                if same { "sleeps" } else { "EAGAIN" }
+            }
+            At::Resume => {
+                // CRASH: before this its call is another one's.
+                state.ticket[me] = 0;
+                state.received += 1;
+                p.at = At::Rise;
+                "has the lock"
+            }
+            At::Rise => {
+                state.seats[me] = FREE;
+                p.at = At::Gone;
+                "rises"
+            }
+            At::DyingGate => {
+                let mine = state.gate == name;
+                if mine {
+                    state.gate = OWNER_DIED;
+                }
+                p.at = if mine && state.alarm { At::DyingGateWakes } else { At::DyingSeat };
+                "kernel: gate"
+            }
+            At::DyingSeat => {
+                let mine = is_waiter && state.seats[me] == HELD;
+                if mine {
+                    state.seats[me] = LEFT;
+                }
+                p.at = if mine { At::DyingSeatWakes } else { At::DyingPending };
+                "kernel: seat"
+            }
+            At::DyingSeatWakes if self.is(Bug::SeatsNotWatched) => {
+                p.at = At::DyingPending;
+                "kernel wakes nobody"
+            }
+            At::DyingPending if !p.pending || (state.gate != 0 && state.gate != OWNER_DIED) => {
+                p.at = At::Gone;
+                "kernel: gone"
+            }
+            At::DyingGateWakes | At::DyingSeatWakes | At::DyingPending => {
+                let (at_gate, after) = match p.at {
+                    At::DyingGateWakes => (true, At::DyingSeat),
+                    At::DyingSeatWakes => (false, At::DyingPending),
+                    _ => (true, At::Gone),
+                };
+                before.wake_one(me, at_gate, |mut state, woken| {
+                    state.processes[me].at = after;
+                    let kind = if woken { Kind::Wakes } else { Kind::Own };
+                    next.push(Step { who: me, what: "kernel wakes one", kind, state });
+                });
+                return;
+            }
+        };
+        state.processes[me] = p;
+        next.push(Step { who: me, what, kind: Kind::Own, state });
+    }
+
+    fn mishaps(before: &State, me: usize, is_waiter: bool, next: &mut Vec<Step<State>>) {
+        let p = before.processes[me];
+        if before.kills > 0 && (p.at as u8) < At::Gone as u8 {
+            let mut state = *before;
+            state.kills -= 1;
+            state.processes[me] = Process { at: At::DyingGate, pending: p.at == At::Enter, ..Process::gone() };
+            next.push(Step { who: me, what: "is killed", kind: Kind::Chance, state });
+        }
+        if before.timeouts > 0 && is_waiter && !p.late && matches!(p.at, At::Asleep | At::Look) {
+            let mut state = *before;
+            state.timeouts -= 1;
+            state.processes[me].late = true;
+            if p.at == At::Asleep {
+                state.processes[me].at = At::Note;
+            }
+            next.push(Step { who: me, what: "is late", kind: Kind::Chance, state });
+        }
+    }
+}
+
+impl Process {
+    const fn gone() -> Self {
+        Self {
+            at: At::Gone,
+            purpose: For::Sitting,
+            heir: false,
+            gate: 0,
+            seats: [0; WAITERS],
+            called: false,
+            death: false,
+            late: false,
+            target: 0,
+            forget: 0,
+            wake: 0,
+            pending: false,
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let calls: Vec<String> = self.notifiers.iter().filter(|count| **count > 0).map(u8::to_string).collect();
+        write!(f, "{} waiters, calls {}", self.waiters, calls.join("+"))
+    }
+}
+
+impl Model for Condition {
+    type State = State;
+
+    fn start(&self) -> State {
+        let mut processes = [Process::gone(); MOST];
+        for (number, process) in processes.iter_mut().enumerate() {
+            let notifier = number.checked_sub(self.waiters);
+            if notifier.is_none_or(|notifier| self.notifiers.get(notifier).is_some_and(|count| *count > 0)) {
+                (process.at, process.purpose) =
+                    if notifier.is_some() { (At::Ask, For::Calling) } else { (At::Enter, For::Sitting) };
+            }
+        }
+        State {
+            gate: 0,
+            alarm: false,
+            tickets: 0,
+            horizon: 0,
+            seats: [FREE; WAITERS],
+            ticket: [0; WAITERS],
+            kills: self.kills,
+            timeouts: self.timeouts,
+            made: 0,
+            received: 0,
+            dropped: 0,
+            processes,
+        }
+    }
+
+    fn steps(&self, state: &State, next: &mut Vec<Step<State>>) {
+        for me in 0..MOST {
+            self.own_step(state, me, next);
+            Self::mishaps(state, me, me < self.waiters, next);
+        }
+    }
+
+    /// Nobody is renamed: tickets tell waiters apart.
+    fn canonical(&self, _: &mut State) {}
+
+    fn wrong(&self, state: &State, quiet: bool) -> Option<&'static str> {
+        if !quiet {
+            return None;
+        }
+        let asleep = |seat: usize| state.processes[seat].at == At::Asleep;
+        if (0..self.waiters).any(|seat| asleep(seat) && state.ticket[seat] <= state.horizon) {
+            return Some("LOST CALL");
+        }
+        let owed = u8::try_from((0..self.waiters).filter(|seat| state.owes(*seat)).count()).unwrap_or(0);
+        if owed > 0 && (0..self.waiters).any(asleep) {
+            return Some("NOT PASSED ON");
+        }
+        let answered = state.received + state.dropped + owed;
+        if answered < state.made {
+            return Some("CALL LOST WITH ITS RECEIVER");
+        }
+        (answered > state.made && self.kills - state.kills < 2).then_some("ONE TOO MANY")
+    }
+
+    fn show(&self, state: &State) -> String {
+        let all: Vec<String> = state.processes[..self.waiters + 2].iter().map(|p| format!("{:?}", p.at)).collect();
+        let State { gate, alarm, horizon, ticket, made, received, dropped, .. } = state;
+        format!(
+            "gate {gate}{} h{horizon} {ticket:?} {made}/{received}/{dropped} {}",
+            if *alarm { "W" } else { "" },
+            all.join(" ")
+        )
+    }
+}

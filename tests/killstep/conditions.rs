@@ -1,0 +1,275 @@
+//! Conditions: whoever dies, each call wakes one of those who live, and nobody but them.
+
+use multiproc::{Condition, Lock, LockGuard};
+use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
+
+use crate::support::{SOON, WAITV, await_asleep, ignore, nothing_left, ours, sign, wait_for};
+
+// Cells; peers sign from 10 on.
+/// The second one may come and wait.
+const GO: usize = 0;
+/// The holder may take the lock,
+const HOLD: usize = 1;
+/// has it,
+const HELD: usize = 2;
+/// and may let go.
+const LET_GO: usize = 3;
+/// Somebody was called.
+const CALLED: usize = 4;
+/// The victim has come back from its wait.
+const BACK: usize = 5;
+/// The process that will be killed with a call.
+const DOOMED: usize = 6;
+const PEER: usize = 10;
+
+/// A condition and the lock that goes with it.
+type Pair = (Condition, Lock);
+
+pub(crate) fn run(sweep: &mut Sweep) {
+    for case in cases() {
+        sweep.run(&case);
+    }
+    for case in heirs() {
+        sweep.run(&case);
+    }
+}
+
+pub(crate) fn cases() -> Vec<Case<'static, Pair>> {
+    vec![
+        case("condition/notify_one, nobody waits", |pair, _| ignore(pair.0.notify_one()), |pair, _| usable(pair, 0)),
+        case("condition/notify_one, one waits", |pair, _| ignore(pair.0.notify_one()), |pair, kill| whole(pair, kill, 1, 1))
+            .warm(|pair, cells| asleep(pair, cells, 1))
+            .peer(|pair, cells| sleeper(pair, cells, 0)),
+        case("condition/notify_one, two wait", |pair, _| ignore(pair.0.notify_one()), |pair, kill| whole(pair, kill, 2, 1))
+            .warm(|pair, cells| asleep(pair, cells, 2))
+            .peer(|pair, cells| sleeper(pair, cells, 0))
+            .peer(|pair, cells| sleeper(pair, cells, 1)),
+        case("condition/notify, two of three", |pair, _| ignore(pair.0.notify(2)), |pair, kill| whole(pair, kill, 3, 2))
+            .warm(|pair, cells| asleep(pair, cells, 3))
+            .peer(|pair, cells| sleeper(pair, cells, 0))
+            .peer(|pair, cells| sleeper(pair, cells, 1))
+            .peer(|pair, cells| sleeper(pair, cells, 2)),
+        case("condition/notify_all, two wait", |pair, _| ignore(pair.0.notify_all()), |pair, kill| whole(pair, kill, 2, 2))
+            .warm(|pair, cells| asleep(pair, cells, 2))
+            .peer(|pair, cells| sleeper(pair, cells, 0))
+            .peer(|pair, cells| sleeper(pair, cells, 1)),
+        case("condition/wait, to its sleep", |pair, _| wait(pair), |pair, _| usable(pair, 0)),
+        case("condition/wait, notified", |pair, _| wait(pair), |pair, _| usable(pair, 0))
+            .release(|pair, _| ignore(pair.0.notify_one())),
+        // The victim is called while a third one holds the lock: the call that it was killed with is for the other one.
+        case("condition/wait, called, another waits", return_from_wait, passed_on)
+            .release(call_the_victim)
+            .peer(|pair, cells| second(pair, cells))
+            .peer(|pair, cells| holder(pair, cells)),
+        // Somebody else is called and killed: that wakes the victim, whose part it is to pass the call on.
+        case("condition/wait, woken by a death, another waits", return_from_wait, passed_on)
+            .warm(|pair, _| wait_until(|| pair.0.waiters() == 1))
+            .release(kill_one_that_is_called)
+            .peer(|pair, cells| second(pair, cells))
+            .peer(|pair, cells| holder(pair, cells))
+            .peer(|pair, cells| doomed(pair, cells)),
+        case("condition/wait_timeout, in vain", |pair, _| wait_briefly(pair), |pair, kill| whole(pair, kill, 1, 0))
+            .release(|_, _| ())
+            .peer(|pair, cells| sleeper(pair, cells, 0)),
+        case(
+            "condition/wait_timeout, not at all",
+            |pair, _| ignore(pair.0.wait_timeout(lock(pair), std::time::Duration::ZERO)),
+            |pair, kill| whole(pair, kill, 1, 0),
+        )
+        .peer(|pair, cells| sleeper(pair, cells, 0)),
+    ]
+}
+
+/// Double kills: who repairs is killed, too.
+fn heirs() -> Vec<Case<'static, Pair>> {
+    vec![
+        case(
+            "condition/notify_one, two wait, then an heir",
+            |pair, _| ignore(pair.0.notify_one()),
+            |pair, _| {
+                // Each of the two may have called one, or nobody.
+                pair.0.notify_all()?;
+                usable(pair, 0)
+            },
+        )
+        .heir(|pair, _| ignore(pair.0.notify_one()))
+        .warm(|pair, _| drop(lock(pair)))
+        .peer(|pair, cells| sleeper(pair, cells, 0))
+        .peer(|pair, cells| sleeper(pair, cells, 1)),
+        case(
+            "condition/wait, killed asleep, then an heir",
+            |pair, _| wait(pair),
+            |pair, kill| {
+                let left = pair.0.waiters();
+                if left > 1 || (left == 1 && kill.heir_finished()) {
+                    return Err(Fault::Lost("a dead waiter was called, or is counted".into()));
+                }
+                usable(pair, left)
+            },
+        )
+        .heir(|pair, _| ignore(pair.0.notify_one()))
+        .peer(|pair, cells| sleeper(pair, cells, 0)),
+    ]
+}
+
+fn case(
+    name: &str,
+    victim: impl Fn(&Pair, &Cells) + 'static,
+    survive: impl Fn(&Pair, &Kill<'_>) -> Result<(), Fault> + 'static,
+) -> Case<'static, Pair> {
+    Case::new(name, || (Condition::new().unwrap(), Lock::new().unwrap()), victim, survive)
+        .watch(|_| ours())
+        .wake_within(SOON)
+        .finally(nothing_left)
+}
+
+fn lock(pair: &Pair) -> LockGuard<'_> {
+    pair.1.lock().unwrap()
+}
+
+fn wait(pair: &Pair) {
+    ignore(pair.0.wait(lock(pair)));
+}
+
+fn wait_briefly(pair: &Pair) {
+    ignore(pair.0.wait_timeout(lock(pair), std::time::Duration::from_millis(30)));
+}
+
+fn sleeper(pair: &Pair, cells: &Cells, number: usize) {
+    sign(cells, PEER + number);
+    wait(pair);
+}
+
+/// All of these peers sleep in the condition.
+fn asleep(pair: &Pair, cells: &Cells, count: usize) {
+    (0..count).for_each(|number| await_asleep(cells, PEER + number, WAITV));
+    assert_eq!(pair.0.waiters(), count);
+}
+
+fn wait_until(mut true_at_last: impl FnMut() -> bool) {
+    while !true_at_last() {
+        // SAFETY: no descriptors at all.
+        unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
+    }
+}
+
+/// The victim: says so when it is back, with the lock.
+fn return_from_wait(pair: &Pair, cells: &Cells) {
+    let guard = pair.0.wait(lock(pair));
+    cells.set(BACK, 1);
+    drop(guard);
+}
+
+/// Waits in the condition, after the victim.
+fn second(pair: &Pair, cells: &Cells) {
+    wait_for(cells, GO);
+    wait(pair);
+}
+
+/// Has the lock while somebody is called.
+fn holder(pair: &Pair, cells: &Cells) {
+    wait_for(cells, HOLD);
+    let guard = lock(pair);
+    cells.set(HELD, 1);
+    wait_for(cells, LET_GO);
+    drop(guard);
+}
+
+/// Waits in the condition before the victim, as a child that can be killed.
+fn doomed(pair: &Pair, cells: &Cells) {
+    // SAFETY: this process has one thread.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        wait(pair);
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(0) };
+    }
+    cells.set(DOOMED, u64::from(child.unsigned_abs()));
+    // SAFETY: a child of ours.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+}
+
+/// At the victim's first sleep; at the next one, for the lock, the holder lets go.
+fn call_the_victim(pair: &Pair, cells: &Cells) {
+    if cells.get(CALLED) == 0 {
+        call_the_oldest(pair, cells);
+    } else {
+        cells.set(LET_GO, 1);
+    }
+}
+
+/// Has somebody hold the lock, and calls the oldest of those who wait.
+fn call_the_oldest(pair: &Pair, cells: &Cells) {
+    let before = pair.0.waiters();
+    cells.set(GO, 1);
+    wait_until(|| pair.0.waiters() == before + 1);
+    cells.set(HOLD, 1);
+    wait_for(cells, HELD);
+    cells.set(CALLED, 1);
+    ignore(pair.0.notify_one());
+}
+
+fn kill_one_that_is_called(pair: &Pair, cells: &Cells) {
+    if cells.get(CALLED) == 0 {
+        call_the_oldest(pair, cells);
+        let doomed = i32::try_from(cells.get(DOOMED)).unwrap();
+        // SAFETY: numbers only.
+        unsafe { libc::kill(doomed, libc::SIGKILL) };
+    } else {
+        cells.set(LET_GO, 1);
+    }
+}
+
+/// There was one call, for one that is dead: it is the other one's, soon, unless the victim had it and came back with it.
+fn passed_on(pair: &Pair, kill: &Kill<'_>) -> Result<(), Fault> {
+    let cells = kill.cells();
+    let called = cells.get(CALLED) != 0;
+    cells.set(LET_GO, 1);
+    cells.set(HOLD, 1);
+    if !called {
+        let before = pair.0.waiters();
+        cells.set(GO, 1);
+        wait_until(|| pair.0.waiters() == before + 1);
+        return usable(pair, before + 1);
+    }
+    match kill.must_wake(0) {
+        Ok(_) if cells.get(BACK) != 0 => Err(Fault::Torn("one call, two that came back".into())),
+        Ok(_) => usable(pair, 0),
+        Err(lost) => {
+            let guard = pair.1.lock_timeout(SOON)?.ok_or(Fault::Hang("nobody gets the lock any more".into()))?;
+            if cells.get(BACK) == 0 && LockGuard::previous_owner_died(&guard).is_none() {
+                return Err(lost);
+            }
+            drop(guard);
+            usable(pair, 1)
+        }
+    }
+}
+
+/// Of `all` that wait, `called` or, if the notifier was killed before, none have been called: nothing between.
+fn whole(pair: &Pair, kill: &Kill<'_>, all: usize, called: usize) -> Result<(), Fault> {
+    let left = pair.0.waiters();
+    if left != all - called && (left != all || kill.finished()) {
+        return Err(Fault::Torn(format!("{left} of {all} still wait")));
+    }
+    // They were called in the order of coming, which is that of their numbers.
+    (0..all - left).try_for_each(|number| kill.must_wake(number).map(drop))?;
+    if pair.0.waiters() != left {
+        return Err(Fault::Torn("more were called than meant".into()));
+    }
+    usable(pair, left)
+}
+
+/// So many wait, who are called now; and the next ones can use the lock and the condition as ever.
+fn usable(pair: &Pair, waiting: usize) -> Result<(), Fault> {
+    let called = pair.0.notify_all()?;
+    if called != waiting {
+        return Err(Fault::Lost(format!("{called} were called, {waiting} waited")));
+    }
+    let Some(guard) = pair.1.lock_timeout(SOON)? else { return Err(Fault::Hang("nobody gets the lock any more".into())) };
+    let (_guard, called) = pair.0.wait_timeout(guard, std::time::Duration::from_millis(1))?;
+    if called || pair.0.waiters() != 0 {
+        return Err(Fault::Torn("a call out of nowhere".into()));
+    }
+    Ok(())
+}

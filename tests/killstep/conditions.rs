@@ -59,15 +59,15 @@ pub(crate) fn cases() -> Vec<Case<'static, Pair>> {
         // The victim is called while a third one holds the lock: the call that it was killed with is for the other one.
         case("condition/wait, called, another waits", return_from_wait, passed_on)
             .release(call_the_victim)
-            .peer(|pair, cells| second(pair, cells))
-            .peer(|pair, cells| holder(pair, cells)),
+            .peer(second)
+            .peer(holder),
         // Somebody else is called and killed: that wakes the victim, whose part it is to pass the call on.
         case("condition/wait, woken by a death, another waits", return_from_wait, passed_on)
             .warm(|pair, _| wait_until(|| pair.0.waiters() == 1))
             .release(kill_one_that_is_called)
-            .peer(|pair, cells| second(pair, cells))
-            .peer(|pair, cells| holder(pair, cells))
-            .peer(|pair, cells| doomed(pair, cells)),
+            .peer(second)
+            .peer(holder)
+            .peer(doomed),
         case("condition/wait_timeout, in vain", |pair, _| wait_briefly(pair), |pair, kill| whole(pair, kill, 1, 0))
             .release(|_, _| ())
             .peer(|pair, cells| sleeper(pair, cells, 0)),

@@ -23,6 +23,7 @@ unsafe_rooms=(
     shm/src/atomic_array.rs
     shm/src/atomic_value.rs
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
+    sync/src/rlock.rs       # the same
     queue/src/queue.rs      # its block: `unsafe impl Object`
     queue/src/log.rs
     queue/src/ring.rs

@@ -1,6 +1,7 @@
 //! [`Queue<T>`]: Queue
 //! [`Process`]: Process
 //! [`Lock`]: Lock
+//! [`RLock`]: RLock
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
 //! [`SharedMemory`]: SharedMemory
@@ -30,3 +31,4 @@ pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArr
 pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, SharedMemory, Transit, Value, gc};
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
 pub use multiproc_sync::{Lock, LockGuard};
+pub use multiproc_sync::{RLock, RLockGuard};

@@ -32,6 +32,8 @@ same! {
     multiproc::Process<u8> = multiproc::process::Process<u8>,
     multiproc::PutError<u8> = multiproc::queue::PutError<u8>,
     multiproc::Queue<u8> = multiproc::queue::Queue<u8>,
+    multiproc::RLock = multiproc::sync::RLock,
+    multiproc::RLockGuard<'static> = multiproc::sync::RLockGuard<'static>,
     multiproc::SharedMemory = multiproc::shm::SharedMemory,
     multiproc::SpawnError = multiproc::process::SpawnError,
     multiproc::Transit = multiproc::shm::Transit,

@@ -7,7 +7,7 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use multiproc::shm::{MAX_HELD, Namespace};
-use multiproc::{Array, AtomicArray, AtomicValue, Capacity, Lock, Options, Queue, SharedMemory, Transit, Value};
+use multiproc::{Array, AtomicArray, AtomicValue, Capacity, Lock, Options, Queue, RLock, SharedMemory, Transit, Value};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -124,6 +124,25 @@ fn lock() -> Outcome {
     assert!(Bytes::of(&name).u64(OBJECT + 32) != 0, "the link");
     drop(guard);
     Bytes::of(&name).check_lock(OBJECT, false);
+    Ok(())
+}
+
+#[test]
+fn rlock() -> Outcome {
+    let name = unique("rlock");
+    let lock = RLock::create(&name)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("rlock", 1, 64, [0, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 64));
+    let guards = (lock.lock()?, lock.lock()?);
+    let held = Bytes::of(&name);
+    held.check_lock(OBJECT, true);
+    assert_eq!(held.u64(OBJECT + 40), 2, "depth");
+    drop(guards);
+    let free = Bytes::of(&name);
+    free.check_lock(OBJECT, false);
+    assert_eq!(free.u64(OBJECT + 40), 1);
+    assert!(free.is_zero(OBJECT + 48, OBJECT + 64));
     Ok(())
 }
 

@@ -166,6 +166,9 @@ pub enum AcquireError {
     /// This thread holds as many locks as the kernel would be sure to release at its death.
     #[error("this thread holds {} locks already", identity::MAX_HELD)]
     TooManyHeld,
+    /// This thread has taken a recursive lock as often as can be counted.
+    #[error("taken too many times by this thread")]
+    TooDeep,
     /// The kernel or libc gave this thread no robust list.
     #[error("no robust list for this thread")]
     Unsupported,

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod lock;
+mod rlock;
 
 pub use lock::{Lock, LockBlock, LockGuard};
 pub use multiproc_shm::{AcquireError, Death, Error, ErrorKind, LockError, Owner};
+pub use rlock::{RLock, RLockBlock, RLockGuard};

@@ -13,6 +13,7 @@ mod locks;
 mod names;
 mod operations;
 mod queues;
+mod rlocks;
 mod support;
 mod values;
 mod words;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let double = args.all || args.only.is_some();
     let mut sweep = Sweep::new(args);
     locks::run(&mut sweep, double);
+    rlocks::run(&mut sweep, double);
     values::run(&mut sweep, double);
     arrays::run(&mut sweep, double);
     words::run(&mut sweep);

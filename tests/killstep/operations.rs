@@ -34,6 +34,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("copy", include_str!("../../shm/src/copy.rs")),
     ("header", include_str!("../../shm/src/header.rs")),
     ("lock", include_str!("../../sync/src/lock.rs")),
+    ("rlock", include_str!("../../sync/src/rlock.rs")),
     ("queue", include_str!("../../queue/src/queue.rs")),
     ("messages", include_str!("../../queue/src/messages.rs")),
     ("process", include_str!("../../process/src/process.rs")),
@@ -132,6 +133,12 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("lock", &["lock_timeout"], Killed("lock/lock_timeout")),
     ("lock", &["raw_lock", "raw_unlock"], Killed("lock/unlock")),
     ("lock", &["is_locked", "owner", "name", "previous_owner_died"], Looks),
+    ("rlock", &["new", "create", "open", "open_or_create", "unlink"], MadeOf("name/")),
+    ("rlock", &["lock"], Killed("rlock/lock+unlock")),
+    ("rlock", &["try_lock"], Killed("rlock/try_lock")),
+    ("rlock", &["lock_timeout"], Killed("rlock/lock_timeout")),
+    ("rlock", &["raw_lock", "raw_unlock"], Killed("rlock/unlock")),
+    ("rlock", &["is_locked", "depth", "owner", "name", "previous_owner_died"], Looks),
     ("queue", &["new", "create", "open", "open_or_create", "unlink"], MadeOf("name/")),
     ("queue", &["close"], Killed("queue/close")),
     ("queue", &["put"], Killed("queue/put, ")),
@@ -186,6 +193,7 @@ pub(crate) fn check() -> Result<(), String> {
     }
     let cases = [
         include_str!("locks.rs"),
+        include_str!("rlocks.rs"),
         include_str!("values.rs"),
         include_str!("arrays.rs"),
         include_str!("words.rs"),

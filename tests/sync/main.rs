@@ -1,4 +1,4 @@
-//! `Lock` across processes: exclusion, time, death in every form, forks, and memory that others write.
+//! `Lock` and `RLock` across processes: exclusion, time, death in every form, forks, and memory that others write.
 #![allow(clippy::print_stdout, reason = "a test tells what it has seen, or why it is skipped")]
 
 #[path = "../common/mod.rs"]
@@ -7,5 +7,6 @@ mod common;
 mod across;
 mod contract;
 mod crash;
+mod rlock;
 
 multiproc::test_support!();

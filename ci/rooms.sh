@@ -14,6 +14,7 @@ unsafe_rooms=(
     shm/src/os_block.rs
     shm/src/robust_lock.rs
     shm/src/side.rs
+    shm/src/permits.rs
     shm/src/wait.rs
     shm/src/identity.rs
     shm/src/copy.rs
@@ -24,13 +25,14 @@ unsafe_rooms=(
     shm/src/atomic_value.rs
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     sync/src/rlock.rs       # the same
+    sync/src/semaphore.rs   # its permits lie behind its block
     queue/src/queue.rs      # its block: `unsafe impl Object`
     queue/src/log.rs
     queue/src/ring.rs
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(shm/src/robust_lock.rs shm/src/side.rs shm/src/wait.rs)
+futex_rooms=(shm/src/robust_lock.rs shm/src/side.rs shm/src/permits.rs shm/src/wait.rs)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
 libraries=(src shm/src sync/src queue/src process/src)
 

@@ -2,6 +2,7 @@
 //! [`Process`]: Process
 //! [`Lock`]: Lock
 //! [`RLock`]: RLock
+//! [`Semaphore`]: Semaphore
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
 //! [`SharedMemory`]: SharedMemory
@@ -31,4 +32,4 @@ pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArr
 pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, SharedMemory, Transit, Value, gc};
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
 pub use multiproc_sync::{Lock, LockGuard};
-pub use multiproc_sync::{RLock, RLockGuard};
+pub use multiproc_sync::{Permit, RLock, RLockGuard, Semaphore};

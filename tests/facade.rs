@@ -34,6 +34,8 @@ same! {
     multiproc::Queue<u8> = multiproc::queue::Queue<u8>,
     multiproc::RLock = multiproc::sync::RLock,
     multiproc::RLockGuard<'static> = multiproc::sync::RLockGuard<'static>,
+    multiproc::Permit<'static> = multiproc::sync::Permit<'static>,
+    multiproc::Semaphore = multiproc::sync::Semaphore,
     multiproc::SharedMemory = multiproc::shm::SharedMemory,
     multiproc::SpawnError = multiproc::process::SpawnError,
     multiproc::Transit = multiproc::shm::Transit,

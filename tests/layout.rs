@@ -7,7 +7,9 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 
 use multiproc::shm::{MAX_HELD, Namespace};
-use multiproc::{Array, AtomicArray, AtomicValue, Capacity, Lock, Options, Queue, RLock, SharedMemory, Transit, Value};
+use multiproc::{
+    Array, AtomicArray, AtomicValue, Capacity, Lock, Options, Queue, RLock, Semaphore, SharedMemory, Transit, Value,
+};
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
@@ -143,6 +145,23 @@ fn rlock() -> Outcome {
     free.check_lock(OBJECT, false);
     assert_eq!(free.u64(OBJECT + 40), 1);
     assert!(free.is_zero(OBJECT + 48, OBJECT + 64));
+    Ok(())
+}
+
+#[test]
+fn semaphore() -> Outcome {
+    let name = unique("semaphore");
+    let semaphore = Semaphore::create(&name, 3)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("semaphore", 1, 64 + 3 * 64, [3, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 4 * 64));
+    let permit = semaphore.acquire()?;
+    let place = OBJECT + 64 + multiproc::Permit::number(&permit) * 64;
+    Bytes::of(&name).check_lock(place, true);
+    drop(permit);
+    let free = Bytes::of(&name);
+    free.check_lock(place, false);
+    assert!(free.is_zero(OBJECT, OBJECT + 64), "nobody went through the gate");
     Ok(())
 }
 

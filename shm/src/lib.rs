@@ -15,6 +15,7 @@ mod name;
 mod namespace;
 #[cfg(feature = "os-blocks")]
 mod os_block;
+mod permits;
 mod registry;
 mod robust_lock;
 mod segment;
@@ -40,6 +41,7 @@ pub use error::{Error, ErrorKind};
 pub use header::Element;
 pub use identity::MAX_HELD;
 pub use namespace::{Gc, GcReport, Namespace, gc};
+pub use permits::{MOST_PERMITS, Permits, Taken};
 pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
 pub use shared::{Handle, Object, Options, Shared};
 pub use side::{BRIEF, Side};

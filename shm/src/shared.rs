@@ -25,7 +25,7 @@ use crate::transit;
 ///
 /// - `Self` is `repr(C)`, holds only integers of fixed width inside atomics, is aligned to at most 1,024 bytes, and every bit pattern is valid.
 /// - [`size`](Self::size) is at least `size_of::<Self>()`, and the same for the same extents in every build with this `LAYOUT`.
-/// - [`locks`](Self::locks) tells every [`RobustLock`] in it.
+/// - [`locks`](Self::locks) and [`more_locks`](Self::more_locks) tell every [`RobustLock`] in it.
 pub unsafe trait Object: Sized + Sync + 'static {
     /// What it is called in headers and errors: at most 16 ASCII letters.
     const KIND: &'static str;
@@ -64,6 +64,15 @@ pub unsafe trait Object: Sized + Sync + 'static {
 
     /// Its robust locks.
     fn locks(&self) -> [Option<&RobustLock>; 2];
+
+    /// Those behind `Self`, if there are any.
+    ///
+    /// # Safety
+    ///
+    /// - `tail` is where the bytes behind `self` begin, and `extents` are this object's.
+    unsafe fn more_locks(&self, _tail: *const AtomicU64, _extents: [u64; 2]) -> &[RobustLock] {
+        &[]
+    }
 }
 
 /// A handle to a shared object: `Clone + Send + Sync`, and serde, so that it may be an argument, a result, or part of a message.
@@ -324,7 +333,16 @@ fn usable_thread(operation: &'static str, shown: &str) -> Result<(), Error> {
 fn held_here<T: Object>(segment: &Segment) -> bool {
     // SAFETY: the segment was made or checked for `T`, and is still mapped.
     let object = unsafe { &*segment.object().cast::<T>() };
-    object.locks().into_iter().flatten().filter_map(RobustLock::owner).any(|owner| sys::is_thread_of_this_process(owner.tid))
+    let tail = segment.object().wrapping_add(size_of::<T>()).cast_const().cast();
+    // SAFETY: the two parts of one object, whose extents were checked.
+    let more = unsafe { object.more_locks(tail, segment.facts().extents) };
+    object
+        .locks()
+        .into_iter()
+        .flatten()
+        .chain(more)
+        .filter_map(RobustLock::owner)
+        .any(|owner| sys::is_thread_of_this_process(owner.tid))
 }
 
 impl<T: Object> Deref for Shared<T> {

@@ -14,6 +14,7 @@ mod names;
 mod operations;
 mod queues;
 mod rlocks;
+mod semaphores;
 mod support;
 mod values;
 mod words;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
     let mut sweep = Sweep::new(args);
     locks::run(&mut sweep, double);
     rlocks::run(&mut sweep, double);
+    semaphores::run(&mut sweep, double);
     values::run(&mut sweep, double);
     arrays::run(&mut sweep, double);
     words::run(&mut sweep);

@@ -1,4 +1,4 @@
-//! `Lock` and `RLock` across processes: exclusion, time, death in every form, forks, and memory that others write.
+//! `Lock`, `RLock` and `Semaphore` across processes: exclusion, time, death in every form, forks, and memory that others write.
 #![allow(clippy::print_stdout, reason = "a test tells what it has seen, or why it is skipped")]
 
 #[path = "../common/mod.rs"]
@@ -8,5 +8,6 @@ mod across;
 mod contract;
 mod crash;
 mod rlock;
+mod semaphore;
 
 multiproc::test_support!();

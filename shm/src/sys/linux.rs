@@ -43,8 +43,8 @@ pub(crate) fn futex_wait(word: *const AtomicU32, expected: u32, deadline: Deadli
     ended(result)
 }
 
-/// `futex_waitv(2)` over up to three words of shared objects: never `PRIVATE`.
-pub(crate) fn futex_waitv(words: [(*const AtomicU32, u32); 3], count: usize, deadline: Deadline) -> Woken {
+/// `futex_waitv(2)` over the first `count` words, of shared objects: never `PRIVATE`.
+pub(crate) fn futex_waitv<const MOST: usize>(words: [(*const AtomicU32, u32); MOST], count: usize, deadline: Deadline) -> Woken {
     #[repr(C)]
     #[derive(Clone, Copy)]
     struct Waitv {

@@ -25,6 +25,7 @@ unsafe_rooms=(
     shm/src/atomic_value.rs
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     sync/src/rlock.rs       # the same
+    sync/src/bounded.rs     # its block
     sync/src/semaphore.rs   # its permits lie behind its block
     queue/src/queue.rs      # its block: `unsafe impl Object`
     queue/src/log.rs

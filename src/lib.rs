@@ -3,6 +3,7 @@
 //! [`Lock`]: Lock
 //! [`RLock`]: RLock
 //! [`Semaphore`]: Semaphore
+//! [`BoundedSemaphore`]: BoundedSemaphore
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
 //! [`SharedMemory`]: SharedMemory
@@ -31,5 +32,5 @@ pub use multiproc_queue::{Capacity, GetError, Messages, PutError, Queue};
 pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
 pub use multiproc_shm::{AtomicValue, Death, Error, ErrorKind, LockError, Namespace, Options, SharedMemory, Transit, Value, gc};
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
+pub use multiproc_sync::{BoundedSemaphore, Permit, RLock, RLockGuard, Semaphore};
 pub use multiproc_sync::{Lock, LockGuard};
-pub use multiproc_sync::{Permit, RLock, RLockGuard, Semaphore};

@@ -34,6 +34,7 @@ same! {
     multiproc::Queue<u8> = multiproc::queue::Queue<u8>,
     multiproc::RLock = multiproc::sync::RLock,
     multiproc::RLockGuard<'static> = multiproc::sync::RLockGuard<'static>,
+    multiproc::BoundedSemaphore = multiproc::sync::BoundedSemaphore,
     multiproc::Permit<'static> = multiproc::sync::Permit<'static>,
     multiproc::Semaphore = multiproc::sync::Semaphore,
     multiproc::SharedMemory = multiproc::shm::SharedMemory,

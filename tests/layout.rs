@@ -8,7 +8,8 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use multiproc::shm::{MAX_HELD, Namespace};
 use multiproc::{
-    Array, AtomicArray, AtomicValue, Capacity, Lock, Options, Queue, RLock, Semaphore, SharedMemory, Transit, Value,
+    Array, AtomicArray, AtomicValue, BoundedSemaphore, Capacity, Lock, Options, Queue, RLock, Semaphore, SharedMemory, Transit,
+    Value,
 };
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -162,6 +163,25 @@ fn semaphore() -> Outcome {
     let free = Bytes::of(&name);
     free.check_lock(place, false);
     assert!(free.is_zero(OBJECT, OBJECT + 64), "nobody went through the gate");
+    Ok(())
+}
+
+#[test]
+fn bounded() -> Outcome {
+    let name = unique("bounded");
+    let semaphore = BoundedSemaphore::create(&name, 2, 5)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("bounded", 1, 64, [2, 5], (0, 0, ""));
+    assert_eq!(fresh.u64(OBJECT), 2, "count");
+    assert!(fresh.is_zero(OBJECT + 8, OBJECT + 64));
+    semaphore.release(1)?;
+    let released = Bytes::of(&name);
+    assert_eq!(
+        (released.u64(OBJECT), released.u32(OBJECT + 8), released.u32(OBJECT + 12)),
+        (3, 1, 0),
+        "count, changes, sleepers"
+    );
+    assert!(released.is_zero(OBJECT + 20, OBJECT + 64));
     Ok(())
 }
 

@@ -9,6 +9,7 @@
 mod arrays;
 mod batches;
 mod blocks;
+mod bounded;
 mod locks;
 mod names;
 mod operations;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     locks::run(&mut sweep, double);
     rlocks::run(&mut sweep, double);
     semaphores::run(&mut sweep, double);
+    bounded::run(&mut sweep);
     values::run(&mut sweep, double);
     arrays::run(&mut sweep, double);
     words::run(&mut sweep);

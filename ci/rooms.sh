@@ -18,6 +18,7 @@ unsafe_rooms=(
     shm/src/robust_lock.rs
     shm/src/side.rs
     shm/src/seat.rs
+    shm/src/permits.rs
     shm/src/wait.rs
     shm/src/flag.rs
     shm/src/watch.rs
@@ -33,13 +34,16 @@ unsafe_rooms=(
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     sync/src/event.rs       # its block: `unsafe impl Object`
     sync/src/barrier/parties.rs
+    sync/src/rlock.rs       # the same
+    sync/src/bounded.rs     # its block
+    sync/src/semaphore.rs   # its permits lie behind its block
     queue/src/queue.rs      # its block: `unsafe impl Object`
     queue/src/log.rs
     queue/src/ring.rs
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(shm/src/robust_lock.rs shm/src/seat.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs)
+futex_rooms=(shm/src/robust_lock.rs shm/src/seat.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs shm/src/permits.rs)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
 libraries=(src shm/src sync/src queue/src process/src)
 

@@ -20,6 +20,9 @@ fn check_test(file: &str, test: &str) -> Result<(), String> {
 fn check_case(name: &str) -> Result<(), String> {
     let cases = [
         "locks",
+        "rlocks",
+        "semaphores",
+        "bounded",
         "conditions",
         "rwlocks",
         "values",
@@ -39,10 +42,13 @@ fn check_case(name: &str) -> Result<(), String> {
 
 #[test]
 fn what_shows_each_row_exists() {
-    const CASES: [&str; 15] = [
+    const CASES: [&str; 18] = [
         "lock/",
         "condition/",
         "rwlock/",
+        "rlock/",
+        "semaphore/",
+        "bounded/",
         "value/",
         "atomic/",
         "array/",

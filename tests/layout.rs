@@ -9,8 +9,8 @@ use std::thread;
 
 use multiproc::shm::{MAX_HELD, Namespace};
 use multiproc::{
-    Array, AtomicArray, AtomicValue, Barrier, Capacity, Condition, ErrorKind, Event, Lock, Options, Queue, RwLock, SharedMemory,
-    Transit, Value,
+    Array, AtomicArray, AtomicValue, Barrier, BoundedSemaphore, Capacity, Condition, ErrorKind, Event, Lock, Options, Queue,
+    RLock, RwLock, Semaphore, SharedMemory, Transit, Value,
 };
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -203,6 +203,25 @@ fn event() -> Outcome {
 }
 
 #[test]
+fn rlock() -> Outcome {
+    let name = unique("rlock");
+    let lock = RLock::create(&name)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("rlock", 1, 64, [0, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 64));
+    let guards = (lock.lock()?, lock.lock()?);
+    let held = Bytes::of(&name);
+    held.check_lock(OBJECT, true);
+    assert_eq!(held.u64(OBJECT + 40), 2, "depth");
+    drop(guards);
+    let free = Bytes::of(&name);
+    free.check_lock(OBJECT, false);
+    assert_eq!(free.u64(OBJECT + 40), 1);
+    assert!(free.is_zero(OBJECT + 48, OBJECT + 64));
+    Ok(())
+}
+
+#[test]
 fn barrier() -> Outcome {
     let name = unique("barrier");
     let barrier = Barrier::create(&name, 1)?;
@@ -222,6 +241,42 @@ fn barrier() -> Outcome {
     let broken = Bytes::of(&name);
     assert_eq!((broken.u32(OBJECT), broken.u32(OBJECT + 4)), (1 << 8 | 1 << 9, 2));
     broken.check_lock(OBJECT + 128, false);
+    Ok(())
+}
+
+#[test]
+fn semaphore() -> Outcome {
+    let name = unique("semaphore");
+    let semaphore = Semaphore::create(&name, 3)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("semaphore", 1, 64 + 3 * 64, [3, 0], (0, 0, ""));
+    assert!(fresh.is_zero(OBJECT, OBJECT + 4 * 64));
+    let permit = semaphore.acquire()?;
+    let place = OBJECT + 64 + multiproc::Permit::number(&permit) * 64;
+    Bytes::of(&name).check_lock(place, true);
+    drop(permit);
+    let free = Bytes::of(&name);
+    free.check_lock(place, false);
+    assert!(free.is_zero(OBJECT, OBJECT + 64), "nobody went through the gate");
+    Ok(())
+}
+
+#[test]
+fn bounded() -> Outcome {
+    let name = unique("bounded");
+    let semaphore = BoundedSemaphore::create(&name, 2, 5)?;
+    let fresh = Bytes::of(&name);
+    fresh.check_header("bounded", 1, 64, [2, 5], (0, 0, ""));
+    assert_eq!(fresh.u64(OBJECT), 2, "count");
+    assert!(fresh.is_zero(OBJECT + 8, OBJECT + 64));
+    semaphore.release(1)?;
+    let released = Bytes::of(&name);
+    assert_eq!(
+        (released.u64(OBJECT), released.u32(OBJECT + 8), released.u32(OBJECT + 12)),
+        (3, 1, 0),
+        "count, changes, sleepers"
+    );
+    assert!(released.is_zero(OBJECT + 20, OBJECT + 64));
     Ok(())
 }
 

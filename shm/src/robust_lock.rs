@@ -166,6 +166,12 @@ pub enum AcquireError {
     /// This thread holds as many locks as the kernel would be sure to release at its death.
     #[error("this thread holds {} locks already", identity::MAX_HELD)]
     TooManyHeld,
+    /// This thread has taken a recursive lock as often as can be counted.
+    #[error("taken too many times by this thread")]
+    TooDeep,
+    /// More permits than there are.
+    #[error("there are not so many permits")]
+    TooMany,
     /// The kernel or libc gave this thread no robust list.
     #[error("no robust list for this thread")]
     Unsupported,
@@ -467,12 +473,41 @@ impl RobustLock {
     }
 
     /// Leaves the word as the kernel leaves that of a dead owner, if there is an owner. Only for a lock that nobody uses: its owner's thread id is of another time.
-    pub(crate) fn bury(&self) {
+    pub(crate) fn abandon(&self) {
         let seen = self.word.load(Relaxed);
         if seen & TID != 0 {
             self.word.store((seen & !TID) | OWNER_DIED, SeqCst);
         }
         self.contenders.store(0, SeqCst);
+    }
+
+    /// Whether this thread holds it, as the word tells.
+    pub(crate) fn is_owned_by(&self, me: Me) -> bool {
+        self.word.load(Relaxed) & TID == me.tid()
+    }
+
+    /// Announces somebody who watches this word without wanting to sleep in here; its low half then, or `None` if it is free.
+    pub(crate) fn mark(&self) -> Option<u32> {
+        let mut seen = self.word.load(Relaxed);
+        while seen & TID != 0 {
+            let announced = (seen | WAITERS).wrapping_add(ANNOUNCE);
+            // ORDER: SeqCst pairs with the fetch_sub in `give`.
+            match self.word.compare_exchange(seen, announced, SeqCst, Relaxed) {
+                Ok(_) => return Some(low(announced)),
+                Err(now) => seen = now,
+            }
+        }
+        None
+    }
+
+    /// Does for an owner whose death the kernel missed what the kernel does. The count is part of the comparison, so nobody is robbed.
+    #[cold]
+    pub(crate) fn bury(&self) -> bool {
+        let seen = self.word.load(Relaxed);
+        let freed = ((seen & !TID) | OWNER_DIED).wrapping_add(ANNOUNCE);
+        seen & TID != 0
+            && identity::has_ended(low(seen & TID))
+            && self.word.compare_exchange(seen, freed, SeqCst, Relaxed).is_ok()
     }
 
     #[inline(always)]

@@ -72,9 +72,12 @@ pub unsafe trait Object: Sized + Sync + 'static {
     /// Its robust locks.
     fn locks(&self) -> [Option<&RobustLock>; 2];
 
-    /// Its robust locks beyond the first two; `tail` is where the bytes behind `Self` begin.
-    fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
-        let _ = (tail, extents);
+    /// Those behind `Self`, if there are any.
+    ///
+    /// # Safety
+    ///
+    /// - `tail` is where the bytes behind `self` begin, and `extents` are this object's.
+    unsafe fn more_locks(&self, _tail: *const AtomicU64, _extents: [u64; 2]) -> &[RobustLock] {
         &[]
     }
 }
@@ -139,7 +142,9 @@ impl<T: Object> Shared<T> {
         // SAFETY: `Segment::open_file` hands over an object that it has checked, and mapped.
         let this = unsafe { &*object.cast::<T>() };
         let tail = object.wrapping_add(size_of::<T>()).cast_const().cast();
-        this.locks().into_iter().flatten().chain(this.more_locks(tail, extents)).for_each(RobustLock::bury);
+        // SAFETY: the two parts of one object, whose extents were checked.
+        let more = unsafe { this.more_locks(tail, extents) };
+        this.locks().into_iter().flatten().chain(more).for_each(RobustLock::abandon);
     }
 
     pub(crate) const HELD_HERE: HeldHere = held_here::<T>;
@@ -262,7 +267,8 @@ fn held_here<T: Object>(segment: &Segment) -> bool {
     // SAFETY: the segment was made or checked for `T`, and is still mapped.
     let object = unsafe { &*segment.object().cast::<T>() };
     let tail = segment.object().wrapping_add(size_of::<T>()).cast_const().cast();
-    let more = object.more_locks(tail, segment.facts().extents);
+    // SAFETY: the two parts of one object, whose extents were checked.
+    let more = unsafe { object.more_locks(tail, segment.facts().extents) };
     object
         .locks()
         .into_iter()

@@ -106,7 +106,7 @@ unsafe impl Object for ConditionBlock {
         [Some(self.gate.lock()), None]
     }
 
-    fn more_locks(&self, _: *const AtomicU64, _: [u64; 2]) -> &[RobustLock] {
+    unsafe fn more_locks(&self, _: *const AtomicU64, _: [u64; 2]) -> &[RobustLock] {
         &self.seats
     }
 }

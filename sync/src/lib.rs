@@ -1,14 +1,20 @@
 #![doc = include_str!("../README.md")]
 
 mod barrier;
+mod bounded;
 mod condition;
 mod event;
 mod lock;
+mod rlock;
 mod rwlock;
+mod semaphore;
 
 pub use barrier::{Barrier, BarrierBlock, BarrierError, BarrierWaitResult, Broken, MAX_PARTIES};
+pub use bounded::{BoundedBlock, BoundedSemaphore};
 pub use condition::{Condition, ConditionBlock};
 pub use event::{Event, EventBlock};
 pub use lock::{Lock, LockBlock, LockGuard};
 pub use multiproc_shm::{AcquireError, Death, Error, ErrorKind, Guarded, LockError, Owner};
+pub use rlock::{RLock, RLockBlock, RLockGuard};
 pub use rwlock::{ReadGuard, RwLock, RwLockBlock, WriteGuard};
+pub use semaphore::{Permit, Semaphore, SemaphoreBlock};

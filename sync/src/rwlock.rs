@@ -92,7 +92,7 @@ unsafe impl Object for RwLockBlock {
         [Some(&self.turnstile), None]
     }
 
-    fn more_locks(&self, _: *const AtomicU64, _: [u64; 2]) -> &[RobustLock] {
+    unsafe fn more_locks(&self, _: *const AtomicU64, _: [u64; 2]) -> &[RobustLock] {
         &self.places
     }
 }

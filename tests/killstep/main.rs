@@ -10,6 +10,7 @@ mod arrays;
 mod barriers;
 mod batches;
 mod blocks;
+mod bounded;
 mod conditions;
 mod events;
 mod locks;
@@ -17,7 +18,9 @@ mod names;
 mod operations;
 mod placed;
 mod queues;
+mod rlocks;
 mod rwlocks;
+mod semaphores;
 mod support;
 mod values;
 mod words;
@@ -45,6 +48,9 @@ fn main() -> ExitCode {
     }
     let mut sweep = Sweep::new(args);
     locks::run(&mut sweep);
+    rlocks::run(&mut sweep);
+    semaphores::run(&mut sweep);
+    bounded::run(&mut sweep);
     conditions::run(&mut sweep);
     rwlocks::run(&mut sweep);
     values::run(&mut sweep);

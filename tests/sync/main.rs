@@ -1,4 +1,4 @@
-//! `Lock` across processes: exclusion, time, death in every form, forks, and memory that others write.
+//! `Lock`, `RLock` and semaphores across processes: exclusion, time, death in every form, forks, and memory that others write.
 #![allow(clippy::print_stdout, reason = "a test tells what it has seen, or why it is skipped")]
 
 #[path = "../common/mod.rs"]
@@ -6,11 +6,14 @@ mod common;
 
 mod across;
 mod barrier;
+mod bounded;
 mod condition;
 mod contract;
 mod cpython_condition;
 mod crash;
 mod event;
+mod rlock;
 mod rwlock;
+mod semaphore;
 
 multiproc::test_support!();

@@ -108,7 +108,7 @@ unsafe impl Object for BarrierBlock {
         [None, None]
     }
 
-    fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
+    unsafe fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
         let locks = usize::try_from(extents[0]).unwrap_or(0).min(MAX_PARTIES) + 1;
         // SAFETY: `size` puts so many locks behind the block, aligned as it is; they are atomics only, and every bit pattern is one.
         unsafe { std::slice::from_raw_parts(tail.cast(), locks) }
@@ -147,7 +147,8 @@ impl<'a> Parties<'a> {
     /// Of this barrier.
     pub(super) fn of(shared: &'a Shared<BarrierBlock>) -> Self {
         let block: &BarrierBlock = shared;
-        let locks = block.more_locks(shared.tail(), shared.extents());
+        // SAFETY: the two parts of one object, whose extents were checked when it was found.
+        let locks = unsafe { block.more_locks(shared.tail(), shared.extents()) };
         // There is always one.
         let (seats, helm) = locks.split_at(locks.len() - 1);
         Self { block, locks, seats, helm: &helm[0] }

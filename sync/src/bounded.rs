@@ -1,0 +1,192 @@
+//! [`BoundedSemaphore`]: a count that anybody may raise, up to a limit.
+#![allow(unsafe_code, reason = "its block")]
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::time::Duration;
+
+use multiproc_shm::{AcquireError, Deadline, Error, Handle, LockError, Object, Options, RobustLock, Seq, Shared};
+use serde::{Deserialize, Serialize};
+
+/// A count that processes share: to acquire takes one from it, and waits while it is zero; to release adds to it, up to a limit (Python's `BoundedSemaphore`).
+///
+/// Nothing is held: whoever acquires need not be the one who releases, be it another thread or another process, and the count may begin at 0. So it suits hand-over (a job server's tokens,
+/// a signal that something was made), where [`Semaphore`](crate::Semaphore) suits what is used and given back. Python's `Semaphore` is this one with a limit that is never met.
+///
+/// # When a process dies
+///
+/// What it had taken stays taken, since nobody knows who would have given it back: that is what [`Semaphore`](crate::Semaphore) is for. A killed waiter, or one who releases and is killed before it has woken
+/// anybody, costs those who wait a second at most.
+///
+/// ```
+/// use multiproc_sync::BoundedSemaphore;
+///
+/// let tokens = BoundedSemaphore::new(0, 2)?;
+/// assert!(!tokens.try_acquire());
+/// std::thread::scope(|s| {
+///     s.spawn(|| tokens.acquire());
+///     tokens.release(1).unwrap();
+/// });
+/// tokens.release(2)?;
+/// assert!(tokens.release(1).is_err(), "one too many");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BoundedSemaphore {
+    shared: Shared<BoundedBlock>,
+}
+
+/// The shared part of a [`BoundedSemaphore`].
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct BoundedBlock {
+    count: AtomicU64,
+    released: Seq,
+}
+
+// SAFETY: `repr(C)`, atomics only, always the same size, no locks.
+unsafe impl Object for BoundedBlock {
+    const KIND: &'static str = "bounded";
+    const LAYOUT: u32 = 1;
+    /// Initial count, limit.
+    type Params = (u32, u32);
+
+    fn extents(&(initial, limit): &(u32, u32)) -> Result<[u64; 2], String> {
+        if initial > limit {
+            return Err(format!("{initial} is more than the limit, {limit}"));
+        }
+        Ok([u64::from(initial), u64::from(limit)])
+    }
+
+    fn size([initial, limit]: [u64; 2]) -> Option<usize> {
+        (initial <= limit && limit <= u64::from(u32::MAX)).then_some(size_of::<Self>())
+    }
+
+    unsafe fn init(&self, _: *const AtomicU64, (initial, _): (u32, u32)) {
+        self.count.store(initial.into(), Relaxed);
+    }
+
+    fn locks(&self) -> [Option<&RobustLock>; 2] {
+        [None, None]
+    }
+}
+
+impl Handle for BoundedSemaphore {
+    type Object = BoundedBlock;
+
+    fn from_shared(shared: Shared<BoundedBlock>) -> Self {
+        Self { shared }
+    }
+
+    fn shared(&self) -> Option<&Shared<BoundedBlock>> {
+        Some(&self.shared)
+    }
+}
+
+impl BoundedSemaphore {
+    /// A semaphore without a name, for handles in arguments and messages: its count now, and at most.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: more than the limit; no space.
+    pub fn new(initial: u32, limit: u32) -> Result<Self, Error> {
+        Options::new().anonymous((initial, limit))
+    }
+
+    /// Makes a named semaphore, which must not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or in use; more than the limit; no space.
+    pub fn create(name: &str, initial: u32, limit: u32) -> Result<Self, Error> {
+        Options::new().create(name, (initial, limit))
+    }
+
+    /// Finds a named semaphore, which must exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: nobody uses the name, or it is no bounded semaphore.
+    pub fn open(name: &str) -> Result<Self, Error> {
+        Options::new().open(name)
+    }
+
+    /// Finds a named semaphore, or makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad; it is no bounded semaphore, or one made with other numbers; no space.
+    pub fn open_or_create(name: &str, initial: u32, limit: u32) -> Result<Self, Error> {
+        Options::new().open_or_create(name, (initial, limit))
+    }
+
+    /// Takes a name away at once; those who have handles keep the semaphore.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: the name is bad or not in use.
+    pub fn unlink(name: &str) -> Result<(), Error> {
+        Options::new().unlink(name)
+    }
+
+    /// Takes one, waiting as long as it takes.
+    pub fn acquire(&self) {
+        while !self.acquire_until(Deadline::NEVER) {}
+    }
+
+    /// Takes one if the count is not zero; whether it did.
+    pub fn try_acquire(&self) -> bool {
+        self.acquire_until(Deadline::NOW)
+    }
+
+    /// Takes one, waiting at most this long; whether it did.
+    pub fn acquire_timeout(&self, timeout: Duration) -> bool {
+        self.acquire_until(Deadline::after(timeout))
+    }
+
+    /// Adds so many, and wakes those who wait for them.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`] with [`TooMany`](AcquireError::TooMany): that would be more than the limit; nothing is added.
+    pub fn release(&self, count: u32) -> Result<(), LockError> {
+        let [_, limit] = self.shared.extents();
+        let more = |now: u64| now.checked_add(count.into()).filter(|sum| *sum <= limit);
+        // ORDER: Release pairs with the Acquire in `take`: what was done before is seen by who goes on.
+        let added = self.shared.count.fetch_update(Release, Relaxed, more);
+        added.map_err(|_| LockError::new(self.shared.describe(), AcquireError::TooMany))?;
+        // CRASH: added, nobody woken: those who wait look again within a second.
+        match count {
+            0 => {}
+            1 => drop(self.shared.released.wake_one()),
+            _ => drop(self.shared.released.wake_all()),
+        }
+        Ok(())
+    }
+
+    /// The count now.
+    pub fn available(&self) -> u32 {
+        u32::try_from(self.shared.count.load(Relaxed)).unwrap_or(u32::MAX)
+    }
+
+    /// Its name; `None` for an anonymous one.
+    pub fn name(&self) -> Option<&str> {
+        self.shared.name()
+    }
+
+    fn acquire_until(&self, deadline: Deadline) -> bool {
+        self.shared.released.wait_until(deadline, || self.take())
+    }
+
+    fn take(&self) -> bool {
+        // ORDER: Acquire pairs with the Release in `release`. CRASH: taken, by somebody dead: it stays taken.
+        self.shared.count.fetch_update(Acquire, Relaxed, |now| now.checked_sub(1)).is_ok()
+    }
+}
+
+impl fmt::Debug for BoundedSemaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BoundedSemaphore").field("object", &self.shared).field("available", &self.available()).finish()
+    }
+}

@@ -1,0 +1,209 @@
+//! Semaphores: whoever dies, holding permits, waiting for them or gathering them, all of them come back, soon.
+
+use std::time::{Duration, Instant};
+
+use multiproc::{Permit, Semaphore};
+use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
+
+use crate::support::{FUTEX, SOON, WAITV, await_asleep, nothing_left, ours, sign, wait_for};
+
+/// Cells: 0 "the holder may let go", 1 "the permits are held", 2 and 3 the victim's; peers sign from 10 on.
+const GO: usize = 0;
+const HELD: usize = 1;
+const MINE: usize = 2;
+const PEER: usize = 10;
+
+/// How many permits there are.
+const ALL: usize = 2;
+const A_MOMENT: Duration = Duration::from_millis(30);
+
+pub(crate) fn run(sweep: &mut Sweep) {
+    for case in cases() {
+        sweep.run(&case);
+    }
+    for case in heirs() {
+        sweep.run(&case);
+    }
+}
+
+fn cases() -> Vec<Case<'static, Semaphore>> {
+    vec![
+        case("semaphore/acquire+release", |semaphore, _| drop(semaphore.acquire()), alone),
+        case("semaphore/try_acquire", |semaphore, _| drop((semaphore.try_acquire(), semaphore.try_acquire())), alone),
+        case("semaphore/try_acquire, in vain", |semaphore, _| drop(semaphore.try_acquire()), woken_one)
+            .peer(holder)
+            .release(let_go),
+        case("semaphore/acquire_many", |semaphore, _| drop(semaphore.acquire_many(ALL)), alone),
+        case("semaphore/try_acquire_many", |semaphore, _| drop(semaphore.try_acquire_many(ALL)), alone),
+        case_of(1, "semaphore/release, another waits", release, woken_one)
+            .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
+            .peer(|semaphore, cells| sleeper(semaphore, cells, 0)),
+        case_of(1, "semaphore/release, two asleep and a barger", release, |semaphore, kill| {
+            drop(semaphore.try_acquire()?);
+            woken_two(semaphore, kill)
+        })
+        .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 2))
+        .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
+        .peer(|semaphore, cells| sleeper(semaphore, cells, 1)),
+        case("semaphore/release, a gatherer asleep", release, woken_one)
+            .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
+            .peer(|semaphore, cells| gatherer(semaphore, cells, 0)),
+        // The victim sleeps in the gate, the peer behind it: what the victim had been woken for is the peer's.
+        case("semaphore/acquire, asleep in the gate, woken", |semaphore, _| drop(semaphore.acquire()), woken_all)
+            .peer(holder)
+            .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
+            .release(let_go),
+        // The other way round.
+        case("semaphore/acquire, asleep behind the gate, woken", |semaphore, _| drop(semaphore.acquire()), woken_all)
+            .peer(holder)
+            .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
+            .release(let_go),
+        case("semaphore/acquire_many, asleep, woken", |semaphore, _| drop(semaphore.acquire_many(ALL)), woken_all)
+            .peer(holder)
+            .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
+            .release(let_go),
+        case("semaphore/acquire_timeout, in vain", |semaphore, _| drop(semaphore.acquire_timeout(A_MOMENT)), woken_all)
+            .peer(holder)
+            .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
+            .release(|_, _| ()),
+        case(
+            "semaphore/acquire_timeout, in vain in the gate",
+            |semaphore, _| drop(semaphore.acquire_timeout(A_MOMENT)),
+            woken_one,
+        )
+        .peer(holder)
+        .release(|_, _| ()),
+        case(
+            "semaphore/acquire_many_timeout, in vain, one gathered",
+            |semaphore, _| drop(semaphore.acquire_many_timeout(ALL, A_MOMENT)),
+            woken_one,
+        )
+        .peer(|semaphore, cells| hold(semaphore, cells, 1))
+        .release(|_, _| ()),
+    ]
+}
+
+/// Double kills: the one who takes over is killed, too, at each of its states.
+fn heirs() -> Vec<Case<'static, Semaphore>> {
+    vec![
+        case("semaphore/acquire+release, then an heir", |semaphore, _| drop(semaphore.acquire()), alone)
+            .heir(|semaphore, _| drop(semaphore.acquire())),
+        case("semaphore/acquire_many, then an heir", |semaphore, _| drop(semaphore.acquire_many(ALL)), alone)
+            .heir(|semaphore, _| drop(semaphore.acquire_many(ALL))),
+    ]
+}
+
+fn case(
+    name: &str,
+    victim: impl Fn(&Semaphore, &Cells) + 'static,
+    survive: impl Fn(&Semaphore, &Kill<'_>) -> Result<(), Fault> + 'static,
+) -> Case<'static, Semaphore> {
+    case_of(ALL, name, victim, survive)
+}
+
+fn case_of(
+    permits: usize,
+    name: &str,
+    victim: impl Fn(&Semaphore, &Cells) + 'static,
+    survive: impl Fn(&Semaphore, &Kill<'_>) -> Result<(), Fault> + 'static,
+) -> Case<'static, Semaphore> {
+    Case::new(name, move || Semaphore::new(permits).unwrap(), victim, survive)
+        .watch(|_| ours())
+        .wake_within(SOON)
+        .finally(nothing_left)
+}
+
+fn let_go(_: &Semaphore, cells: &Cells) {
+    cells.set(GO, 1);
+}
+
+/// Gives all the victim's permits back.
+fn release(semaphore: &Semaphore, cells: &Cells) {
+    for at in 0..semaphore.permits() {
+        // SAFETY: taken in `warm`, by this thread.
+        unsafe { semaphore.raw_release(usize::try_from(cells.get(MINE + at)).unwrap()) };
+    }
+}
+
+fn hold_until_asleep(semaphore: &Semaphore, cells: &Cells, sleepers: usize) {
+    for at in 0..semaphore.permits() {
+        // SAFETY: given back by the victim's operation, or by its death.
+        let number = unsafe { semaphore.raw_acquire() }.unwrap();
+        cells.set(MINE + at, number as u64);
+    }
+    cells.set(HELD, 1);
+    (0..sleepers).for_each(|number| await_asleep(cells, PEER + number, &[FUTEX, WAITV].concat()));
+}
+
+fn sleeper(semaphore: &Semaphore, cells: &Cells, number: usize) {
+    wait_for(cells, HELD);
+    late_sleeper(semaphore, cells, number);
+}
+
+fn late_sleeper(semaphore: &Semaphore, cells: &Cells, number: usize) {
+    sign(cells, PEER + number);
+    drop(semaphore.acquire());
+}
+
+fn gatherer(semaphore: &Semaphore, cells: &Cells, number: usize) {
+    wait_for(cells, HELD);
+    sign(cells, PEER + number);
+    drop(semaphore.acquire_many(ALL));
+}
+
+fn holder(semaphore: &Semaphore, cells: &Cells) {
+    hold(semaphore, cells, ALL);
+}
+
+fn hold(semaphore: &Semaphore, cells: &Cells, count: usize) {
+    let permits = semaphore.acquire_many(count).unwrap();
+    cells.set(HELD, 1);
+    wait_for(cells, GO);
+    drop(permits);
+}
+
+/// No peer was there.
+fn alone(semaphore: &Semaphore, _: &Kill<'_>) -> Result<(), Fault> {
+    next_ones(semaphore)
+}
+
+/// The first peer goes on.
+fn woken_one(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
+    kill.cells().set(GO, 1);
+    kill.must_wake(0)?;
+    next_ones(semaphore)
+}
+
+fn woken_two(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
+    kill.must_wake(1)?;
+    woken_one(semaphore, kill)
+}
+
+/// The holder and a sleeper go on.
+fn woken_all(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
+    kill.cells().set(GO, 1);
+    woken_two(semaphore, kill)
+}
+
+/// All permits are there, soon, one by one and together, and only the first holder of each may be told of a death.
+fn next_ones(semaphore: &Semaphore) -> Result<(), Fault> {
+    for turn in 0..3 {
+        let begin = Instant::now();
+        // At the end of a sleep a waiter looks whether the holders live: that is the belt, and not what is tested here.
+        let all = semaphore.acquire_many_timeout(semaphore.permits(), SOON)?.filter(|_| begin.elapsed() < SOON);
+        let Some(all) = all else { return Err(Fault::Hang(format!("they are not there any more, {semaphore:?}"))) };
+        if turn > 0 && all.iter().any(|permit| Permit::previous_owner_died(permit).is_some()) {
+            return Err(Fault::Torn("a second owner died?".into()));
+        }
+        drop(all);
+        let first = semaphore.acquire_timeout(SOON)?;
+        let mut others = Vec::new();
+        while let Some(other) = semaphore.try_acquire()? {
+            others.push(other);
+        }
+        if first.is_none() || 1 + others.len() != semaphore.permits() || semaphore.available() != 0 {
+            return Err(Fault::Lost(format!("a permit, {semaphore:?}")));
+        }
+    }
+    Ok(())
+}

@@ -6,7 +6,7 @@ use multiproc::sync::Broken;
 use multiproc::{Barrier, BarrierError};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{SOON, WAITV, await_asleep, ignore, nothing_left, ours, sign, wait_for};
+use crate::support::{SOON, WAITV, await_asleep, ignore, killed_only, nothing_left, ours, sign, wait_for};
 
 /// Cells: 0 "the victim's operation has begun to release"; peers sign from 10 on, and tell their verdicts from 20 on.
 const ACTED: usize = 0;
@@ -20,7 +20,7 @@ const BROKEN: u64 = 3;
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&case);
+        sweep.run(&killed_only(case));
     }
 }
 

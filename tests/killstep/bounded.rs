@@ -5,7 +5,7 @@ use std::time::Duration;
 use multiproc::BoundedSemaphore;
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{ignore, nothing_left, ours};
+use crate::support::{ignore, killed_only, nothing_left, ours};
 
 /// How much there is at first, and at most.
 const FIRST: u32 = 1;
@@ -15,7 +15,7 @@ const A_WHILE: Duration = Duration::from_millis(2500);
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&case);
+        sweep.run(&killed_only(case));
     }
 }
 

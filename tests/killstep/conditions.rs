@@ -3,7 +3,7 @@
 use multiproc::{Condition, Lock, LockGuard};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{SOON, WAITV, await_asleep, ignore, nothing_left, ours, sign, wait_for};
+use crate::support::{SOON, WAITV, await_asleep, ignore, killed_only, killed_twice, nothing_left, ours, sign, wait_for};
 
 // Cells; peers sign from 10 on.
 /// The second one may come and wait.
@@ -27,10 +27,10 @@ type Pair = (Condition, Lock);
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&case);
+        sweep.run(&killed_only(case));
     }
     for case in heirs() {
-        sweep.run(&case);
+        sweep.run(&killed_twice(case));
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use multiproc::Event;
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{FUTEX, SOON, WAITV, await_asleep, ignore, nothing_left, ours, sign};
+use crate::support::{FUTEX, SOON, WAITV, await_asleep, ignore, killed_only, nothing_left, ours, sign};
 
 /// Cells: 0 "`set` has returned"; peers sign from 10 on.
 const SET: usize = 0;
@@ -13,7 +13,7 @@ const PEER: usize = 10;
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&case);
+        sweep.run(&killed_only(case));
     }
 }
 

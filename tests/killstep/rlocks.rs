@@ -3,7 +3,7 @@
 use multiproc::{RLock, RLockGuard};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{FUTEX, SOON, await_asleep, nothing_left, ours, sign, wait_for};
+use crate::support::{FUTEX, SOON, await_asleep, killed_only, killed_twice, nothing_left, ours, sign, wait_for};
 
 /// Cells: 0 "the holder may let go", 1 "the lock is held"; peers sign from 10 on.
 const GO: usize = 0;
@@ -12,11 +12,11 @@ const PEER: usize = 10;
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&case);
+        sweep.run(&killed_only(case));
     }
-    sweep.run(
-        &case("rlock/lock+unlock, then an heir", |lock, _| twice(lock), |lock, _| next_ones(lock)).heir(|lock, _| twice(lock)),
-    );
+    sweep.run(&killed_twice(
+        case("rlock/lock+unlock, then an heir", |lock, _| twice(lock), |lock, _| next_ones(lock)).heir(|lock, _| twice(lock)),
+    ));
 }
 
 fn cases() -> Vec<Case<'static, RLock>> {

@@ -3,7 +3,7 @@
 use multiproc::{ReadGuard, RwLock, WriteGuard};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{SOON, nothing_left, ours, wait_for};
+use crate::support::{SOON, killed_only, killed_twice, nothing_left, ours, wait_for};
 
 /// Cells: 0 "the holder may let go", 1 "the lock is held".
 const GO: usize = 0;
@@ -11,12 +11,12 @@ const HELD: usize = 1;
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&case);
+        sweep.run(&killed_only(case));
     }
-    sweep.run(
-        &case("rwlock/write+unlock, then an heir", |lock, _| drop(lock.write()), |lock, _| usable(lock))
+    sweep.run(&killed_twice(
+        case("rwlock/write+unlock, then an heir", |lock, _| drop(lock.write()), |lock, _| usable(lock))
             .heir(|lock, _| drop(lock.write())),
-    );
+    ));
 }
 
 pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {

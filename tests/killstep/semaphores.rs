@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use multiproc::{Permit, Semaphore};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{FUTEX, SOON, WAITV, await_asleep, nothing_left, ours, sign, wait_for};
+use crate::support::{FUTEX, SOON, WAITV, await_asleep, killed_only, killed_twice, nothing_left, ours, sign, wait_for};
 
 /// Cells: 0 "the holder may let go", 1 "the permits are held", 2 and 3 the victim's; peers sign from 10 on.
 const GO: usize = 0;
@@ -19,10 +19,10 @@ const A_MOMENT: Duration = Duration::from_millis(30);
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&case);
+        sweep.run(&killed_only(case));
     }
     for case in heirs() {
-        sweep.run(&case);
+        sweep.run(&killed_twice(case));
     }
 }
 

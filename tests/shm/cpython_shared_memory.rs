@@ -129,6 +129,11 @@ fn test_shared_memory_across_processes() -> Outcome {
 
 /// Makes two objects, says so, and waits for its end.
 fn maker((directory, step): (PathBuf, AtomicValue<u32>)) {
+    for number in [libc::SIGTERM, libc::SIGINT, libc::SIGABRT] {
+        // A shell starts what is to run in the background with SIGINT ignored, and that is inherited.
+        // SAFETY: no handler of ours.
+        unsafe { libc::signal(number, libc::SIG_DFL) };
+    }
     let namespace = Namespace::at(directory).expect("the parent's");
     let options = Options::new().namespace(&namespace);
     let _first: SharedMemory = options.create("first", 10).expect("a block");

@@ -1,5 +1,6 @@
 //! CPython's own tests of `SharedMemory` and of its resource tracker, under their names: what they ask of Python's blocks is asked of ours.
 //! (`Lib/test/_test_multiprocessing.py`, `_TestSharedMemory` and `TestResourceTracker`.)
+#![allow(unsafe_code, reason = "sets what signals do")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -251,8 +251,10 @@ impl RobustLock {
     }
 
     /// Whether this thread holds it.
+    #[inline(always)]
     pub fn is_held_by_this_thread(&self) -> bool {
-        Me::current().is_ok_and(|me| me.holds(self.node()))
+        // The word alone does not tell: a thread of ours in another pid namespace may have the same number.
+        Me::current().is_ok_and(|me| self.word.load(Relaxed) & TID == me.tid() && me.holds(self.node()))
     }
 
     /// Who holds it now.

@@ -5,7 +5,7 @@
 //! The log is [`SPAN`] words of address space, of which the first `home` have memory from the beginning. A position counts words on and on, modulo 2^32; its word is the position modulo the span.
 //! A record is a header word and the payload in whole words, in one piece. Behind the last record there is always room for one empty header.
 //!
-//! Records follow each other upwards. Where the next one would leave `home` and the room at the beginning of the log is free, the header there is a **jump** (low half all ones, high half the
+//! Records follow each other upwards. Where the next one would leave `home`, or what the log has grown to since, and the room at the beginning of the log is free, the header there is a **jump** (low half all ones, high half the
 //! word to go on at) and the record lies at the beginning: this is how a ring wraps. Where that room is not free the log **climbs**: memory is set aside piece by piece as the tail comes there, so
 //! a queue is as large as what waits in it, a message is as long as it is, and a full file system is an error, not a fault. What the head has left behind is given back.
 //!

@@ -62,6 +62,13 @@ pub enum GetError {
     Closed,
     /// Somebody else was in the middle of a get: until the deadline, or for longer than a moment (`try_get`). Ask again.
     Busy,
+    /// This process has no memory for the next message, which stays in the queue.
+    NoMemory {
+        /// Which queue.
+        queue: String,
+        /// Bytes of the message.
+        length: usize,
+    },
     /// The message was taken but is not a `T`; here are its bytes.
     Decode {
         /// Which queue.
@@ -135,6 +142,7 @@ impl fmt::Display for GetError {
             Self::Empty => f.write_str("the queue is empty"),
             Self::Closed => f.write_str("the queue is closed"),
             Self::Busy => f.write_str("the queue is busy"),
+            Self::NoMemory { queue, length } => write!(f, "{queue}: this process has no memory for a message of {length} bytes"),
             Self::Decode { queue, bytes, problem } => {
                 write!(f, "{queue}: a message of {} bytes cannot be decoded: {problem}", bytes.len())
             }

@@ -191,14 +191,15 @@ impl Sizes {
 
     /// Whether a record of `need` words fits at the tail for sure. The log wraps at the word `end`, if it can. An old head is good enough: there is only more room.
     #[inline(always)]
-    pub(crate) fn fits(self, tail: Place, head: Place, end: u32, need: u32) -> bool {
+    pub(crate) fn fits(self, tail: Place, head: Place, jumped: impl FnOnce() -> u32, end: u32, need: u32) -> bool {
         let (t, h) = (self.index(tail.position), self.index(head.position));
         let distance = tail.position.wrapping_sub(head.position);
         // One word more, for the empty header behind the record.
         tail.count.wrapping_sub(head.count) < self.messages
             && distance < self.span
             && t + need < if h <= t { end } else { h }
-            && (self.limit == UNLIMITED || (h <= t && distance + need <= self.limit))
+            && (self.limit == UNLIMITED
+                || self.used(tail, head, jumped()).and_then(|used| used.checked_add(need)).is_some_and(|sum| sum <= self.limit))
     }
 
     /// Where a record of `need` words may lie now: `Ok(None)` when there is no room, `Err` when head and tail contradict each other. `jumped` is the word of the last jump.

@@ -343,7 +343,7 @@ impl<T: ?Sized + 'static> Queue<T> {
             Refusal::Busy => PutError::Busy(value),
             Refusal::NoSpace => PutError::NoSpace { value, queue, length },
             Refusal::TooLarge => PutError::TooLarge { value, queue, length, longest: self.longest_message() },
-            Refusal::Corrupt => PutError::Broken { value, queue, problem: CORRUPT.to_owned() },
+            Refusal::Corrupt | Refusal::NoMemory(_) => PutError::Broken { value, queue, problem: CORRUPT.to_owned() },
             Refusal::Lock(cause) => PutError::Broken { value, queue, problem: cause.to_string() },
         }
     }
@@ -355,6 +355,7 @@ impl<T: ?Sized + 'static> Queue<T> {
             Refusal::TimedOut => GetError::Empty,
             Refusal::Closed => GetError::Closed,
             Refusal::Busy => GetError::Busy,
+            Refusal::NoMemory(length) => GetError::NoMemory { queue, length },
             Refusal::TooLarge | Refusal::NoSpace | Refusal::Corrupt => GetError::Broken { queue, problem: CORRUPT.to_owned() },
             Refusal::Lock(cause) => GetError::Broken { queue, problem: cause.to_string() },
         }
@@ -729,7 +730,9 @@ impl Queue<[u8]> {
 
     fn fresh(&self, deadline: Deadline) -> Result<Vec<u8>, GetError> {
         let view = self.view();
-        let mut message = Vec::with_capacity(view.next_length().unwrap_or(0));
+        let mut message = Vec::new();
+        // If it fails, so does the get, which knows the message.
+        let _ = message.try_reserve_exact(view.next_length().unwrap_or(0));
         view.get(&mut message, deadline).map_err(|refusal| self.get_error(refusal))?;
         Ok(message)
     }

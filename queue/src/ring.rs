@@ -95,6 +95,10 @@ const SELDOM: u32 = 128;
 const AHEAD: u32 = 64;
 /// Words of a cache line.
 const LINE: u32 = 8;
+/// Messages of more bytes are worth it to fetch the next while one is copied; shorter ones come with the lines around them.
+const LONG: usize = 256;
+/// Lines that are fetched so at most: the processor has few to spare.
+const MOST_LINES: u32 = 32;
 /// How long a call that must not wait lets another process finish its own put or get.
 const MOMENT: Duration = Duration::from_millis(1);
 /// How often a look without a lock is repeated when others move what it looks at; each repetition means that somebody got on, unless a peer is hostile.
@@ -121,6 +125,8 @@ pub(crate) enum Refusal {
     Busy,
     /// The system has no memory for it.
     NoSpace,
+    /// This process has no memory for a message of so many bytes, which stays.
+    NoMemory(usize),
     /// The shared words contradict each other.
     Corrupt,
     Lock(AcquireError),
@@ -266,7 +272,7 @@ impl<'a, M: Memory> View<'a, M> {
                     return Ok(());
                 }
                 // Memory is fetched without the lock: an allocator is somebody else's code.
-                (Found::Longer(length), _) => message.reserve(length),
+                (Found::Longer(length), _) => message.try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
                 (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, deadline)?,
             }
             self.enter(&self.ring().consumers, deadline, || ())?;
@@ -314,7 +320,7 @@ impl<'a, M: Memory> View<'a, M> {
                     self.tidy(head, next);
                     return Ok(());
                 }
-                Found::Longer(length) => messages.bytes_mut().reserve(length),
+                Found::Longer(length) => messages.bytes_mut().try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
                 Found::Nothing => self.wait_or_end(&mut wait, pause, head, deadline)?,
             }
         }
@@ -462,9 +468,8 @@ impl<'a, M: Memory> View<'a, M> {
     /// With the producers' lock: whether a record of this many words fits at the tail, where there is memory.
     #[inline(always)]
     fn fits(self, tail: Place, need: u32) -> bool {
-        let end = self.end();
-        let seen = Place::from(self.producer(SEEN_HEAD).load(Relaxed));
-        self.log().sizes.fits(tail, seen, end, need) || self.log().sizes.fits(tail, self.see_head(), end, need)
+        let fits = |head| self.log().sizes.fits(tail, head, || self.jumped(), self.end(), need);
+        fits(Place::from(self.producer(SEEN_HEAD).load(Relaxed))) || fits(self.see_head())
     }
 
     /// With the producers' lock: reads the head, and notes it.
@@ -478,7 +483,13 @@ impl<'a, M: Memory> View<'a, M> {
 
     fn spot(self, tail: Place, head: Place, need: u32) -> Result<Option<Spot>, Refusal> {
         let sizes = self.log().sizes;
-        sizes.spot(tail, head, sizes.index(self.note(JUMPED)), self.end(), need).map_err(|Contradiction| Refusal::Corrupt)
+        sizes.spot(tail, head, self.jumped(), self.end(), need).map_err(|Contradiction| Refusal::Corrupt)
+    }
+
+    /// The word of the last jump.
+    #[inline]
+    fn jumped(self) -> u32 {
+        self.log().sizes.index(self.note(JUMPED))
     }
 
     /// Where the log wraps: the end of home, or of what it has had to grow to.
@@ -527,7 +538,7 @@ impl<'a, M: Memory> View<'a, M> {
         let tail = Place::load(self.producer(TAIL));
         let sizes = self.log().sizes;
         // A tail that a dead producer did not note may lie behind the head: then there is room.
-        let used = sizes.used(tail, head, self.log().sizes.index(self.note(JUMPED))).unwrap_or(0);
+        let used = sizes.used(tail, head, self.jumped()).unwrap_or(0);
         let messages = tail.count.wrapping_sub(head.count).cast_signed().max(0).cast_unsigned();
         (sizes.limit == UNLIMITED || used <= sizes.limit - sizes.limit / 4)
             && (sizes.messages == UNBOUNDED || messages <= sizes.messages - sizes.messages.div_ceil(4))
@@ -612,12 +623,24 @@ impl<'a, M: Memory> View<'a, M> {
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation, reason = "`may_be` found it short enough")]
     fn take_this(self, head: Place, length: usize, cpu: u32, message: &mut Vec<u8>) -> Place {
+        let next = head.after(copy::words(length) as u32 + 1);
+        if length > LONG {
+            self.fetch_next(head.position, next.position);
+        }
         self.log().copy_out(head.position.wrapping_add(1), message.spare_capacity_mut().as_mut_ptr().cast(), length);
         // SAFETY: the caller has checked the capacity, and `copy_out` wrote `length` bytes.
         unsafe { message.set_len(message.len() + length) };
         let cpus = self.consumer(CPUS).load(Relaxed);
         self.consumer(CPUS).store((cpus & 0xffff_ffff) | u64::from(cpu) << 32, Relaxed);
-        head.after(copy::words(length) as u32 + 1)
+        next
+    }
+
+    /// Fetches the lines of the record at `next`, taken to be as long as the one from `this` to there: they come while this one is copied.
+    #[inline]
+    fn fetch_next(self, this: u32, next: u32) {
+        for line in 0..=(next.wrapping_sub(this) / LINE).min(MOST_LINES) {
+            copy::prefetch(self.log().at(next.wrapping_add(line * LINE)));
+        }
     }
 
     /// Whether a message here can be as long as its header says. A long one must lie where there is memory: to read elsewhere would make some.
@@ -723,11 +746,8 @@ impl<'a, M: Memory> View<'a, M> {
         if deadline == Deadline::NOW {
             return Err(self.nothing());
         }
-        let ready = || {
-            self.log().at(head.position).load(Acquire) != 0
-                || self.consumer(HEAD).load(Relaxed) != head.word()
-                || self.is_closed()
-        };
+        // Not whether it was closed: that word lies beside the producers' lock, and each look would take the line from the next producer. Who is told so late is about to sleep, and looks then.
+        let ready = || self.log().at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word();
         if wait.may_spin() {
             let partner = if head.count == 0 { NO_CPU } else { Place::from(self.consumer(CPUS).load(Relaxed)).count };
             if spin(partner, pause, EAGER, ready) {

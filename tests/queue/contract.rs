@@ -1,8 +1,10 @@
 //! What one process does to a queue, the other one sees. (Most of the contract is tested in `queue/tests`, without processes.)
+#![allow(unsafe_code, reason = "a limit, set as a shell sets it")]
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use multiproc::{ErrorKind, GetError, Lock, PutError, Queue, Value};
+use multiproc::{ErrorKind, GetError, Lock, Messages, PutError, Queue, Value};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Outcome, spawn, unique, value, wait_until};
@@ -179,5 +181,34 @@ fn handles_in_messages() -> Outcome {
     }
     orders.close();
     assert_eq!(value(&child), 30);
+    Ok(())
+}
+
+#[test]
+fn no_memory_for_a_message_leaves_it_there() -> Outcome {
+    const LENGTH: usize = 64 << 20;
+    let _watchdog = watchdog();
+    fn frugal(queue: Queue<[u8]>) -> [GetError; 3] {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        let limit = (size.unwrap() << 10) + LENGTH as u64 / 4;
+        let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+        // SAFETY: a plain struct.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+        let mut kept = vec![1, 2, 3];
+        let mut many = Messages::default();
+        [
+            queue.get_bytes().unwrap_err(),
+            queue.get_into(&mut kept).unwrap_err(),
+            queue.try_get_many_into(&mut many, 4).unwrap_err(),
+        ]
+    }
+    let queue: Queue<[u8]> = Queue::unbounded()?;
+    queue.put_bytes(&vec![5; LENGTH])?;
+    for error in value(&spawn(|queue| frugal(queue).map(|error| error.to_string()), queue.clone())) {
+        assert!(error.ends_with("no memory for a message of 67108864 bytes"), "{error}");
+    }
+    assert_eq!(queue.len(), 1);
+    assert_eq!(queue.get_bytes()?, vec![5; LENGTH]);
     Ok(())
 }

@@ -191,10 +191,14 @@ fn no_memory_for_a_message_leaves_it_there() -> Outcome {
     fn frugal(queue: Queue<[u8]>) -> [GetError; 3] {
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        let limit = (size.unwrap() << 10) + LENGTH as u64 / 4;
-        let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
-        // SAFETY: a plain struct.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+        let mut limit = (size.unwrap() << 10) + LENGTH as u64;
+        // Other threads may have had more for a moment when the size was read.
+        while Vec::<u8>::new().try_reserve(LENGTH).is_ok() {
+            limit -= LENGTH as u64 / 8;
+            let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+            // SAFETY: a plain struct.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+        }
         let mut kept = vec![1, 2, 3];
         let mut many = Messages::default();
         [

@@ -64,4 +64,4 @@ pub use shared::{Object, Shared};
 pub use side::{BRIEF, Side};
 pub use transit::Transit;
 pub use value::{LockError, Value, ValueBlock, ValueGuard};
-pub use wait::{Bell, EAGER, NO_CPU, Seq, spin, this_cpu};
+pub use wait::{Bell, EAGER, NO_CPU, Seq, spin, this_cpu, without_spinning};

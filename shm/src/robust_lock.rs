@@ -50,6 +50,7 @@ use std::time::Duration;
 use crate::deadline::Deadline;
 use crate::identity::{self, FUTEX_OFFSET, Me, NoList, Node};
 use crate::sys::{self, Woken};
+use crate::wait::is_patient;
 use crate::zoo::{self, Bug};
 
 /// A mutual exclusion lock in shared memory that the kernel gives back when its owner's thread dies.
@@ -385,7 +386,8 @@ impl RobustLock {
     #[cold]
     #[inline(never)]
     fn contend(&self, me: Me, deadline: Deadline, queueing: Queueing) -> Result<bool, AcquireError> {
-        let mut pauses = 2_u32;
+        let first = if is_patient() { LONGEST_PAUSE + 1 } else { 2 };
+        let mut pauses = first;
         let mut seen = self.word.load(Relaxed);
         loop {
             if seen & TID == 0 {
@@ -423,7 +425,7 @@ impl RobustLock {
             if self.sleep(seen, deadline, queueing) && self.rob_the_dead(me) {
                 return Ok(true);
             }
-            pauses = 2;
+            pauses = first;
             seen = self.word.load(Relaxed);
         }
     }

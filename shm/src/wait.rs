@@ -23,6 +23,7 @@
 //! never leave the slow regime. Never `sched_yield`: beside a busy neighbour it costs milliseconds.
 #![allow(unsafe_code, reason = "a pointer to one half of a word")]
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -64,6 +65,34 @@ pub fn spin(partner: u32, first: u32, longest: u32, mut ready: impl FnMut() -> b
         spent += pauses;
     }
     false
+}
+
+/// Runs this while the thread goes to sleep at once where it would look again and again first: for a wait for whoever was last seen on this CPU, and cannot go on while we look.
+///
+/// ```
+/// use multiproc_shm::{Deadline, RobustLock, without_spinning};
+///
+/// let lock = Box::new(RobustLock::new()); // in earnest: inside an object in shared memory
+/// // SAFETY: the box outlives the time in which it is held.
+/// without_spinning(|| unsafe { lock.acquire(Deadline::NEVER) })?;
+/// lock.release();
+/// # Ok::<(), multiproc_shm::AcquireError>(())
+/// ```
+pub fn without_spinning<R>(wait: impl FnOnce() -> R) -> R {
+    let before = PATIENT.replace(true);
+    // Not restored after a panic in `wait`: then this thread only sleeps sooner.
+    let result = wait();
+    PATIENT.set(before);
+    result
+}
+
+thread_local! {
+    static PATIENT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread was told not to spin.
+pub(crate) fn is_patient() -> bool {
+    PATIENT.get()
 }
 
 /// How many pauses make 45 us; 0 where there is one CPU.

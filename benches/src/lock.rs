@@ -1,10 +1,10 @@
-//! `lock/…`, `rlock/…`, `semaphore/…`: taking a lock, adding to a shared counter, giving it back.
+//! `lock/…`: taking a lock, adding to a shared counter, giving it back.
 
 use std::hint::black_box;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use multiproc::{Lock, RLock, Semaphore};
+use multiproc::Lock;
 
 use crate::harness::{OURS, Row};
 use crate::os::{self, Apart};
@@ -29,13 +29,7 @@ pub(crate) struct Contest {
 
 pub(crate) fn rows() -> Vec<Row> {
     let contest = |workers, outside| Contest { workers, outside };
-    vec![
-        row("uncontended", contest(1, 0)),
-        row("work2", contest(2, 150)),
-        row("tight2", contest(2, 0)),
-        recursive(contest(1, 0)),
-        permits(contest(1, 0)),
-    ]
+    vec![row("uncontended", contest(1, 0)), row("work2", contest(2, 150)), row("tight2", contest(2, 0))]
 }
 
 fn row(name: &str, contest: Contest) -> Row {
@@ -56,26 +50,8 @@ fn row(name: &str, contest: Contest) -> Row {
     #[cfg(feature = "rivals")]
     crate::peers::parking_lot::lock(&mut row, contest);
     if python::is_here() {
-        row.add_slow("python", How::Processes, 5000, move |n| python::lock(contest, n));
+        row.add_slow("python", How::Processes, 5000, move |n| python::lock("Lock", contest, n));
     }
-    row
-}
-
-fn recursive(contest: Contest) -> Row {
-    let mut row = Row::new("rlock/uncontended".to_owned(), Place::Cross);
-    row.add(OURS, How::Processes, move |n| {
-        let lock = RLock::new().map_err(|problem| problem.to_string())?;
-        contest.run(How::Processes, n, || lock.clone())
-    });
-    row
-}
-
-fn permits(contest: Contest) -> Row {
-    let mut row = Row::new("semaphore/uncontended".to_owned(), Place::Cross);
-    row.add(OURS, How::Processes, move |n| {
-        let semaphore = Semaphore::new(4).map_err(|problem| problem.to_string())?;
-        contest.run(How::Processes, n, || semaphore.clone())
-    });
     row
 }
 
@@ -135,22 +111,6 @@ impl Guarded for Lock {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock().map_err(|problem| problem.to_string())?;
-        Ok(section())
-    }
-}
-
-impl Guarded for RLock {
-    #[inline]
-    fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
-        let _guard = self.lock().map_err(|problem| problem.to_string())?;
-        Ok(section())
-    }
-}
-
-impl Guarded for Semaphore {
-    #[inline]
-    fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
-        let _permit = self.acquire().map_err(|problem| problem.to_string())?;
         Ok(section())
     }
 }

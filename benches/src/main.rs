@@ -14,6 +14,7 @@ mod queue;
 mod race;
 mod roundtrip;
 mod spawn;
+mod uncontended;
 mod value;
 
 use std::process::ExitCode;
@@ -53,10 +54,19 @@ fn main() -> ExitCode {
 
 /// Every row, in the order of the table. A new group is a file with a function `rows`, and a line here.
 fn rows(scratch: &os::Scratch) -> Vec<Row> {
-    [queue::rows(scratch), lock::rows(), roundtrip::rows(scratch), condition::rows(), value::rows(), meet::rows(), spawn::rows()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        queue::rows(scratch),
+        lock::rows(),
+        uncontended::rows(),
+        roundtrip::rows(scratch),
+        condition::rows(),
+        value::rows(),
+        meet::rows(),
+        spawn::rows(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn settings() -> Result<Settings, String> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, ReentrantMutex, RwLock};
 
 use crate::harness::Row;
 use crate::lock::{Contest, Guarded};
@@ -13,6 +13,27 @@ pub(crate) fn lock(row: &mut Row, contest: Contest) {
     row.add("parking_lot", How::Threads, move |n| {
         let lock = Arc::new(Mutex::new(()));
         contest.run(How::Threads, n, || lock.clone())
+    });
+}
+
+pub(crate) fn recursive(row: &mut Row, contest: Contest) {
+    row.add("parking_lot", How::Threads, move |n| {
+        let lock = Arc::new(ReentrantMutex::new(()));
+        contest.run(How::Threads, n, || lock.clone())
+    });
+}
+
+pub(crate) fn reading(row: &mut Row, contest: Contest) {
+    row.add("parking_lot", How::Threads, move |n| {
+        let lock = Arc::new(RwLock::new(()));
+        contest.run(How::Threads, n, || Reading(lock.clone()))
+    });
+}
+
+pub(crate) fn writing(row: &mut Row, contest: Contest) {
+    row.add("parking_lot", How::Threads, move |n| {
+        let lock = Arc::new(RwLock::new(()));
+        contest.run(How::Threads, n, || Writing(lock.clone()))
     });
 }
 
@@ -32,6 +53,34 @@ impl Guarded for Arc<Mutex<()>> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock();
+        Ok(section())
+    }
+}
+
+impl Guarded for Arc<ReentrantMutex<()>> {
+    #[inline]
+    fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
+        let _guard = self.lock();
+        Ok(section())
+    }
+}
+
+struct Reading(Arc<RwLock<()>>);
+
+struct Writing(Arc<RwLock<()>>);
+
+impl Guarded for Reading {
+    #[inline]
+    fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
+        let _guard = self.0.read();
+        Ok(section())
+    }
+}
+
+impl Guarded for Writing {
+    #[inline]
+    fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
+        let _guard = self.0.write();
         Ok(section())
     }
 }

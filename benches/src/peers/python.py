@@ -89,7 +89,7 @@ def queue(producers, consumers, size, capacity, warm_up, each):
 
 
 def lock(workers, outside, sections):
-    guard = context.Lock()
+    guard = {"Lock": context.Lock, "RLock": context.RLock, "Semaphore": lambda: context.Semaphore(4)}[role]()
     tally = context.RawValue("Q", 0)
     warm_up = sections // 10
     turns = 0
@@ -196,4 +196,4 @@ def spawn(processes):
     return (now() - start) / processes
 
 
-print({"queue": queue, "lock": lock, "value": value, "roundtrip": roundtrip, "spawn": spawn}[role](*numbers))
+print({"queue": queue, "Lock": lock, "RLock": lock, "Semaphore": lock, "value": value, "roundtrip": roundtrip, "spawn": spawn}[role](*numbers))

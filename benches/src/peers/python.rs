@@ -28,8 +28,9 @@ pub(crate) fn queue(traffic: Traffic) -> Result<f64, String> {
     script("queue", &[producers as u64, consumers as u64, size as u64, capacity(size) as u64, warm_up, each])
 }
 
-pub(crate) fn lock(contest: Contest, sections: u64) -> Result<f64, String> {
-    script("lock", &[contest.workers as u64, contest.outside, sections])
+/// With the lock of this class: `Lock`, `RLock` or `Semaphore`.
+pub(crate) fn lock(class: &str, contest: Contest, sections: u64) -> Result<f64, String> {
+    script(class, &[contest.workers as u64, contest.outside, sections])
 }
 
 pub(crate) fn locked_add(additions: u64) -> Result<f64, String> {

@@ -56,7 +56,7 @@ pub use memmap2;
 pub use memory_block::{MemoryBlock, SharedMemory};
 pub use namespace::{Gc, GcReport, Namespace, gc};
 pub use options::{Handle, Options};
-pub use permits::{MOST_PERMITS, Permits, Taken};
+pub use permits::{MOST_PERMITS, Permits, Taken, spread};
 pub use placed::Region;
 pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
 pub use seat::{MOST_WATCHED, Seat, Watch, bury};

@@ -87,7 +87,7 @@ impl<'a> Permits<'a> {
     #[inline(always)]
     fn take_free(&self, me: Me) -> Result<Option<Taken>, AcquireError> {
         let count = self.permits.len();
-        let first = if count == 1 { 0 } else { spread(me.tid(), count) };
+        let first = if count == 1 { 0 } else { spread_of(me, count) };
         let (before, after) = self.permits.split_at(first);
         for (at, permit) in after.iter().chain(before).enumerate() {
             if permit.is_held() {
@@ -212,9 +212,14 @@ impl<'a> Permits<'a> {
 /// As in the lock itself.
 const LONGEST_PAUSE: u32 = 256;
 
-/// A place for this thread, other threads elsewhere.
+/// Where among so many this thread begins to look: other threads begin elsewhere. 0 of none.
+#[inline]
+pub fn spread(count: usize) -> usize {
+    if count <= 1 { 0 } else { Me::current().map_or(0, |me| spread_of(me, count)) }
+}
+
 #[inline(always)]
-fn spread(tid: u64, count: usize) -> usize {
-    let hashed = (tid & 0xffff_ffff).wrapping_mul(0x9e37_79b1) & 0xffff_ffff;
+fn spread_of(me: Me, count: usize) -> usize {
+    let hashed = (me.tid() & 0xffff_ffff).wrapping_mul(0x9e37_79b1) & 0xffff_ffff;
     usize::try_from((hashed * count as u64) >> 32).unwrap_or(0)
 }

@@ -266,6 +266,12 @@ impl RobustLock {
         (tid != 0).then_some(Owner { pid, tid })
     }
 
+    /// Who took it last, as one word for [`Death::of`]: the holder, while it is held.
+    #[inline]
+    pub fn signature(&self) -> u64 {
+        self.holder.load(Relaxed)
+    }
+
     #[inline(always)]
     pub(crate) fn take(&self, me: Me, deadline: Deadline, queueing: Queueing) -> Result<Acquired, AcquireError> {
         if me.is_full() {

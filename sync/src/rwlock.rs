@@ -4,10 +4,12 @@
 //!
 //! A **turnstile** and 120 **places**, all of them robust locks, and nothing else to wait for:
 //!
-//! - **read**: through the turnstile (take it, take a free place, give it back). The place is held as long as the guard lives.
+//! - **read**: take a free place that was used before, then look at the turnstile. If it is free, that was all. If not, or if there is no such place: give the place back, and go through the turnstile
+//!   (take it, take a free place, give it back). The place is held as long as the guard lives.
 //! - **write**: take the turnstile, then wait for each place that is held until its reader has given it back. The turnstile is held as long as the guard lives: nobody comes in meanwhile.
 //!
-//! One word beside the turnstile is the **signature**: process and thread of the writer, from when the last reader has left until the guard is dropped.
+//! Two words beside the turnstile: the **signature** is process and thread of the writer, from when the last reader has left until the guard is dropped; **used** is how many places, from the first on,
+//! were ever taken: others need not be looked at.
 //!
 //! | who dies | finds who comes next |
 //! |---|---|
@@ -16,18 +18,22 @@
 //! | writer, waiting for readers | as a reader at the turnstile |
 //! | writer, from the signature on | it free, with a signature: everybody is told, until a writer's guard has been dropped |
 //!
-//! Places that the turnstile's holder finds free stay free, since only it could take one. So each wait is for a robust lock, each wake-up and each death is that lock's affair, and what is
-//! shown of it (`models/src/lock.rs`) is shown of this.
+//! # Why a writer is alone
+//!
+//! A reader takes its place, then looks at the turnstile; a writer takes the turnstile, then looks at the places. Whichever of the two locked instructions comes first, the other one's look sees it:
+//! the writer waits for that place, or the reader goes back. So a place that a writer finds free may be taken for a moment, but nobody reads in it. `used` grows only with the turnstile held, and
+//! before the place is taken. A reader that was let in finds a signature only if its writer has died: a living one waits for the reader before it signs.
+//!
+//! Each wait is for a robust lock, so each wake-up and each death is that lock's affair, and what is shown of it (`models/src/lock.rs`) is shown of this.
 #![allow(unsafe_code, reason = "promises the layout of its block; turnstile and places are held only while a handle is borrowed")]
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::process;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, compiler_fence, fence};
 use std::time::Duration;
 
 use multiproc_shm::{
-    AcquireError, Deadline, Death, Error, Handle, LockError, Object, Options, Owner, RobustLock, Shared, identity,
+    AcquireError, Deadline, Death, Error, Handle, LockError, Object, Options, Owner, RobustLock, Shared, spread,
 };
 use serde::{Deserialize, Serialize};
 
@@ -214,7 +220,7 @@ impl RwLock {
 
     /// How many read now.
     pub fn readers(&self) -> usize {
-        self.shared.places.iter().filter(|place| place.is_held()).count()
+        self.used().iter().filter(|place| place.is_held()).count()
     }
 
     /// Who writes now, or waits for readers to leave.
@@ -227,17 +233,55 @@ impl RwLock {
         self.shared.name()
     }
 
+    #[inline]
     fn read_until(&self, deadline: Deadline) -> Result<ReadGuard<'_>, AcquireError> {
+        match self.read_at_once()? {
+            Some(guard) => Ok(guard),
+            None => self.read_through_the_turnstile(deadline),
+        }
+    }
+
+    /// Takes a place that was used before, if nobody writes or comes in.
+    #[inline]
+    fn read_at_once(&self) -> Result<Option<ReadGuard<'_>>, AcquireError> {
+        let places = self.used();
+        let (before, after) = places.split_at(spread(places.len()));
+        let free = after.iter().chain(before).find(|place| !place.is_held());
+        let Some(place) = free.filter(|_| !self.shared.turnstile.is_held()) else { return Ok(None) };
+        // A dead reader has left nothing.
+        // SAFETY: the guard borrows this handle, so the mapping outlives it.
+        match unsafe { place.acquire(Deadline::NOW) } {
+            Ok(_) => {}
+            Err(AcquireError::TimedOut | AcquireError::AlreadyHeld) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        // CRASH: a place, held for nothing: the writer that waits for it is woken.
+        settle();
+        if self.shared.turnstile.is_held() {
+            place.release();
+            return Ok(None);
+        }
+        Ok(Some(ReadGuard { lock: self, place, died: self.unfinished(), here: PhantomData }))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_through_the_turnstile(&self, deadline: Deadline) -> Result<ReadGuard<'_>, AcquireError> {
         let turnstile = self.enter(deadline)?;
         let died = self.unfinished();
-        for place in self.shared.places.iter().filter(|place| !place.is_held()) {
+        let used = self.used().len();
+        for (number, place) in self.shared.places.iter().enumerate().filter(|(_, place)| !place.is_held()) {
+            if number >= used {
+                // CRASH: a place more to look at.
+                self.shared.turnstile.beside[USED].store(number as u64 + 1, Relaxed);
+            }
             // SAFETY: the guard borrows this handle, so the mapping outlives it.
             match unsafe { place.acquire(Deadline::NOW) } {
-                // A dead reader has left nothing.
                 Ok(_) => {
                     drop(turnstile);
                     return Ok(ReadGuard { lock: self, place, died, here: PhantomData });
                 }
+                // One that looks whether the turnstile is free.
                 Err(AcquireError::TimedOut) => {}
                 Err(error) => return Err(error),
             }
@@ -245,21 +289,23 @@ impl RwLock {
         Err(AcquireError::NoPlace)
     }
 
+    #[inline]
     fn write_until(&self, deadline: Deadline) -> Result<WriteGuard<'_>, AcquireError> {
         // Before the turnstile, whose holder may wait for this very thread.
-        if self.shared.places.iter().any(|place| place.is_held() && place.is_held_by_this_thread()) {
+        if self.used().iter().any(|place| place.is_held() && place.is_held_by_this_thread()) {
             return Err(AcquireError::AlreadyHeld);
         }
         let turnstile = self.enter(deadline)?;
+        settle();
         let died = self.unfinished();
-        for place in self.shared.places.iter().filter(|place| place.is_held()) {
+        for place in self.used().iter().filter(|place| place.is_held()) {
             // CRASH: killed while we wait, nobody has written: the turnstile opens.
             // SAFETY: released in the next line.
             let _ = unsafe { place.acquire(deadline) }?;
             place.release();
         }
         // CRASH: from here on who comes next is told of us.
-        self.signature().store(u64::from(process::id()) << 32 | u64::from(identity::thread_id()), SeqCst);
+        self.sign(self.shared.turnstile.signature());
         Ok(WriteGuard { lock: self, turnstile, died, here: PhantomData })
     }
 
@@ -271,12 +317,23 @@ impl RwLock {
 
     /// The writer that did not end. To be asked with the turnstile held.
     fn unfinished(&self) -> Option<Death> {
-        let signature = self.signature().load(SeqCst);
+        let signature = self.shared.turnstile.beside[SIGNATURE].load(Relaxed);
         (signature != 0).then(|| Death::of(signature))
     }
 
-    fn signature(&self) -> &AtomicU64 {
-        &self.shared.turnstile.beside[0]
+    /// ORDER: Relaxed: whoever reads it came in after us, by the turnstile or by our death. Only what is guarded must not be written before or after it, and what is killed is killed between two instructions.
+    #[inline]
+    fn sign(&self, signature: u64) {
+        compiler_fence(SeqCst);
+        self.shared.turnstile.beside[SIGNATURE].store(signature, Relaxed);
+        compiler_fence(SeqCst);
+    }
+
+    /// The places that were ever taken.
+    #[inline]
+    fn used(&self) -> &[RobustLock] {
+        let used = usize::try_from(self.shared.turnstile.beside[USED].load(Relaxed)).unwrap_or(usize::MAX);
+        &self.shared.places[..used.min(Self::READERS)]
     }
 
     fn in_time<G>(&self, taken: Result<G, AcquireError>) -> Result<Option<G>, LockError> {
@@ -293,6 +350,16 @@ impl RwLock {
     }
 }
 
+/// Words beside the turnstile.
+const SIGNATURE: usize = 0;
+const USED: usize = 1;
+
+/// ORDER: between one's own lock taken and the look at the other one's. On x86-64 the locked instruction that took it is enough.
+#[inline(always)]
+fn settle() {
+    if cfg!(target_arch = "x86_64") { compiler_fence(SeqCst) } else { fence(SeqCst) }
+}
+
 impl fmt::Debug for RwLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (readers, writer) = (self.readers(), self.writer());
@@ -304,6 +371,7 @@ impl fmt::Debug for RwLock {
 struct Turnstile<'a>(&'a RobustLock);
 
 impl Drop for Turnstile<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.0.release();
     }
@@ -327,6 +395,7 @@ impl ReadGuard<'_> {
 }
 
 impl Drop for ReadGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.place.release();
     }
@@ -356,10 +425,11 @@ impl WriteGuard<'_> {
 }
 
 impl Drop for WriteGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         if self.turnstile.0.is_held_by_this_thread() {
             // CRASH: before this store the next ones are told of us; after it we had finished.
-            self.lock.signature().store(0, SeqCst);
+            self.lock.sign(0);
         }
     }
 }

@@ -23,6 +23,11 @@ pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
     vec![
         case("rwlock/read+unlock", |lock, _| drop(lock.read()), |lock, _| untold(lock)),
         case("rwlock/try_read", |lock, _| drop(lock.try_read()), |lock, _| untold(lock)),
+        case("rwlock/read+unlock, a place used before", |lock, _| drop(lock.read()), |lock, _| untold(lock)).warm(read),
+        case("rwlock/read+unlock, a place used before, others come", |lock, _| drop(lock.read()), woken)
+            .warm(read)
+            .late_peer(write)
+            .late_peer(read),
         case("rwlock/write+unlock", |lock, _| drop(lock.write()), |lock, _| usable(lock)),
         case("rwlock/try_write", |lock, _| drop(lock.try_write()), |lock, _| usable(lock)),
         case("rwlock/read+unlock, another reads", |lock, _| drop(lock.read()), let_go)

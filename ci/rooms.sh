@@ -37,7 +37,7 @@ unsafe_rooms=(
     sync/src/rlock.rs       # the same
     sync/src/bounded.rs     # its block
     sync/src/semaphore.rs   # its permits lie behind its block
-    queue/src/queue.rs      # its block: `unsafe impl Object`
+    queue/src/block.rs      # `unsafe impl Object`
     queue/src/log.rs
     queue/src/ring.rs
     process/src/image.rs

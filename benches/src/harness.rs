@@ -15,6 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) place: Place,
+    /// Of the values: `ns`, unless said otherwise.
+    pub(crate) unit: &'static str,
     pub(crate) rivals: Vec<Rival>,
 }
 
@@ -60,7 +62,7 @@ impl Settings {
 
 impl Row {
     pub(crate) fn new(name: impl Into<String>, place: Place) -> Self {
-        Self { name: name.into(), place, rivals: Vec::new() }
+        Self { name: name.into(), place, unit: "ns", rivals: Vec::new() }
     }
 
     /// Adds a rival whose run has as many operations as fill its time.
@@ -184,12 +186,12 @@ fn show(row: &Row, measured: &[Result<Figures, String>], settings: &Settings) {
             }
         };
         if settings.json {
-            println!(r#"{{"row":"{name}","impl":"{implementation}","value":{median:.2},"unit":"ns"}}"#);
+            println!(r#"{{"row":"{name}","impl":"{implementation}","value":{median:.2},"unit":"{}"}}"#, row.unit);
         } else {
             let ratio = ours.map_or(String::new(), |ours| format!("{:.2}", ours / median));
             let range = format!("{least:.1} - {most:.1}");
             let (place, how) = (row.place.name(), rival.how.name());
-            println!("{name:<20} {implementation:<14} {median:>13.1} {:<4} {ratio:>8}  {range:<23} {place:<6} {how}", "ns");
+            println!("{name:<20} {implementation:<14} {median:>13.1} {:<4} {ratio:>8}  {range:<23} {place:<6} {how}", row.unit);
         }
     }
     let _ = std::io::stdout().flush();

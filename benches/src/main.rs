@@ -6,6 +6,7 @@
 
 mod condition;
 mod harness;
+mod idle;
 mod lock;
 mod meet;
 mod os;
@@ -63,6 +64,7 @@ fn rows(scratch: &os::Scratch) -> Vec<Row> {
         value::rows(),
         meet::rows(),
         spawn::rows(),
+        idle::rows(),
     ]
     .into_iter()
     .flatten()

@@ -1,13 +1,18 @@
 #![doc = include_str!("../README.md")]
 
+mod block;
+mod bytes;
 mod codec;
 mod error;
 mod log;
 mod messages;
 mod queue;
 mod ring;
+mod typed;
 
+pub use block::{Capacity, QueueBlock};
 pub use error::{GetError, PutError};
 pub use messages::Messages;
 pub use multiproc_shm::{Error, ErrorKind};
-pub use queue::{Capacity, Iter, Queue, QueueBlock};
+pub use queue::Queue;
+pub use typed::Iter;

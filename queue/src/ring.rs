@@ -38,18 +38,22 @@
 #![allow(unsafe_code, reason = "raw bytes of the log")]
 
 use std::mem::offset_of;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{AcquireError, Acquired, Deadline, EAGER, NO_CPU, RobustLock, Side, copy, spin, this_cpu};
+use multiproc_shm::{AcquireError, Acquired, Deadline, RobustLock, Side, this_cpu};
 
-use crate::log::{Contradiction, Header, Log, Memory, Place, Spot, UNBOUNDED, UNLIMITED, record_words};
+use crate::log::{Contradiction, Header, Log, Memory, Place, Spot, record_words};
 use crate::messages::Messages;
 
 mod grow;
+mod record;
 #[cfg(test)]
 mod tests;
+mod wait;
+
+use wait::Wait;
 
 /// The fixed part of a queue.
 #[repr(C, align(128))]
@@ -84,29 +88,16 @@ const HEAD: usize = 0;
 const PAUSE: usize = 1;
 const CPUS: usize = 2;
 
-/// Pauses before a consumer that found nothing looks again: the longer it lets a busy producer build a run, the fewer cache lines go back and forth.
-const SHORTEST_PAUSE: u32 = 4;
-const LONGEST_PAUSE: u32 = 192;
-/// A run of this many messages doubles the pause; a shorter one resets it.
-const RUN: u32 = 3;
 /// Pauses between two looks of a producer that waits for room: each takes the consumers' line away from them, and more room is worth waiting for.
 const SELDOM: u32 = 128;
-/// How far ahead of the tail the producer fetches lines, in words.
-const AHEAD: u32 = 64;
 /// Words of a cache line.
 const LINE: u32 = 8;
-/// Messages of more bytes are worth it to fetch the next while one is copied; shorter ones come with the lines around them.
-const LONG: usize = 256;
-/// Lines that are fetched so at most: the processor has few to spare.
-const MOST_LINES: u32 = 32;
 /// How long a call that must not wait lets another process finish its own put or get.
 const MOMENT: Duration = Duration::from_millis(1);
 /// How often a look without a lock is repeated when others move what it looks at; each repetition means that somebody got on, unless a peer is hostile.
 const TRIES: u32 = 10_000;
 /// Messages that one call takes at most: its lock is others' wait.
 const MOST_AT_ONCE: usize = 1 << 16;
-/// How often one call spins before it sleeps, when others are always faster.
-const SPINS: u32 = 4;
 
 /// A ring as this process sees it. One pointer: what is larger is written to the stack before each call that is not inlined, and those writes wait in front of the lock.
 pub(crate) struct View<'a, M> {
@@ -497,312 +488,6 @@ impl<'a, M: Memory> View<'a, M> {
     fn end(self) -> u32 {
         self.note(SOLID).clamp(self.log().sizes.home, self.log().sizes.span)
     }
-
-    /// Without a lock, for a waiting producer: whether a record of this many words would fit now.
-    fn has_room(self, need: u32) -> bool {
-        for _ in 0..TRIES {
-            let head = Place::load(self.consumer(HEAD));
-            let tail = Place::load(self.producer(TAIL));
-            if Place::load(self.consumer(HEAD)) == head {
-                // A contradiction is for the one who gets the lock to report.
-                return self.spot(tail, head, need) != Ok(None);
-            }
-        }
-        true
-    }
-
-    /// Whether there is room that some sleeping producer may be able to use, and that was not offered round already.
-    fn has_room_to_share(self) -> bool {
-        let least = u64::MAX - self.ring().producers.notes[LEAST].load(SeqCst);
-        let passed = self.ring().producers.notes[PASSED].load(SeqCst);
-        passed != self.consumer(HEAD).load(SeqCst) && u32::try_from(least).is_ok_and(|least| self.has_room(least))
-    }
-
-    /// With the producers' lock, having found too little room for this message: what there is may do for another, smaller one. All are woken, once for each
-    /// head: one by one, the wake could end with one that it does not fit; more than once, they would keep each other awake for ever.
-    #[cold]
-    fn pass_on_room(self) {
-        let head = self.consumer(HEAD).load(SeqCst);
-        if self.has_room_to_share() {
-            if self.ring().consumers.has_sleepers() {
-                self.ring().consumers.wake_all_sleepers();
-            }
-            // CRASH: woken but not noted: they are woken once more.
-            self.ring().producers.notes[PASSED].store(head, SeqCst);
-        }
-    }
-
-    /// Whether those who wait briefly for room should be woken yet: a quarter is free.
-    fn is_roomy(self) -> bool {
-        let head = Place::load(self.consumer(HEAD));
-        let tail = Place::load(self.producer(TAIL));
-        let sizes = self.log().sizes;
-        // A tail that a dead producer did not note may lie behind the head: then there is room.
-        let used = sizes.used(tail, head, self.jumped()).unwrap_or(0);
-        let messages = tail.count.wrapping_sub(head.count).cast_signed().max(0).cast_unsigned();
-        (sizes.limit == UNLIMITED || used <= sizes.limit - sizes.limit / 4)
-            && (sizes.messages == UNBOUNDED || messages <= sizes.messages - sizes.messages.div_ceil(4))
-    }
-
-    /// Without a lock: the header at a head that did not move while we looked.
-    fn has_data(self) -> bool {
-        for _ in 0..TRIES {
-            let head = self.consumer(HEAD).load(SeqCst);
-            if self.log().at(Place::from(head).position).load(SeqCst) != 0 {
-                return true;
-            }
-            if self.consumer(HEAD).load(SeqCst) == head {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// With the producers' lock: appends a record of `need` words.
-    #[inline(always)]
-    fn append(self, message: &[u8], need: u32, may_grow: impl FnOnce() -> bool) -> Result<Appended, Refusal> {
-        if self.is_closed() {
-            return Err(Refusal::Closed);
-        }
-        let tail = Place::load(self.producer(TAIL));
-        if self.fits(tail, need) && self.log().sizes.index(tail.position) + need < self.filled() {
-            self.fetch_ahead(tail, need);
-            self.write(tail, need, message);
-            return Ok(Appended::Yes);
-        }
-        self.append_afar(tail, need, message, may_grow())
-    }
-
-    /// With the producers' lock: from the tail up to this word there is memory.
-    #[inline(always)]
-    fn filled(self) -> u32 {
-        self.note(FILLED).max(self.log().sizes.home)
-    }
-
-    /// Writes a record at the tail, and commits it.
-    #[inline(always)]
-    fn write(self, tail: Place, need: u32, message: &[u8]) {
-        let next = tail.after(need);
-        self.fill(tail.position, next.position, message);
-        // ORDER: Release pairs with the Acquire in `take`. CRASH: the commit: before it nothing, after it the whole message.
-        self.log().at(tail.position).store(header_of(message), Release);
-        // CRASH: `tail` is one record behind; `recover` walks over it.
-        self.producer(TAIL).store(next.word(), Relaxed);
-    }
-
-    /// All of a record but its header.
-    #[inline(always)]
-    fn fill(self, position: u32, next: u32, message: &[u8]) {
-        self.log().copy_in(position.wrapping_add(1), message);
-        // ORDER: Relaxed: made visible by the commit.
-        self.log().at(next).store(0, Relaxed);
-    }
-
-    /// With the consumers' lock: copies the record at `head` out, behind what is in `message`, if that has room; and where the next record lies. The head stays.
-    #[inline(always)]
-    fn take(self, mut head: Place, message: &mut Vec<u8>) -> Result<(Found, Place), Refusal> {
-        // ORDER: Acquire pairs with the commit in `write` or `append_afar`: what the header leads to is there.
-        let mut header = Header::from(self.log().at(head.position).load(Acquire));
-        if let Header::Jump(index) = header {
-            head.position = self.log().sizes.onward(head.position, index);
-            header = Header::from(self.log().at(head.position).load(Acquire));
-            if !matches!(header, Header::Message { .. }) {
-                return Err(Refusal::Corrupt);
-            }
-        }
-        let Header::Message { length, cpu } = header else { return Ok((Found::Nothing, head)) };
-        let length = Some(length as usize).filter(|length| self.may_be(head, *length)).ok_or(Refusal::Corrupt)?;
-        let length = if zoo::planted(Bug::LengthReadTwice) { self.next_length_unchecked() } else { length };
-        if message.capacity() - message.len() < length {
-            return Ok((Found::Longer(length), head));
-        }
-        Ok((Found::Taken, self.take_this(head, length, cpu, message)))
-    }
-
-    /// Copies a record out, behind what is in `message`, which has room; and where the next one lies.
-    #[inline(always)]
-    #[allow(clippy::cast_possible_truncation, reason = "`may_be` found it short enough")]
-    fn take_this(self, head: Place, length: usize, cpu: u32, message: &mut Vec<u8>) -> Place {
-        let next = head.after(copy::words(length) as u32 + 1);
-        if length > LONG {
-            self.fetch_next(head.position, next.position);
-        }
-        self.log().copy_out(head.position.wrapping_add(1), message.spare_capacity_mut().as_mut_ptr().cast(), length);
-        // SAFETY: the caller has checked the capacity, and `copy_out` wrote `length` bytes.
-        unsafe { message.set_len(message.len() + length) };
-        let cpus = self.consumer(CPUS).load(Relaxed);
-        self.consumer(CPUS).store((cpus & 0xffff_ffff) | u64::from(cpu) << 32, Relaxed);
-        next
-    }
-
-    /// Fetches the lines of the record at `next`, taken to be as long as the one from `this` to there: they come while this one is copied.
-    #[inline]
-    fn fetch_next(self, this: u32, next: u32) {
-        for line in 0..=(next.wrapping_sub(this) / LINE).min(MOST_LINES) {
-            copy::prefetch(self.log().at(next.wrapping_add(line * LINE)));
-        }
-    }
-
-    /// Whether a message here can be as long as its header says. A long one must lie where there is memory: to read elsewhere would make some.
-    #[inline]
-    fn may_be(self, place: Place, length: usize) -> bool {
-        let sizes = self.log().sizes;
-        let end = sizes.index(place.position) as usize + copy::words(length);
-        if end < sizes.home as usize {
-            return true;
-        }
-        let below = |top: u32| end < top.clamp(sizes.home, sizes.span) as usize;
-        length <= sizes.longest() && (sizes.is_fixed() || below(self.note(TOP)))
-    }
-
-    /// What a careless reader would do; only for the bug that is planted above.
-    #[cold]
-    fn next_length_unchecked(self) -> usize {
-        let head = Place::load(self.consumer(HEAD));
-        match Header::from(self.log().at(head.position).load(Acquire)) {
-            Header::Message { length, .. } => length as usize,
-            _ => 0,
-        }
-    }
-
-    /// With the consumers' lock: what lies before `next` is taken.
-    #[inline]
-    fn move_head(self, next: Place) {
-        // ORDER: Release pairs with the load in `room`: the copy is done. CRASH: the commit: before it the messages are there, after it they are ours.
-        self.consumer(HEAD).store(next.word(), Release);
-    }
-
-    /// Fetches the lines that a later put will write, as far as they are known to be free.
-    #[inline]
-    fn fetch_ahead(self, tail: Place, need: u32) {
-        let sizes = self.log().sizes;
-        let head = sizes.index(Place::from(self.producer(SEEN_HEAD).load(Relaxed)).position);
-        let start = sizes.index(tail.position);
-        let end = start + AHEAD + need;
-        if end >= if head <= start { self.filled() } else { head } {
-            return;
-        }
-        let mut index = (start + AHEAD) & !(LINE - 1);
-        // From the first line that the last put did not fetch.
-        if index != start + AHEAD {
-            index += LINE;
-        }
-        while index < end {
-            copy::prefetch_for_writing(self.log().at(index));
-            index += LINE;
-        }
-    }
-
-    /// The last producer died: notes what it had committed.
-    #[cold]
-    fn recover(self) {
-        let sizes = self.log().sizes;
-        let mut tail = Place::load(self.producer(TAIL));
-        // At most one record is not noted; a hostile log has as many as it likes.
-        for _ in 0..TRIES {
-            let mut next = tail;
-            let mut header = Header::from(self.log().at(tail.position).load(Acquire));
-            if let Header::Jump(index) = header {
-                next.position = sizes.onward(tail.position, index);
-                header = Header::from(self.log().at(next.position).load(Acquire));
-                self.note_jump(sizes.index(tail.position), self.filled_at(sizes.index(index)));
-            }
-            let Header::Message { length, .. } = header else { break };
-            let Some(need) = Some(length as usize).filter(|length| *length <= sizes.longest()).and_then(record_words) else {
-                break;
-            };
-            tail = next.after(need);
-            // CRASH: killed here, the next walks on.
-            self.producer(TAIL).store(tail.word(), Relaxed);
-        }
-        // What it had set aside beyond, it did not use.
-        self.set_note(FILLED, self.filled_at(sizes.index(tail.position)));
-    }
-
-    /// With the consumers' lock, having found nothing at this head: how long to pause before the next look.
-    fn next_pause(self, head: Place) -> u32 {
-        let note = Place::from(self.consumer(PAUSE).load(Relaxed));
-        let run = head.count.wrapping_sub(note.count);
-        let pause =
-            if run >= RUN { (note.position.clamp(SHORTEST_PAUSE, LONGEST_PAUSE) * 2).min(LONGEST_PAUSE) } else { SHORTEST_PAUSE };
-        self.consumer(PAUSE).store(Place { position: pause, count: head.count }.word(), Relaxed);
-        let cpus = self.consumer(CPUS).load(Relaxed);
-        self.consumer(CPUS).store((cpus >> 32) << 32 | u64::from(this_cpu().wrapping_add(1)), Relaxed);
-        pause
-    }
-
-    fn nothing(self) -> Refusal {
-        if self.is_closed() && !self.has_data() { Refusal::Closed } else { Refusal::TimedOut }
-    }
-
-    /// Having found nothing: waits for something, unless there will be nothing.
-    fn wait_or_end(self, wait: &mut Wait, pause: u32, head: Place, deadline: Deadline) -> Result<(), Refusal> {
-        if self.is_closed() && !self.has_data() { Err(Refusal::Closed) } else { self.wait_for_data(wait, pause, head, deadline) }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wait_for_data(self, wait: &mut Wait, pause: u32, head: Place, deadline: Deadline) -> Result<(), Refusal> {
-        if deadline == Deadline::NOW {
-            return Err(self.nothing());
-        }
-        // Not whether it was closed: that word lies beside the producers' lock, and each look would take the line from the next producer. Who is told so late is about to sleep, and looks then.
-        let ready = || self.log().at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word();
-        if wait.may_spin() {
-            let partner = if head.count == 0 { NO_CPU } else { Place::from(self.consumer(CPUS).load(Relaxed)).count };
-            if spin(partner, pause, EAGER, ready) {
-                // The line behind the header's is as far away, and comes while we take the lock.
-                copy::prefetch(self.log().at(head.position.wrapping_add(LINE)));
-                return Ok(());
-            }
-        }
-        let ready = || self.has_data() || self.is_closed();
-        let woken = || self.retell();
-        let awake = self.ring().producers.sleep(&self.ring().consumers, wait.is_first(), deadline, ready, woken);
-        wait.sleeps += 1;
-        if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
-    }
-
-    fn wait_to_append(self, why: Appended, wait: &mut Wait, need: u32, deadline: Deadline) -> Result<(), Refusal> {
-        if why == Appended::WouldGrow {
-            self.wait_before_growing(need);
-            wait.may_grow = true;
-            return Ok(());
-        }
-        self.wait_for_room(wait, need, deadline)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wait_for_room(self, wait: &mut Wait, need: u32, deadline: Deadline) -> Result<(), Refusal> {
-        if deadline == Deadline::NOW {
-            return Err(Refusal::TimedOut);
-        }
-        let ready = || self.has_room(need) || self.is_closed();
-        if wait.may_spin() {
-            let partner = Place::from(self.consumer(CPUS).load(Relaxed)).position.wrapping_sub(1);
-            if spin(partner, SELDOM, SELDOM, || self.is_roomy() || self.is_closed()) || ready() {
-                return Ok(());
-            }
-        }
-        self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
-        let woken = || self.retell();
-        let awake = self.ring().consumers.sleep(&self.ring().producers, wait.is_first(), deadline, ready, woken);
-        wait.sleeps += 1;
-        if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
-    }
-
-    /// Whoever closed it may have died before it told everybody.
-    fn retell(self) {
-        if self.is_closed() {
-            self.tell_all();
-        }
-    }
-
-    fn tell_all(self) {
-        self.ring().producers.wake_all_sleepers();
-        self.ring().consumers.wake_all_sleepers();
-    }
 }
 
 /// What a consumer found under its lock.
@@ -820,26 +505,6 @@ enum Appended {
     NoRoom,
     /// There is room, if memory is set aside for it.
     WouldGrow,
-}
-
-/// What one call remembers between its sleeps.
-#[derive(Default)]
-struct Wait {
-    may_grow: bool,
-    spins: u32,
-    sleeps: u32,
-}
-
-impl Wait {
-    fn may_spin(&mut self) -> bool {
-        self.spins += 1;
-        self.sleeps == 0 && self.spins <= SPINS
-    }
-
-    /// The first sleep of a wait is brief.
-    fn is_first(&self) -> bool {
-        self.sleeps == 0
-    }
 }
 
 #[inline]

@@ -8,7 +8,7 @@ use std::ops::Range;
 use multiproc_shm::Error;
 
 use super::*;
-use crate::log::{Memory, Sizes};
+use crate::log::{Memory, Sizes, UNBOUNDED, UNLIMITED};
 
 /// Remembers which words have memory; has no more than `most` beyond `home`.
 struct Fake {

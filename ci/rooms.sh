@@ -23,6 +23,7 @@ unsafe_rooms=(
     shm/src/flag.rs
     shm/src/watch.rs
     shm/src/identity.rs
+    shm/src/keeper.rs
     shm/src/copy.rs
     shm/src/value.rs
     shm/src/array.rs

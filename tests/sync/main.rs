@@ -12,6 +12,7 @@ mod contract;
 mod cpython_condition;
 mod crash;
 mod event;
+mod owned;
 mod rlock;
 mod rwlock;
 mod semaphore;

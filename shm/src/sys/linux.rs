@@ -178,6 +178,22 @@ pub(crate) unsafe fn set_robust_list(head: *mut RobustHead) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Runs `act` with all signals blocked in this thread; a thread that it starts inherits that.
+pub(crate) fn without_signals<T>(act: impl FnOnce() -> T) -> T {
+    // SAFETY: all zeros is a set.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid set.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: two valid sets.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+    let result = act();
+    // SAFETY: the set that libc has filled in above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
+    result
+}
+
 /// Whether any thread in this pid namespace has this id. Errs on the side of "yes".
 pub(crate) fn thread_exists(tid: u32) -> bool {
     let Ok(tid) = i32::try_from(tid) else { return false };

@@ -5,6 +5,7 @@
 //! [`Condition`]: Condition
 //! [`RLock`]: RLock
 //! [`Semaphore`]: Semaphore
+//! [`OwnedPermit`]: OwnedPermit
 //! [`BoundedSemaphore`]: BoundedSemaphore
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue

@@ -22,6 +22,7 @@ fn check_case(name: &str) -> Result<(), String> {
         "locks",
         "rlocks",
         "semaphores",
+        "owned",
         "bounded",
         "conditions",
         "rwlocks",
@@ -42,12 +43,13 @@ fn check_case(name: &str) -> Result<(), String> {
 
 #[test]
 fn what_shows_each_row_exists() {
-    const CASES: [&str; 18] = [
+    const CASES: [&str; 19] = [
         "lock/",
         "condition/",
         "rwlock/",
         "rlock/",
         "semaphore/",
+        "owned/",
         "bounded/",
         "value/",
         "atomic/",

@@ -16,6 +16,7 @@ mod events;
 mod locks;
 mod names;
 mod operations;
+mod owned;
 mod placed;
 mod queues;
 mod rlocks;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
     locks::run(&mut sweep);
     rlocks::run(&mut sweep);
     semaphores::run(&mut sweep);
+    owned::run(&mut sweep);
     bounded::run(&mut sweep);
     conditions::run(&mut sweep);
     rwlocks::run(&mut sweep);

@@ -21,6 +21,7 @@ fn check_case(name: &str) -> Result<(), String> {
     let cases = [
         "locks",
         "rlocks",
+        "rlock_waits",
         "semaphores",
         "owned",
         "bounded",

@@ -334,6 +334,11 @@ impl RobustLock {
         (tid != 0).then_some(Owner { pid, tid })
     }
 
+    /// How many sleep for it now, as the kernel counts them: a killed one is not among them, nor is one that still spins.
+    pub fn sleepers(&self) -> usize {
+        sys::sleepers_on(self.futex_word())
+    }
+
     #[inline(always)]
     pub(crate) fn take(&self, me: Me, deadline: Deadline, queueing: Queueing) -> Result<Acquired, AcquireError> {
         if me.is_full() {

@@ -18,6 +18,13 @@ use serde::{Deserialize, Serialize};
 /// A [`Permit`] belongs to the *thread* that took it, and goes back when it is dropped: nobody can give back more than were taken. A thread may hold several; it holds at most 1,000 locks
 /// and permits in all. An [`OwnedPermit`] belongs to the *process*, and may move between its threads. There is no order among those who wait.
 ///
+/// | who gives back? | use |
+/// |---|---|
+/// | the thread that took, and the kernel if it dies: places, licences, connections | [`acquire`](Self::acquire) |
+/// | any thread of the process that took, and the kernel if that dies: the same in a program with many threads, tasks, callbacks | [`acquire_owned`](Self::acquire_owned) |
+/// | anybody, in any process: hand-over, a job server's tokens; what the dead had taken is lost | [`BoundedSemaphore`](crate::BoundedSemaphore) |
+/// | anybody, and as often as they like, which is Python's `Semaphore` | the same, with [`NO_LIMIT`](crate::BoundedSemaphore::NO_LIMIT) |
+///
 /// # When a process dies
 ///
 /// Its permits are free again at once, and whoever takes one of them next may ask [`previous_owner_died`](Permit::previous_owner_died). So are those of a thread that ends, and of a process that calls `exec`.
@@ -299,6 +306,11 @@ impl Semaphore {
         self.locks().iter().filter_map(RobustLock::owner).collect()
     }
 
+    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    pub fn waiters(&self) -> usize {
+        self.view().waiters()
+    }
+
     /// Its name; `None` for an anonymous one.
     pub fn name(&self) -> Option<&str> {
         self.shared.name()
@@ -399,7 +411,8 @@ impl Semaphore {
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Semaphore");
-        shown.field("object", &self.shared).field("available", &self.available()).field("holders", &self.holders()).finish()
+        shown.field("object", &self.shared).field("available", &self.available()).field("holders", &self.holders());
+        shown.field("waiters", &self.waiters()).finish()
     }
 }
 

@@ -19,6 +19,7 @@ mod operations;
 mod owned;
 mod placed;
 mod queues;
+mod rlock_waits;
 mod rlocks;
 mod rwlocks;
 mod semaphores;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
     owned::run(&mut sweep);
     bounded::run(&mut sweep);
     conditions::run(&mut sweep);
+    rlock_waits::run(&mut sweep);
     rwlocks::run(&mut sweep);
     values::run(&mut sweep);
     arrays::run(&mut sweep);

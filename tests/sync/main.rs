@@ -8,6 +8,7 @@ mod across;
 mod barrier;
 mod bounded;
 mod condition;
+mod condition_rlock;
 mod contract;
 mod cpython_condition;
 mod crash;
@@ -16,5 +17,6 @@ mod owned;
 mod rlock;
 mod rwlock;
 mod semaphore;
+mod waiters;
 
 multiproc::test_support!();

@@ -111,6 +111,14 @@ pub(crate) fn futex_wake(word: *const AtomicU32, count: i32) -> u32 {
     u32::try_from(result).unwrap_or(0)
 }
 
+/// How many sleep on a word of a shared object: `futex(FUTEX_REQUEUE)` from the word to itself, which wakes nobody and tells how many it has looked at.
+pub(crate) fn sleepers_on(word: *const AtomicU32) -> usize {
+    let (nobody, all) = (0_i32, i32::MAX as usize);
+    // SAFETY: touches no memory of ours; a bad address is EFAULT.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_REQUEUE, nobody, all, word, 0) };
+    usize::try_from(result).unwrap_or(0)
+}
+
 fn to_timespec((seconds, nanoseconds): (i64, i64)) -> libc::timespec {
     libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds }
 }

@@ -25,6 +25,8 @@ mod options;
 mod os_block;
 mod permits;
 mod placed;
+#[cfg(feature = "lock_api")]
+mod raw_mutex;
 mod registry;
 mod robust_lock;
 mod seat;
@@ -39,6 +41,8 @@ pub mod watch;
 #[doc(hidden)]
 pub mod zoo;
 
+#[cfg(feature = "lock_api")]
+pub use ::lock_api;
 #[cfg(feature = "shared_memory")]
 pub use ::shared_memory;
 pub use array::{Array, ArrayBlock};
@@ -60,6 +64,8 @@ pub use namespace::{Gc, GcReport, Namespace, gc};
 pub use options::{Handle, Options};
 pub use permits::{MOST_PERMITS, Permits, Taken};
 pub use placed::Region;
+#[cfg(feature = "lock_api")]
+pub use raw_mutex::{RawRobustMutex, RobustMutex};
 pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
 pub use seat::{MOST_WATCHED, Seat, Watch, bury};
 pub use shared::{Object, Shared};

@@ -16,6 +16,7 @@ unsafe_rooms=(
     shm/src/memory_block.rs
     shm/src/os_block.rs
     shm/src/robust_lock.rs
+    shm/src/raw_mutex.rs
     shm/src/side.rs
     shm/src/seat.rs
     shm/src/permits.rs
@@ -23,6 +24,7 @@ unsafe_rooms=(
     shm/src/flag.rs
     shm/src/watch.rs
     shm/src/identity.rs
+    shm/src/keeper.rs
     shm/src/copy.rs
     shm/src/value.rs
     shm/src/array.rs

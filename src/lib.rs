@@ -5,6 +5,7 @@
 //! [`Condition`]: Condition
 //! [`RLock`]: RLock
 //! [`Semaphore`]: Semaphore
+//! [`OwnedPermit`]: OwnedPermit
 //! [`BoundedSemaphore`]: BoundedSemaphore
 //! [`Value<T>`]: Value
 //! [`AtomicValue<T>`]: AtomicValue
@@ -41,5 +42,5 @@ pub use multiproc_shm::{
 };
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
 pub use multiproc_sync::{Barrier, BarrierError, BarrierWaitResult, Broken, Event};
-pub use multiproc_sync::{BoundedSemaphore, Permit, RLock, RLockGuard, Semaphore};
+pub use multiproc_sync::{BoundedSemaphore, OwnedPermit, Permit, RLock, RLockGuard, Semaphore};
 pub use multiproc_sync::{Condition, Lock, LockGuard, ReadGuard, RwLock, WriteGuard};

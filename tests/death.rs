@@ -21,7 +21,9 @@ fn check_case(name: &str) -> Result<(), String> {
     let cases = [
         "locks",
         "rlocks",
+        "rlock_waits",
         "semaphores",
+        "owned",
         "bounded",
         "conditions",
         "rwlocks",
@@ -42,12 +44,13 @@ fn check_case(name: &str) -> Result<(), String> {
 
 #[test]
 fn what_shows_each_row_exists() {
-    const CASES: [&str; 18] = [
+    const CASES: [&str; 19] = [
         "lock/",
         "condition/",
         "rwlock/",
         "rlock/",
         "semaphore/",
+        "owned/",
         "bounded/",
         "value/",
         "atomic/",

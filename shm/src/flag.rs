@@ -127,6 +127,11 @@ impl Flag {
         seen & UP != 0 || (deadline != Deadline::NOW && self.wait_for_raise(high(seen), deadline))
     }
 
+    /// How many sleep until it is raised, as the kernel counts them: a killed one is not among them, nor is one that still spins.
+    pub fn sleepers(&self) -> usize {
+        sys::sleepers_on(self.count_word())
+    }
+
     #[cold]
     #[inline(never)]
     fn wait_for_raise(&self, count: u32, deadline: Deadline) -> bool {

@@ -15,6 +15,7 @@ mod flag;
 mod guarded;
 mod header;
 pub mod identity;
+mod keeper;
 mod memory_block;
 mod name;
 mod named;
@@ -24,6 +25,8 @@ mod options;
 mod os_block;
 mod permits;
 mod placed;
+#[cfg(feature = "lock_api")]
+mod raw_mutex;
 mod registry;
 mod robust_lock;
 mod seat;
@@ -38,6 +41,8 @@ pub mod watch;
 #[doc(hidden)]
 pub mod zoo;
 
+#[cfg(feature = "lock_api")]
+pub use ::lock_api;
 #[cfg(feature = "shared_memory")]
 pub use ::shared_memory;
 pub use array::{Array, ArrayBlock};
@@ -52,12 +57,15 @@ pub use flag::Flag;
 pub use guarded::Guarded;
 pub use header::Element;
 pub use identity::MAX_HELD;
+pub use keeper::Kept;
 pub use memmap2;
 pub use memory_block::{MemoryBlock, SharedMemory};
 pub use namespace::{Gc, GcReport, Namespace, gc};
 pub use options::{Handle, Options};
 pub use permits::{MOST_PERMITS, Permits, Taken, spread};
 pub use placed::Region;
+#[cfg(feature = "lock_api")]
+pub use raw_mutex::{RawRobustMutex, RobustMutex};
 pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
 pub use seat::{MOST_WATCHED, Seat, Watch, bury};
 pub use shared::{Object, Shared};

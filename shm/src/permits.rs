@@ -83,6 +83,11 @@ impl<'a> Permits<'a> {
         self.gather(Me::current()?, count, deadline)
     }
 
+    /// How many wait now: whoever is in the gate, and who sleeps before it.
+    pub fn waiters(&self) -> usize {
+        usize::from(self.gate.is_held()) + self.gate.sleepers()
+    }
+
     /// Takes the first that is free. Each thread begins at a place of its own.
     #[inline(always)]
     fn take_free(&self, me: Me) -> Result<Option<Taken>, AcquireError> {

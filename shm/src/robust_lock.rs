@@ -49,6 +49,7 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::identity::{self, FUTEX_OFFSET, Me, NoList, Node};
+use crate::keeper::{self, Kept};
 use crate::sys::{self, Woken};
 use crate::wait::is_patient;
 use crate::zoo::{self, Bug};
@@ -182,6 +183,9 @@ pub enum AcquireError {
     /// As many are there, waiting or reading, as the object has places for.
     #[error("all its places are taken")]
     NoPlace,
+    /// The thread that keeps what belongs to the whole process could not be started.
+    #[error("the thread that would keep it for this process could not be started")]
+    NoKeeper,
 }
 
 impl From<NoList> for AcquireError {
@@ -246,6 +250,71 @@ impl RobustLock {
         self.give(me, |after| self.settle(after))
     }
 
+    /// Hands a lock that this thread holds over to its process: it then belongs to no thread, any of them may [give it back](Self::release_kept), and the kernel does so when the process ends or calls `exec`.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`]: this thread does not hold it ([`NotHeld`](AcquireError::NotHeld)), or there is no keeper; it is then as it was.
+    ///
+    /// # Safety
+    ///
+    /// - The lock stays mapped at this address until the process has given it back.
+    pub unsafe fn keep(&self) -> Result<Kept, AcquireError> {
+        let me = Me::current()?;
+        if !me.holds(self.node()) {
+            return Err(AcquireError::NotHeld);
+        }
+        let chosen = keeper::with_room(me)?;
+        let keeper = chosen.me();
+        me.begin(self.node());
+        me.unlink(self.node());
+        // CRASH: ours by the word; our pending names it.
+        keeper.begin(self.node());
+        let handed = self.exchange(me.tid(), keeper.tid()).is_some();
+        // CRASH: the keeper's by the word; its pending names it. If the keeper has ended, those who wait find that out within a second.
+        if handed {
+            self.holder.store(keeper.owner(), Relaxed);
+            // SAFETY: the node is this lock's own, and off the other list; there is room; the caller keeps it mapped.
+            unsafe { keeper.link(self.node()) };
+        }
+        keeper.end();
+        me.end();
+        if handed { Ok(chosen.kept()) } else { Err(AcquireError::NotHeld) }
+    }
+
+    /// Gives back what this process [keeps](Self::keep); false, and nothing done, when it does not (in a forked child: what its parent keeps).
+    pub fn release_kept(&self, kept: Kept) -> bool {
+        let Ok(me) = Me::current() else { return false };
+        let Some(chosen) = keeper::of(me, kept) else { return false };
+        let keeper = chosen.me();
+        keeper.begin(self.node());
+        // CRASH: off the list, still the keeper's: its pending names it.
+        let known = keeper.unlink(self.node());
+        // No `fetch_sub`: while this process is being killed, the kernel may have given the lock to another one already.
+        if let Some(after) = known.then(|| self.exchange(keeper.tid(), 0)).flatten()
+            && after & LOW != 0
+        {
+            // CRASH: the word is free and pending names it: the kernel wakes one.
+            self.settle(after);
+        }
+        keeper.end();
+        known
+    }
+
+    /// Replaces the thread in the word by another one (0: none) and keeps the rest; the word then, or `None` if it was not that thread's.
+    fn exchange(&self, from: u64, to: u64) -> Option<u64> {
+        let mut seen = self.word.load(Relaxed);
+        while seen & TID == from {
+            let next = (seen & !TID) | to;
+            // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`, and with a waiter's announce as in `give`.
+            match self.word.compare_exchange(seen, next, SeqCst, Relaxed) {
+                Ok(_) => return Some(next),
+                Err(now) => seen = now,
+            }
+        }
+        None
+    }
+
     /// Whether somebody holds it now.
     pub fn is_held(&self) -> bool {
         self.word.load(Relaxed) & TID != 0
@@ -270,6 +339,11 @@ impl RobustLock {
     #[inline]
     pub fn signature(&self) -> u64 {
         self.holder.load(Relaxed)
+    }
+
+    /// How many sleep for it now, as the kernel counts them: a killed one is not among them, nor is one that still spins.
+    pub fn sleepers(&self) -> usize {
+        sys::sleepers_on(self.futex_word())
     }
 
     #[inline(always)]

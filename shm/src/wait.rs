@@ -182,6 +182,11 @@ impl Seq {
         }
     }
 
+    /// How many sleep on it now, as the kernel counts them: a killed one is not among them, nor is one that still spins.
+    pub fn sleepers(&self) -> usize {
+        sys::sleepers_on(&raw const self.count)
+    }
+
     /// Tells one sleeper that something has changed; true when one was woken.
     pub fn wake_one(&self) -> bool {
         self.signal(1) > 0

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 /// A count that processes share: to acquire takes one from it, and waits while it is zero; to release adds to it, up to a limit (Python's `BoundedSemaphore`).
 ///
 /// Nothing is held: whoever acquires need not be the one who releases, be it another thread or another process, and the count may begin at 0. So it suits hand-over (a job server's tokens,
-/// a signal that something was made), where [`Semaphore`](crate::Semaphore) suits what is used and given back. Python's `Semaphore` is this one with a limit that is never met.
+/// a signal that something was made), where [`Semaphore`](crate::Semaphore) suits what is used and given back. Python's `Semaphore`, whose count anybody may
+/// raise as far as they like, is this one with [`NO_LIMIT`](Self::NO_LIMIT).
 ///
 /// # When a process dies
 ///
@@ -85,6 +86,19 @@ impl Handle for BoundedSemaphore {
 }
 
 impl BoundedSemaphore {
+    /// As a limit: one that no program meets (2^32 - 1; Python's own is 2^31 - 1). So this is Python's `Semaphore`: untracked, unbounded, and the same four verbs make it.
+    ///
+    /// ```
+    /// # use multiproc_sync::BoundedSemaphore;
+    /// let count = BoundedSemaphore::new(1, BoundedSemaphore::NO_LIMIT)?;
+    /// count.release(1)?; // nobody had taken one
+    /// assert_eq!(count.available(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias = "untracked")]
+    #[doc(alias = "Semaphore")]
+    pub const NO_LIMIT: u32 = u32::MAX;
+
     /// A semaphore without a name, for handles in arguments and messages: its count now, and at most.
     ///
     /// # Errors
@@ -170,6 +184,11 @@ impl BoundedSemaphore {
         u32::try_from(self.shared.count.load(Relaxed)).unwrap_or(u32::MAX)
     }
 
+    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    pub fn waiters(&self) -> usize {
+        self.shared.released.sleepers()
+    }
+
     /// Its name; `None` for an anonymous one.
     pub fn name(&self) -> Option<&str> {
         self.shared.name()
@@ -187,6 +206,10 @@ impl BoundedSemaphore {
 
 impl fmt::Debug for BoundedSemaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BoundedSemaphore").field("object", &self.shared).field("available", &self.available()).finish()
+        f.debug_struct("BoundedSemaphore")
+            .field("object", &self.shared)
+            .field("available", &self.available())
+            .field("waiters", &self.waiters())
+            .finish()
     }
 }

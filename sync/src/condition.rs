@@ -48,7 +48,7 @@ use serde::{Deserialize, Serialize};
 
 /// A condition that processes wait for (Python's `Condition`, [`std::sync::Condvar`] between processes), by name or as a handle in an argument or message.
 ///
-/// Waiting takes the guard of a [`Lock`](crate::Lock), a [`Value`](multiproc_shm::Value) or an [`Array`](multiproc_shm::Array), gives that lock back while it waits, and takes it again before it
+/// Waiting takes the guard of a [`Lock`](crate::Lock), an [`RLock`](crate::RLock), a [`Value`](multiproc_shm::Value) or an [`Array`](multiproc_shm::Array), gives that lock back (an `RLock` with all its levels) while it waits, and takes it again before it
 /// returns. Change what is waited for under that lock; then notify, with or without it. Waiters are called in the order in which they came. As many as [`MOST`](Self::MOST) may wait at a time.
 ///
 /// # When a process dies

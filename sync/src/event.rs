@@ -156,6 +156,11 @@ impl Event {
         self.shared.flag.wait(Deadline::after(timeout))
     }
 
+    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    pub fn waiters(&self) -> usize {
+        self.shared.flag.sleepers()
+    }
+
     /// Its name; `None` for an anonymous one.
     pub fn name(&self) -> Option<&str> {
         self.shared.name()
@@ -164,6 +169,10 @@ impl Event {
 
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Event").field("object", &self.shared).field("set", &self.is_set()).finish()
+        f.debug_struct("Event")
+            .field("object", &self.shared)
+            .field("set", &self.is_set())
+            .field("waiters", &self.waiters())
+            .finish()
     }
 }

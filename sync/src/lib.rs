@@ -17,4 +17,4 @@ pub use lock::{Lock, LockBlock, LockGuard};
 pub use multiproc_shm::{AcquireError, Death, Error, ErrorKind, Guarded, LockError, Owner};
 pub use rlock::{RLock, RLockBlock, RLockGuard};
 pub use rwlock::{ReadGuard, RwLock, RwLockBlock, WriteGuard};
-pub use semaphore::{Permit, Semaphore, SemaphoreBlock};
+pub use semaphore::{OwnedPermit, Permit, Semaphore, SemaphoreBlock};

@@ -16,6 +16,30 @@ use serde::{Deserialize, Serialize};
 /// It guards what its users say it guards; a [`Value`](multiproc_shm::Value) carries its own. It belongs to the *thread* that took it. Taking it twice is an error, not a hang.
 /// There is no order among those who wait; whoever comes when it is free takes it.
 ///
+/// # When it seems to hang
+///
+/// Ask [`owner`](Self::owner), by process and thread, and [`waiters`](Self::waiters); `{:?}` shows both, of this lock and of every other object here, from any process that opens it by its name. Two
+/// threads that wait for each other show as two locks, each owned by one that waits for the other: `/proc/PID/task/TID/syscall` (or `gdb -p PID`) says what an owner is doing. A lock whose owner has died never
+/// waits for it; one whose owner is stopped (`State: T` in `/proc/PID/status`) does. Take several locks in one order everywhere, or with [`lock_timeout`](Self::lock_timeout), giving back what one has when the
+/// time is over.
+///
+/// ```
+/// # use multiproc_sync::Lock;
+/// let lock = Lock::new()?;
+/// let guard = lock.lock()?;
+/// std::thread::scope(|s| {
+///     s.spawn(|| drop(lock.lock()));
+///     while lock.waiters() == 0 {
+///         std::thread::yield_now();
+///     }
+///     let owner = lock.owner().expect("it is held");
+///     assert_eq!((owner.pid, lock.waiters()), (Some(std::process::id()), 1));
+///     drop(guard);
+/// });
+/// assert_eq!(lock.waiters(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # When a process dies
 ///
 /// The next one gets the lock at once, and may ask [`previous_owner_died`](LockGuard::previous_owner_died). So it does when a holder's thread ends, or calls `exec`, without
@@ -169,6 +193,11 @@ impl Lock {
         self.shared.lock.owner()
     }
 
+    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    pub fn waiters(&self) -> usize {
+        self.shared.lock.sleepers()
+    }
+
     /// Its name; `None` for an anonymous one.
     pub fn name(&self) -> Option<&str> {
         self.shared.name()
@@ -216,7 +245,8 @@ impl Lock {
 
 impl fmt::Debug for Lock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lock").field("object", &self.shared).field("owner", &self.owner()).finish()
+        let mut shown = f.debug_struct("Lock");
+        shown.field("object", &self.shared).field("owner", &self.owner()).field("waiters", &self.waiters()).finish()
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use multiproc_shm::{
-    AcquireError, Acquired, Deadline, Death, Error, Handle, LockError, Object, Options, Owner, RobustLock, Shared,
+    AcquireError, Acquired, Deadline, Death, Error, Guarded, Handle, LockError, Object, Options, Owner, RobustLock, Shared,
 };
 use serde::{Deserialize, Serialize};
 
@@ -185,6 +185,11 @@ impl RLock {
         self.shared.lock.owner()
     }
 
+    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    pub fn waiters(&self) -> usize {
+        self.shared.lock.sleepers()
+    }
+
     /// Its name; `None` for an anonymous one.
     pub fn name(&self) -> Option<&str> {
         self.shared.name()
@@ -275,7 +280,9 @@ impl RLock {
 
 impl fmt::Debug for RLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RLock").field("object", &self.shared).field("owner", &self.owner()).field("depth", &self.depth()).finish()
+        let mut shown = f.debug_struct("RLock");
+        shown.field("object", &self.shared).field("owner", &self.owner()).field("depth", &self.depth());
+        shown.field("waiters", &self.waiters()).finish()
     }
 }
 
@@ -294,6 +301,31 @@ impl RLockGuard<'_> {
     /// Who held the lock before and died; what it guards may be half changed. Told to this thread's first guard, not to those taken while it has one.
     pub fn previous_owner_died(this: &Self) -> Option<Death> {
         this.died
+    }
+}
+
+/// For [`Condition::wait`](crate::Condition::wait): gives the lock back however often this thread has taken it, and takes it again as often (as Python's `Condition` does). The thread's other
+/// guards stay as they are; what they guard may have changed. If it cannot be taken again, none of them holds anything.
+impl<'a> Guarded for RLockGuard<'a> {
+    type Held = (&'a RLock, u32);
+    type Error = LockError;
+
+    fn suspend(self) -> Result<(&'a RLock, u32), LockError> {
+        let lock = self.lock;
+        if !lock.shared.lock.is_held_by_this_thread() {
+            return Err(lock.error(AcquireError::NotHeld));
+        }
+        let depth = lock.depth();
+        // CRASH: held once, or not at all: the next owner sets the depth.
+        lock.shared.depth().store(1, Relaxed);
+        // The drop of this guard gives it back.
+        Ok((lock, depth))
+    }
+
+    fn resume((lock, depth): (&'a RLock, u32)) -> Result<Self, LockError> {
+        let guard = lock.lock()?;
+        lock.shared.depth().store(depth.into(), Relaxed);
+        Ok(guard)
     }
 }
 

@@ -228,6 +228,13 @@ impl RwLock {
         self.shared.turnstile.owner()
     }
 
+    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    pub fn waiters(&self) -> usize {
+        // Before the turnstile; and in it one that wants to write, while others read.
+        let reading = self.shared.places.iter().filter(|place| place.is_held());
+        self.shared.turnstile.sleepers() + reading.map(RobustLock::sleepers).sum::<usize>()
+    }
+
     /// Its name; `None` for an anonymous one.
     pub fn name(&self) -> Option<&str> {
         self.shared.name()
@@ -363,7 +370,9 @@ fn settle() {
 impl fmt::Debug for RwLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (readers, writer) = (self.readers(), self.writer());
-        f.debug_struct("RwLock").field("object", &self.shared).field("readers", &readers).field("writer", &writer).finish()
+        let mut shown = f.debug_struct("RwLock");
+        shown.field("object", &self.shared).field("readers", &readers).field("writer", &writer);
+        shown.field("waiters", &self.waiters()).finish()
     }
 }
 

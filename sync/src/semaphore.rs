@@ -8,19 +8,26 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use multiproc_shm::{
-    AcquireError, Acquired, Deadline, Death, Error, Handle, LockError, MOST_PERMITS, Object, Options, Owner, Permits, RobustLock,
-    Shared, Taken,
+    AcquireError, Acquired, Deadline, Death, Error, Handle, Kept, LockError, MOST_PERMITS, Object, Options, Owner, Permits,
+    RobustLock, Shared, Taken,
 };
 use serde::{Deserialize, Serialize};
 
 /// So many permits, 127 at most, that processes share: whoever wants to go on takes one, and waits while there is none (Python's `Semaphore`).
 ///
-/// A permit belongs to the *thread* that took it, and goes back when its [`Permit`] is dropped: nobody can give back more than were taken. A thread may hold several; it holds at most 1,000 locks
-/// and permits in all. There is no order among those who wait.
+/// A [`Permit`] belongs to the *thread* that took it, and goes back when it is dropped: nobody can give back more than were taken. A thread may hold several; it holds at most 1,000 locks
+/// and permits in all. An [`OwnedPermit`] belongs to the *process*, and may move between its threads. There is no order among those who wait.
+///
+/// | who gives back? | use |
+/// |---|---|
+/// | the thread that took, and the kernel if it dies: places, licences, connections | [`acquire`](Self::acquire) |
+/// | any thread of the process that took, and the kernel if that dies: the same in a program with many threads, tasks, callbacks | [`acquire_owned`](Self::acquire_owned) |
+/// | anybody, in any process: hand-over, a job server's tokens; what the dead had taken is lost | [`BoundedSemaphore`](crate::BoundedSemaphore) |
+/// | anybody, and as often as they like, which is Python's `Semaphore` | the same, with [`NO_LIMIT`](crate::BoundedSemaphore::NO_LIMIT) |
 ///
 /// # When a process dies
 ///
-/// Its permits are free again at once, and whoever takes one of them next may ask [`previous_owner_died`](Permit::previous_owner_died). So they are when a holder's thread ends, or calls `exec`.
+/// Its permits are free again at once, and whoever takes one of them next may ask [`previous_owner_died`](Permit::previous_owner_died). So are those of a thread that ends, and of a process that calls `exec`.
 /// A killed waiter leaves no trace, also if it had gathered some of many. A stopped holder keeps its permits; a stopped waiter costs the others a second at most.
 ///
 /// ```
@@ -217,6 +224,73 @@ impl Semaphore {
         self.unless_late(self.acquire_many_until(count, Deadline::after(timeout)))
     }
 
+    /// Takes a permit that belongs to this process, and not to this thread, waiting as long as it takes.
+    ///
+    /// It may be given to another thread, stored, and dropped anywhere in this process; it comes back when it is dropped, when the process ends, or calls `exec`. A thread that ends keeps nothing from it. It
+    /// costs about twice what [`acquire`](Self::acquire) does. The first one in a process starts a thread, which sleeps as long as the process lives.
+    ///
+    /// ```
+    /// # use multiproc_sync::Semaphore;
+    /// let slots = Semaphore::new(1)?;
+    /// let permit = slots.acquire_owned()?;
+    /// let worker = std::thread::spawn(move || drop(permit));
+    /// worker.join().unwrap();
+    /// assert_eq!(slots.available(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`acquire`](Self::acquire), or that thread could not be started. What the process holds already is no error: another thread may give it back.
+    pub fn acquire_owned(&self) -> Result<OwnedPermit, LockError> {
+        self.acquire_owned_until(Deadline::NEVER).map_err(|cause| self.error(cause))
+    }
+
+    /// Takes a permit for this process if one is free.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`acquire_owned`](Self::acquire_owned).
+    pub fn try_acquire_owned(&self) -> Result<Option<OwnedPermit>, LockError> {
+        self.acquire_owned_timeout(Duration::ZERO)
+    }
+
+    /// Takes a permit for this process, waiting at most this long; `None` if that was not enough.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`acquire_owned`](Self::acquire_owned).
+    pub fn acquire_owned_timeout(&self, timeout: Duration) -> Result<Option<OwnedPermit>, LockError> {
+        self.unless_late(self.acquire_owned_until(Deadline::after(timeout)))
+    }
+
+    /// Takes so many permits for this process at once, as [`acquire_many`](Self::acquire_many) does for a thread.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`acquire_owned`](Self::acquire_owned), or there are not so many permits. None is taken then.
+    pub fn acquire_many_owned(&self, count: usize) -> Result<Vec<OwnedPermit>, LockError> {
+        self.acquire_many_owned_until(count, Deadline::NEVER).map_err(|cause| self.error(cause))
+    }
+
+    /// Takes so many permits for this process if they are free, and nobody is waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`acquire_many_owned`](Self::acquire_many_owned).
+    pub fn try_acquire_many_owned(&self, count: usize) -> Result<Option<Vec<OwnedPermit>>, LockError> {
+        self.acquire_many_owned_timeout(count, Duration::ZERO)
+    }
+
+    /// Takes so many permits for this process, waiting at most this long; `None`, and none taken, if that was not enough.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`], as [`acquire_many_owned`](Self::acquire_many_owned).
+    pub fn acquire_many_owned_timeout(&self, count: usize, timeout: Duration) -> Result<Option<Vec<OwnedPermit>>, LockError> {
+        self.unless_late(self.acquire_many_owned_until(count, Deadline::after(timeout)))
+    }
+
     /// How many permits are free now.
     pub fn available(&self) -> usize {
         self.locks().iter().filter(|permit| !permit.is_held()).count()
@@ -227,9 +301,14 @@ impl Semaphore {
         self.locks().len()
     }
 
-    /// Who holds permits now: one entry for each permit.
+    /// Who holds permits now: one entry for each permit. Of an [`OwnedPermit`] the thread is one that its process keeps for this.
     pub fn holders(&self) -> Vec<Owner> {
         self.locks().iter().filter_map(RobustLock::owner).collect()
+    }
+
+    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    pub fn waiters(&self) -> usize {
+        self.view().waiters()
     }
 
     /// Its name; `None` for an anonymous one.
@@ -285,6 +364,27 @@ impl Semaphore {
         Ok(taken.into_iter().map(|taken| self.guard(taken)).collect())
     }
 
+    fn acquire_owned_until(&self, deadline: Deadline) -> Result<OwnedPermit, AcquireError> {
+        Kept::ready()?;
+        self.owned(self.acquire_until(deadline)?)
+    }
+
+    fn acquire_many_owned_until(&self, count: usize, deadline: Deadline) -> Result<Vec<OwnedPermit>, AcquireError> {
+        Kept::ready()?;
+        // An error drops what was handed over, and what was not.
+        self.acquire_many_until(count, deadline)?.into_iter().map(|permit| self.owned(permit)).collect()
+    }
+
+    /// Hands a permit of this thread over to its process.
+    fn owned(&self, permit: Permit<'_>) -> Result<OwnedPermit, AcquireError> {
+        // CRASH: the thread's or the process's, which die together.
+        // SAFETY: the new guard has a handle of its own, so the mapping lives as long as the guard; if that is leaked, so is the handle.
+        let kept = unsafe { self.locks()[permit.at].keep() }?;
+        let owned = OwnedPermit { semaphore: self.clone(), at: permit.at, died: permit.died, kept };
+        std::mem::forget(permit);
+        Ok(owned)
+    }
+
     #[inline(always)]
     fn guard(&self, (at, how): Taken) -> Permit<'_> {
         let died = match how {
@@ -311,7 +411,8 @@ impl Semaphore {
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Semaphore");
-        shown.field("object", &self.shared).field("available", &self.available()).field("holders", &self.holders()).finish()
+        shown.field("object", &self.shared).field("available", &self.available()).field("holders", &self.holders());
+        shown.field("waiters", &self.waiters()).finish()
     }
 }
 
@@ -351,6 +452,56 @@ impl Drop for Permit<'_> {
 impl fmt::Debug for Permit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Permit");
+        shown
+            .field("semaphore", &self.semaphore.shared)
+            .field("number", &self.at)
+            .field("previous_owner_died", &self.died)
+            .finish()
+    }
+}
+
+/// One permit, held by this process until dropped: in whatever thread that is.
+///
+/// # When the process dies
+///
+/// The permit is free again at once; also when the process calls `exec`, and not when the thread ends that took it. (A process that is killed loses its threads one after the other; in that instant the
+/// permit may be another's before the last of them has stopped.) A copy that a `fork` made owns nothing: dropping it in the child does nothing.
+#[must_use = "if unused, the permit goes back at once"]
+pub struct OwnedPermit {
+    semaphore: Semaphore,
+    at: usize,
+    died: Option<Death>,
+    kept: Kept,
+}
+
+impl OwnedPermit {
+    /// Who held this very permit before and died; what it stands for may be in need of care.
+    pub fn previous_owner_died(this: &Self) -> Option<Death> {
+        this.died
+    }
+
+    /// Which of the permits it is, from 0: nobody else has this one.
+    pub fn number(this: &Self) -> usize {
+        this.at
+    }
+
+    /// The semaphore that it is of.
+    pub fn semaphore(this: &Self) -> &Semaphore {
+        &this.semaphore
+    }
+}
+
+impl Drop for OwnedPermit {
+    fn drop(&mut self) {
+        if let Some(permit) = self.semaphore.locks().get(self.at) {
+            permit.release_kept(self.kept);
+        }
+    }
+}
+
+impl fmt::Debug for OwnedPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("OwnedPermit");
         shown
             .field("semaphore", &self.semaphore.shared)
             .field("number", &self.at)

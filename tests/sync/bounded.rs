@@ -157,7 +157,7 @@ mod test_semaphore {
     #[test]
     fn test_semaphore() -> Outcome {
         let _alone = alone();
-        let semaphore = BoundedSemaphore::new(2, u32::MAX)?;
+        let semaphore = BoundedSemaphore::new(2, BoundedSemaphore::NO_LIMIT)?;
         two_of_two(&semaphore)?;
         for count in 3..=4 {
             semaphore.release(1)?;

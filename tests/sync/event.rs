@@ -227,11 +227,11 @@ mod cpython_event {
     #[test]
     fn test_repr() -> Outcome {
         let event = Event::new()?;
-        assert_eq!(format!("{event:?}"), "Event { object: event (anonymous), set: false }");
+        assert_eq!(format!("{event:?}"), "Event { object: event (anonymous), set: false, waiters: 0 }");
         event.set();
-        assert_eq!(format!("{event:?}"), "Event { object: event (anonymous), set: true }");
+        assert_eq!(format!("{event:?}"), "Event { object: event (anonymous), set: true, waiters: 0 }");
         event.clear();
-        assert_eq!(format!("{event:?}"), "Event { object: event (anonymous), set: false }");
+        assert_eq!(format!("{event:?}"), "Event { object: event (anonymous), set: false, waiters: 0 }");
         Ok(())
     }
 }

@@ -8,12 +8,15 @@ mod across;
 mod barrier;
 mod bounded;
 mod condition;
+mod condition_rlock;
 mod contract;
 mod cpython_condition;
 mod crash;
 mod event;
+mod owned;
 mod rlock;
 mod rwlock;
 mod semaphore;
+mod waiters;
 
 multiproc::test_support!();

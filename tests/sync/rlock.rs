@@ -308,10 +308,10 @@ mod test_lock {
     fn test_repr_lock() -> Outcome {
         let _alone = alone();
         let lock = Lock::new()?;
-        assert_eq!(format!("{lock:?}"), "Lock { object: lock (anonymous), owner: None }");
+        assert_eq!(format!("{lock:?}"), "Lock { object: lock (anonymous), owner: None, waiters: 0 }");
         let _guard = lock.lock()?;
         let owner = format!("owner: Some(Owner {{ pid: Some({}), tid: {} }})", process::id(), tid());
-        assert_eq!(format!("{lock:?}"), format!("Lock {{ object: lock (anonymous), {owner} }}"));
+        assert_eq!(format!("{lock:?}"), format!("Lock {{ object: lock (anonymous), {owner}, waiters: 0 }}"));
         Ok(())
     }
 
@@ -319,16 +319,16 @@ mod test_lock {
     fn test_repr_rlock() -> Outcome {
         let _alone = alone();
         let (lock, step) = (RLock::new()?, AtomicValue::new(0_u32)?);
-        assert_eq!(format!("{lock:?}"), "RLock { object: rlock (anonymous), owner: None, depth: 0 }");
+        assert_eq!(format!("{lock:?}"), "RLock { object: rlock (anonymous), owner: None, depth: 0, waiters: 0 }");
         let guards = (lock.lock()?, lock.lock()?);
         let owner = format!("owner: Some(Owner {{ pid: Some({}), tid: {} }})", process::id(), tid());
-        assert_eq!(format!("{lock:?}"), format!("RLock {{ object: rlock (anonymous), {owner}, depth: 2 }}"));
+        assert_eq!(format!("{lock:?}"), format!("RLock {{ object: rlock (anonymous), {owner}, depth: 2, waiters: 0 }}"));
         drop(guards);
         // `SomeOtherProcess`: it is named.
         let child = spawn(holder, (lock.clone(), step.clone(), 3));
         wait_for(&step, 1);
         assert!(format!("{lock:?}").contains(&format!("pid: Some({}), ", child.pid())));
-        assert!(format!("{lock:?}").ends_with("depth: 3 }"));
+        assert!(format!("{lock:?}").ends_with("depth: 3, waiters: 0 }"));
         step.store(2);
         value(&child);
         Ok(())

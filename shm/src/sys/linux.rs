@@ -111,6 +111,14 @@ pub(crate) fn futex_wake(word: *const AtomicU32, count: i32) -> u32 {
     u32::try_from(result).unwrap_or(0)
 }
 
+/// How many sleep on a word of a shared object: `futex(FUTEX_REQUEUE)` from the word to itself, which wakes nobody and tells how many it has looked at.
+pub(crate) fn sleepers_on(word: *const AtomicU32) -> usize {
+    let (nobody, all) = (0_i32, i32::MAX as usize);
+    // SAFETY: touches no memory of ours; a bad address is EFAULT.
+    let result = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_REQUEUE, nobody, all, word, 0) };
+    usize::try_from(result).unwrap_or(0)
+}
+
 fn to_timespec((seconds, nanoseconds): (i64, i64)) -> libc::timespec {
     libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds }
 }
@@ -176,6 +184,22 @@ pub(crate) unsafe fn set_robust_list(head: *mut RobustHead) -> io::Result<()> {
     // SAFETY: the caller's promise.
     let result = unsafe { libc::syscall(libc::SYS_set_robust_list, head, size_of::<RobustHead>()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Runs `act` with all signals blocked in this thread; a thread that it starts inherits that.
+pub(crate) fn without_signals<T>(act: impl FnOnce() -> T) -> T {
+    // SAFETY: all zeros is a set.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a valid set.
+    unsafe { libc::sigfillset(&raw mut all) };
+    // SAFETY: two valid sets.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
+    let result = act();
+    // SAFETY: the set that libc has filled in above.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
+    result
 }
 
 /// Whether any thread in this pid namespace has this id. Errs on the side of "yes".

@@ -1,0 +1,145 @@
+//! What belongs to a process, and not to one of its threads: locks in the hands of its *keeper*.
+//!
+//! The kernel gives robust locks back thread by thread. So there is one thread more, which lives as long as the process and does nothing but sleep: the keeper. A thread that holds a
+//! lock may hand it over ([`RobustLock::keep`](crate::RobustLock::keep)): then the word has the keeper's id, the keeper's robust list has the node, and any thread of the process may give it back.
+//! The keeper itself never touches its list and its table; the others do, one at a time, under a mutex of the process.
+//!
+//! # What a death leaves
+//!
+//! `kill -9`, `exit` and `exec` end the keeper as they end every thread, and the kernel walks its list. They do not end all threads in the same instant: one that goes on for some microseconds may still take a
+//! lock for a keeper that is dead. Its word then names a thread that has ended, which those who wait see within a second. So nothing rests on the order in which the threads of a process end; and
+//! every change of a word is a compare-and-swap that asks whose it is, since the kernel may have given it to somebody else.
+//!
+//! A handed-over lock has, at every instruction, a word that names one of two threads of the same process, and that thread's list or pending word names it:
+//!
+//! | step | the word names | named by |
+//! |---|---|---|
+//! | off the thread's list | the thread | the thread's pending word |
+//! | the compare-and-swap | the keeper | the keeper's pending word |
+//! | on the keeper's list | the keeper | the keeper's list |
+//!
+//! # Fork
+//!
+//! A forked child has no keeper until it needs one, and what its parent's keeps is not its own: keepers are known by process id, a [`Kept`] by its keeper.
+#![allow(unsafe_code, reason = "a thread's list, written by the others; one static that a fork replaces")]
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::mpsc;
+use std::thread;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::identity::Me;
+use crate::robust_lock::{AcquireError, high};
+use crate::sys;
+
+/// Who keeps a lock: what is needed to give it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept(u64);
+
+impl Kept {
+    /// Starts this process's keeper, if it has none yet: so that a hand-over will not fail for want of one.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError::NoKeeper`]: no thread could be started.
+    pub fn ready() -> Result<(), AcquireError> {
+        with_room(Me::current()?).map(drop)
+    }
+}
+
+/// A keeper's thread, in the hands of whoever has the mutex.
+#[derive(Clone, Copy)]
+struct Keeper(Me);
+
+// SAFETY: `Me` is a thread's list and table, mapped as long as that thread lives, which is as long as the process; the keeper does not touch them any more, and others only under the mutex.
+unsafe impl Send for Keeper {}
+
+impl Keeper {
+    /// It has room. (A process that came by the id of a dead ancestor finds keepers that are not its own; a fork has wiped them.)
+    fn is_usable(self) -> bool {
+        self.0.owner() != 0 && !self.0.is_full()
+    }
+}
+
+struct Keepers {
+    process: u32,
+    list: Mutex<Vec<Keeper>>,
+}
+
+/// The keepers of this process, locked, and one of them.
+pub(crate) struct Chosen {
+    keeper: Keeper,
+    _turn: MutexGuard<'static, Vec<Keeper>>,
+}
+
+impl Chosen {
+    /// The keeper's thread, as an owner.
+    pub(crate) fn me(&self) -> Me {
+        self.keeper.0
+    }
+
+    pub(crate) fn kept(&self) -> Kept {
+        Kept(self.me().owner())
+    }
+}
+
+/// One that can take a lock more; started if there is none. Each has room for as many locks as any thread.
+pub(crate) fn with_room(me: Me) -> Result<Chosen, AcquireError> {
+    let mut list = of_this_process(me).list.lock();
+    if let Some(keeper) = list.iter().copied().find(|keeper| keeper.is_usable()) {
+        return Ok(Chosen { keeper, _turn: list });
+    }
+    let keeper = start()?;
+    list.push(keeper);
+    Ok(Chosen { keeper, _turn: list })
+}
+
+/// The one that keeps this; `None` in a forked child, which has a copy.
+pub(crate) fn of(me: Me, kept: Kept) -> Option<Chosen> {
+    let list = of_this_process(me).list.lock();
+    let keeper = list.iter().copied().find(|keeper| keeper.0.owner() == kept.0)?;
+    Some(Chosen { keeper, _turn: list })
+}
+
+fn start() -> Result<Keeper, AcquireError> {
+    let (tell, told) = mpsc::sync_channel(1);
+    let sleep_for_ever = move || {
+        let here = Me::current().map(Keeper);
+        let usable = here.is_ok();
+        let _ = tell.send(here);
+        if usable {
+            loop {
+                thread::park();
+            }
+        }
+    };
+    // Signals that the process gets are for its other threads.
+    let started =
+        sys::without_signals(|| thread::Builder::new().name("multiproc-keeper".into()).stack_size(STACK).spawn(sleep_for_ever));
+    started.map_err(|_| AcquireError::NoKeeper)?;
+    told.recv().map_err(|_| AcquireError::NoKeeper)?.map_err(AcquireError::from)
+}
+
+/// Of a thread that sleeps.
+const STACK: usize = 64 << 10;
+
+static CURRENT: AtomicPtr<Keepers> = AtomicPtr::new(ptr::null_mut());
+
+/// A forked child begins with none: its parent's mutex may be locked by a thread that it does not have.
+fn of_this_process(me: Me) -> &'static Keepers {
+    let process = high(me.owner());
+    loop {
+        let known = CURRENT.load(Acquire);
+        // SAFETY: null, or keepers that were leaked below.
+        if let Some(keepers) = unsafe { known.as_ref() }.filter(|keepers| keepers.process == process) {
+            return keepers;
+        }
+        let fresh = Box::into_raw(Box::new(Keepers { process, list: Mutex::new(Vec::new()) }));
+        if CURRENT.compare_exchange(known, fresh, AcqRel, Acquire).is_err() {
+            // SAFETY: nobody else has seen it.
+            drop(unsafe { Box::from_raw(fresh) });
+        }
+    }
+}

@@ -7,8 +7,10 @@ mod parties;
 use std::fmt;
 use std::time::Duration;
 
-use multiproc_shm::{AcquireError, Deadline, Error, Handle, Options, Shared};
+use multiproc_shm::{AcquireError, Deadline, Shared};
 use serde::{Deserialize, Serialize};
+
+use crate::verbs::verbs;
 
 use parties::Parties;
 pub use parties::{BarrierBlock, MAX_PARTIES};
@@ -98,64 +100,9 @@ impl BarrierError {
     }
 }
 
-impl Handle for Barrier {
-    type Object = BarrierBlock;
-
-    fn from_shared(shared: Shared<BarrierBlock>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<BarrierBlock>> {
-        Some(&self.shared)
-    }
-}
+verbs!(Barrier, BarrierBlock, "barrier", (parties: usize), "not from 1 to `MAX_PARTIES` parties; ");
 
 impl Barrier {
-    /// A barrier without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: not from 1 to [`MAX_PARTIES`] parties; no space.
-    pub fn new(parties: usize) -> Result<Self, Error> {
-        Options::new().anonymous(parties)
-    }
-
-    /// Makes a named barrier, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; not from 1 to [`MAX_PARTIES`] parties; no space.
-    pub fn create(name: &str, parties: usize) -> Result<Self, Error> {
-        Options::new().create(name, parties)
-    }
-
-    /// Finds a named barrier, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or it is no barrier.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named barrier, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no barrier, or one of another number of parties; no space.
-    pub fn open_or_create(name: &str, parties: usize) -> Result<Self, Error> {
-        Options::new().open_or_create(name, parties)
-    }
-
-    /// Takes a name away at once; those who have handles keep the barrier.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// Waits until all parties are there, as long as it takes.
     ///
     /// # Errors
@@ -223,11 +170,6 @@ impl Barrier {
     /// Whether it is broken.
     pub fn is_broken(&self) -> bool {
         Parties::of(&self.shared).is_broken()
-    }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
     }
 
     fn wait_until(&self, deadline: Deadline, action: impl FnOnce()) -> Result<BarrierWaitResult, BarrierError> {

@@ -5,10 +5,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 
-use multiproc_shm::{AcquireError, Deadline, Error, Handle, LockError, Object, Options, RobustLock, Seq, Shared};
+use multiproc_shm::{AcquireError, Deadline, LockError, Object, RobustLock, Seq, Shared};
 use serde::{Deserialize, Serialize};
 
-/// A count that processes share: to acquire takes one from it, and waits while it is zero; to release adds to it, up to a limit (Python's `BoundedSemaphore`).
+use crate::verbs::verbs;
+
+/// A count that processes share: to acquire takes one from it, and waits while it is zero; to release adds to it, up to a limit (Python's `BoundedSemaphore`). It is made with its count, `initial`, and that `limit`.
 ///
 /// Nothing is held: whoever acquires need not be the one who releases, be it another thread or another process, and the count may begin at 0. So it suits hand-over (a job server's tokens,
 /// a signal that something was made), where [`Semaphore`](crate::Semaphore) suits what is used and given back. Python's `Semaphore`, whose count anybody may
@@ -73,17 +75,7 @@ unsafe impl Object for BoundedBlock {
     }
 }
 
-impl Handle for BoundedSemaphore {
-    type Object = BoundedBlock;
-
-    fn from_shared(shared: Shared<BoundedBlock>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<BoundedBlock>> {
-        Some(&self.shared)
-    }
-}
+verbs!(BoundedSemaphore, BoundedBlock, "bounded semaphore", (initial: u32, limit: u32), "more than the limit; ");
 
 impl BoundedSemaphore {
     /// As a limit: one that no program meets (2^32 - 1; Python's own is 2^31 - 1). So this is Python's `Semaphore`: untracked, unbounded, and the same four verbs make it.
@@ -98,51 +90,6 @@ impl BoundedSemaphore {
     #[doc(alias = "untracked")]
     #[doc(alias = "Semaphore")]
     pub const NO_LIMIT: u32 = u32::MAX;
-
-    /// A semaphore without a name, for handles in arguments and messages: its count now, and at most.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: more than the limit; no space.
-    pub fn new(initial: u32, limit: u32) -> Result<Self, Error> {
-        Options::new().anonymous((initial, limit))
-    }
-
-    /// Makes a named semaphore, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; more than the limit; no space.
-    pub fn create(name: &str, initial: u32, limit: u32) -> Result<Self, Error> {
-        Options::new().create(name, (initial, limit))
-    }
-
-    /// Finds a named semaphore, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or it is no bounded semaphore.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named semaphore, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no bounded semaphore, or one made with other numbers; no space.
-    pub fn open_or_create(name: &str, initial: u32, limit: u32) -> Result<Self, Error> {
-        Options::new().open_or_create(name, (initial, limit))
-    }
-
-    /// Takes a name away at once; those who have handles keep the semaphore.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
 
     /// Takes one, waiting as long as it takes.
     pub fn acquire(&self) {
@@ -187,11 +134,6 @@ impl BoundedSemaphore {
     /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
     pub fn waiters(&self) -> usize {
         self.shared.released.sleepers()
-    }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
     }
 
     fn acquire_until(&self, deadline: Deadline) -> bool {

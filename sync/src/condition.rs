@@ -41,10 +41,12 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
 use multiproc_shm::{
-    AcquireError, Acquired, Deadline, EAGER, Error, Guarded, Handle, LockError, Object, Options, RobustLock, Seat, Shared, Side,
-    Watch, bury, spin, this_cpu, without_spinning,
+    AcquireError, Acquired, Deadline, EAGER, Guarded, LockError, Object, RobustLock, Seat, Shared, Side, Watch, bury, spin,
+    this_cpu, without_spinning,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::verbs::verbs;
 
 /// A condition that processes wait for (Python's `Condition`, [`std::sync::Condvar`] between processes), by name or as a handle in an argument or message.
 ///
@@ -112,66 +114,11 @@ unsafe impl Object for ConditionBlock {
     }
 }
 
-impl Handle for Condition {
-    type Object = ConditionBlock;
-
-    fn from_shared(shared: Shared<ConditionBlock>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<ConditionBlock>> {
-        Some(&self.shared)
-    }
-}
+verbs!(Condition, ConditionBlock, "condition");
 
 impl Condition {
     /// So many threads can wait at a time; the next gets [`AcquireError::NoPlace`].
     pub const MOST: usize = 120;
-
-    /// A condition without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no space.
-    pub fn new() -> Result<Self, Error> {
-        Options::new().anonymous(())
-    }
-
-    /// Makes a named condition, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; no space.
-    pub fn create(name: &str) -> Result<Self, Error> {
-        Options::new().create(name, ())
-    }
-
-    /// Finds a named condition, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or it is no condition.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named condition, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad, or it is no condition; no space.
-    pub fn open_or_create(name: &str) -> Result<Self, Error> {
-        Options::new().open_or_create(name, ())
-    }
-
-    /// Takes a name away at once; those who have handles keep the condition.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
 
     /// Gives the guard's lock back, waits until notified, as long as it takes, and takes the lock again. It may, rarely, return for nothing: look again, or use [`wait_while`](Self::wait_while).
     ///
@@ -261,11 +208,6 @@ impl Condition {
     pub fn waiters(&self) -> usize {
         let horizon = self.horizon().load(SeqCst);
         self.watched().iter().filter(|lock| Seat(lock).taken().is_some_and(|ticket| ticket > horizon)).count()
-    }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
     }
 
     fn wait_until<G: Guarded>(&self, guard: G, deadline: Deadline) -> Result<(G, bool), G::Error> {

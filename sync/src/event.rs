@@ -7,8 +7,10 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Error, Flag, Handle, Object, Options, RobustLock, Shared};
+use multiproc_shm::{Deadline, Flag, Object, RobustLock, Shared};
 use serde::{Deserialize, Serialize};
+
+use crate::verbs::verbs;
 
 /// A flag that processes wait for (Python's `Event`), by name or as a handle in an argument or message. At first it is not set.
 ///
@@ -70,64 +72,9 @@ unsafe impl Object for EventBlock {
     }
 }
 
-impl Handle for Event {
-    type Object = EventBlock;
-
-    fn from_shared(shared: Shared<EventBlock>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<EventBlock>> {
-        Some(&self.shared)
-    }
-}
+verbs!(Event, EventBlock, "event");
 
 impl Event {
-    /// An event without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no space.
-    pub fn new() -> Result<Self, Error> {
-        Options::new().anonymous(())
-    }
-
-    /// Makes a named event, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; no space.
-    pub fn create(name: &str) -> Result<Self, Error> {
-        Options::new().create(name, ())
-    }
-
-    /// Finds a named event, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or it is no event.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named event, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad, or it is no event; no space.
-    pub fn open_or_create(name: &str) -> Result<Self, Error> {
-        Options::new().open_or_create(name, ())
-    }
-
-    /// Takes a name away at once; those who have handles keep the event.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// Sets it: everybody who waits goes on, and nobody waits until it is cleared. Setting it again does nothing.
     pub fn set(&self) {
         self.shared.flag.raise();
@@ -159,11 +106,6 @@ impl Event {
     /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
     pub fn waiters(&self) -> usize {
         self.shared.flag.sleepers()
-    }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
     }
 }
 

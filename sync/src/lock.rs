@@ -6,10 +6,10 @@ use std::marker::PhantomData;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use multiproc_shm::{
-    AcquireError, Acquired, Deadline, Death, Error, Guarded, Handle, LockError, Object, Options, Owner, RobustLock, Shared,
-};
+use multiproc_shm::{AcquireError, Acquired, Deadline, Death, Guarded, LockError, Object, Owner, RobustLock, Shared};
 use serde::{Deserialize, Serialize};
+
+use crate::verbs::verbs;
 
 /// A lock that processes share (Python's `Lock`), by name or as a handle in an argument or message.
 ///
@@ -93,64 +93,9 @@ unsafe impl Object for LockBlock {
     }
 }
 
-impl Handle for Lock {
-    type Object = LockBlock;
-
-    fn from_shared(shared: Shared<LockBlock>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<LockBlock>> {
-        Some(&self.shared)
-    }
-}
+verbs!(Lock, LockBlock, "lock");
 
 impl Lock {
-    /// A lock without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no space.
-    pub fn new() -> Result<Self, Error> {
-        Options::new().anonymous(())
-    }
-
-    /// Makes a named lock, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; no space.
-    pub fn create(name: &str) -> Result<Self, Error> {
-        Options::new().create(name, ())
-    }
-
-    /// Finds a named lock, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or it is no lock.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named lock, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad, or it is no lock; no space.
-    pub fn open_or_create(name: &str) -> Result<Self, Error> {
-        Options::new().open_or_create(name, ())
-    }
-
-    /// Takes a name away at once; those who have handles keep the lock.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// Takes the lock, waiting as long as it takes.
     ///
     /// # Errors
@@ -196,11 +141,6 @@ impl Lock {
     /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
     pub fn waiters(&self) -> usize {
         self.shared.lock.sleepers()
-    }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
     }
 
     /// Takes the lock without a guard, for language bindings; true when the previous owner died.

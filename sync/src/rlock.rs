@@ -6,10 +6,10 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use multiproc_shm::{
-    AcquireError, Acquired, Deadline, Death, Error, Guarded, Handle, LockError, Object, Options, Owner, RobustLock, Shared,
-};
+use multiproc_shm::{AcquireError, Acquired, Deadline, Death, Guarded, LockError, Object, Owner, RobustLock, Shared};
 use serde::{Deserialize, Serialize};
+
+use crate::verbs::verbs;
 
 /// A lock that processes share, and that the thread which holds it may take again (Python's `RLock`).
 ///
@@ -79,64 +79,9 @@ unsafe impl Object for RLockBlock {
     }
 }
 
-impl Handle for RLock {
-    type Object = RLockBlock;
-
-    fn from_shared(shared: Shared<RLockBlock>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<RLockBlock>> {
-        Some(&self.shared)
-    }
-}
+verbs!(RLock, RLockBlock, "recursive lock");
 
 impl RLock {
-    /// A lock without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no space.
-    pub fn new() -> Result<Self, Error> {
-        Options::new().anonymous(())
-    }
-
-    /// Makes a named lock, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; no space.
-    pub fn create(name: &str) -> Result<Self, Error> {
-        Options::new().create(name, ())
-    }
-
-    /// Finds a named lock, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or it is no recursive lock.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named lock, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad, or it is no recursive lock; no space.
-    pub fn open_or_create(name: &str) -> Result<Self, Error> {
-        Options::new().open_or_create(name, ())
-    }
-
-    /// Takes a name away at once; those who have handles keep the lock.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// Takes the lock, waiting as long as it takes; at once, if this thread holds it.
     ///
     /// # Errors
@@ -188,11 +133,6 @@ impl RLock {
     /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
     pub fn waiters(&self) -> usize {
         self.shared.lock.sleepers()
-    }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
     }
 
     /// Takes the lock without a guard, for language bindings; true when the previous owner died.

@@ -32,10 +32,10 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, compiler_fence, fence};
 use std::time::Duration;
 
-use multiproc_shm::{
-    AcquireError, Deadline, Death, Error, Handle, LockError, Object, Options, Owner, RobustLock, Shared, spread,
-};
+use multiproc_shm::{AcquireError, Deadline, Death, LockError, Object, Owner, RobustLock, Shared, spread};
 use serde::{Deserialize, Serialize};
+
+use crate::verbs::verbs;
 
 /// A lock that many may have for reading, or one for writing (Rust's [`std::sync::RwLock`] between processes), by name or as a handle in an argument or message.
 ///
@@ -103,66 +103,11 @@ unsafe impl Object for RwLockBlock {
     }
 }
 
-impl Handle for RwLock {
-    type Object = RwLockBlock;
-
-    fn from_shared(shared: Shared<RwLockBlock>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<RwLockBlock>> {
-        Some(&self.shared)
-    }
-}
+verbs!(RwLock, RwLockBlock, "read-write lock");
 
 impl RwLock {
     /// So many may read at a time; the next gets [`AcquireError::NoPlace`].
     pub const READERS: usize = 120;
-
-    /// A lock without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no space.
-    pub fn new() -> Result<Self, Error> {
-        Options::new().anonymous(())
-    }
-
-    /// Makes a named lock, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; no space.
-    pub fn create(name: &str) -> Result<Self, Error> {
-        Options::new().create(name, ())
-    }
-
-    /// Finds a named lock, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or it is no such lock.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named lock, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad, or it is no such lock; no space.
-    pub fn open_or_create(name: &str) -> Result<Self, Error> {
-        Options::new().open_or_create(name, ())
-    }
-
-    /// Takes a name away at once; those who have handles keep the lock.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
 
     /// Takes the lock for reading, waiting as long as it takes.
     ///
@@ -233,11 +178,6 @@ impl RwLock {
         // Before the turnstile; and in it one that wants to write, while others read.
         let reading = self.shared.places.iter().filter(|place| place.is_held());
         self.shared.turnstile.sleepers() + reading.map(RobustLock::sleepers).sum::<usize>()
-    }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
     }
 
     #[inline]

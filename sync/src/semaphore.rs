@@ -8,10 +8,11 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use multiproc_shm::{
-    AcquireError, Acquired, Deadline, Death, Error, Handle, Kept, LockError, MOST_PERMITS, Object, Options, Owner, Permits,
-    RobustLock, Shared, Taken,
+    AcquireError, Acquired, Deadline, Death, Kept, LockError, MOST_PERMITS, Object, Owner, Permits, RobustLock, Shared, Taken,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::verbs::verbs;
 
 /// So many permits, 127 at most, that processes share: whoever wants to go on takes one, and waits while there is none (Python's `Semaphore`).
 ///
@@ -98,64 +99,9 @@ unsafe impl Object for SemaphoreBlock {
     }
 }
 
-impl Handle for Semaphore {
-    type Object = SemaphoreBlock;
-
-    fn from_shared(shared: Shared<SemaphoreBlock>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<SemaphoreBlock>> {
-        Some(&self.shared)
-    }
-}
+verbs!(Semaphore, SemaphoreBlock, "semaphore", (permits: usize), "not 1 to 127 permits; ");
 
 impl Semaphore {
-    /// A semaphore without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: not 1 to 127 permits; no space.
-    pub fn new(permits: usize) -> Result<Self, Error> {
-        Options::new().anonymous(permits)
-    }
-
-    /// Makes a named semaphore, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; not 1 to 127 permits; no space.
-    pub fn create(name: &str, permits: usize) -> Result<Self, Error> {
-        Options::new().create(name, permits)
-    }
-
-    /// Finds a named semaphore, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or it is no semaphore.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named semaphore, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no semaphore, or one with another number of permits; no space.
-    pub fn open_or_create(name: &str, permits: usize) -> Result<Self, Error> {
-        Options::new().open_or_create(name, permits)
-    }
-
-    /// Takes a name away at once; those who have handles keep the semaphore.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// Takes a permit, waiting as long as it takes.
     ///
     /// # Errors
@@ -309,11 +255,6 @@ impl Semaphore {
     /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
     pub fn waiters(&self) -> usize {
         self.view().waiters()
-    }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
     }
 
     /// Takes a permit without a guard, for language bindings: its number.

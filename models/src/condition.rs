@@ -519,8 +519,19 @@ impl Model for Condition {
         }
     }
 
-    /// Nobody is renamed: tickets tell waiters apart.
-    fn canonical(&self, _: &mut State) {}
+    /// Nobody is renamed: tickets tell waiters apart. What was noted is forgotten where nobody will ask for it.
+    fn canonical(&self, state: &mut State) {
+        for p in &mut state.processes {
+            match p.at {
+                At::Gone => *p = Process::gone(),
+                At::Look | At::Sleep => {}
+                _ => {
+                    (p.gate, p.seats, p.death) = (0, [0; WAITERS], false);
+                    p.called &= self.is(Bug::CalledDoesNotLook);
+                }
+            }
+        }
+    }
 
     fn wrong(&self, state: &State, quiet: bool) -> Option<&'static str> {
         if !quiet {

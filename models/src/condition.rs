@@ -519,7 +519,7 @@ impl Model for Condition {
         }
     }
 
-    /// Nobody is renamed: tickets tell waiters apart. What was noted is forgotten where nobody will ask for it.
+    /// Waiters are not renamed: tickets tell them apart. Notifiers of the same are alike. What was noted is forgotten where nobody will ask for it.
     fn canonical(&self, state: &mut State) {
         for p in &mut state.processes {
             match p.at {
@@ -528,6 +528,29 @@ impl Model for Condition {
                 _ => {
                     (p.gate, p.seats, p.death) = (0, [0; WAITERS], false);
                     p.called &= self.is(Bug::CalledDoesNotLook);
+                }
+            }
+        }
+        let (one, other) = (self.waiters, self.waiters + 1);
+        if other < MOST && self.notifiers[0] == self.notifiers[1] {
+            let key = |me: usize| {
+                let p = &state.processes[me];
+                (p.at as u8, usize::from(state.gate) == me + 1, p.heir, p.target, p.forget, p.wake, p.pending)
+            };
+            if key(other) < key(one) {
+                state.processes.swap(one, other);
+                state.gate = match usize::from(state.gate) {
+                    gate if gate == one + 1 => state.gate + 1,
+                    gate if gate == other + 1 => state.gate - 1,
+                    _ => state.gate,
+                };
+                // Nobody compares the owner of a gate that he has noted but with what it is.
+                for p in &mut state.processes {
+                    p.gate = match usize::from(p.gate) {
+                        gate if gate == one + 1 => p.gate + 1,
+                        gate if gate == other + 1 => p.gate - 1,
+                        _ => p.gate,
+                    };
                 }
             }
         }

@@ -6,6 +6,7 @@
 //!
 //! Start reading at [`mod@lock`], then [`mod@ring`]; [`checker`] is the machine below both.
 
+mod barrier;
 mod checker;
 mod condition;
 mod lock;
@@ -15,6 +16,7 @@ mod rows;
 mod rwlock;
 mod semaphore;
 
+use barrier::Barrier;
 use checker::{Limits, Report, Verdict, check};
 use condition::Condition;
 use lock::Lock;
@@ -46,6 +48,7 @@ enum System {
     Condition(Condition),
     Semaphore(Semaphore),
     RwLock(RwLock),
+    Barrier(Barrier),
     Ring(Ring),
 }
 
@@ -105,6 +108,7 @@ impl Row {
             System::Condition(model) => check(model, limits),
             System::Semaphore(model) => check(model, limits),
             System::RwLock(model) => check(model, limits),
+            System::Barrier(model) => check(model, limits),
             System::Ring(model) => check(model, limits),
         };
         let good = match (self.expect, report.verdict) {
@@ -165,6 +169,11 @@ impl fmt::Display for Row {
                 write!(f, "rwlock {rwlock}")?;
                 rwlock.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
                 write!(f, " | {}/{}/{}", rwlock.kills, rwlock.timeouts, rwlock.spurious)
+            }
+            System::Barrier(barrier) => {
+                write!(f, "barrier {barrier}")?;
+                barrier.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
+                write!(f, " | {}/{}/{}", barrier.kills, barrier.timeouts, barrier.spurious)
             }
             System::Ring(ring) => {
                 write!(f, "ring {ring}")?;

@@ -321,6 +321,11 @@ impl Robust {
         (hand.noted, hand.queued, hand.woken) = ([Low(0); WORDS], 0, false);
     }
 
+    /// Whether it is neither taking nor giving.
+    pub(crate) fn is_idle(&self, me: usize) -> bool {
+        self.hands[me].stage == Stage::Rest
+    }
+
     pub(crate) fn is_woken(&self, me: usize) -> bool {
         self.hands[me].woken
     }
@@ -418,9 +423,9 @@ impl Robust {
         }
     }
 
-    /// Gives the processes new names: `order[new]` is the old one. Those that have gone, and are only noted, become one.
-    pub(crate) fn rename(&mut self, order: &[usize; MOST], has_gone: impl Fn(usize) -> bool) {
-        let mut names = [0_u8; Low::TID as usize + 1];
+    /// Gives the processes new names, and tells them: `order[new]` is the old one. Those that have gone, and are only noted, become one.
+    pub(crate) fn rename(&mut self, order: &[usize; MOST], has_gone: impl Fn(usize) -> bool) -> [u8; 8] {
+        let mut names = [0_u8; 8];
         names[usize::from(Low::TID)] = Low::TID;
         for (new, &old) in order.iter().enumerate() {
             names[usize::from(tid(old))] = if has_gone(old) { Low::TID } else { tid(new) };
@@ -434,6 +439,7 @@ impl Robust {
                 hand.noted = hand.noted.map(renamed);
             }
         }
+        names
     }
 
     /// What a process holds, as a number, for the order of interchangeable ones.

@@ -2,6 +2,7 @@
 
 use crate::{
     Expect, Row, System,
+    barrier::{self, Barrier},
     condition::{self, Condition},
     lock::{self, Lock},
     ring::{self, ALL, Brief, Ring, Role},
@@ -19,6 +20,8 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(semaphore_bugs());
     rows.extend(rwlock_rows());
     rows.extend(rwlock_bugs());
+    rows.extend(barrier_rows());
+    rows.extend(barrier_bugs());
     rows.extend(ring_rows());
     rows.extend(ring_bugs());
     rows.extend(ring_holes());
@@ -233,6 +236,56 @@ fn rwlock_bugs() -> Vec<Row> {
         bug(rwlock(2, 1, 1, 1, [1, 0, 0]), Bug::KernelsMark),
         bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::NoWake),
         spare,
+    ]
+}
+
+/// A row of the barrier: parties, threads, rounds, closers/menders, kills/timeouts/signals.
+fn barrier(parties: usize, threads: usize, rounds: u8, [closers, menders]: [usize; 2], left: [u8; 3]) -> Row {
+    let [kills, timeouts, spurious] = left;
+    let barrier = Barrier { parties, threads, rounds, closers, menders, kills, timeouts, spurious, bug: None };
+    Row { system: System::Barrier(barrier), expect: Expect::Right, deep: false, live: true }
+}
+
+fn barrier_rows() -> Vec<Row> {
+    vec![
+        barrier(2, 2, 2, [0, 0], [1, 1, 1]),
+        barrier(2, 2, 1, [1, 0], [1, 0, 0]),
+        barrier(2, 2, 1, [0, 1], [1, 0, 0]),
+        barrier(2, 3, 1, [0, 0], [1, 0, 0]),
+        barrier(3, 3, 1, [0, 0], [1, 0, 0]),
+        barrier(2, 2, 2, [0, 0], [2, 1, 1]).deep(),
+        barrier(2, 2, 1, [1, 0], [2, 1, 0]).deep(),
+        barrier(2, 2, 1, [0, 1], [2, 1, 0]).deep(),
+        barrier(2, 3, 1, [0, 0], [2, 1, 0]).deep(),
+        barrier(3, 3, 2, [0, 0], [1, 0, 0]).deep(),
+        barrier(3, 3, 1, [0, 0], [2, 0, 0]).deep(),
+        barrier(2, 2, 1, [1, 1], [1, 0, 0]).hole(&["SLEEPS THROUGH THE END"]).deep(),
+    ]
+}
+
+fn barrier_bugs() -> Vec<Row> {
+    use barrier::Bug;
+    let bug = |mut row: Row, bug| {
+        if let System::Barrier(barrier) = &mut row.system {
+            barrier.bug = Some(bug);
+            (row.expect, row.live) = (Expect::Found, false);
+        }
+        row
+    };
+    vec![
+        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::SeatsNotWatched),
+        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::LookBeforeNote),
+        bug(barrier(3, 3, 1, [0, 0], [1, 0, 0]), Bug::WokenTellsNobody),
+        bug(barrier(2, 2, 1, [0, 1], [1, 0, 0]), Bug::TellsWhenOver),
+        bug(barrier(2, 3, 1, [0, 0], [1, 0, 0]), Bug::TakerHides),
+        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::TakerBreaksNothing),
+        bug(barrier(3, 4, 1, [0, 0], [1, 0, 0]), Bug::TakerTellsNobody).deep(),
+        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::CountsWithoutLook),
+        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::CountsBeforeNote),
+        bug(barrier(2, 3, 2, [0, 0], [0, 0, 0]), Bug::DeathBeforeNote),
+        bug(barrier(2, 2, 1, [1, 1], [0; 3]), Bug::NoTurn),
+        bug(barrier(2, 1, 1, [1, 0], [1, 0, 0]), Bug::NoHelm),
+        bug(barrier(2, 2, 1, [0, 0], [0; 3]), Bug::NoWake),
     ]
 }
 

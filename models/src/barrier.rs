@@ -47,12 +47,14 @@ pub(crate) struct Barrier {
 pub(crate) enum Bug {
     /// A sleeper watches the round only.
     SeatsNotWatched,
-    /// A sleeper looks whether it should go on, and then marks the seats.
+    /// A sleeper looks whether it should go on, and then marks the seats. **Not a bug**, since it does not sleep on a word that says that its owner died.
     LookBeforeNote,
     /// Who was woken by a death tells nobody.
     WokenTellsNobody,
     /// Who was woken by a death tells the others if its own round is over, and else only looks for the dead of its round. (As it was until the model was there.)
     TellsWhenOver,
+    /// A sleeper sleeps on a word that says that its owner died. (The same.)
+    SleepsOnDeath,
     /// That the owner of a seat is not who noted a round beside it is not looked at. (The same.)
     TakerHides,
     /// Who takes the seat of a dead one breaks nothing.
@@ -101,13 +103,13 @@ enum At {
     Queue,
     Asleep,
     Mend,
-    MendTake,
     TellOthers,
-    MendGive,
+    Settle,
     Verdict,
     Rise,
     // Whoever finds a dead party, and where it goes then.
     Look,
+    LookNoter,
     LookWord,
     Blame,
     Break,
@@ -315,8 +317,12 @@ impl Model for Barrier {
     /// Threads are alike. Of rounds that are over everything is forgotten that nobody will ask for.
     fn canonical(&self, state: &mut State) {
         let word = state.word;
-        for (note, noter) in state.notes.iter_mut().zip(&mut state.noters).filter(|(note, _)| **note <= word.round) {
-            (*note, *noter) = (0, 0);
+        for seat in 0..self.parties {
+            if state.notes[seat] <= word.round {
+                // Who is there may have said who it is, and will note its round.
+                let signed = state.robust.is_held(seat) && state.robust.words[seat].owner() == state.noters[seat];
+                (state.notes[seat], state.noters[seat]) = (0, if signed { state.noters[seat] } else { 0 });
+            }
         }
         let asked = state.processes.iter().filter(|p| p.at > At::Idle && p.at != At::Dying);
         let asked = asked.fold(1 << word.round, |all, p| all | 1 << p.seen.round);

@@ -94,6 +94,8 @@ pub(crate) struct Hand {
     noted: [Low; WORDS],
     /// The queues it is in.
     queued: u8,
+    /// The word plus 1 that it has looked at, and whose count is still the same.
+    looked: u8,
     /// It has been woken.
     woken: bool,
 }
@@ -107,12 +109,13 @@ impl Hand {
         died: false,
         noted: [Low(0); WORDS],
         queued: 0,
+        looked: 0,
         woken: false,
     };
 
     /// For the order of interchangeable processes: without names.
     pub(crate) fn key(&self) -> u64 {
-        let mut all = [self.pending << 4 | self.stage as u8, self.linked, self.queued, 0, 0, 0, 0, 0];
+        let mut all = [self.pending << 4 | self.stage as u8, self.linked | self.looked << 4, self.queued, 0, 0, 0, 0, 0];
         all[3] = u8::from(self.fresh) | u8::from(self.died) << 1 | u8::from(self.woken) << 2;
         for (place, noted) in all[4..].iter_mut().zip(self.noted) {
             *place = noted.0 & !Low::TID | u8::from(noted.owner() != 0);
@@ -127,7 +130,7 @@ impl Hash for Hand {
         let noted = self.noted.map(|low| low.0);
         hasher.write(&[
             self.pending << 4 | self.stage as u8,
-            self.linked,
+            self.linked | self.looked << 4,
             flags,
             self.queued,
             noted[0],
@@ -188,6 +191,22 @@ impl Robust {
     fn announce(&mut self, word: usize) {
         for hand in self.hands.iter_mut().filter(|hand| usize::from(hand.pending) == word + 1) {
             hand.fresh = false;
+        }
+        for hand in self.hands.iter_mut().filter(|hand| usize::from(hand.looked) == word + 1) {
+            hand.looked = 0;
+        }
+    }
+
+    /// Loads a word that is to be changed if it is still the same.
+    pub(crate) fn look_at(&mut self, me: usize, word: usize) {
+        self.hands[me].looked = tid(word);
+    }
+
+    /// Forgets that its owner died, if it is still the word that was looked at.
+    pub(crate) fn settle(&mut self, me: usize, word: usize) {
+        if std::mem::take(&mut self.hands[me].looked) == tid(word) && self.words[word].is_dead() {
+            self.announce(word);
+            self.words[word].0 &= !Low::OD;
         }
     }
 
@@ -364,7 +383,7 @@ impl Robust {
     pub(crate) fn kill(&mut self, me: usize) {
         self.wake_up(me);
         let hand = &mut self.hands[me];
-        (hand.stage, hand.fresh, hand.died) = (Stage::Dying, false, false);
+        (hand.stage, hand.fresh, hand.died, hand.looked) = (Stage::Dying, false, false, 0);
     }
 
     /// The kernel for a dead one, one word at a time; [`Come::Done`] when nothing is left.

@@ -272,11 +272,15 @@ fn barrier_bugs() -> Vec<Row> {
         }
         row
     };
+    let mut spare = bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::LookBeforeNote).live();
+    spare.expect = Expect::Right;
     vec![
+        spare,
         bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::SeatsNotWatched),
-        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::LookBeforeNote),
-        bug(barrier(3, 3, 1, [0, 0], [1, 0, 0]), Bug::WokenTellsNobody),
+        bug(barrier(2, 2, 1, [0, 1], [1, 0, 0]), Bug::WokenTellsNobody),
+        bug(barrier(3, 3, 1, [0, 0], [1, 0, 0]), Bug::WokenTellsNobody).deep(),
         bug(barrier(2, 2, 1, [0, 1], [1, 0, 0]), Bug::TellsWhenOver),
+        bug(barrier(2, 3, 1, [0, 0], [2, 0, 0]), Bug::SleepsOnDeath).deep(),
         bug(barrier(2, 3, 1, [0, 0], [1, 0, 0]), Bug::TakerHides),
         bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::TakerBreaksNothing),
         bug(barrier(3, 4, 1, [0, 0], [1, 0, 0]), Bug::TakerTellsNobody).deep(),

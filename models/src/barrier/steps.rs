@@ -4,13 +4,13 @@
 //! |---|---|
 //! | `Come`, `Scan`, `Take`, `Outside` | `sit`: loads the state; a seat that is not held, in any order; the lock's own steps; finds none |
 //! | `TellHeirs` | has taken a dead one's seat, and done `break_if` for its note: wakes all |
-//! | `Load`, `Note`, `Reload`, `Count` | `arrive`: loads the state; notes the round; (the last one, after `bury`:) is the state the same; compare-and-swap |
+//! | `Load`, `Note`, `Reload`, `Count` | `arrive`: loads the state; notes who it is, then the round; (the last one, after `bury`:) is the state the same; compare-and-swap |
 //! | `Act`, `Release` | `lead`: the action; round + 1, turned over |
 //! | `Watch`, `Late`, `Announce` | `await_release`: is it over; the time-out's break; sets `SLEEPERS` |
 //! | `Mark`, `Ready`, `Queue`, `Asleep` | `sleep_watching`: `W` on each lock; is it over, then `bury`; the kernel compares and queues, the round last |
-//! | `Mend`, `MendTake`, `TellOthers`, `MendGive` | after each sleep, for each lock: is it left by a dead one; takes it; `break_if` for its note, wakes all; gives it back |
+//! | `Mend`, `TellOthers`, `Settle` | after each sleep, for each lock: is it left by a dead one; `break_if` for its note, wakes all; compare-and-swap |
 //! | `Verdict`, `Rise` | the turn; leaves the seat, which wakes nobody |
-//! | `Look`, `LookWord`, `Blame`, `Break` | `bury`: what is noted beside a seat, then its word; `break_if`: loads and compares, stores the cause; compare-and-swap |
+//! | `Look`, `LookNoter`, `LookWord`, `Blame`, `Break` | `bury`: what is noted beside a seat, by whom, its word; `break_if`: loads and compares, stores the cause; compare-and-swap |
 //! | `Tell` | after a change that found `SLEEPERS`: wakes all |
 //! | `Helm`, `TellHelm`, `Change`, `GiveHelm` | `abort`, `reset`, and a time-out without a seat |
 
@@ -115,10 +115,14 @@ impl Barrier {
                 }
                 "loads the state"
             }
+            At::Note if state.noters[seat] != tid(me) => {
+                state.noters[seat] = tid(me);
+                "signs"
+            }
             At::Note => {
                 let last = usize::from(p.seen.arrived) + 1 >= self.parties && !self.is(Bug::CountsWithoutLook);
                 if !self.is(Bug::CountsBeforeNote) {
-                    (state.notes[seat], state.noters[seat]) = (p.seen.round + 1, tid(me));
+                    state.notes[seat] = p.seen.round + 1;
                 }
                 (p.at, p.back) = if last { (At::Look, At::Reload) } else { (At::Count, At::Gone) };
                 p.about = if last { p.seen.round + 1 } else { 0 };
@@ -202,6 +206,11 @@ impl Barrier {
                 {
                     state.robust.watch(me, lock);
                     p.done |= 1 << lock;
+                    let may = [Bug::SleepsOnDeath, Bug::TellsWhenOver, Bug::WokenTellsNobody].map(|bug| self.is(bug));
+                    if state.robust.words[lock].is_dead() && may == [false; 3] {
+                        state.robust.wake_up(me);
+                        (p.at, p.done) = (At::Mend, 0);
+                    }
                     "marks one"
                 } else {
                     (p.done, p.at) = (0, if self.is(Bug::LookBeforeNote) { At::Queue } else { At::Ready });
@@ -248,29 +257,25 @@ impl Barrier {
             At::Mend => {
                 let lock = p.done.trailing_ones() as usize;
                 if lock != seat && state.robust.words[lock].is_dead() {
-                    (p.at, p.target) = (At::MendTake, u8::try_from(lock).unwrap_or(0));
+                    state.robust.look_at(me, lock);
+                    (p.at, p.target) = (At::TellOthers, u8::try_from(lock).unwrap_or(0));
+                    if lock != self.helm() {
+                        (p.at, p.back, p.about) = (At::Blame, At::TellOthers, state.notes[lock]);
+                    }
                 } else {
                     p.done |= 1 << lock;
                 }
                 "is one left by a dead one?"
             }
-            At::MendTake => {
-                let lock = usize::from(p.target);
-                let (robust, what, _, come) = state.robust.take_step(me, lock);
-                state.robust = robust;
-                match come {
-                    Come::On => {}
-                    Come::Not => (p.at, p.done, p.target) = (At::Mend, p.done | 1 << lock, 0),
-                    Come::Done(false) => p.at = At::MendGive,
-                    Come::Done(true) if lock == self.helm() => p.at = At::TellOthers,
-                    Come::Done(true) => (p.at, p.back, p.about) = (At::Blame, At::TellOthers, state.notes[lock]),
-                }
-                what
-            }
             At::TellOthers => {
                 kind = state.robust.wake_all_others();
-                (p.at, p.back, p.about) = (At::MendGive, At::Gone, 0);
+                (p.at, p.back, p.about) = (At::Settle, At::Gone, 0);
                 "wakes all: found a death"
+            }
+            At::Settle => {
+                state.robust.settle(me, p.target.into());
+                (p.at, p.done, p.target) = (At::Mend, p.done | 1 << p.target, 0);
+                "settles the death"
             }
             At::Verdict => {
                 let mine = p.seen.round;
@@ -298,9 +303,13 @@ impl Barrier {
                 } else if state.notes[at] != p.about {
                     p.done |= 1 << at;
                 } else {
-                    (p.at, p.noter) = (At::LookWord, state.noters[at]);
+                    p.at = At::LookNoter;
                 }
                 "was it in this round?"
+            }
+            At::LookNoter => {
+                (p.at, p.noter) = (At::LookWord, state.noters[p.done.trailing_ones() as usize]);
+                "who has noted it?"
             }
             At::LookWord => {
                 let at = p.done.trailing_ones() as usize;
@@ -364,7 +373,7 @@ impl Barrier {
                 what
             }
             At::TellHelm if self.is(Bug::CountsBeforeNote) && p.seat != NO_SEAT => {
-                (state.notes[seat], state.noters[seat]) = (p.seen.round + 1, tid(me));
+                state.notes[seat] = p.seen.round + 1;
                 (p.at, p.back) = (p.back, At::Gone);
                 "notes the round"
             }
@@ -392,17 +401,12 @@ impl Barrier {
                 p = rest(p);
                 "has no helm"
             }
-            At::Rise | At::GiveHelm | At::MendGive => {
-                let lock = match p.at {
-                    At::Rise => seat,
-                    At::GiveHelm => self.helm(),
-                    _ => p.target.into(),
-                };
+            At::Rise | At::GiveHelm => {
+                let lock = if p.at == At::Rise { seat } else { self.helm() };
                 state.robust.give_step(me, lock, false, Flaws::default(), |(robust, what, kind, come)| {
                     let mut state = before.with(robust);
                     if let Come::Done(_) = come {
-                        let mended = Process { at: At::Mend, done: p.done | 1 << lock, target: 0, ..p };
-                        state.processes[me] = if p.at == At::MendGive { mended } else { rest(p) };
+                        state.processes[me] = rest(p);
                     }
                     next.push(Step { who: me, what, kind, state });
                 });

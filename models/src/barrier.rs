@@ -1,6 +1,6 @@
 //! The barrier: a state word, seats whose owners' deaths are heard, the helm, and death at every step.
 //!
-//! Seats and helm are robust locks, modelled word by word (see [`mod@crate::robust`]); nobody waits to take one, so a release wakes nobody. The steps are in [`mod@steps`].
+//! Seats and helm are robust locks, modelled word by word (see [`mod@crate::robust`]); nobody waits to take one, so a release wakes nobody. The steps are in [`mod@steps`] and [`mod@deaths`].
 //!
 //! # The roles
 //!
@@ -15,6 +15,7 @@
 //!
 //! The product's looks at the clock (once a second for deaths that the kernel has missed, every 5 ms for a seat) are not there, but as a wake-up for no reason; who finds no seat goes on when there is one.
 
+mod deaths;
 mod steps;
 
 use crate::{
@@ -231,7 +232,9 @@ impl Hash for State {
         hasher.write_u64(u64::from(self.released) << 32 | u64::from(self.marked) << 16 | u64::from(self.died));
         self.robust.hash(hasher);
         for process in &self.processes {
-            process.bits().map(|word| hasher.write_u64(word));
+            for word in process.bits() {
+                hasher.write_u64(word);
+            }
         }
     }
 }

@@ -173,7 +173,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("event", &["wait"], Killed("event/wait, ")),
     ("event", &["wait_timeout"], Killed("event/wait_timeout")),
     ("event", &["is_set", "name"], Looks),
-    ("watch", &["vacate", "sleep_watching", "wake_watchers"], MadeOf("barrier/")),
+    ("watch", &["vacate", "settle_death", "sleep_watching", "wake_watchers"], MadeOf("barrier/")),
     ("watch", &["death", "missed_death"], Looks),
     ("barrier", &["new", "create", "open", "open_or_create", "unlink"], MadeOf("name/")),
     ("barrier", &["wait"], Killed("barrier/wait, ")),

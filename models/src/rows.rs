@@ -147,6 +147,10 @@ fn semaphore_rows() -> Vec<Row> {
         semaphore(2, [1, 1, 2], 1, [1, 1, 0]),
         semaphore(2, [2, 2], 2, [1, 1, 1]),
         semaphore(1, [1, 1, 1], 2, [1, 1, 0]),
+        semaphore(2, [1, 1, 2], 1, [2, 1, 1]).deep(),
+        semaphore(3, [1, 2, 2], 1, [1, 1, 0]).deep(),
+        semaphore(2, [1, 1, 1, 1], 1, [1, 1, 0]).deep(),
+        semaphore(2, [1, 1, 2], 2, [1, 0, 0]).deep(),
     ]
 }
 
@@ -182,6 +186,10 @@ fn rwlock_rows() -> Vec<Row> {
         rwlock(2, 1, 1, 2, [2, 1, 1]),
         rwlock(1, 2, 1, 2, [2, 1, 1]),
         rwlock(2, 1, 2, 2, [1, 1, 0]),
+        rwlock(2, 1, 3, 2, [2, 1, 0]).deep(),
+        rwlock(2, 2, 1, 2, [2, 1, 1]).deep(),
+        rwlock(3, 1, 1, 3, [2, 1, 0]).deep(),
+        rwlock(2, 2, 2, 2, [1, 1, 0]).deep(),
     ]
 }
 

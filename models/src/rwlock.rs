@@ -63,7 +63,7 @@ pub(crate) enum Bug {
     KernelsMark,
     /// A reader that leaves wakes nobody.
     NoWake,
-    /// A reader leaves with the low half only compared; **not a bug** here, where one writer at a time waits.
+    /// The clear of a reader that leaves compares the low half only. **Not a bug** here, where one writer at a time waits, and nobody else can take the place.
     ClearIgnoresAnnounce,
 }
 

@@ -17,7 +17,7 @@
 //! | writer, from the signature on | it free, with a signature: everybody is told, until a writer's guard has been dropped |
 //!
 //! Places that the turnstile's holder finds free stay free, since only it could take one. So each wait is for a robust lock, each wake-up and each death is that lock's affair, and what is
-//! shown of it (`models/src/lock.rs`) is shown of this.
+//! shown of it (`models/src/lock.rs`) is shown of this. How the three play together is shown by `models/src/rwlock.rs`.
 #![allow(unsafe_code, reason = "promises the layout of its block; turnstile and places are held only while a handle is borrowed")]
 
 use std::fmt;

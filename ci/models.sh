@@ -1,5 +1,5 @@
 #!/bin/sh
-# Explicit-state models of the lock, of the condition and of the ring, with death as a step.
+# Explicit-state models of the lock, the condition, the semaphore, the rwlock, the barrier and the ring, with death as a step.
 #   ci/models.sh          every commit: under a minute
 #   ci/models.sh --deep   the large configurations: some 20 minutes, 6 GiB
 #   ci/models.sh --trace closer     words select rows; --trace shows how a planted bug goes wrong

@@ -41,7 +41,10 @@
 //! - No lost wake: when nobody can move by himself, nobody sleeps.
 //! - Nobody waits for ever (`live`): from every state a quiet one can be reached, and no cycle contains a wake-up.
 
-use crate::checker::{Kind, Model, Step};
+use crate::{
+    checker::{Kind, Model, Step},
+    robust::Low,
+};
 use std::{
     fmt,
     hash::{Hash, Hasher},
@@ -86,24 +89,6 @@ pub(crate) enum Bug {
 
 /// Most processes in one run.
 const MOST: usize = 4;
-
-/// The low half of the word: TID in the low three bits, `W`, `OD`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Low(u8);
-
-impl Low {
-    const TID: u8 = 7;
-    const W: u8 = 8;
-    const OD: u8 = 16;
-
-    fn owner(self) -> u8 {
-        self.0 & Self::TID
-    }
-
-    fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-}
 
 /// Where a process stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,12 +142,6 @@ struct Left {
     kills: u8,
     timeouts: u8,
     spurious: u8,
-}
-
-impl Hash for Low {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write_u64(self.0.into());
-    }
 }
 
 impl Hash for Left {
@@ -473,15 +452,11 @@ impl Model for Lock {
     }
 
     fn show(&self, state: &State) -> String {
-        let word = |low: Low| {
-            let bits = [(Low::OD, "OD|"), (Low::W, "W|")].map(|(bit, name)| if low.has(bit) { name } else { "" });
-            format!("{}{}", bits.concat(), low.owner())
-        };
         let process = |p: &Process| {
             let armed = if p.pending { "*" } else { "" };
-            format!("{:?}{armed}({}{})", p.at, word(p.seen), if p.fresh { "" } else { "'" })
+            format!("{:?}{armed}({}{})", p.at, p.seen.show(), if p.fresh { "" } else { "'" })
         };
         let all: Vec<String> = state.processes[..self.processes].iter().map(process).collect();
-        format!("{:<7} {}", word(state.low), all.join("  "))
+        format!("{:<7} {}", state.low.show(), all.join("  "))
     }
 }

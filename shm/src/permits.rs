@@ -7,7 +7,7 @@
 //!
 //! The one in the gate marks every held permit with `W`, then sleeps while each word is what it was when marked: a release or a death before that changes the word, one after that finds `W` and wakes.
 //! Only one thread ever sleeps on a permit's word, so a wake cannot go to the wrong one. That thread takes what is free, which may be another permit, and leaves the gate; the next one in the gate looks at
-//! all permits before it sleeps. So a permit that is free while somebody sleeps is found by whoever is in the gate, or by who comes next.
+//! all permits before it sleeps. So a permit that is free while somebody sleeps is found by whoever is in the gate, or by who comes next. (`models/src/semaphore.rs`.)
 //!
 //! # What a death leaves
 //!

@@ -2,14 +2,15 @@
 //!
 //! Nobody waits to take such a lock, so `W` in its word does not mean "wake me when it is free" but "wake me when its owner dies", which is the kernel's business alone. It is set by
 //! whoever watches and never cleared: [`RobustLock::vacate`] keeps it and wakes nobody. The kernel wakes *one* of those who watch a dead owner's word; what that is to mean for the others
-//! is up to the object (mostly: it moves the count and wakes them all). If that one is killed, too, its own seat is watched by the others.
+//! is up to the object (mostly: it moves the count and wakes them all, and then [settles](RobustLock::settle_death) the death). If that one is killed, too, its own seat is watched by the others.
+//! Nobody sleeps on a word that says "owner died": it would say the same after another death, of whom took the lock meanwhile.
 #![allow(unsafe_code, reason = "pointers to the halves of words")]
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
 use crate::identity::{self, Me};
-use crate::robust_lock::{BELT, Death, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, low};
+use crate::robust_lock::{ANNOUNCE, BELT, Death, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, low};
 use crate::sys::{self, Woken};
 
 /// How many locks can be watched at a time: the kernel watches 128 words, and the count is one.
@@ -31,6 +32,20 @@ impl RobustLock {
         (word & TID == 0 && word & OWNER_DIED != 0).then(|| self.dead_holder())
     }
 
+    /// If its owner died and nobody has taken it since: runs `deal` and makes it a free lock like others; false, and nothing done, otherwise. `deal` is to do all that the death asks for,
+    /// since nobody finds it afterwards. It may run in several threads at once, and again if this one dies.
+    pub fn settle_death(&self, deal: impl FnOnce(Death)) -> bool {
+        let seen = self.word().load(SeqCst);
+        if seen & TID != 0 || seen & OWNER_DIED == 0 {
+            return false;
+        }
+        deal(self.dead_holder());
+        // CRASH: dealt with, not forgotten: it is dealt with again.
+        // The count is part of the comparison: the death of one who took it meanwhile is another one.
+        let _ = self.word().compare_exchange(seen, (seen & !OWNER_DIED).wrapping_add(ANNOUNCE), SeqCst, Relaxed);
+        true
+    }
+
     /// Who holds it and has ended, though the kernel has not said so (see the module's docs): asks the system, so only now and then.
     pub fn missed_death(&self) -> Option<Death> {
         let tid = low(self.word().load(SeqCst) & TID);
@@ -39,7 +54,7 @@ impl RobustLock {
 }
 
 /// Sleeps until the high half of `word` is no more `count`, the owner of one of `locks` dies, or the deadline or a second has passed. `ready` is asked after all is set up and before
-/// the sleep: a count that moves, or a death that comes, after that question ends the sleep. May return for no reason. Locks that this thread holds are not watched, nor those
+/// the sleep: a count that moves, or a death that comes, after that question ends the sleep. Does not sleep while one of them is left by a dead owner; may return for no reason. Locks that this thread holds are not watched, nor those
 /// beyond [`MAX_WATCHED`].
 pub fn sleep_watching(word: &AtomicU64, count: u32, locks: &[RobustLock], deadline: Deadline, ready: impl FnOnce() -> bool) {
     let me = Me::current().map_or(0, Me::tid);
@@ -53,6 +68,9 @@ pub fn sleep_watching(word: &AtomicU64, count: u32, locks: &[RobustLock], deadli
         if seen & WAITERS == 0 {
             // ORDER: SeqCst, before `ready`: a death after this finds `WAITERS`, one before it is seen by `ready`.
             seen = lock.word().fetch_or(WAITERS, SeqCst);
+        }
+        if seen & TID == 0 && seen & OWNER_DIED != 0 {
+            return;
         }
         words[watched] = (lock.futex_word(), low(seen | WAITERS));
         watched += 1;

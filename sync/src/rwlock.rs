@@ -24,7 +24,7 @@
 //! the writer waits for that place, or the reader goes back. So a place that a writer finds free may be taken for a moment, but nobody reads in it. `used` grows only with the turnstile held, and
 //! before the place is taken. A reader that was let in finds a signature only if its writer has died: a living one waits for the reader before it signs.
 //!
-//! Each wait is for a robust lock, so each wake-up and each death is that lock's affair, and what is shown of it (`models/src/lock.rs`) is shown of this.
+//! Each wait is for a robust lock, so each wake-up and each death is that lock's affair, and what is shown of it (`models/src/lock.rs`) is shown of this. How all play together is shown by `models/src/rwlock.rs`.
 #![allow(unsafe_code, reason = "promises the layout of its block; turnstile and places are held only while a handle is borrowed")]
 
 use std::fmt;

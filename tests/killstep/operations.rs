@@ -175,7 +175,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("event", &["wait"], Killed("event/wait, ")),
     ("event", &["wait_timeout"], Killed("event/wait_timeout")),
     ("event", &["is_set", "waiters"], Looks),
-    ("watch", &["vacate", "sleep_watching", "wake_watchers"], MadeOf("barrier/")),
+    ("watch", &["vacate", "settle_death", "sleep_watching", "wake_watchers"], MadeOf("barrier/")),
     ("watch", &["death", "missed_death"], Looks),
     ("barrier", &["wait"], Killed("barrier/wait, ")),
     ("barrier", &["wait_timeout"], Killed("barrier/wait_timeout, ")),

@@ -21,15 +21,17 @@
 //!
 //! Each is one compare-and-swap of the whole word: it is the commit, all or nothing, whoever dies beside it.
 //!
-//! Every party holds a **seat**, one of `parties` robust locks, from before it arrives until it has left, and notes its round beside it. A seat whose owner died with the round that still is has broken it.
+//! Every party holds a **seat**, one of `parties` robust locks, from before it arrives until it has left, and notes beside it who it is, then its round. A seat whose owner died with the round that still is
+//! has broken it; so has one whose owner is not who noted the round, since that one has died, and its heir is about to break the round.
 //! One more lock, the **helm**, is held by those who change the state without a seat (abort, reset), so that their death is noticed, too.
 //!
 //! # Why no wake is lost
 //!
 //! Who is about to sleep sets bit 10 in a compare-and-swap of the word that a release or break must change, so one of the two comes first and the other one sees it. It sleeps on the round and on every seat and the helm: who is
-//! killed after its compare-and-swap and before it has woken the others has its seat, or the helm, and the kernel wakes one of those who sleep. That one finds a dead seat, *and the round moved*, and wakes the others
-//! before it goes. If it is killed, it has a seat as well. A seat taken from a dead one makes its taker do the same. The seats' owners are on the kernel's list throughout: nothing depends on the one
-//! pending word of a thread.
+//! killed after its compare-and-swap and before it has woken the others has its seat, or the helm, and the kernel wakes one of those who sleep, whom it likes: it may be one who came later, and whose round goes on. So
+//! whoever has slept, or was about to, breaks for each lock that a dead one has left the round that is noted there, if it still is, wakes *all*, settles the death so that it is told once, and only then looks at its own
+//! round. If it is killed, it has a seat as well, and another one finds the same. Who takes a dead one's seat to sit in it does the same. The seats' owners are on the kernel's list throughout: nothing depends on the one
+//! pending word of a thread. (`models/src/barrier.rs`; the model has found what is said here of later rounds and of heirs.)
 //!
 //! # Why a slow one knows its verdict
 //!
@@ -84,6 +86,8 @@ const IN_ROUND: usize = 0;
 const MARK: u64 = 1 << 32;
 /// Beside a seat: the CPU where its last owner was seen, plus 1.
 const CPU: usize = 1;
+/// Beside a seat: who has noted the round there, process id << 32 | thread id. (The lock's own signature is the next owner's as soon as there is one.)
+const NOTED_BY: usize = 2;
 
 // SAFETY: `repr(C)`, atomics only; its size depends on the extents; the locks are those behind it.
 unsafe impl Object for BarrierBlock {
@@ -253,7 +257,11 @@ impl<'a> Parties<'a> {
     }
 
     fn arrive(self, seat: &Seat<'_>) -> Result<Arrival, Broken> {
-        let beside = &self.seats[seat.at].beside;
+        let lock = &self.seats[seat.at];
+        let beside = &lock.beside;
+        // Before the round: who finds that finds whose it is.
+        let me = lock.owner().map_or(0, |me| u64::from(me.pid.unwrap_or(0)) << 32 | u64::from(me.tid));
+        beside[NOTED_BY].store(me, SeqCst);
         beside[CPU].store(u64::from(this_cpu()) + 1, Relaxed);
         let mut state = self.block.state.load(SeqCst);
         loop {
@@ -317,16 +325,24 @@ impl<'a> Parties<'a> {
                 // CRASH: asleep, or woken: our seat wakes another one.
                 sleep_watching(&self.block.state, mine, self.locks, deadline, || over() || self.bury(mine));
                 slept = true;
-            }
-            // Told by a dead seat, and nobody else was: the round is over, so its owner may have died before it told them.
-            if slept && self.locks.iter().any(|lock| lock.death().is_some()) {
-                wake_watchers(&self.block.state);
+                self.mend();
             }
         }
         if (self.block.state.load(SeqCst) ^ arrival.state) & TURN != 0 {
             return Ok(());
         }
         Err(if timed_out { Broken::TimedOut } else { self.verdict_of(mine) })
+    }
+
+    /// After a sleep: does for each dead one what it may have left undone. Of those who slept perhaps only this one was told of it, though others' rounds are over and its own is not.
+    fn mend(self) {
+        for lock in self.locks {
+            lock.settle_death(|death| {
+                // CRASH: our seat is another one's reason to do the same. (Nothing is noted beside the helm.)
+                self.break_if(lock.beside[IN_ROUND].load(SeqCst), death);
+                wake_watchers(&self.block.state);
+            });
+        }
     }
 
     /// Says that somebody may sleep; false when the round is over.
@@ -360,7 +376,7 @@ impl<'a> Parties<'a> {
     /// A party of this round that is dead.
     fn dead(self, mine: u32) -> Option<Death> {
         // The mark first: who takes the seat from the dead one changes it last.
-        self.seats.iter().filter(|seat| in_round(seat, mine)).find_map(RobustLock::death)
+        self.seats.iter().filter(|seat| in_round(seat, mine)).find_map(|seat| seat.death().or_else(|| followed(seat)))
     }
 
     /// Breaks the round that is marked beside a dead one's seat, if it still is.
@@ -443,6 +459,13 @@ impl Drop for Helm<'_> {
 /// The state after a break.
 fn broken(state: u64) -> u64 {
     (state.wrapping_add(ROUND) & !(ARRIVED | SLEEPERS)) | BROKEN
+}
+
+/// Who died in a seat that has a new owner already, which has not yet broken the round that is noted there.
+fn followed(seat: &RobustLock) -> Option<Death> {
+    let noter = seat.beside[NOTED_BY].load(SeqCst);
+    let owner = seat.owner()?;
+    (u64::from(owner.tid) != noter & 0xffff_ffff).then(|| Death::of(noter))
 }
 
 fn in_round(seat: &RobustLock, round: u32) -> bool {

@@ -26,6 +26,7 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{
     AcquireError, Deadline, Death, Error, Handle, LockError, Object, Options, Owner, RobustLock, Shared, identity,
 };
@@ -252,6 +253,13 @@ impl RwLock {
         }
         let turnstile = self.enter(deadline)?;
         let died = self.unfinished();
+        let sign = || {
+            let signature = u64::from(process::id()) << 32 | u64::from(identity::thread_id());
+            self.signature().store(signature, SeqCst);
+        };
+        if zoo::planted(Bug::SignedTooEarly) {
+            sign();
+        }
         for place in self.shared.places.iter().filter(|place| place.is_held()) {
             // CRASH: killed while we wait, nobody has written: the turnstile opens.
             // SAFETY: released in the next line.
@@ -259,7 +267,7 @@ impl RwLock {
             place.release();
         }
         // CRASH: from here on who comes next is told of us.
-        self.signature().store(u64::from(process::id()) << 32 | u64::from(identity::thread_id()), SeqCst);
+        sign();
         Ok(WriteGuard { lock: self, turnstile, died, here: PhantomData })
     }
 
@@ -358,6 +366,9 @@ impl WriteGuard<'_> {
 impl Drop for WriteGuard<'_> {
     fn drop(&mut self) {
         if self.turnstile.0.is_held_by_this_thread() {
+            if zoo::planted(Bug::SignatureClearedLate) {
+                self.turnstile.0.release();
+            }
             // CRASH: before this store the next ones are told of us; after it we had finished.
             self.lock.signature().store(0, SeqCst);
         }

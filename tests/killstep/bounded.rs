@@ -21,7 +21,12 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
     vec![
-        case("bounded/acquire", FIRST, |tokens, _| tokens.acquire(), |tokens, kill| left(tokens, kill, FIRST, |now| now.saturating_sub(1))),
+        case(
+            "bounded/acquire",
+            FIRST,
+            |tokens, _| tokens.acquire(),
+            |tokens, kill| left(tokens, kill, FIRST, |now| now.saturating_sub(1)),
+        ),
         case(
             "bounded/try_acquire",
             FIRST,
@@ -131,7 +136,10 @@ fn case(
 ) -> Case<'static, BoundedSemaphore> {
     let make = move || BoundedSemaphore::new(first, MOST).unwrap();
     Case::new(name, make, victim, survive)
-        .without(Mode::Missed, "it has nothing on the robust list: the kernel does nothing for it at a death, so that is every kill")
+        .without(
+            Mode::Missed,
+            "it has nothing on the robust list: the kernel does nothing for it at a death, so that is every kill",
+        )
         .frozen(|tokens, kill| stands_still(tokens, kill, 0))
         .watch(|_| ours())
         .wake_within(A_WHILE)

@@ -48,24 +48,32 @@ pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
             .peer(|lock, cells| sleeper(lock, cells, 0, write))
             .heir(|lock, _| drop(lock.try_write()))
             .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 1)),
-        case("rwlock/unlock of a writer, two asleep and a barger", |_, _| let_guard_go(), |lock, kill| {
-            drop(lock.try_write()?);
-            woken(lock, kill)
-        })
+        case(
+            "rwlock/unlock of a writer, two asleep and a barger",
+            |_, _| let_guard_go(),
+            |lock, kill| {
+                drop(lock.try_write()?);
+                woken(lock, kill)
+            },
+        )
         .warm(|lock, cells| keep(Held::Write(kept(lock).write().unwrap()), cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0, write))
         .peer(|lock, cells| sleeper(lock, cells, 1, read))
         .heir(|lock, _| drop(lock.try_write()))
         .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 2)),
-        case("rwlock/write, asleep for a reader, woken", |lock, _| drop(lock.write()), |lock, kill| {
-            if kill.cell(WENT) == 0 && !kill.finished() && !kill.heir_finished() && kill.mode() != Mode::Freeze {
-                // The reader is still there, so nobody has written.
-                kill.cells().set(GO, 1);
-                kill.must_wake(0)?;
-                return untold(lock, kill);
-            }
-            let_go(lock, kill)
-        })
+        case(
+            "rwlock/write, asleep for a reader, woken",
+            |lock, _| drop(lock.write()),
+            |lock, kill| {
+                if kill.cell(WENT) == 0 && !kill.finished() && !kill.heir_finished() && kill.mode() != Mode::Freeze {
+                    // The reader is still there, so nobody has written.
+                    kill.cells().set(GO, 1);
+                    kill.must_wake(0)?;
+                    return untold(lock, kill);
+                }
+                let_go(lock, kill)
+            },
+        )
         .peer(|lock, cells| hold(lock.read().unwrap(), cells))
         .release(|_, cells| {
             cells.set(WENT, 1);

@@ -98,6 +98,9 @@ impl Flag {
                 Err(now) => seen = now,
             }
         }
+        if let Some(me) = me.filter(|_| zoo::planted(Bug::PendingClearedBeforeWake)) {
+            me.end();
+        }
         // CRASH: up, nobody told: pending names the word, the kernel wakes one sleeper, who finds `SLEEPERS` and wakes the others.
         if seen & SLEEPERS != 0 && !zoo::planted(Bug::WakeBeforeStore) && !zoo::planted(Bug::MissingWake) {
             self.wake_all();
@@ -157,7 +160,7 @@ impl Flag {
             brief = false;
         };
         // ORDER: after the look that saw the raise. Its raiser clears the bit when everybody has been told; if it is dead, or only slow, this is done here.
-        if raised && self.word.load(SeqCst) & SLEEPERS != 0 {
+        if raised && self.word.load(SeqCst) & SLEEPERS != 0 && !zoo::planted(Bug::WokenTellsNobody) {
             self.wake_all();
         }
         if let Some(me) = me {

@@ -25,6 +25,7 @@ use crate::deadline::Deadline;
 use crate::identity::Me;
 use crate::robust_lock::{AcquireError, Acquired, BELT, FALLBACK_SLICE, Queueing, RobustLock};
 use crate::sys::{self, Woken};
+use crate::zoo::{self, Bug};
 
 /// How many permits there can be: as many words as the kernel watches at a time, less one.
 pub const MOST_PERMITS: usize = 127;
@@ -153,6 +154,7 @@ impl<'a> Permits<'a> {
             }
             // Whoever is in the gate may be stopped.
             if count == 1
+                && !zoo::planted(Bug::GateWithoutLook)
                 && let Some(one) = self.take_free(me)?
             {
                 taken.push(one);
@@ -180,7 +182,7 @@ impl<'a> Permits<'a> {
             if pauses <= LONGEST_PAUSE {
                 (0..pauses).for_each(|_| std::hint::spin_loop());
                 pauses *= 2;
-            } else if self.doze(me, deadline)? == Woken::TimedOut {
+            } else if self.doze(me, deadline)? == Woken::TimedOut && !zoo::planted(Bug::PermitsWithoutBelt) {
                 self.bury_the_dead();
             }
         }

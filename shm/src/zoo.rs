@@ -16,6 +16,16 @@ pub enum Bug {
     HeirWithoutPending,
     StoppedTakenForDead,
     NoBelt,
+    PendingClearedBeforeWake,
+    WokenTellsNobody,
+    CountedBeforeSigned,
+    DeathToldToOne,
+    HorizonWithoutAlarm,
+    DeadCallForgotten,
+    GateWithoutLook,
+    PermitsWithoutBelt,
+    SignedTooEarly,
+    SignatureClearedLate,
 }
 
 /// Whether this bug is switched on (environment `MULTIPROC_ZOO`, only in builds with `--cfg multiproc_zoo`).

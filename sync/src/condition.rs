@@ -40,6 +40,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{
     AcquireError, Acquired, Deadline, EAGER, Guarded, LockError, Object, RobustLock, Seat, Shared, Side, Watch, bury, spin,
     this_cpu, without_spinning,
@@ -325,10 +326,13 @@ impl Inside<'_> {
         }
         let waiting = &mut waiting[..living];
         waiting.sort_unstable();
-        let called = count.saturating_add(debts).min(living);
+        let owed = if zoo::planted(Bug::DeadCallForgotten) { 0 } else { debts };
+        let called = count.saturating_add(owed).min(living);
         if called > 0 {
             // CRASH: from here on our death wakes one, who goes through the gate and wakes the others.
-            condition.shared.gate.alarm();
+            if !zoo::planted(Bug::HorizonWithoutAlarm) {
+                condition.shared.gate.alarm();
+            }
             // CRASH: nobody is called before this store, and all are after it.
             condition.horizon().store(waiting[called - 1], SeqCst);
         }

@@ -32,6 +32,7 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, compiler_fence, fence};
 use std::time::Duration;
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{AcquireError, Deadline, Death, LockError, Object, Owner, RobustLock, Shared, spread};
 use serde::{Deserialize, Serialize};
 
@@ -245,6 +246,9 @@ impl RwLock {
         let turnstile = self.enter(deadline)?;
         settle();
         let died = self.unfinished();
+        if zoo::planted(Bug::SignedTooEarly) {
+            self.sign(self.shared.turnstile.signature());
+        }
         for place in self.used().iter().filter(|place| place.is_held()) {
             // CRASH: killed while we wait, nobody has written: the turnstile opens.
             // SAFETY: released in the next line.
@@ -377,6 +381,9 @@ impl Drop for WriteGuard<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.turnstile.0.is_held_by_this_thread() {
+            if zoo::planted(Bug::SignatureClearedLate) {
+                self.turnstile.0.release();
+            }
             // CRASH: before this store the next ones are told of us; after it we had finished.
             self.lock.sign(0);
         }

@@ -4,14 +4,16 @@ use std::time::{Duration, Instant};
 
 use multiproc::sync::Broken;
 use multiproc::{Barrier, BarrierError};
-use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
+use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{SOON, WAITV, await_asleep, ignore, killed_only, nothing_left, ours, sign, wait_for};
+use crate::support::{BRIEFLY, SOON, WAITV, await_asleep, ignore, in_time, nothing_left, ours, peers_go_on, sign, wait_for};
 
 /// Cells: 0 "the victim's operation has begun to release"; peers sign from 10 on, and tell their verdicts from 20 on.
 const ACTED: usize = 0;
 const PEER: usize = 10;
 const VERDICT: usize = 20;
+/// The victim's number there.
+const MINE: usize = 9;
 
 /// What a peer was told.
 const RELEASED: u64 = 1;
@@ -20,13 +22,13 @@ const BROKEN: u64 = 3;
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&killed_only(case));
+        sweep.run(&case);
     }
 }
 
 pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
     vec![
-        case("barrier/wait, alone", 1, |barrier, _| ignore(barrier.wait()), |barrier, _| usable(barrier)),
+        case("barrier/wait, alone", 1, |barrier, _| ignore(barrier.wait()), usable),
         case(
             "barrier/wait, the first",
             2,
@@ -38,20 +40,21 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
                     Err(Broken::PartyDied(_)) => {}
                     other => return Err(Fault::Torn(format!("{other:?}"))),
                 }
-                usable(barrier)
+                usable(barrier, kill)
             },
         ),
         case("barrier/wait, the last of two", 2, last, |barrier, kill| same_for_all(barrier, kill, 1))
             .peer(|barrier, cells| party(barrier, cells, 0))
-            .warm(|_, cells| asleep(cells, 1)),
+            .warm(|_, cells| asleep(cells, 1))
+            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+            .frozen(|barrier, kill| aborted_by_another(barrier, kill, 1)),
         case("barrier/wait, the last of three", 3, last, |barrier, kill| same_for_all(barrier, kill, 2))
             .peer(|barrier, cells| party(barrier, cells, 0))
             .peer(|barrier, cells| party(barrier, cells, 1))
-            .warm(|_, cells| asleep(cells, 2)),
-        case("barrier/wait, the last of three, then an heir", 3, last, |barrier, kill| same_for_all(barrier, kill, 2))
-            .peer(|barrier, cells| party(barrier, cells, 0))
-            .peer(|barrier, cells| party(barrier, cells, 1))
-            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1)))),
+            .warm(|_, cells| asleep(cells, 2))
+            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+            .frozen(|barrier, kill| waits_for_it(barrier, kill, 2))
+            .sampled(2),
         case(
             "barrier/wait_with, the last of three",
             3,
@@ -67,16 +70,15 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
         )
         .peer(|barrier, cells| party(barrier, cells, 0))
         .peer(|barrier, cells| party(barrier, cells, 1))
-        .warm(|_, cells| asleep(cells, 2)),
+        .warm(|_, cells| asleep(cells, 2))
+        .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+        .frozen(|barrier, kill| aborted_by_another(barrier, kill, 2)),
         // Asleep, then woken by the last one, and killed on its way out: the others are released all the same.
-        case(
-            "barrier/wait, asleep, woken",
-            3,
-            |barrier, _| ignore(barrier.wait()),
-            |barrier, kill| same_for_all(barrier, kill, 1),
-        )
-        .peer(|barrier, cells| party(barrier, cells, 0))
-        .release(|barrier, _| ignore(barrier.wait())),
+        case("barrier/wait, asleep, woken", 3, last, |barrier, kill| same_for_all(barrier, kill, 1))
+            .peer(|barrier, cells| party(barrier, cells, 0))
+            .release(|barrier, _| ignore(barrier.wait()))
+            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+            .frozen(|barrier, kill| third_in_a_hurry(barrier, kill, 1)),
         case(
             "barrier/wait_timeout, in vain",
             3,
@@ -84,12 +86,14 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
             |barrier, kill| same_for_all(barrier, kill, 1),
         )
         .peer(|barrier, cells| party(barrier, cells, 0))
-        .release(|_, _| ()),
+        .release(|_, _| ())
+        .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+        .frozen(|barrier, kill| aborted_by_another(barrier, kill, 1)),
         case(
             "barrier/wait_timeout_with, in vain",
             2,
             |barrier, _| ignore(barrier.wait_timeout_with(Duration::ZERO, || ())),
-            |barrier, _| usable(barrier),
+            usable,
         ),
         case(
             "barrier/abort",
@@ -99,17 +103,19 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
                 if kill.finished() && !barrier.is_broken() {
                     return Err(Fault::Lost("the abort".into()));
                 }
-                usable(barrier)
+                usable(barrier, kill)
             },
         ),
         case("barrier/abort, two asleep", 3, |barrier, _| barrier.abort(), aborted)
             .peer(|barrier, cells| party(barrier, cells, 0))
             .peer(|barrier, cells| party(barrier, cells, 1))
-            .warm(|_, cells| asleep(cells, 2)),
+            .warm(|_, cells| asleep(cells, 2))
+            .frozen(|barrier, kill| aborted_by_another(barrier, kill, 2)),
         case("barrier/reset, two asleep", 3, |barrier, _| barrier.reset(), aborted)
             .peer(|barrier, cells| party(barrier, cells, 0))
             .peer(|barrier, cells| party(barrier, cells, 1))
-            .warm(|_, cells| asleep(cells, 2)),
+            .warm(|_, cells| asleep(cells, 2))
+            .frozen(|barrier, kill| aborted_by_another(barrier, kill, 2)),
         case(
             "barrier/reset, broken",
             2,
@@ -118,7 +124,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
                 if kill.finished() && barrier.is_broken() {
                     return Err(Fault::Lost("the reset".into()));
                 }
-                usable(barrier)
+                usable(barrier, kill)
             },
         )
         .warm(|barrier, _| barrier.abort()),
@@ -132,17 +138,23 @@ fn case(
     survive: impl Fn(&Barrier, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Barrier> {
     Case::new(name, move || Barrier::new(parties).unwrap(), victim, survive)
+        .frozen(|barrier, kill| waits_for_it(barrier, kill, 0))
         .watch(|_| ours())
         .wake_within(SOON)
         .finally(nothing_left)
 }
 
-fn last(barrier: &Barrier, _: &Cells) {
-    ignore(barrier.wait());
+/// The victim: tells its verdict, too.
+fn last(barrier: &Barrier, cells: &Cells) {
+    tell(barrier, cells, MINE);
 }
 
 fn party(barrier: &Barrier, cells: &Cells, number: usize) {
     sign(cells, PEER + number);
+    tell(barrier, cells, number);
+}
+
+fn tell(barrier: &Barrier, cells: &Cells, number: usize) {
     let verdict = match barrier.wait().map_err(|error: BarrierError| error.cause()) {
         Ok(_) => RELEASED,
         Err(Broken::PartyDied(_)) => DIED,
@@ -159,11 +171,13 @@ fn asleep(cells: &Cells, peers: usize) {
 fn same_for_all(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     let cells = kill.cells();
     let killed = Instant::now();
-    while barrier.waiting() != 0 && killed.elapsed() < SOON / 5 {
+    // A death of which the kernel does not tell is noticed within a second.
+    let notice = if kill.mode() == Mode::Missed { Duration::from_millis(1500) } else { SOON / 5 };
+    while barrier.waiting() != 0 && killed.elapsed() < notice {
         std::thread::sleep(Duration::from_micros(100));
     }
     // Nobody was told, and those who wait are as many as before: then it had not arrived.
-    if barrier.waiting() == peers && !kill.finished() {
+    if barrier.waiting() == peers && !kill.finished() && !kill.heir_finished() {
         barrier.abort();
     }
     for peer in 0..peers {
@@ -171,10 +185,14 @@ fn same_for_all(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), 
         wait_for(cells, VERDICT + peer);
     }
     let verdicts: Vec<u64> = (0..peers).map(|peer| cells.get(VERDICT + peer)).collect();
-    if verdicts.iter().any(|verdict| *verdict != verdicts[0]) {
-        return Err(Fault::Torn(format!("{verdicts:?}")));
+    let mine = cells.get(VERDICT + MINE);
+    if verdicts.iter().any(|verdict| *verdict != verdicts[0]) || (mine != 0 && mine != verdicts[0]) {
+        return Err(Fault::Torn(format!("{verdicts:?}, and the victim {mine}")));
     }
-    usable(barrier)
+    if kill.mode() == Mode::Freeze && verdicts[0] == DIED {
+        return Err(Fault::Torn("nobody died".into()));
+    }
+    usable(barrier, kill)
 }
 
 fn aborted(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
@@ -186,20 +204,56 @@ fn aborted(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
     }
     kill.must_wake(0)?;
     kill.must_wake(1)?;
-    usable(barrier)
+    usable(barrier, kill)
 }
 
 /// After a reset it has room for all of its parties, twice.
-fn usable(barrier: &Barrier) -> Result<(), Fault> {
+fn usable(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
     barrier.reset();
     if barrier.is_broken() || barrier.waiting() != 0 {
         return Err(Fault::Torn(format!("after a reset: {barrier:?}")));
     }
+    let patience = kill.patience();
     std::thread::scope(|s| {
-        let round = || -> Result<(), BarrierError> { (0..2).try_for_each(|_| barrier.wait_timeout(SOON).map(|_| ())) };
+        let round = || -> Result<(), BarrierError> { (0..2).try_for_each(|_| barrier.wait_timeout(patience).map(|_| ())) };
         let others: Vec<_> = (1..barrier.parties()).map(|_| s.spawn(round)).collect();
         let mine = round();
         others.into_iter().map(|other| other.join().unwrap()).chain([mine]).collect::<Result<(), _>>()
     })
     .map_err(|error| Fault::Hang(error.to_string()))
+}
+
+/// While the victim stands still nobody takes it for dead: the others wait for it, or, if it has released them, go on within a second.
+fn waits_for_it(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
+    if peers > 0 && barrier.waiting() == 0 {
+        return peers_go_on(kill, peers);
+    }
+    std::thread::sleep(BRIEFLY);
+    match (0..peers).find(|peer| kill.cell(VERDICT + peer) == DIED) {
+        Some(peer) => Err(Fault::Torn(format!("peer {peer} was told that somebody died"))),
+        None => Ok(()),
+    }
+}
+
+/// While the victim stands still another one breaks it: those who wait are told, at once if the victim had not ended the round, else within a second.
+fn aborted_by_another(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
+    let (begin, ended) = (Instant::now(), barrier.waiting() == 0);
+    barrier.abort();
+    in_time("to abort", begin, Duration::ZERO)?;
+    if !ended {
+        (0..peers).try_for_each(|peer| kill.must_wake(peer).map(drop))?;
+    }
+    peers_go_on(kill, peers)
+}
+
+/// While the victim stands still another party comes, for a moment: it is the last of three, or breaks the barrier in time. Those who wait are told.
+fn third_in_a_hurry(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
+    let begin = Instant::now();
+    match barrier.wait_timeout(BRIEFLY).map_err(|error| error.cause()) {
+        Err(Broken::TimedOut) if begin.elapsed() < BRIEFLY => return Err(Fault::Torn("the time-out came early".into())),
+        Ok(_) | Err(Broken::TimedOut) => {}
+        other => return Err(Fault::Torn(format!("{other:?} beside one who stands still"))),
+    }
+    in_time("to wait for the others", begin, BRIEFLY)?;
+    peers_go_on(kill, peers)
 }

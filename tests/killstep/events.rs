@@ -1,11 +1,11 @@
 //! Events: whoever dies, a set that happened reaches everybody who waits, soon.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use multiproc::Event;
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{FUTEX, SOON, WAITV, await_asleep, ignore, killed_only, nothing_left, ours, sign};
+use crate::support::{BRIEFLY, FUTEX, SOON, WAITV, await_asleep, ignore, in_time, nothing_left, ours, peers_go_on, sign};
 
 /// Cells: 0 "`set` has returned"; peers sign from 10 on.
 const SET: usize = 0;
@@ -13,7 +13,7 @@ const PEER: usize = 10;
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&killed_only(case));
+        sweep.run(&case);
     }
 }
 
@@ -23,19 +23,35 @@ pub(crate) fn cases() -> Vec<Case<'static, Event>> {
             if kill.finished() && !event.is_set() {
                 return Err(Fault::Lost("the set".into()));
             }
-            usable(event)
-        }),
+            usable(event, kill)
+        })
+        .sampled(2),
         case("event/set, one asleep", set, heard_by_one)
             .peer(|event, cells| waiter(event, cells, 0))
-            .warm(|_, cells| asleep(cells, 1, WAITV)),
+            .warm(|_, cells| asleep(cells, 1, WAITV))
+            .frozen(|event, kill| heard_of_itself(event, kill, 1)),
         case("event/set, two asleep", set, heard_by_two)
             .peer(|event, cells| waiter(event, cells, 0))
             .peer(|event, cells| waiter(event, cells, 1))
-            .warm(|_, cells| asleep(cells, 2, WAITV)),
+            .warm(|_, cells| asleep(cells, 2, WAITV))
+            .frozen(|event, kill| set_by_another(event, kill, 2))
+            .sampled(3),
         case("event/set, two briefly asleep", set, heard_by_two)
             .peer(|event, cells| waiter(event, cells, 0))
             .peer(|event, cells| waiter(event, cells, 1))
-            .warm(|_, cells| asleep(cells, 2, FUTEX)),
+            .warm(|_, cells| asleep(cells, 2, FUTEX))
+            .frozen(|event, kill| heard_of_itself(event, kill, 2)),
+        // The barger comes to wait, or finds it set, wherever the victim stands.
+        case("event/set, two asleep and a barger", set, |event, kill| {
+            set_if_it_was_not(event, kill);
+            kill.must_wake(2)?;
+            heard_by_two(event, kill)
+        })
+        .peer(|event, cells| waiter(event, cells, 0))
+        .peer(|event, cells| waiter(event, cells, 1))
+        .warm(|_, cells| asleep(cells, 2, WAITV))
+        .late_peer(|event, _| event.wait())
+        .frozen(|event, kill| heard_of_itself(event, kill, 3)),
         case(
             "event/set+clear, two asleep",
             |event, cells| {
@@ -46,12 +62,12 @@ pub(crate) fn cases() -> Vec<Case<'static, Event>> {
         )
         .peer(|event, cells| waiter(event, cells, 0))
         .peer(|event, cells| waiter(event, cells, 1))
-        .warm(|_, cells| asleep(cells, 2, WAITV)),
-        case("event/set, two asleep, then an heir", set, heard_by_two)
-            .peer(|event, cells| waiter(event, cells, 0))
-            .peer(|event, cells| waiter(event, cells, 1))
-            .heir(set),
-        case("event/clear", |event, _| event.clear(), |event, _| usable(event)).warm(|event, _| event.set()),
+        .warm(|_, cells| asleep(cells, 2, WAITV))
+        .frozen(|event, kill| heard_of_itself(event, kill, 2)),
+        case("event/clear", |event, _| event.clear(), usable).warm(|event, _| event.set()).frozen(|event, kill| {
+            waits_in_time(event, kill)?;
+            set_by_another(event, kill, 0)
+        }),
         case(
             "event/wait, woken",
             |event, _| event.wait(),
@@ -62,10 +78,23 @@ pub(crate) fn cases() -> Vec<Case<'static, Event>> {
         )
         .peer(|event, cells| waiter(event, cells, 0))
         .peer(|event, cells| waiter(event, cells, 1))
-        .release(|event, _| event.set()),
+        .release(|event, _| event.set())
+        .frozen(|event, kill| set_by_another(event, kill, 2)),
+        // Killed asleep, or woken by a set that is taken back at once, beside one that sleeps as well.
+        case("event/wait, woken by set+clear", |event, _| event.wait(), heard_by_one)
+            .peer(|event, cells| waiter(event, cells, 0))
+            .release(|event, cells| {
+                set(event, cells);
+                event.clear();
+            })
+            .frozen(|event, kill| set_by_another(event, kill, 1)),
         case("event/wait_timeout, in vain", |event, _| ignore(event.wait_timeout(Duration::from_millis(30))), heard_by_one)
             .peer(|event, cells| waiter(event, cells, 0))
-            .release(|_, _| ()),
+            .release(|_, _| ())
+            .frozen(|event, kill| {
+                waits_in_time(event, kill)?;
+                set_by_another(event, kill, 1)
+            }),
     ]
 }
 
@@ -74,7 +103,11 @@ fn case(
     victim: impl Fn(&Event, &Cells) + 'static,
     survive: impl Fn(&Event, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Event> {
-    Case::new(name, || Event::new().unwrap(), victim, survive).watch(|_| ours()).wake_within(SOON).finally(nothing_left)
+    Case::new(name, || Event::new().unwrap(), victim, survive)
+        .frozen(waits_in_time)
+        .watch(|_| ours())
+        .wake_within(SOON)
+        .finally(nothing_left)
 }
 
 fn set(event: &Event, cells: &Cells) {
@@ -94,14 +127,14 @@ fn asleep(cells: &Cells, peers: usize, calls: &[i64]) {
 fn heard_by_one(event: &Event, kill: &Kill<'_>) -> Result<(), Fault> {
     set_if_it_was_not(event, kill);
     kill.must_wake(0)?;
-    usable(event)
+    usable(event, kill)
 }
 
 fn heard_by_two(event: &Event, kill: &Kill<'_>) -> Result<(), Fault> {
     set_if_it_was_not(event, kill);
     kill.must_wake(0)?;
     kill.must_wake(1)?;
-    usable(event)
+    usable(event, kill)
 }
 
 /// What the dead one has set, if only for a moment, is not set again here: its own set must be heard.
@@ -111,11 +144,41 @@ fn set_if_it_was_not(event: &Event, kill: &Kill<'_>) {
     }
 }
 
-fn usable(event: &Event) -> Result<(), Fault> {
+/// While the victim stands still: who waits for what does not come is back in time, and does not wait at all for what has.
+fn waits_in_time(event: &Event, _: &Kill<'_>) -> Result<(), Fault> {
+    let begin = Instant::now();
+    let (before, raised) = (event.is_set(), event.wait_timeout(BRIEFLY));
+    in_time("to wait", begin, BRIEFLY)?;
+    match (before, raised) {
+        (true, false) => Err(Fault::Lost("it was set".into())),
+        (false, true) => Err(Fault::Torn("it was not set".into())),
+        (false, false) if begin.elapsed() < BRIEFLY => Err(Fault::Torn("the time-out came early".into())),
+        _ => Ok(()),
+    }
+}
+
+/// The victim stands still with a set of its own that not everybody has heard: they hear it within a second.
+fn heard_of_itself(event: &Event, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
+    waits_in_time(event, kill)?;
+    if event.is_set() || kill.cell(SET) != 0 { peers_go_on(kill, peers) } else { Ok(()) }
+}
+
+/// The victim stands still anywhere; another one's set reaches everybody, at once.
+fn set_by_another(event: &Event, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
+    let begin = Instant::now();
+    event.set();
+    if !event.wait_timeout(SOON) {
+        return Err(Fault::Lost("a set beside one who stands still".into()));
+    }
+    (0..peers).try_for_each(|peer| kill.must_wake(peer).map(drop))?;
+    in_time("to set it", begin, Duration::ZERO)
+}
+
+fn usable(event: &Event, kill: &Kill<'_>) -> Result<(), Fault> {
     event.clear();
     if event.is_set() || event.wait_timeout(Duration::from_millis(1)) {
         return Err(Fault::Torn("it was cleared".into()));
     }
     event.set();
-    if event.is_set() && event.wait_timeout(SOON) { Ok(()) } else { Err(Fault::Hang("it was set".into())) }
+    if event.is_set() && event.wait_timeout(kill.patience()) { Ok(()) } else { Err(Fault::Hang("it was set".into())) }
 }

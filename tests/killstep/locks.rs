@@ -20,6 +20,18 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
     vec![
         case("lock/lock+unlock", |lock, _| take(lock), next_ones).sampled(3),
         case(
+            "lock/unlock, another waits",
+            |lock, _| unlock(lock),
+            |lock, kill| {
+                kill.must_wake(0)?;
+                next_ones(lock, kill)
+            },
+        )
+        .warm(|lock, cells| hold_until_asleep(lock, cells, 1))
+        .peer(|lock, cells| sleeper(lock, cells, 0))
+        .heir(|lock, _| take(lock))
+        .frozen(|lock, kill| sleepers_go_on(lock, kill, 1)),
+        case(
             "lock/unlock, two asleep",
             |lock, _| unlock(lock),
             |lock, kill| {
@@ -28,11 +40,11 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
                 next_ones(lock, kill)
             },
         )
-        .warm(hold_until_two_sleep)
+        .warm(|lock, cells| hold_until_asleep(lock, cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1))
         .heir(|lock, _| take(lock))
-        .frozen(sleepers_go_on)
+        .frozen(|lock, kill| sleepers_go_on(lock, kill, 2))
         .sampled(2),
         case(
             "lock/unlock, two asleep and a barger",
@@ -44,11 +56,11 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
                 next_ones(lock, kill)
             },
         )
-        .warm(hold_until_two_sleep)
+        .warm(|lock, cells| hold_until_asleep(lock, cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1))
         .heir(|lock, _| take(lock))
-        .frozen(sleepers_go_on),
+        .frozen(|lock, kill| sleepers_go_on(lock, kill, 2)),
         case(
             "lock/lock, asleep, woken",
             |lock, _| take(lock),
@@ -62,7 +74,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         .peer(holder)
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .release(|_, cells| cells.set(GO, 1))
-        .frozen(sleepers_go_on),
+        .frozen(|lock, kill| sleepers_go_on(lock, kill, 2)),
         case(
             "lock/lock_timeout, in vain",
             |lock, _| drop(lock.lock_timeout(std::time::Duration::from_millis(30))),
@@ -76,7 +88,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         .peer(holder)
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .release(|_, _| ())
-        .frozen(sleepers_go_on),
+        .frozen(|lock, kill| sleepers_go_on(lock, kill, 2)),
         case("lock/try_lock", |lock, _| drop(lock.try_lock()), next_ones),
         nested("lock/two, oldest first"),
     ]
@@ -138,12 +150,11 @@ fn unlock(lock: &Lock) {
     unsafe { lock.raw_unlock() };
 }
 
-fn hold_until_two_sleep(lock: &Lock, cells: &Cells) {
+fn hold_until_asleep(lock: &Lock, cells: &Cells, sleepers: usize) {
     // SAFETY: given back by the victim's operation, or by its death.
     unsafe { lock.raw_lock() }.unwrap();
     cells.set(HELD, 1);
-    await_asleep(cells, PEER, FUTEX);
-    await_asleep(cells, PEER + 1, FUTEX);
+    (0..sleepers).for_each(|number| await_asleep(cells, PEER + number, FUTEX));
 }
 
 fn sleeper(lock: &Lock, cells: &Cells, number: usize) {
@@ -188,9 +199,9 @@ fn unharmed(lock: &Lock, kill: &Kill<'_>) -> Result<(), Fault> {
     )
 }
 
-/// The same with two peers, who want it too: unless the victim has it, they get it.
-fn sleepers_go_on(lock: &Lock, kill: &Kill<'_>) -> Result<(), Fault> {
+/// The same with peers, who want it too: unless the victim has it, they get it.
+fn sleepers_go_on(lock: &Lock, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     unharmed(lock, kill)?;
     kill.cells().set(GO, 1);
-    if lock.owner().is_some_and(|owner| owner.tid == kill.victim()) { Ok(()) } else { peers_go_on(kill, 2) }
+    if lock.owner().is_some_and(|owner| owner.tid == kill.victim()) { Ok(()) } else { peers_go_on(kill, peers) }
 }

@@ -1,9 +1,9 @@
 //! Recursive locks: whoever dies at whatever depth, the next one gets it, held once.
 
 use multiproc::{RLock, RLockGuard};
-use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
+use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{FUTEX, SOON, await_asleep, killed_only, killed_twice, nothing_left, ours, sign, wait_for};
+use crate::support::{FUTEX, SOON, await_asleep, not_robbed, nothing_left, ours, peers_go_on, sign, wait_for};
 
 /// Cells: 0 "the holder may let go", 1 "the lock is held"; peers sign from 10 on.
 const GO: usize = 0;
@@ -12,21 +12,29 @@ const PEER: usize = 10;
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&killed_only(case));
+        sweep.run(&case);
     }
-    sweep.run(&killed_twice(
-        case("rlock/lock+unlock, then an heir", |lock, _| twice(lock), |lock, _| next_ones(lock)).heir(|lock, _| twice(lock)),
-    ));
 }
 
 fn cases() -> Vec<Case<'static, RLock>> {
     vec![
-        case("rlock/lock+unlock", |lock, _| twice(lock), |lock, _| next_ones(lock)),
-        case("rlock/lock+unlock, held before", |lock, _| twice(lock), |lock, _| next_ones(lock)).warm(|lock, _| hold(lock, 1)),
-        case("rlock/try_lock", |lock, _| drop((lock.try_lock(), lock.try_lock())), |lock, _| next_ones(lock)),
+        case("rlock/lock+unlock", |lock, _| twice(lock), next_ones).sampled(2),
+        case(
+            "rlock/lock+unlock, held before",
+            |lock, _| {
+                twice(lock);
+                unlock(lock, 1);
+            },
+            next_ones,
+        )
+        .warm(|lock, _| hold(lock, 1))
+        .heir(|lock, _| twice(lock)),
+        case("rlock/try_lock", |lock, _| drop((lock.try_lock(), lock.try_lock())), next_ones),
         case("rlock/unlock, another waits", |lock, _| unlock(lock, 2), woken_one)
             .warm(|lock, cells| hold_until_asleep(lock, cells, 1))
-            .peer(|lock, cells| sleeper(lock, cells, 0)),
+            .peer(|lock, cells| sleeper(lock, cells, 0))
+            .heir(|lock, _| twice(lock))
+            .frozen(|lock, kill| sleepers_go_on(lock, kill, 1)),
         case(
             "rlock/unlock, two asleep and a barger",
             |lock, _| unlock(lock, 2),
@@ -37,7 +45,10 @@ fn cases() -> Vec<Case<'static, RLock>> {
         )
         .warm(|lock, cells| hold_until_asleep(lock, cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0))
-        .peer(|lock, cells| sleeper(lock, cells, 1)),
+        .peer(|lock, cells| sleeper(lock, cells, 1))
+        .heir(|lock, _| twice(lock))
+        .frozen(|lock, kill| sleepers_go_on(lock, kill, 2))
+        .sampled(2),
         case(
             "rlock/lock, asleep, woken",
             |lock, _| twice(lock),
@@ -48,7 +59,8 @@ fn cases() -> Vec<Case<'static, RLock>> {
         )
         .peer(holder)
         .peer(|lock, cells| sleeper(lock, cells, 0))
-        .release(|_, cells| cells.set(GO, 1)),
+        .release(|_, cells| cells.set(GO, 1))
+        .frozen(|lock, kill| sleepers_go_on(lock, kill, 2)),
         case(
             "rlock/lock_timeout, in vain",
             |lock, _| drop(lock.lock_timeout(std::time::Duration::from_millis(30))),
@@ -59,7 +71,8 @@ fn cases() -> Vec<Case<'static, RLock>> {
         )
         .peer(holder)
         .peer(|lock, cells| sleeper(lock, cells, 0))
-        .release(|_, _| ()),
+        .release(|_, _| ())
+        .frozen(|lock, kill| sleepers_go_on(lock, kill, 2)),
     ]
 }
 
@@ -68,7 +81,11 @@ fn case(
     victim: impl Fn(&RLock, &Cells) + 'static,
     survive: impl Fn(&RLock, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, RLock> {
-    Case::new(name, || RLock::new().unwrap(), victim, survive).watch(|_| ours()).wake_within(SOON).finally(nothing_left)
+    Case::new(name, || RLock::new().unwrap(), victim, survive)
+        .frozen(unharmed)
+        .watch(|_| ours())
+        .wake_within(SOON)
+        .finally(nothing_left)
 }
 
 fn twice(lock: &RLock) {
@@ -113,7 +130,7 @@ fn holder(lock: &RLock, cells: &Cells) {
 
 fn woken_one(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
     kill.must_wake(0)?;
-    next_ones(lock)
+    next_ones(lock, kill)
 }
 
 fn woken_two(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
@@ -122,11 +139,12 @@ fn woken_two(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
 }
 
 /// The next ones get it, soon, held as often as they took it, and only the first may be told of a death.
-fn next_ones(lock: &RLock) -> Result<(), Fault> {
+fn next_ones(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
     for turn in 0..3 {
         let begin = std::time::Instant::now();
-        // At the end of a sleep a waiter looks whether the owner lives: that is the belt, and not what is tested here.
-        let Some(guard) = lock.lock_timeout(SOON)?.filter(|_| begin.elapsed() < SOON) else {
+        // At the end of a sleep a waiter looks whether the owner lives: that is the belt, and not what is tested here (but for `Mode::Missed`, which is patient).
+        let soon = kill.patience();
+        let Some(guard) = lock.lock_timeout(soon)?.filter(|_| begin.elapsed() < soon) else {
             return Err(Fault::Hang(format!("nobody gets it any more, {lock:?}")));
         };
         let inner = lock.lock()?;
@@ -134,8 +152,9 @@ fn next_ones(lock: &RLock) -> Result<(), Fault> {
             return Err(Fault::Torn(format!("taken twice, {lock:?}")));
         }
         drop(inner);
-        if turn > 0 && RLockGuard::previous_owner_died(&guard).is_some() {
-            return Err(Fault::Torn("a second owner died?".into()));
+        let told = RLockGuard::previous_owner_died(&guard).is_some();
+        if told && (turn > 0 || kill.mode() == Mode::Freeze) {
+            return Err(Fault::Torn(if turn > 0 { "a second owner died?" } else { "nobody died" }.into()));
         }
         drop(guard);
         if lock.is_locked() {
@@ -143,4 +162,23 @@ fn next_ones(lock: &RLock) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// While the victim stands still.
+fn unharmed(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
+    not_robbed(
+        kill,
+        || lock.owner().map(|owner| owner.tid),
+        |limit| {
+            let guard = if limit.is_zero() { lock.try_lock() } else { lock.lock_timeout(limit) }?;
+            Ok(guard.map(|guard| RLockGuard::previous_owner_died(&guard).is_some()))
+        },
+    )
+}
+
+/// The same with peers, who want it too: unless the victim has it, they get it.
+fn sleepers_go_on(lock: &RLock, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
+    unharmed(lock, kill)?;
+    kill.cells().set(GO, 1);
+    if lock.owner().is_some_and(|owner| owner.tid == kill.victim()) { Ok(()) } else { peers_go_on(kill, peers) }
 }

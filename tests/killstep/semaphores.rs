@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use multiproc::{Permit, Semaphore};
-use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
+use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{FUTEX, SOON, WAITV, await_asleep, killed_only, killed_twice, nothing_left, ours, sign, wait_for};
+use crate::support::{BRIEFLY, FUTEX, SOON, WAITV, await_asleep, in_time, nothing_left, ours, peers_go_on, sign, wait_for};
 
 /// Cells: 0 "the holder may let go", 1 "the permits are held", 2 and 3 the victim's; peers sign from 10 on.
 const GO: usize = 0;
@@ -19,77 +19,85 @@ const A_MOMENT: Duration = Duration::from_millis(30);
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&killed_only(case));
-    }
-    for case in heirs() {
-        sweep.run(&killed_twice(case));
+        sweep.run(&case);
     }
 }
 
-fn cases() -> Vec<Case<'static, Semaphore>> {
+pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
     vec![
-        case("semaphore/acquire+release", |semaphore, _| drop(semaphore.acquire()), alone),
-        case("semaphore/try_acquire", |semaphore, _| drop((semaphore.try_acquire(), semaphore.try_acquire())), alone),
+        case("semaphore/acquire+release", |semaphore, _| drop(semaphore.acquire()), next_ones).sampled(2),
+        case("semaphore/try_acquire", |semaphore, _| drop((semaphore.try_acquire(), semaphore.try_acquire())), next_ones),
         case("semaphore/try_acquire, in vain", |semaphore, _| drop(semaphore.try_acquire()), woken_one)
             .peer(holder)
-            .release(let_go),
-        case("semaphore/acquire_many", |semaphore, _| drop(semaphore.acquire_many(ALL)), alone),
-        case("semaphore/try_acquire_many", |semaphore, _| drop(semaphore.try_acquire_many(ALL)), alone),
+            .release(let_go)
+            .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
+        case("semaphore/acquire_many", |semaphore, _| drop(semaphore.acquire_many(ALL)), next_ones),
+        case("semaphore/try_acquire_many", |semaphore, _| drop(semaphore.try_acquire_many(ALL)), next_ones),
         case_of(1, "semaphore/release, another waits", release, woken_one)
             .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
-            .peer(|semaphore, cells| sleeper(semaphore, cells, 0)),
+            .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
+            .heir(|semaphore, _| drop(semaphore.acquire()))
+            .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
         case_of(1, "semaphore/release, two asleep and a barger", release, |semaphore, kill| {
             drop(semaphore.try_acquire()?);
             woken_two(semaphore, kill)
         })
         .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 2))
         .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
-        .peer(|semaphore, cells| sleeper(semaphore, cells, 1)),
+        .peer(|semaphore, cells| sleeper(semaphore, cells, 1))
+        .heir(|semaphore, _| drop(semaphore.acquire()))
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         case("semaphore/release, a gatherer asleep", release, woken_one)
             .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
-            .peer(|semaphore, cells| gatherer(semaphore, cells, 0)),
+            .peer(|semaphore, cells| gatherer(semaphore, cells, 0))
+            .heir(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, Duration::ZERO)))
+            .frozen(|semaphore, kill| {
+                stands_still(semaphore, kill)?;
+                // The gatherer needs them all.
+                if its(semaphore, kill) == 0 { peers_go_on(kill, 1) } else { Ok(()) }
+            }),
         // The victim sleeps in the gate, the peer behind it: what the victim had been woken for is the peer's.
         case("semaphore/acquire, asleep in the gate, woken", |semaphore, _| drop(semaphore.acquire()), woken_all)
             .peer(holder)
             .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
-            .release(let_go),
+            .release(let_go)
+            .heir(|semaphore, _| drop(semaphore.try_acquire()))
+            .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         // The other way round.
         case("semaphore/acquire, asleep behind the gate, woken", |semaphore, _| drop(semaphore.acquire()), woken_all)
             .peer(holder)
             .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
-            .release(let_go),
+            .release(let_go)
+            .heir(|semaphore, _| drop(semaphore.try_acquire()))
+            .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         case("semaphore/acquire_many, asleep, woken", |semaphore, _| drop(semaphore.acquire_many(ALL)), woken_all)
             .peer(holder)
             .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
-            .release(let_go),
+            .release(let_go)
+            .heir(|semaphore, _| drop(semaphore.try_acquire()))
+            .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         case("semaphore/acquire_timeout, in vain", |semaphore, _| drop(semaphore.acquire_timeout(A_MOMENT)), woken_all)
             .peer(holder)
             .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
-            .release(|_, _| ()),
+            .release(|_, _| ())
+            .heir(|semaphore, _| drop(semaphore.try_acquire()))
+            .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         case(
             "semaphore/acquire_timeout, in vain in the gate",
             |semaphore, _| drop(semaphore.acquire_timeout(A_MOMENT)),
             woken_one,
         )
         .peer(holder)
-        .release(|_, _| ()),
+        .release(|_, _| ())
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
         case(
             "semaphore/acquire_many_timeout, in vain, one gathered",
             |semaphore, _| drop(semaphore.acquire_many_timeout(ALL, A_MOMENT)),
             woken_one,
         )
         .peer(|semaphore, cells| hold(semaphore, cells, 1))
-        .release(|_, _| ()),
-    ]
-}
-
-/// Double kills: the one who takes over is killed, too, at each of its states.
-fn heirs() -> Vec<Case<'static, Semaphore>> {
-    vec![
-        case("semaphore/acquire+release, then an heir", |semaphore, _| drop(semaphore.acquire()), alone)
-            .heir(|semaphore, _| drop(semaphore.acquire())),
-        case("semaphore/acquire_many, then an heir", |semaphore, _| drop(semaphore.acquire_many(ALL)), alone)
-            .heir(|semaphore, _| drop(semaphore.acquire_many(ALL))),
+        .release(|_, _| ())
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
     ]
 }
 
@@ -108,6 +116,7 @@ fn case_of(
     survive: impl Fn(&Semaphore, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Semaphore> {
     Case::new(name, move || Semaphore::new(permits).unwrap(), victim, survive)
+        .frozen(stands_still)
         .watch(|_| ours())
         .wake_within(SOON)
         .finally(nothing_left)
@@ -162,16 +171,11 @@ fn hold(semaphore: &Semaphore, cells: &Cells, count: usize) {
     drop(permits);
 }
 
-/// No peer was there.
-fn alone(semaphore: &Semaphore, _: &Kill<'_>) -> Result<(), Fault> {
-    next_ones(semaphore)
-}
-
 /// The first peer goes on.
 fn woken_one(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
     kill.cells().set(GO, 1);
     kill.must_wake(0)?;
-    next_ones(semaphore)
+    next_ones(semaphore, kill)
 }
 
 fn woken_two(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
@@ -186,17 +190,19 @@ fn woken_all(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
 }
 
 /// All permits are there, soon, one by one and together, and only the first holder of each may be told of a death.
-fn next_ones(semaphore: &Semaphore) -> Result<(), Fault> {
+fn next_ones(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
     for turn in 0..3 {
         let begin = Instant::now();
-        // At the end of a sleep a waiter looks whether the holders live: that is the belt, and not what is tested here.
-        let all = semaphore.acquire_many_timeout(semaphore.permits(), SOON)?.filter(|_| begin.elapsed() < SOON);
+        // At the end of a sleep a waiter looks whether the holders live: that is the belt, and not what is tested here (but for `Mode::Missed`, which is patient).
+        let soon = kill.patience();
+        let all = semaphore.acquire_many_timeout(semaphore.permits(), soon)?.filter(|_| begin.elapsed() < soon);
         let Some(all) = all else { return Err(Fault::Hang(format!("they are not there any more, {semaphore:?}"))) };
-        if turn > 0 && all.iter().any(|permit| Permit::previous_owner_died(permit).is_some()) {
-            return Err(Fault::Torn("a second owner died?".into()));
+        let told = all.iter().any(|permit| Permit::previous_owner_died(permit).is_some());
+        if told && (turn > 0 || kill.mode() == Mode::Freeze) {
+            return Err(Fault::Torn(if turn > 0 { "a second owner died?" } else { "nobody died" }.into()));
         }
         drop(all);
-        let first = semaphore.acquire_timeout(SOON)?;
+        let first = semaphore.acquire_timeout(soon)?;
         let mut others = Vec::new();
         while let Some(other) = semaphore.try_acquire()? {
             others.push(other);
@@ -206,4 +212,46 @@ fn next_ones(semaphore: &Semaphore) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+/// How many permits the victim holds.
+fn its(semaphore: &Semaphore, kill: &Kill<'_>) -> usize {
+    semaphore.holders().iter().filter(|owner| owner.tid == kill.victim()).count()
+}
+
+/// While the victim stands still it keeps what it has, the others get what is free, and time-outs hold, also where it stands in the gate.
+fn stands_still(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
+    let before = its(semaphore, kill);
+    let begin = Instant::now();
+    let free = semaphore.available();
+    let one = semaphore.acquire_timeout(BRIEFLY)?;
+    in_time("to wait for a permit", begin, BRIEFLY)?;
+    match &one {
+        Some(permit) if Permit::previous_owner_died(permit).is_some() => {
+            return Err(Fault::Torn("somebody who stands still was taken for dead".into()));
+        }
+        None if free > 0 && semaphore.available() > 0 => return Err(Fault::Hang("a free permit is not to be had".into())),
+        None if begin.elapsed() < BRIEFLY => return Err(Fault::Torn("the time-out came early".into())),
+        _ => {}
+    }
+    drop(one);
+    let begin = Instant::now();
+    let all = semaphore.acquire_many_timeout(semaphore.permits(), BRIEFLY)?;
+    in_time("to wait for all permits", begin, BRIEFLY)?;
+    if all.is_some() && before > 0 {
+        return Err(Fault::Torn("a permit was taken from one who stands still".into()));
+    }
+    drop(all);
+    // Whoever polls looks at the holders now and then, too.
+    for _ in 0..130 {
+        drop(semaphore.try_acquire()?);
+    }
+    if its(semaphore, kill) == before { Ok(()) } else { Err(Fault::Torn("one who stands still has other permits now".into())) }
+}
+
+/// The same, and the peers, who hold some or want one each, go on, unless the victim has them all.
+fn peers_too(semaphore: &Semaphore, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
+    stands_still(semaphore, kill)?;
+    kill.cells().set(GO, 1);
+    if its(semaphore, kill) < semaphore.permits() { peers_go_on(kill, peers) } else { Ok(()) }
 }

@@ -7,9 +7,9 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, ExitCode, Stdio};
 
 use multiproc::{Capacity, Queue, Value};
-use multiproc_killstep::{Args, Mode, Sweep};
+use multiproc_killstep::{Args, Case, Mode, Sweep};
 
-use crate::{arrays, locks, support, values, words};
+use crate::{arrays, barriers, conditions, events, locks, rwlocks, semaphores, support, values, words};
 
 /// Bug, what finds it, and how: cases with these names, or a test below.
 const ZOO: &[(&str, &str, Hunt)] = &[
@@ -22,6 +22,16 @@ const ZOO: &[(&str, &str, Hunt)] = &[
     ("HeirWithoutPending", "lock/lock+unlock", Hunt::Only(Mode::Double)),
     ("StoppedTakenForDead", "lock/lock+unlock", Hunt::Only(Mode::Freeze)),
     ("NoBelt", "lock/lock+unlock", Hunt::Only(Mode::Missed)),
+    ("PendingClearedBeforeWake", "event/set, two asleep", Hunt::Cases),
+    ("WokenTellsNobody", "event/set, two asleep", Hunt::Cases),
+    ("CountedBeforeSigned", "barrier/wait, the last of three", Hunt::Cases),
+    ("DeathToldToOne", "barrier/wait, the last of three", Hunt::Cases),
+    ("HorizonWithoutAlarm", "condition/notify_one, two wait", Hunt::Cases),
+    ("DeadCallForgotten", "condition/wait, called, another waits", Hunt::Cases),
+    ("GateWithoutLook", "semaphore/acquire, asleep in the gate", Hunt::Only(Mode::Freeze)),
+    ("PermitsWithoutBelt", "semaphore/acquire+release", Hunt::Only(Mode::Missed)),
+    ("SignedTooEarly", "rwlock/write, asleep for a reader", Hunt::Cases),
+    ("SignatureClearedLate", "rwlock/write+unlock", Hunt::Only(Mode::Freeze)),
     ("LengthReadTwice", "zoo.rs: lengths that change under the reader", Hunt::Test(a_length_changes)),
     ("UnlinkWithoutInode", "zoo.rs: the last user of a name that is another's by now", Hunt::Test(a_name_changes_hands)),
 ];
@@ -56,28 +66,35 @@ pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
     if let Hunt::Test(test) = hunt {
         return ExitCode::from(u8::from(test()));
     }
-    let swept = |mode| {
+    // Each case is swept until something is found.
+    let found = |mode| {
         let mut args = args.clone();
-        (args.only, args.mode) = (Some((*finder).to_owned()), Some(mode));
+        (args.only, args.zoo) = (Some((*finder).to_owned()), true);
         let mut sweep = Sweep::new(args);
-        for case in locks::cases() {
-            sweep.run(&case);
-        }
-        for case in values::cases() {
-            sweep.run(&case);
-        }
-        for case in arrays::cases() {
-            sweep.run(&case);
-        }
-        for case in words::cases() {
-            sweep.run(&case);
-        }
-        sweep
+        hunt_in(&mut sweep, bug, mode, &locks::cases());
+        hunt_in(&mut sweep, bug, mode, &values::cases());
+        hunt_in(&mut sweep, bug, mode, &arrays::cases());
+        hunt_in(&mut sweep, bug, mode, &words::cases());
+        hunt_in(&mut sweep, bug, mode, &semaphores::cases());
+        hunt_in(&mut sweep, bug, mode, &conditions::cases());
+        hunt_in(&mut sweep, bug, mode, &rwlocks::cases());
+        hunt_in(&mut sweep, bug, mode, &events::cases());
+        hunt_in(&mut sweep, bug, mode, &barriers::cases());
+        sweep.report().zoo.iter().any(|planted| planted.found)
     };
-    match hunt {
-        Hunt::Only(mode) if swept(Mode::Kill).report().passed() => swept(*mode).finish(),
-        Hunt::Only(_) => ExitCode::from(3),
-        _ => swept(Mode::Kill).finish(),
+    let verdict = match hunt {
+        Hunt::Only(_) if found(Mode::Kill) => 3,
+        Hunt::Only(mode) => u8::from(found(*mode)),
+        _ => u8::from(found(Mode::Kill)),
+    };
+    ExitCode::from(verdict)
+}
+
+fn hunt_in<S>(sweep: &mut Sweep, bug: &str, mode: Mode, cases: &[Case<'static, S>]) {
+    for case in cases {
+        if !sweep.report().zoo.iter().any(|planted| planted.found) {
+            sweep.zoo(bug, mode, case);
+        }
     }
 }
 

@@ -48,6 +48,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCs
 use std::time::Duration;
 
 use multiproc_shm::watch::{MAX_WATCHED, sleep_watching, wake_watchers};
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{
     AcquireError, Acquired, BRIEF, Deadline, Death, EAGER, NO_CPU, Object, RobustLock, Seq, Shared, spin, this_cpu,
 };
@@ -268,7 +269,10 @@ impl<'a> Parties<'a> {
             if state & BROKEN != 0 {
                 return Err(self.verdict_of(round(state).wrapping_sub(1)));
             }
-            beside[IN_ROUND].store(MARK | u64::from(round(state)), SeqCst);
+            let sign = || beside[IN_ROUND].store(MARK | u64::from(round(state)), SeqCst);
+            if !zoo::planted(Bug::CountedBeforeSigned) {
+                sign();
+            }
             // CRASH: noted, not counted: for the others a party that died. It was one of them, though it had not quite arrived.
             if arrived(state) + 1 >= self.len() {
                 // Everybody is there: are they alive?
@@ -280,7 +284,12 @@ impl<'a> Parties<'a> {
                 }
             }
             match self.block.state.compare_exchange(state, state + 1, SeqCst, SeqCst) {
-                Ok(_) => return Ok(Arrival { index: arrived(state), state }),
+                Ok(_) => {
+                    if zoo::planted(Bug::CountedBeforeSigned) {
+                        sign();
+                    }
+                    return Ok(Arrival { index: arrived(state), state });
+                }
                 Err(now) => state = now,
             }
         }
@@ -340,7 +349,9 @@ impl<'a> Parties<'a> {
             lock.settle_death(|death| {
                 // CRASH: our seat is another one's reason to do the same. (Nothing is noted beside the helm.)
                 self.break_if(lock.beside[IN_ROUND].load(SeqCst), death);
-                wake_watchers(&self.block.state);
+                if !zoo::planted(Bug::DeathToldToOne) {
+                    wake_watchers(&self.block.state);
+                }
             });
         }
     }

@@ -92,15 +92,26 @@ impl<'a> Permits<'a> {
     /// Takes the first that is free. Each thread begins at a place of its own.
     #[inline(always)]
     fn take_free(&self, me: Me) -> Result<Option<Taken>, AcquireError> {
-        let count = self.permits.len();
-        let first = if count == 1 { 0 } else { spread_of(me, count) };
+        let first = if self.permits.len() == 1 { 0 } else { spread_of(me, self.permits.len()) };
+        if let Some(permit) = self.permits.get(first)
+            && !permit.is_held()
+            && let Ok(how) = permit.take(me, Deadline::NOW, Queueing::Word)
+        {
+            return Ok(Some((first, how)));
+        }
+        self.take_another(me, first)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_another(&self, me: Me, first: usize) -> Result<Option<Taken>, AcquireError> {
         let (before, after) = self.permits.split_at(first);
         for (at, permit) in after.iter().chain(before).enumerate() {
             if permit.is_held() {
                 continue;
             }
             match permit.take(me, Deadline::NOW, Queueing::Word) {
-                Ok(how) => return Ok(Some(((first + at) % count, how))),
+                Ok(how) => return Ok(Some(((first + at) % self.permits.len(), how))),
                 // Somebody was faster.
                 Err(AcquireError::TimedOut | AcquireError::AlreadyHeld) => {}
                 Err(error) => return Err(error),

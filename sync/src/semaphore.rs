@@ -332,7 +332,7 @@ impl Semaphore {
             Acquired::Clean => None,
             Acquired::OwnerDied(death) => Some(death),
         };
-        Permit { semaphore: self, at, died, here: PhantomData }
+        Permit { semaphore: self, permit: &self.locks()[at], at, died, here: PhantomData }
     }
 
     fn unless_late<T>(&self, result: Result<T, AcquireError>) -> Result<Option<T>, LockError> {
@@ -363,6 +363,7 @@ impl fmt::Debug for Semaphore {
 #[must_use = "if unused, the permit goes back at once"]
 pub struct Permit<'a> {
     semaphore: &'a Semaphore,
+    permit: &'a RobustLock,
     at: usize,
     died: Option<Death>,
     /// Not `Send`: the kernel gives the permit back when *this* thread ends.
@@ -384,9 +385,7 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(permit) = self.semaphore.locks().get(self.at) {
-            permit.release();
-        }
+        self.permit.release();
     }
 }
 

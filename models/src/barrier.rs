@@ -60,8 +60,6 @@ pub(crate) enum Bug {
     TakerHides,
     /// Who takes the seat of a dead one breaks nothing.
     TakerBreaksNothing,
-    /// Who takes the seat of a dead one tells nobody.
-    TakerTellsNobody,
     /// The last one counts without looking whether the others live.
     CountsWithoutLook,
     /// A party is counted before it has noted its round beside its seat.

@@ -262,7 +262,6 @@ fn barrier_bugs() -> Vec<Row> {
         bug(barrier(2, 3, 1, [0, 0], [2, 0, 0]), Bug::SleepsOnDeath),
         bug(barrier(2, 3, 1, [0, 0], [1, 0, 0]), Bug::TakerHides),
         bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::TakerBreaksNothing),
-        bug(barrier(3, 4, 1, [0, 0], [1, 0, 0]), Bug::TakerTellsNobody).deep(),
         bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::CountsWithoutLook),
         bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::CountsBeforeNote),
         bug(barrier(2, 3, 2, [0, 0], [0, 0, 0]), Bug::DeathBeforeNote),

@@ -54,8 +54,8 @@ impl RobustLock {
 }
 
 /// Sleeps until the high half of `word` is no more `count`, the owner of one of `locks` dies, or the deadline or a second has passed. `ready` is asked after all is set up and before
-/// the sleep: a count that moves, or a death that comes, after that question ends the sleep. Does not sleep while one of them is left by a dead owner; may return for no reason. Locks that this thread holds are not watched, nor those
-/// beyond [`MAX_WATCHED`].
+/// the sleep: a count that moves, or a death that comes, after that question ends the sleep. Does not sleep while one of them is left by a dead owner (see [`RobustLock::settle_death`]), and
+/// may return for no reason. Locks that this thread holds are not watched, nor those beyond [`MAX_WATCHED`].
 pub fn sleep_watching(word: &AtomicU64, count: u32, locks: &[RobustLock], deadline: Deadline, ready: impl FnOnce() -> bool) {
     let me = Me::current().map_or(0, Me::tid);
     let mut words = [(std::ptr::null::<AtomicU32>(), 0); MAX_WATCHED + 1];
@@ -70,6 +70,7 @@ pub fn sleep_watching(word: &AtomicU64, count: u32, locks: &[RobustLock], deadli
             seen = lock.word().fetch_or(WAITERS, SeqCst);
         }
         if seen & TID == 0 && seen & OWNER_DIED != 0 {
+            // Another one may take it and die before the kernel compares: then the word is the same, and that wake is gone.
             return;
         }
         words[watched] = (lock.futex_word(), low(seen | WAITERS));

@@ -99,9 +99,7 @@ impl Barrier {
                 "looks again"
             }
             At::TellHeirs => {
-                if !self.is(Bug::TakerTellsNobody) {
-                    kind = state.robust.wake_all_others();
-                }
+                kind = state.robust.wake_all_others();
                 p.at = At::Load;
                 "wakes all: a dead one's seat"
             }

@@ -94,8 +94,7 @@ impl<'a> Permits<'a> {
     fn take_free(&self, me: Me) -> Result<Option<Taken>, AcquireError> {
         let first = if self.permits.len() == 1 { 0 } else { spread_of(me, self.permits.len()) };
         if let Some(permit) = self.permits.get(first)
-            && !permit.is_held()
-            && let Ok(how) = permit.take(me, Deadline::NOW, Queueing::Word)
+            && let Some(how) = permit.take_plain(me)
         {
             return Ok(Some((first, how)));
         }

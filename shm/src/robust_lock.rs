@@ -351,13 +351,9 @@ impl RobustLock {
         if me.is_full() {
             return Err(AcquireError::TooManyHeld);
         }
-        if !zoo::planted(Bug::PendingAfterCas) && !zoo::planted(Bug::NonRobust) {
-            me.begin(self.node());
-        }
+        self.begin_to_take(me);
         // CRASH: pending names a word that is not ours: the kernel leaves it alone, or wakes one sleeper, who looks and sleeps again.
-        let taken = self.take_free(me);
-        // CRASH: the word is ours, the node is not linked: pending still names it.
-        let died = if taken {
+        let died = if self.take_free(me) {
             false
         } else {
             match self.contend(me, deadline, queueing) {
@@ -368,21 +364,48 @@ impl RobustLock {
                 }
             }
         };
+        Ok(self.taken(me, died))
+    }
+
+    /// Takes it if nobody holds it, nobody waits, and nobody died holding it.
+    #[inline(always)]
+    pub(crate) fn take_plain(&self, me: Me) -> Option<Acquired> {
+        if me.is_full() {
+            return None;
+        }
+        self.begin_to_take(me);
+        let taken = self.take_free(me);
+        if !taken {
+            me.end();
+        }
+        taken.then(|| self.taken(me, false))
+    }
+
+    #[inline(always)]
+    fn begin_to_take(&self, me: Me) {
+        if !zoo::planted(Bug::PendingAfterCas) && !zoo::planted(Bug::NonRobust) {
+            me.begin(self.node());
+        }
+    }
+
+    /// CRASH: the word is ours, the node is not linked: pending still names it.
+    #[inline(always)]
+    fn taken(&self, me: Me, died: bool) -> Acquired {
         let how = if died { Acquired::OwnerDied(self.dead_holder()) } else { Acquired::Clean };
         if self.holder.load(Relaxed) != me.owner() {
             self.holder.store(me.owner(), Relaxed);
         }
         if zoo::planted(Bug::NonRobust) {
-            return Ok(how);
+            return how;
         }
         if zoo::planted(Bug::PendingAfterCas) {
             me.begin(self.node());
         }
-        // SAFETY: the node is this lock's own, just taken; the list has room (checked above); `acquire`'s caller keeps it mapped.
+        // SAFETY: the node is this lock's own, just taken; the list has room (checked before); `acquire`'s caller keeps it mapped.
         unsafe { me.link(self.node()) };
         // CRASH: linked and pending: the kernel skips a pending entry on its walk and looks at it last, so it is released once. Pending stays
         // until this thread's next operation: to clear it here would cost a store before the locked instruction of the release.
-        Ok(how)
+        how
     }
 
     /// Takes the word if its low half is 0, whatever the announce count.

@@ -26,7 +26,6 @@
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::mpsc;
-use std::thread;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -105,25 +104,12 @@ pub(crate) fn of(me: Me, kept: Kept) -> Option<Chosen> {
 
 fn start() -> Result<Keeper, AcquireError> {
     let (tell, told) = mpsc::sync_channel(1);
-    let sleep_for_ever = move || {
-        let here = Me::current().map(Keeper);
-        let usable = here.is_ok();
-        let _ = tell.send(here);
-        if usable {
-            loop {
-                thread::park();
-            }
-        }
+    let first = move || {
+        let _ = tell.send(Me::current().map(Keeper));
     };
-    // Signals that the process gets are for its other threads.
-    let started =
-        sys::without_signals(|| thread::Builder::new().name("multiproc-keeper".into()).stack_size(STACK).spawn(sleep_for_ever));
-    started.map_err(|_| AcquireError::NoKeeper)?;
+    sys::start_sleeper(Box::new(first)).map_err(|_| AcquireError::NoKeeper)?;
     told.recv().map_err(|_| AcquireError::NoKeeper)?.map_err(AcquireError::from)
 }
-
-/// Of a thread that sleeps.
-const STACK: usize = 64 << 10;
 
 static CURRENT: AtomicPtr<Keepers> = AtomicPtr::new(ptr::null_mut());
 

@@ -24,7 +24,7 @@
 #![allow(unsafe_code, reason = "a thread's list, written by the others; one static that a fork replaces")]
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use std::sync::mpsc;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -44,7 +44,8 @@ impl Kept {
     ///
     /// [`AcquireError::NoKeeper`]: no thread could be started.
     pub fn ready() -> Result<(), AcquireError> {
-        with_room(Me::current()?).map(drop)
+        let me = Me::current()?;
+        if of_this_process(me).started.load(Acquire) { Ok(()) } else { with_room(me).map(drop) }
     }
 }
 
@@ -65,6 +66,8 @@ impl Keeper {
 struct Keepers {
     process: u32,
     list: Mutex<Vec<Keeper>>,
+    /// Whether there is one: spares a look at the list.
+    started: AtomicBool,
 }
 
 /// The keepers of this process, locked, and one of them.
@@ -86,12 +89,14 @@ impl Chosen {
 
 /// One that can take a lock more; started if there is none. Each has room for as many locks as any thread.
 pub(crate) fn with_room(me: Me) -> Result<Chosen, AcquireError> {
-    let mut list = of_this_process(me).list.lock();
+    let keepers = of_this_process(me);
+    let mut list = keepers.list.lock();
     if let Some(keeper) = list.iter().copied().find(|keeper| keeper.is_usable()) {
         return Ok(Chosen { keeper, _turn: list });
     }
     let keeper = start()?;
     list.push(keeper);
+    keepers.started.store(true, Release);
     Ok(Chosen { keeper, _turn: list })
 }
 
@@ -122,7 +127,7 @@ fn of_this_process(me: Me) -> &'static Keepers {
         if let Some(keepers) = unsafe { known.as_ref() }.filter(|keepers| keepers.process == process) {
             return keepers;
         }
-        let fresh = Box::into_raw(Box::new(Keepers { process, list: Mutex::new(Vec::new()) }));
+        let fresh = Box::into_raw(Box::new(Keepers { process, list: Mutex::new(Vec::new()), started: AtomicBool::new(false) }));
         if CURRENT.compare_exchange(known, fresh, AcqRel, Acquire).is_err() {
             // SAFETY: nobody else has seen it.
             drop(unsafe { Box::from_raw(fresh) });

@@ -35,6 +35,7 @@ pub(crate) fn rows() -> Vec<Row> {
         row("tight2", contest(2, 0)),
         recursive(contest(1, 0)),
         permits(contest(1, 0)),
+        owned(contest(1, 0)),
     ]
 }
 
@@ -78,6 +79,18 @@ fn permits(contest: Contest) -> Row {
     });
     row
 }
+
+fn owned(contest: Contest) -> Row {
+    let mut row = Row::new("semaphore/owned".to_owned(), Place::Cross);
+    row.add(OURS, How::Processes, move |n| {
+        let semaphore = Semaphore::new(4).map_err(|problem| problem.to_string())?;
+        contest.run(How::Processes, n, || Owned(semaphore.clone()))
+    });
+    row
+}
+
+/// A semaphore whose permits are the process's.
+struct Owned(Semaphore);
 
 impl Contest {
     /// Nanoseconds for each section, counted over all workers.
@@ -151,6 +164,14 @@ impl Guarded for Semaphore {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _permit = self.acquire().map_err(|problem| problem.to_string())?;
+        Ok(section())
+    }
+}
+
+impl Guarded for Owned {
+    #[inline]
+    fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
+        let _permit = self.0.acquire_owned().map_err(|problem| problem.to_string())?;
         Ok(section())
     }
 }

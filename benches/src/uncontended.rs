@@ -14,7 +14,7 @@ use crate::race::{How, Place};
 const ALONE: Contest = Contest { workers: 1, outside: 0 };
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![recursive(), reading(), writing(), permits()]
+    vec![recursive(), reading(), writing(), permits(), owned()]
 }
 
 fn recursive() -> Row {
@@ -81,6 +81,15 @@ fn permits() -> Row {
         ALONE.run(How::Processes, n, || pair)
     });
     add_python(&mut row, "Semaphore");
+    row
+}
+
+fn owned() -> Row {
+    let mut row = Row::new("semaphore/owned".to_owned(), Place::Cross);
+    row.add(OURS, How::Processes, |n| {
+        let semaphore = Semaphore::new(4).map_err(|problem| problem.to_string())?;
+        ALONE.run(How::Processes, n, || Owned(semaphore.clone()))
+    });
     row
 }
 
@@ -155,6 +164,17 @@ impl Guarded for Semaphore {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _permit = self.acquire().map_err(|problem| problem.to_string())?;
+        Ok(section())
+    }
+}
+
+/// A semaphore whose permits are the process's.
+struct Owned(Semaphore);
+
+impl Guarded for Owned {
+    #[inline]
+    fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
+        let _permit = self.0.acquire_owned().map_err(|problem| problem.to_string())?;
         Ok(section())
     }
 }

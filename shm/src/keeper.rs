@@ -24,9 +24,8 @@
 #![allow(unsafe_code, reason = "a thread's list, written by the others; one static that a fork replaces")]
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering::AcqRel, Ordering::Acquire};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
 use std::sync::mpsc;
-use std::thread;
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -45,7 +44,8 @@ impl Kept {
     ///
     /// [`AcquireError::NoKeeper`]: no thread could be started.
     pub fn ready() -> Result<(), AcquireError> {
-        with_room(Me::current()?).map(drop)
+        let me = Me::current()?;
+        if of_this_process(me).started.load(Acquire) { Ok(()) } else { with_room(me).map(drop) }
     }
 }
 
@@ -66,6 +66,8 @@ impl Keeper {
 struct Keepers {
     process: u32,
     list: Mutex<Vec<Keeper>>,
+    /// Whether there is one: spares a look at the list.
+    started: AtomicBool,
 }
 
 /// The keepers of this process, locked, and one of them.
@@ -87,12 +89,14 @@ impl Chosen {
 
 /// One that can take a lock more; started if there is none. Each has room for as many locks as any thread.
 pub(crate) fn with_room(me: Me) -> Result<Chosen, AcquireError> {
-    let mut list = of_this_process(me).list.lock();
+    let keepers = of_this_process(me);
+    let mut list = keepers.list.lock();
     if let Some(keeper) = list.iter().copied().find(|keeper| keeper.is_usable()) {
         return Ok(Chosen { keeper, _turn: list });
     }
     let keeper = start()?;
     list.push(keeper);
+    keepers.started.store(true, Release);
     Ok(Chosen { keeper, _turn: list })
 }
 
@@ -105,25 +109,12 @@ pub(crate) fn of(me: Me, kept: Kept) -> Option<Chosen> {
 
 fn start() -> Result<Keeper, AcquireError> {
     let (tell, told) = mpsc::sync_channel(1);
-    let sleep_for_ever = move || {
-        let here = Me::current().map(Keeper);
-        let usable = here.is_ok();
-        let _ = tell.send(here);
-        if usable {
-            loop {
-                thread::park();
-            }
-        }
+    let first = move || {
+        let _ = tell.send(Me::current().map(Keeper));
     };
-    // Signals that the process gets are for its other threads.
-    let started =
-        sys::without_signals(|| thread::Builder::new().name("multiproc-keeper".into()).stack_size(STACK).spawn(sleep_for_ever));
-    started.map_err(|_| AcquireError::NoKeeper)?;
+    sys::start_sleeper(Box::new(first)).map_err(|_| AcquireError::NoKeeper)?;
     told.recv().map_err(|_| AcquireError::NoKeeper)?.map_err(AcquireError::from)
 }
-
-/// Of a thread that sleeps.
-const STACK: usize = 64 << 10;
 
 static CURRENT: AtomicPtr<Keepers> = AtomicPtr::new(ptr::null_mut());
 
@@ -136,7 +127,7 @@ fn of_this_process(me: Me) -> &'static Keepers {
         if let Some(keepers) = unsafe { known.as_ref() }.filter(|keepers| keepers.process == process) {
             return keepers;
         }
-        let fresh = Box::into_raw(Box::new(Keepers { process, list: Mutex::new(Vec::new()) }));
+        let fresh = Box::into_raw(Box::new(Keepers { process, list: Mutex::new(Vec::new()), started: AtomicBool::new(false) }));
         if CURRENT.compare_exchange(known, fresh, AcqRel, Acquire).is_err() {
             // SAFETY: nobody else has seen it.
             drop(unsafe { Box::from_raw(fresh) });

@@ -74,6 +74,20 @@ use crate::verbs::verbs;
 /// });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// With an `RLock` (Python's default):
+///
+/// ```
+/// use multiproc_sync::{Condition, RLock};
+/// use std::time::Duration;
+///
+/// let (changed, lock) = (Condition::new()?, RLock::new()?);
+/// let outer = lock.lock()?;
+/// let (inner, called) = changed.wait_timeout(lock.lock()?, Duration::from_millis(10))?; // others can take it meanwhile
+/// assert!(!called && lock.depth() == 2);
+/// # drop((outer, inner));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Condition {

@@ -173,7 +173,7 @@ impl Semaphore {
     /// Takes a permit that belongs to this process, and not to this thread, waiting as long as it takes.
     ///
     /// It may be given to another thread, stored, and dropped anywhere in this process; it comes back when it is dropped, when the process ends, or calls `exec`. A thread that ends keeps nothing from it. It
-    /// costs about twice what [`acquire`](Self::acquire) does. The first one in a process starts a thread, which sleeps as long as the process lives.
+    /// costs four to five times what [`acquire`](Self::acquire) does. The first one in a process starts a thread, which sleeps as long as the process lives.
     ///
     /// ```
     /// # use multiproc_sync::Semaphore;

@@ -8,7 +8,7 @@ use multiproc::shm::MAX_HELD;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, OwnedPermit, Permit, Semaphore};
 
-use crate::common::{Dice, Forked, How, Outcome, alone, fork, kill, spawn, value, wait_for, wait_until};
+use crate::common::{Dice, Forked, How, Outcome, alone, fork, kill, signal, spawn, value, wait_for, wait_until};
 
 /// Holds so many permits from step 1 until step 2; a thread that has ended by then took them.
 fn holder((semaphore, step, count): (Semaphore, AtomicValue<u32>, usize)) {
@@ -150,6 +150,23 @@ fn owner_killed_while_others_wait() -> Outcome {
 }
 
 #[test]
+fn stopped_holder_is_not_robbed() -> Outcome {
+    let _alone = alone();
+    let (semaphore, step) = (Semaphore::new(1)?, AtomicValue::new(0_u32)?);
+    let child = spawn(holder, (semaphore.clone(), step.clone(), 1));
+    wait_for(&step, 1);
+    signal(child.pid(), libc::SIGSTOP);
+    step.store(2);
+    // Longer than the look at the holders that a waiter takes once a second.
+    let late = semaphore.acquire_timeout(Duration::from_millis(1300))?.is_none();
+    signal(child.pid(), libc::SIGCONT);
+    assert!(late || Permit::previous_owner_died(&semaphore.acquire()?).is_none());
+    value(&child);
+    assert!(Permit::previous_owner_died(&semaphore.acquire()?).is_none());
+    Ok(())
+}
+
+#[test]
 fn process_that_exits_with_it() -> Outcome {
     let _alone = alone();
     let semaphore = Semaphore::new(2)?;
@@ -223,6 +240,12 @@ fn forks_while_others_take_and_give_back() -> Outcome {
                 }
             });
         }
+        // Threads that come and go: at a fork one of them may be half way.
+        s.spawn(|| {
+            while stop.load() == 0 {
+                thread::scope(|inner| drop(inner.spawn(|| ())));
+            }
+        });
         for _ in 0..50 {
             // The mutex of the parent's keeper may be locked at this instant.
             let child = fork(How::Libc, || i32::from(semaphore.acquire_owned().is_err()));

@@ -186,20 +186,39 @@ pub(crate) unsafe fn set_robust_list(head: *mut RobustHead) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Runs `act` with all signals blocked in this thread; a thread that it starts inherits that.
-pub(crate) fn without_signals<T>(act: impl FnOnce() -> T) -> T {
+/// Starts a thread that runs `first`, with all signals blocked, and then sleeps as long as the process lives. Not by std, which takes locks for it that a forked child may find locked for ever.
+pub(crate) fn start_sleeper(first: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+    extern "C" fn run(first: *mut libc::c_void) -> *mut libc::c_void {
+        // SAFETY: the box that was made for this thread.
+        let first = unsafe { Box::from_raw(first.cast::<Box<dyn FnOnce() + Send>>()) };
+        first();
+        loop {
+            // SAFETY: no arguments.
+            unsafe { libc::pause() };
+        }
+    }
+    let argument = Box::into_raw(Box::new(first));
     // SAFETY: all zeros is a set.
     let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
     let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: a valid set.
     unsafe { libc::sigfillset(&raw mut all) };
-    // SAFETY: two valid sets.
+    // SAFETY: two valid sets; the new thread inherits the mask.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before) };
-    let result = act();
+    let mut thread: libc::pthread_t = 0;
+    // SAFETY: a place for its name, and an argument that is its own.
+    let result = unsafe { libc::pthread_create(&raw mut thread, ptr::null(), run, argument.cast()) };
     // SAFETY: the set that libc has filled in above.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut()) };
-    result
+    if result != 0 {
+        // SAFETY: no thread has got it.
+        drop(unsafe { Box::from_raw(argument) });
+        return Err(io::Error::from_raw_os_error(result));
+    }
+    // SAFETY: a thread that never ends, and that nobody joins.
+    unsafe { libc::pthread_setname_np(thread, c"multiproc-keep".as_ptr()) };
+    Ok(())
 }
 
 /// Whether any thread in this pid namespace has this id. Errs on the side of "yes".

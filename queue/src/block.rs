@@ -45,8 +45,8 @@ impl Capacity {
     /// Without this there is no limit of bytes. Memory is taken as messages need it, and given back; only the first piece (64 bytes for each message; 64 KiB to 1 MiB, and
     /// not more than this limit) is the queue's for its life.
     ///
-    /// In memory that cannot grow, a file or a region of the caller's ([`Options::place`]), this is the room for messages, rounded up to a power of two, of which 8 bytes stay
-    /// free (256 bytes for each message, if nothing is said; 64 KiB if unbounded); a longer message is [`TooLarge`](PutError::TooLarge).
+    /// In memory that cannot grow, a file or a region of the caller's ([`Options::place`](multiproc_shm::Options::place)), this is the room for messages, rounded up to a power of two, of which 8 bytes stay
+    /// free (256 bytes for each message, if nothing is said; 64 KiB if unbounded); a longer message is [`TooLarge`](crate::PutError::TooLarge).
     pub fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = Some(bytes);
         self
@@ -59,7 +59,7 @@ impl From<usize> for Capacity {
     }
 }
 
-/// The shared part of a [`Queue`]; the log lies behind it.
+/// The shared part of a [`Queue`](crate::Queue); the log lies behind it.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct QueueBlock<T: ?Sized> {

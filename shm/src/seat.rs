@@ -12,9 +12,9 @@
 //! | free | 0 | free |
 //! | held | 0 | about to be taken, or about to be left |
 //! | held | not 0 | taken by a living waiter |
-//! | free | not 0 | its waiter has died in it, and nobody has noticed yet |
+//! | free | not 0 | its waiter has died in it (or abandoned it), and nobody has noticed yet |
 //!
-//! Living waiters clear the ticket first and give the lock back then, so the last line has no other meaning, if the owner word is read before the ticket.
+//! Living waiters clear the ticket first and give the lock back then, so the last line has no other meaning, if the owner word is read before the ticket; or they [abandon](Seat::abandon) the seat, to be taken for dead.
 //!
 //! # Who hears a death
 //!
@@ -91,6 +91,15 @@ impl Seat<'_> {
         {
             // CRASH: after this store it has been left.
             self.tickets().store(0, SeqCst);
+            self.0.give(me, |_| ());
+        }
+    }
+
+    /// Gives the seat back with the ticket in it, as if its waiter had died: whoever looks for deaths finds it, but nobody is woken for it.
+    pub fn abandon(self) {
+        if let Ok(me) = Me::current()
+            && me.holds(self.0.node())
+        {
             self.0.give(me, |_| ());
         }
     }

@@ -17,7 +17,8 @@
 //! - **wait**: through the gate to a free seat, with the next ticket; give the user's lock back; sleep; take the user's lock again; leave the seat.
 //! - **notify(n)**: through the gate; forget who died waiting; count, oldest first, as many living waiters as there are calls and calls of the dead; move the horizon up to the last of
 //!   them, which is the one store that calls them all; wake them.
-//! - **time-out**: through the gate; whoever finds that it has been called meanwhile was called; the others clear their tickets there, so that nobody counts them.
+//! - **time-out**: through the gate; whoever finds that it has been called meanwhile was called; the others clear their tickets there, so that nobody counts them. If somebody stands still in the gate
+//!   (stopped, not dead), leave the seat as the dead do: with the ticket in it. It is found within a second.
 //!
 //! # Why exactly so many wake
 //!
@@ -205,7 +206,7 @@ impl Condition {
         if count == 0 || self.tickets().load(SeqCst) <= self.horizon().load(SeqCst) {
             return Ok(0);
         }
-        let inside = self.enter().map_err(|cause| self.error(cause))?;
+        let inside = self.enter(Deadline::NEVER).map_err(|cause| self.error(cause))?;
         self.cpu().store(u64::from(this_cpu().wrapping_add(1)), SeqCst);
         Ok(inside.advance(count))
     }
@@ -226,7 +227,12 @@ impl Condition {
     }
 
     fn wait_until<G: Guarded>(&self, guard: G, deadline: Deadline) -> Result<(G, bool), G::Error> {
-        let place = self.sit().map_err(|cause| self.error(cause))?;
+        let place = match self.sit(deadline) {
+            Ok(place) => place,
+            // Somebody stands still in the gate.
+            Err(AcquireError::TimedOut) => return Ok((guard, false)),
+            Err(cause) => Err(self.error(cause))?,
+        };
         let held = guard.suspend()?;
         let called = place.wait(deadline);
         // Whoever was not called has nothing to pass on, and leaves before it waits for the lock.
@@ -238,8 +244,8 @@ impl Condition {
     }
 
     /// Takes a place; from here on we are counted.
-    fn sit(&self) -> Result<Place<'_>, AcquireError> {
-        let inside = self.enter()?;
+    fn sit(&self, deadline: Deadline) -> Result<Place<'_>, AcquireError> {
+        let inside = self.enter(if deadline.has_passed() { Deadline::after(MOMENT) } else { deadline })?;
         // First, so that what the dead had to pass on is not for those who come later.
         inside.advance(0);
         let ticket = self.tickets().load(SeqCst).wrapping_add(1);
@@ -256,9 +262,9 @@ impl Condition {
         Err(AcquireError::NoPlace)
     }
 
-    fn enter(&self) -> Result<Inside<'_>, AcquireError> {
+    fn enter(&self, deadline: Deadline) -> Result<Inside<'_>, AcquireError> {
         // SAFETY: `Inside` borrows this handle, so the mapping outlives it.
-        let how = unsafe { self.shared.gate.enter(Deadline::NEVER) }?;
+        let how = unsafe { self.shared.gate.enter(deadline) }?;
         let inside = Inside { condition: self };
         if how != Acquired::Clean {
             // It may have died between the horizon and the wakes, or before all had heard that there are more seats to watch.
@@ -309,6 +315,9 @@ impl fmt::Debug for Condition {
         f.debug_struct("Condition").field("object", &self.shared).field("waiters", &self.waiters()).finish()
     }
 }
+
+/// For how long one whose time-out has come waits for the gate, which others pass in some microseconds.
+const MOMENT: Duration = Duration::from_millis(20);
 
 /// The gate, held.
 struct Inside<'a> {
@@ -418,7 +427,7 @@ impl Place<'_> {
                 death |= bury(gate) | condition.watched().iter().fold(false, |any, lock| bury(lock) | any);
             }
             // CRASH: woken, perhaps by the one wake-up that a death is worth, and killed before this: our seat wakes the next one.
-            if death && condition.enter().map(|inside| inside.advance(0)).is_ok() {
+            if death && condition.enter(deadline).map(|inside| inside.advance(0)).is_ok() {
                 slept_long = false;
                 continue;
             }
@@ -434,12 +443,14 @@ impl Place<'_> {
 
     /// At the time-out: whether somebody has called us in the last moment; if not, nobody counts us any more.
     fn give_up(&self) -> bool {
-        let inside = self.condition.enter();
+        let inside = self.condition.enter(Deadline::after(MOMENT));
         let called = self.condition.is_called(self.ticket);
-        if !called {
-            self.seat.clear();
+        match inside {
+            _ if called => {}
+            Ok(_) => self.seat.clear(),
+            // Somebody stands still in the gate. A call that comes from now on is passed on.
+            Err(_) => self.seat.abandon(),
         }
-        drop(inside);
         called
     }
 }
@@ -447,5 +458,55 @@ impl Place<'_> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.seat.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::Lock;
+
+    #[test]
+    fn a_gate_that_stays_shut_holds_up_no_time_out() -> Result<(), Box<dyn std::error::Error>> {
+        let (condition, lock) = (&Condition::new()?, &Lock::new()?);
+        let (shut, is_shut) = mpsc::channel();
+        let (open, opened) = mpsc::channel::<()>();
+        std::thread::scope(|s| {
+            let sleeper = s.spawn(|| {
+                let guard = lock.lock().expect("the lock");
+                condition.wait_timeout(guard, Duration::from_millis(100)).expect("no error").1
+            });
+            while condition.waiters() == 0 {
+                std::thread::yield_now();
+            }
+            s.spawn(move || {
+                let gate = condition.enter(Deadline::NEVER).expect("the gate");
+                shut.send(()).expect("somebody");
+                let _ = opened.recv();
+                drop(gate);
+            });
+            is_shut.recv().expect("the gate's holder");
+            assert!(!sleeper.join().expect("no panic"), "nobody has called it");
+            // Nor does it hold up one who comes.
+            let (guard, called) = condition.wait_timeout(lock.lock().expect("the lock"), Duration::ZERO).expect("no error");
+            drop(guard);
+            assert!(!called);
+            drop(open);
+        });
+        // Who has left so is not counted, and takes no call.
+        assert_eq!(condition.waiters(), 0);
+        assert_eq!(condition.notify_one()?, 0);
+        std::thread::scope(|s| {
+            let sleeper = s.spawn(|| condition.wait_timeout(lock.lock().expect("the lock"), Duration::MAX).expect("no error").1);
+            while condition.waiters() == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(condition.notify_one().expect("no error"), 1);
+            assert!(sleeper.join().expect("no panic"));
+        });
+        assert!(condition.watched().iter().all(|lock| Seat(lock).is_free()));
+        Ok(())
     }
 }

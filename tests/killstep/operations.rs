@@ -154,7 +154,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("identity", &["thread_id", "pid_namespace", "process_of", "has_ended"], Looks),
     ("copy", &["store", "load", "store_at", "load_at", "words", "prefetch", "prefetch_for_writing"], MadeOf("queue/, value/")),
     ("header", &["none", "of", "message"], Looks),
-    ("seat", &["sit", "leave", "clear", "call", "doze", "bury", "of", "lock", "sleep"], MadeOf("condition/")),
+    ("seat", &["sit", "leave", "clear", "call", "doze", "abandon", "bury", "of", "lock", "sleep"], MadeOf("condition/")),
     ("seat", &["taken", "left_by_the_dead", "is_free"], Looks),
     ("condition", &["wait"], Killed("condition/wait, ")),
     ("condition", &["wait_timeout"], Killed("condition/wait_timeout, ")),

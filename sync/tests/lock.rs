@@ -30,7 +30,7 @@ fn smoke() -> Outcome {
     drop(guard);
     assert!(!lock.is_locked());
     assert!(lock.try_lock()?.is_some());
-    assert_eq!(format!("{lock:?}"), "Lock { object: lock (anonymous), owner: None }");
+    assert_eq!(format!("{lock:?}"), "Lock { object: lock (anonymous), owner: None, waiters: 0 }");
     Ok(())
 }
 

@@ -96,6 +96,7 @@ pub(crate) fn with_room(me: Me) -> Result<Chosen, AcquireError> {
     }
     let keeper = start()?;
     list.push(keeper);
+    // ORDER: Release pairs with the Acquire in `ready`: who is told finds a keeper in the list.
     keepers.started.store(true, Release);
     Ok(Chosen { keeper, _turn: list })
 }
@@ -122,6 +123,7 @@ static CURRENT: AtomicPtr<Keepers> = AtomicPtr::new(ptr::null_mut());
 fn of_this_process(me: Me) -> &'static Keepers {
     let process = high(me.owner());
     loop {
+        // ORDER: Acquire pairs with the compare-and-swap below: who finds it finds it made.
         let known = CURRENT.load(Acquire);
         // SAFETY: null, or keepers that were leaked below.
         if let Some(keepers) = unsafe { known.as_ref() }.filter(|keepers| keepers.process == process) {

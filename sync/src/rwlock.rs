@@ -29,7 +29,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst, compiler_fence, fence};
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst, compiler_fence, fence};
 use std::time::Duration;
 
 use multiproc_shm::zoo::{self, Bug};
@@ -209,6 +209,8 @@ impl RwLock {
             place.release();
             return Ok(None);
         }
+        // ORDER: pairs with the writer's release of the turnstile, which the look above has read: what is guarded is read after it, and is what that writer wrote.
+        fence(Acquire);
         Ok(Some(ReadGuard { lock: self, place, died: self.unfinished(), here: PhantomData }))
     }
 
@@ -220,7 +222,7 @@ impl RwLock {
         let used = self.used().len();
         for (number, place) in self.shared.places.iter().enumerate().filter(|(_, place)| !place.is_held()) {
             if number >= used {
-                // CRASH: a place more to look at.
+                // ORDER: Relaxed: writers read it with the turnstile, which we hold; for readers it is a hint. CRASH: a place more to look at.
                 self.shared.turnstile.beside[USED].store(number as u64 + 1, Relaxed);
             }
             // SAFETY: the guard borrows this handle, so the mapping outlives it.
@@ -255,6 +257,8 @@ impl RwLock {
             let _ = unsafe { place.acquire(deadline) }?;
             place.release();
         }
+        // ORDER: pairs with the readers' releases of the places that were found free: what is guarded is written after they have read it.
+        fence(Acquire);
         // CRASH: from here on who comes next is told of us.
         self.sign(self.shared.turnstile.signature());
         Ok(WriteGuard { lock: self, turnstile, died, here: PhantomData })

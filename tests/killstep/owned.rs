@@ -1,20 +1,10 @@
 //! Permits of a process: killed with them, or between a thread's and the process's hands, all of them come back, soon.
 
-use std::time::{Duration, Instant};
-
-use multiproc::{Permit, Semaphore};
+use multiproc::Semaphore;
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{FUTEX, SOON, WAITV, await_asleep, killed_only, killed_twice, nothing_left, ours, sign, wait_for};
-
-/// Cells: 0 "the holder may let go", 1 "the permits are held"; peers sign from 10 on.
-const GO: usize = 0;
-const HELD: usize = 1;
-const PEER: usize = 10;
-
-/// How many permits there are.
-const ALL: usize = 2;
-const A_MOMENT: Duration = Duration::from_millis(30);
+use crate::semaphores::{A_MOMENT, ALL, GO, HELD, PEER, gatherer, late_sleeper, let_go, next_ones, sleeper, woken_one};
+use crate::support::{FUTEX, SOON, WAITV, await_asleep, killed_only, killed_twice, nothing_left, ours, wait_for};
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
@@ -27,9 +17,9 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 fn cases() -> Vec<Case<'static, Semaphore>> {
     vec![
-        case(ALL, "owned/acquire_owned+release", |semaphore, _| drop(semaphore.acquire_owned()), alone),
+        case(ALL, "owned/acquire_owned+release", |semaphore, _| drop(semaphore.acquire_owned()), next_ones),
         // The first in its process: the keeper's thread is started in the midst of it.
-        Case::new("owned/acquire_owned, the first", make(ALL), |semaphore, _| drop(semaphore.acquire_owned()), alone)
+        Case::new("owned/acquire_owned, the first", make(ALL), |semaphore, _| drop(semaphore.acquire_owned()), next_ones)
             .watch(|_| ours())
             .wake_within(SOON)
             .finally(nothing_left),
@@ -37,7 +27,7 @@ fn cases() -> Vec<Case<'static, Semaphore>> {
             ALL,
             "owned/try_acquire_owned",
             |semaphore, _| drop((semaphore.try_acquire_owned(), semaphore.try_acquire_owned())),
-            alone,
+            next_ones,
         ),
         case(ALL, "owned/try_acquire_owned, in vain", |semaphore, _| drop(semaphore.try_acquire_owned()), woken_one)
             .peer(holder)
@@ -50,8 +40,8 @@ fn cases() -> Vec<Case<'static, Semaphore>> {
         )
         .peer(holder)
         .release(|_, _| ()),
-        case(ALL, "owned/acquire_many_owned", |semaphore, _| drop(semaphore.acquire_many_owned(ALL)), alone),
-        case(ALL, "owned/try_acquire_many_owned", |semaphore, _| drop(semaphore.try_acquire_many_owned(ALL)), alone),
+        case(ALL, "owned/acquire_many_owned", |semaphore, _| drop(semaphore.acquire_many_owned(ALL)), next_ones),
+        case(ALL, "owned/try_acquire_many_owned", |semaphore, _| drop(semaphore.try_acquire_many_owned(ALL)), next_ones),
         case(
             ALL,
             "owned/acquire_many_owned_timeout, in vain, one gathered",
@@ -110,7 +100,7 @@ fn cases() -> Vec<Case<'static, Semaphore>> {
 /// Double kills: the one who takes over is killed, too, at each of its states.
 fn heirs() -> Vec<Case<'static, Semaphore>> {
     vec![
-        case(ALL, "owned/acquire_many_owned, then an heir", |semaphore, _| drop(semaphore.acquire_many_owned(ALL)), alone)
+        case(ALL, "owned/acquire_many_owned, then an heir", |semaphore, _| drop(semaphore.acquire_many_owned(ALL)), next_ones)
             .heir(|semaphore, _| drop(semaphore.acquire_many(ALL))),
     ]
 }
@@ -132,26 +122,6 @@ fn case(
         .finally(nothing_left)
 }
 
-fn let_go(_: &Semaphore, cells: &Cells) {
-    cells.set(GO, 1);
-}
-
-fn sleeper(semaphore: &Semaphore, cells: &Cells, number: usize) {
-    wait_for(cells, HELD);
-    late_sleeper(semaphore, cells, number);
-}
-
-fn late_sleeper(semaphore: &Semaphore, cells: &Cells, number: usize) {
-    sign(cells, PEER + number);
-    drop(semaphore.acquire());
-}
-
-fn gatherer(semaphore: &Semaphore, cells: &Cells, number: usize) {
-    wait_for(cells, HELD);
-    sign(cells, PEER + number);
-    drop(semaphore.acquire_many(ALL));
-}
-
 fn holder(semaphore: &Semaphore, cells: &Cells) {
     hold(semaphore, cells, ALL);
 }
@@ -161,30 +131,4 @@ fn hold(semaphore: &Semaphore, cells: &Cells, count: usize) {
     cells.set(HELD, 1);
     wait_for(cells, GO);
     drop(permits);
-}
-
-/// No peer was there.
-fn alone(semaphore: &Semaphore, _: &Kill<'_>) -> Result<(), Fault> {
-    next_ones(semaphore)
-}
-
-/// The first peer goes on.
-fn woken_one(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
-    kill.cells().set(GO, 1);
-    kill.must_wake(0)?;
-    next_ones(semaphore)
-}
-
-/// All permits are there, soon, and only the first holder of each may be told of a death.
-fn next_ones(semaphore: &Semaphore) -> Result<(), Fault> {
-    for turn in 0..3 {
-        let begin = Instant::now();
-        // At the end of a sleep a waiter looks whether the holders live: that is the belt, and not what is tested here.
-        let all = semaphore.acquire_many_timeout(semaphore.permits(), SOON)?.filter(|_| begin.elapsed() < SOON);
-        let Some(all) = all else { return Err(Fault::Hang(format!("they are not there any more, {semaphore:?}"))) };
-        if turn > 0 && all.iter().any(|permit| Permit::previous_owner_died(permit).is_some()) {
-            return Err(Fault::Torn("a second owner died?".into()));
-        }
-    }
-    Ok(())
 }

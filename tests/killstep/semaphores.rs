@@ -8,14 +8,14 @@ use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 use crate::support::{BRIEFLY, FUTEX, SOON, WAITV, await_asleep, in_time, nothing_left, ours, peers_go_on, sign, wait_for};
 
 /// Cells: 0 "the holder may let go", 1 "the permits are held", 2 and 3 the victim's; peers sign from 10 on.
-const GO: usize = 0;
-const HELD: usize = 1;
+pub(crate) const GO: usize = 0;
+pub(crate) const HELD: usize = 1;
 const MINE: usize = 2;
-const PEER: usize = 10;
+pub(crate) const PEER: usize = 10;
 
 /// How many permits there are.
-const ALL: usize = 2;
-const A_MOMENT: Duration = Duration::from_millis(30);
+pub(crate) const ALL: usize = 2;
+pub(crate) const A_MOMENT: Duration = Duration::from_millis(30);
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
@@ -122,7 +122,7 @@ fn case_of(
         .finally(nothing_left)
 }
 
-fn let_go(_: &Semaphore, cells: &Cells) {
+pub(crate) fn let_go(_: &Semaphore, cells: &Cells) {
     cells.set(GO, 1);
 }
 
@@ -144,17 +144,17 @@ fn hold_until_asleep(semaphore: &Semaphore, cells: &Cells, sleepers: usize) {
     (0..sleepers).for_each(|number| await_asleep(cells, PEER + number, &[FUTEX, WAITV].concat()));
 }
 
-fn sleeper(semaphore: &Semaphore, cells: &Cells, number: usize) {
+pub(crate) fn sleeper(semaphore: &Semaphore, cells: &Cells, number: usize) {
     wait_for(cells, HELD);
     late_sleeper(semaphore, cells, number);
 }
 
-fn late_sleeper(semaphore: &Semaphore, cells: &Cells, number: usize) {
+pub(crate) fn late_sleeper(semaphore: &Semaphore, cells: &Cells, number: usize) {
     sign(cells, PEER + number);
     drop(semaphore.acquire());
 }
 
-fn gatherer(semaphore: &Semaphore, cells: &Cells, number: usize) {
+pub(crate) fn gatherer(semaphore: &Semaphore, cells: &Cells, number: usize) {
     wait_for(cells, HELD);
     sign(cells, PEER + number);
     drop(semaphore.acquire_many(ALL));
@@ -172,7 +172,7 @@ fn hold(semaphore: &Semaphore, cells: &Cells, count: usize) {
 }
 
 /// The first peer goes on.
-fn woken_one(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
+pub(crate) fn woken_one(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
     kill.cells().set(GO, 1);
     kill.must_wake(0)?;
     next_ones(semaphore, kill)
@@ -190,7 +190,7 @@ fn woken_all(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
 }
 
 /// All permits are there, soon, one by one and together, and only the first holder of each may be told of a death.
-fn next_ones(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
+pub(crate) fn next_ones(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
     for turn in 0..3 {
         let begin = Instant::now();
         // At the end of a sleep a waiter looks whether the holders live: that is the belt, and not what is tested here (but for `Mode::Missed`, which is patient).

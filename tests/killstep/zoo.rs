@@ -4,9 +4,10 @@
 //! with them (`KILLSTEP_ZOO`) for each. The one bug that takes three living processes and no death is planted in the model of the lock (`KILLSTEP_MODELS`).
 
 use std::os::fd::AsRawFd;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
-use multiproc::{Capacity, Queue, Value};
+use multiproc::{Capacity, GetError, Queue, Value};
 use multiproc_killstep::{Args, Case, Mode, Sweep};
 
 use crate::{arrays, barriers, conditions, events, locks, rwlocks, semaphores, support, values, words};
@@ -36,6 +37,9 @@ const ZOO: &[(&str, &str, Hunt)] = &[
     ("UnlinkWithoutInode", "zoo.rs: the last user of a name that is another's by now", Hunt::Test(a_name_changes_hands)),
 ];
 
+/// Far longer than any takes.
+const LONGEST_HUNT: Duration = Duration::from_secs(300);
+
 enum Hunt {
     Cases,
     /// By this mode of the case, and not by single kills.
@@ -52,12 +56,27 @@ pub(crate) fn all(sweep: &mut Sweep) {
     let zoo = std::env::var("KILLSTEP_ZOO").unwrap_or_default();
     for (bug, finder, hunt) in ZOO {
         let test = if let Hunt::Only(mode) = hunt { format!("{finder}, mode {mode}") } else { (*finder).to_owned() };
-        let status = Command::new(&zoo).env("MULTIPROC_ZOO", bug).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        sweep.planted(bug, &test, status.is_ok_and(|status| status.code() == Some(1)));
+        let hunter = Command::new(&zoo).env("MULTIPROC_ZOO", bug).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        sweep.planted(bug, &test, hunter.is_ok_and(|mut hunter| found_in_time(&mut hunter)));
     }
     let models = std::env::var("KILLSTEP_MODELS").unwrap_or_default();
     let model = Command::new(&models).args(["lock", "ClearIgnoresAnnounce"]).stdout(Stdio::null()).status();
     sweep.planted("ClearIgnoresAnnounce", "models: the lock without announcements", model.is_ok_and(|status| status.success()));
+}
+
+/// Whether a hunt found its bug. One that has not ended by then is hanging in the bug, unnoticed: it has found nothing.
+fn found_in_time(hunter: &mut Child) -> bool {
+    let begin = Instant::now();
+    while begin.elapsed() < LONGEST_HUNT {
+        match hunter.try_wait() {
+            Ok(None) => std::thread::sleep(Duration::from_millis(10)),
+            Ok(Some(status)) => return status.code() == Some(1),
+            Err(_) => break,
+        }
+    }
+    let _ = hunter.kill();
+    let _ = hunter.wait();
+    false
 }
 
 /// In the process with one bug: exit code 1 if something was found.
@@ -100,9 +119,19 @@ fn hunt_in<S>(sweep: &mut Sweep, bug: &str, mode: Mode, cases: &[Case<'static, S
 
 /// A peer rewrites every header of a log again and again, on another CPU; a reader must never believe a length that it did not check.
 fn a_length_changes() -> bool {
+    support::all_cpus();
+    let begin = Instant::now();
+    let mut wrong = false;
+    while !wrong && begin.elapsed() < Duration::from_secs(5) {
+        wrong = lengths_that_change();
+    }
+    wrong
+}
+
+/// One such log, read to its end: behind the last word that the peer rewrites there is nothing, and a new log is needed.
+fn lengths_that_change() -> bool {
     const LOG: usize = 4096;
     const LIE: u64 = 4800;
-    support::all_cpus();
     let name = format!("zoo-{}", std::process::id());
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(2).bytes(LOG)).unwrap();
     queue.put_bytes(b"12345678").unwrap();
@@ -128,10 +157,18 @@ fn a_length_changes() -> bool {
     }
     let mut wrong = false;
     let mut message = Vec::with_capacity(2 * LOG);
-    let begin = std::time::Instant::now();
-    while !wrong && begin.elapsed() < std::time::Duration::from_secs(5) {
-        // An error, or at most as much as can be there.
-        wrong = queue.get_into(&mut message).is_ok() && message.len() > LOG;
+    loop {
+        match queue.get_into_timeout(&mut message, Duration::from_millis(100)) {
+            // At most as much as can be there.
+            Ok(()) if message.len() <= LOG => {}
+            Ok(()) => {
+                wrong = true;
+                break;
+            }
+            Err(GetError::Empty) => break,
+            // A length that cannot be: the peer is about to write another.
+            Err(_) => {}
+        }
     }
     // SAFETY: our own child.
     unsafe { libc::kill(scribbler, libc::SIGKILL) };

@@ -16,6 +16,7 @@ unsafe_rooms=(
     shm/src/memory_block.rs
     shm/src/os_block.rs
     shm/src/robust_lock.rs
+    shm/src/watched.rs
     shm/src/raw_mutex.rs
     shm/src/side.rs
     shm/src/seat.rs

@@ -36,7 +36,6 @@
 #![allow(unsafe_code, reason = "a lock whose mapping the caller keeps")]
 
 use std::fmt;
-use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
@@ -44,6 +43,7 @@ use crate::deadline::Deadline;
 use crate::identity::Me;
 use crate::robust_lock::{ANNOUNCE, AcquireError, Acquired, BELT, FALLBACK_SLICE, Queueing, RobustLock, TID, WAITERS, high, low};
 use crate::sys::{self, Woken};
+use crate::wait::Seq;
 use crate::zoo::{self, Bug};
 
 /// One side of a two-sided object in shared memory. All zeros is a free side on which nobody sleeps.
@@ -73,8 +73,8 @@ pub struct Sleep<'a> {
     pub deadline: Deadline,
     /// Locks whose holders' deaths end the sleep, of one of those who watch them, if they were taken [watched](RobustLock::take_watched); of more than 125 the first.
     pub watched: &'a [RobustLock],
-    /// A word of one's own to be woken by, instead of the side's, and how many sleep on it: for a third role, that must not take the wakes of the others.
-    pub bell: Option<(&'a AtomicU32, &'a AtomicU32)>,
+    /// What to be woken by instead of the side: for a third role, that must not take the wakes of the others.
+    pub bell: Option<&'a Seq>,
 }
 
 impl Sleep<'_> {
@@ -167,7 +167,7 @@ impl Side {
         let me = Me::current()?;
         let Sleep { brief, deadline, .. } = how;
         let count = match how.bell {
-            Some((_, sleepers)) => sleepers,
+            Some(bell) => bell.sleepers_counted(),
             None if brief => &self.brief,
             None => &self.sleepers,
         };

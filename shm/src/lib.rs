@@ -71,6 +71,6 @@ pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
 pub use seat::{MOST_WATCHED, Seat, Watch, bury};
 pub use shared::{Object, Shared};
 pub use side::{BRIEF, Side, Sleep};
-pub use transit::Transit;
+pub use transit::{Reading, Tickets, Transit};
 pub use value::{LockError, Value, ValueBlock, ValueGuard};
 pub use wait::{Bell, EAGER, NO_CPU, Seq, spin, this_cpu, without_spinning};

@@ -218,8 +218,7 @@ impl Side {
     fn words(&self, own: u64, announced: u64, mine: &Self, how: Sleep<'_>) -> Words {
         // The kernel compares and queues one word after the other. A comes last: whoever takes a lock with `W` moves its A, so a word L that was changed and
         // changed back before it was queued, with the ring lost in between, is found out by A.
-        let bell =
-            how.bell.map_or((self.lock.announce_word(), high(announced)), |(bell, _)| (ptr::from_ref(bell), bell.load(SeqCst)));
+        let bell = how.bell.map_or((self.lock.announce_word(), high(announced)), Seq::now);
         let both = [(mine.lock.futex_word(), low(own)), (self.lock.futex_word(), low(announced))];
         if how.watched.is_empty() {
             return Words::Few([both[0], both[1], bell]);
@@ -243,8 +242,8 @@ impl Side {
         self.announce();
     }
 
-    /// Wakes one of those who sleep here.
-    fn wake_one_sleeper(&self) {
+    /// Wakes one of those who sleep here: something that any one of them may have has come, otherwise than by this side's lock.
+    pub fn wake_one_sleeper(&self) {
         // ORDER: SeqCst pairs with the sleeper's announce: its count is an older one, or the kernel finds the word changed.
         self.lock.word().fetch_add(ANNOUNCE, SeqCst);
         sys::futex_wake(self.lock.announce_word(), 1);

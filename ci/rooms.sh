@@ -40,6 +40,8 @@ unsafe_rooms=(
     sync/src/rlock.rs       # the same
     sync/src/bounded.rs     # its block
     sync/src/semaphore.rs   # its permits lie behind its block
+    queue/src/jobs/block.rs # the same, and the slots' areas
+    queue/src/ring/lease.rs
     queue/src/block.rs      # `unsafe impl Object`
     queue/src/log.rs
     queue/src/ring.rs

@@ -24,13 +24,17 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    fn may_spin(&mut self) -> bool {
+    pub(super) fn may_spin(&mut self) -> bool {
         self.spins += 1;
         self.sleeps == 0 && self.spins <= SPINS
     }
 
+    pub(super) fn slept(&mut self) {
+        self.sleeps += 1;
+    }
+
     /// The first sleep of a wait is brief.
-    fn sleep(&self, deadline: Deadline) -> Sleep<'static> {
+    pub(super) fn sleep(&self, deadline: Deadline) -> Sleep<'static> {
         Sleep::new(self.sleeps == 0, deadline)
     }
 }
@@ -76,7 +80,7 @@ impl<M: Memory> View<'_, M> {
         let ready = || self.has_data() || self.is_closed();
         let woken = || self.retell();
         let awake = self.ring().producers.sleep(&self.ring().consumers, wait.sleep(deadline), ready, woken);
-        wait.sleeps += 1;
+        wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 
@@ -105,7 +109,7 @@ impl<M: Memory> View<'_, M> {
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
         let woken = || self.retell();
         let awake = self.ring().consumers.sleep(&self.ring().producers, wait.sleep(deadline), ready, woken);
-        wait.sleeps += 1;
+        wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 

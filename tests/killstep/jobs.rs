@@ -69,10 +69,11 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
             || jobs(0),
             |queue, _| hold(queue.get()),
             |queue, kill| {
-                // Two jobs for two: the victim's comes back.
                 queue.put(1)?;
                 kill.must_wake(0)?;
-                all_there(queue, kill, 2)
+                let got = collect(queue, kill)?;
+                accounted(&got, kill, 1..2 + u32::try_from(kill.cell(2)).unwrap_or(0), 0)?;
+                rest_is_usable(queue, kill)
             },
         )
         .peer(|queue, cells| {

@@ -235,19 +235,25 @@ impl RobustLock {
     /// Gives the lock back; false, and nothing done, when this thread does not hold it (in a forked child: a copy of its parent's guard).
     #[inline(always)]
     pub fn release(&self) -> bool {
-        let Ok(me) = Me::current() else { return false };
-        self.give(me, |after| self.settle(after))
+        self.release_after(|| ())
     }
 
-    /// Runs `last` and gives the lock back; false, and neither done, when this thread does not hold it.
+    /// Runs `last` and gives the lock back; false, and neither done, when this thread does not hold it. For what an owner writes as the last thing, and a copy of its guard in a forked child must not.
+    ///
+    /// ```
+    /// # use multiproc_shm::{Acquired, Deadline, RobustLock};
+    /// # use std::sync::atomic::Ordering::Relaxed;
+    /// let lock = Box::new(RobustLock::new());
+    /// // SAFETY: the box outlives the time that the lock is held.
+    /// assert_eq!(unsafe { lock.acquire(Deadline::NEVER) }?, Acquired::Clean);
+    /// assert!(lock.release_after(|| lock.beside[0].store(7, Relaxed)));
+    /// assert!(!lock.release_after(|| lock.beside[0].store(8, Relaxed)), "not held any more");
+    /// assert_eq!(lock.beside[0].load(Relaxed), 7);
+    /// # Ok::<(), multiproc_shm::AcquireError>(())
+    /// ```
     #[inline(always)]
-    pub(crate) fn release_after(&self, last: impl FnOnce()) -> bool {
-        let Ok(me) = Me::current() else { return false };
-        if !me.holds(self.node()) {
-            return false;
-        }
-        last();
-        self.give(me, |after| self.settle(after))
+    pub fn release_after(&self, last: impl FnOnce()) -> bool {
+        self.give_after(Me::here(), last, |after| self.settle(after))
     }
 
     /// Hands a lock that this thread holds over to its process: it then belongs to no thread, any of them may [give it back](Self::release_kept), and the kernel does so when the process ends or calls `exec`.
@@ -324,7 +330,8 @@ impl RobustLock {
     #[inline(always)]
     pub fn is_held_by_this_thread(&self) -> bool {
         // The word alone does not tell: a thread of ours in another pid namespace may have the same number.
-        Me::current().is_ok_and(|me| self.word.load(Relaxed) & TID == me.tid() && me.holds(self.node()))
+        let me = Me::here();
+        me.holds(self.node()) && self.word.load(Relaxed) & TID == me.tid()
     }
 
     /// Who holds it now.
@@ -437,36 +444,68 @@ impl RobustLock {
         seen & LOW == 0 && self.word.compare_exchange(seen, seen | me.tid(), Acquire, Relaxed).is_ok()
     }
 
-    /// Releases the word; `settle` gets it as it is afterwards, and only if somebody may sleep.
+    /// Releases the word; `settle` gets it as it is afterwards, and only if somebody may sleep. False, and nothing done, when `me` does not hold it.
     #[inline(always)]
     pub(crate) fn give(&self, me: Me, settle: impl FnOnce(u64)) -> bool {
+        self.give_after(me, || (), settle)
+    }
+
+    #[inline(always)]
+    fn give_after(&self, me: Me, last: impl FnOnce(), settle: impl FnOnce(u64)) -> bool {
         if zoo::planted(Bug::NonRobust) {
+            last();
             let before = self.word.fetch_sub(me.tid(), SeqCst);
             settle(before - me.tid());
             return true;
         }
-        me.begin(self.node());
-        if !me.unlink(self.node()) {
-            me.end();
-            return false;
+        if !me.holds_only(self.node()) {
+            return self.give_one_of_several(me, last, settle);
         }
-        // CRASH: off the list, still ours: pending names it, the kernel marks it OWNER_DIED. What it guards is whole, which the next owner cannot know.
-        // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either this sees a waiter's `W`, or that waiter's announce sees all that we did.
-        let before = self.word.fetch_sub(me.tid(), SeqCst);
-        if before & TID != me.tid() {
-            self.put_back(me);
-        } else if before & LOW != me.tid() {
-            // CRASH: the word is free and pending names it: the kernel wakes one.
-            settle(before.wrapping_sub(me.tid()));
-        }
-        me.end();
+        // CRASH: what `last` wrote is there, or not, and the lock is a dead owner's.
+        last();
+        me.begin_again(self.node());
+        me.unlink_only();
+        self.give_unlinked(me, settle);
         true
     }
 
-    /// A peer has scribbled over the word while it was ours: what was taken from it is added again, and whoever waits finds out by the belt.
+    /// Apart, so that the other way is short enough to be inlined everywhere.
     #[cold]
-    fn put_back(&self, me: Me) {
-        self.word.fetch_add(me.tid(), SeqCst);
+    #[inline(never)]
+    fn give_one_of_several(&self, me: Me, last: impl FnOnce(), settle: impl FnOnce(u64)) -> bool {
+        // A thread that was never set up holds nothing, and must not begin.
+        if !me.holds(self.node()) {
+            return false;
+        }
+        // CRASH: as above.
+        last();
+        me.begin_again(self.node());
+        me.unlink(self.node());
+        self.give_unlinked(me, settle);
+        true
+    }
+
+    /// CRASH: off the list, still ours: pending names it, the kernel marks it OWNER_DIED. What it guards is whole, which the next owner cannot know.
+    #[inline(always)]
+    fn give_unlinked(&self, me: Me, settle: impl FnOnce(u64)) {
+        // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either this sees a waiter's `W`, or that waiter's announce sees all that we did.
+        let before = self.word.fetch_sub(me.tid(), SeqCst);
+        if before & LOW != me.tid() {
+            self.given(me, before, settle);
+        }
+        me.end();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn given(&self, me: Me, before: u64, settle: impl FnOnce(u64)) {
+        if before & TID == me.tid() {
+            // CRASH: the word is free and pending names it: the kernel wakes one.
+            settle(before.wrapping_sub(me.tid()));
+        } else {
+            // A peer has scribbled over the word while it was ours: what was taken from it is added again, and whoever waits finds out by the belt.
+            self.word.fetch_add(me.tid(), SeqCst);
+        }
     }
 
     /// Wakes one; clears `W` only if nobody was there and nobody has announced since `after`.

@@ -21,7 +21,7 @@ impl RobustLock {
     #[inline]
     pub fn vacate(&self) -> bool {
         // CRASH: off the list, still ours: pending names it, and the watchers are told of a death. Off the word: nobody minds.
-        Me::current().is_ok_and(|me| self.give(me, |_| ()))
+        self.give(Me::here(), |_| ())
     }
 
     /// Who died holding it, if nobody has taken it since.

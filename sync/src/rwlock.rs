@@ -115,6 +115,7 @@ impl RwLock {
     /// # Errors
     ///
     /// [`LockError`]: this thread writes, or holds too many locks; as many read as may.
+    #[inline(always)]
     pub fn read(&self) -> Result<ReadGuard<'_>, LockError> {
         self.read_until(Deadline::NEVER).map_err(|cause| self.error(cause))
     }
@@ -182,7 +183,7 @@ impl RwLock {
         self.shared.turnstile.sleepers() + reading.map(RobustLock::sleepers).sum::<usize>()
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_until(&self, deadline: Deadline) -> Result<ReadGuard<'_>, AcquireError> {
         match self.read_at_once()? {
             Some(guard) => Ok(guard),
@@ -191,7 +192,7 @@ impl RwLock {
     }
 
     /// Takes a place that was used before, if nobody writes or comes in.
-    #[inline]
+    #[inline(always)]
     fn read_at_once(&self) -> Result<Option<ReadGuard<'_>>, AcquireError> {
         let places = self.used();
         let (before, after) = places.split_at(spread(places.len()));
@@ -378,7 +379,7 @@ impl ReadGuard<'_> {
 }
 
 impl Drop for ReadGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.place.release();
     }

@@ -115,7 +115,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("atomic_array", &["fetch_max"], Killed("array/atomic fetch_max")),
     ("atomic_array", &["fetch_min"], Killed("array/atomic fetch_min")),
     ("atomic_array", &["load", "to_vec", "len", "is_empty", "name"], Looks),
-    ("robust_lock", &["acquire", "release"], Killed("lock/")),
+    ("robust_lock", &["acquire", "release", "release_after"], Killed("lock/")),
     ("robust_lock", &["of"], Looks),
     ("robust_lock", &["new", "signature", "is_held", "is_held_by_this_thread", "owner", "pid", "tid", "sleepers"], Looks),
     ("side", &["enter", "leave", "sleep", "wake_all_sleepers", "alarm"], Killed("queue/")),

@@ -26,9 +26,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+use crate::acquired::AcquireError;
 use crate::deadline::Deadline;
 use crate::identity::{self, Me};
-use crate::robust_lock::{ANNOUNCE, AcquireError, BELT, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, high, low};
+use crate::robust_lock::{ANNOUNCE, BELT, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, high, low};
 use crate::side::BRIEF;
 use crate::sys::{self, Woken};
 

@@ -8,9 +8,10 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+use crate::acquired::Death;
 use crate::deadline::Deadline;
 use crate::identity::{self, Me};
-use crate::robust_lock::{ANNOUNCE, BELT, Death, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, low};
+use crate::robust_lock::{ANNOUNCE, BELT, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, low};
 use crate::sys::{self, Woken};
 
 /// How many locks can be watched at a time: the kernel watches 128 words, and the count is one.

@@ -9,8 +9,10 @@ mod history;
 mod across;
 mod contract;
 mod crash;
+mod exact;
 mod hostile;
 mod kit;
+mod linear;
 mod stopped;
 
 multiproc::test_support!();

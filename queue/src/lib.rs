@@ -4,6 +4,7 @@ mod block;
 mod bytes;
 mod codec;
 mod error;
+mod jobs;
 mod log;
 mod messages;
 mod queue;
@@ -12,6 +13,7 @@ mod typed;
 
 pub use block::{Capacity, QueueBlock};
 pub use error::{GetError, PutError};
+pub use jobs::{DeadLetter, DeadLetters, Holder, Job, JobBlock, JobLimits, JoinableQueue, MOST_OUT, NothingTaken};
 pub use messages::Messages;
 pub use multiproc_shm::{Error, ErrorKind};
 pub use queue::Queue;

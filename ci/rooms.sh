@@ -42,6 +42,7 @@ unsafe_rooms=(
     sync/src/semaphore.rs   # its permits lie behind its block
     queue/src/jobs/block.rs # the same, and the slots' areas
     queue/src/ring/lease.rs
+    queue/src/ring/lease/slots.rs
     queue/src/block.rs      # `unsafe impl Object`
     queue/src/log.rs
     queue/src/ring.rs

@@ -4,7 +4,8 @@
 //!
 //! Each message says who put it, as which number, and carries a checksum. A producer notes what it has put, a consumer what it has got, and when: in mapped files, which survive a kill.
 //! When a phase is over, the notes must agree: no message torn, doubled, invented, or out of its producer's order; none missing but one for each killed consumer (as many as one call takes, where that is
-//! several); nothing left in the queue. If nothing moves for 0.8 seconds, that is a violation, too; after 20 seconds it is the end.
+//! several); nothing left in the queue. Of jobs none may be missing: each is done once, or a dead letter, and was handed out again only if its holder had given it back or was killed before `done` returned; never
+//! while somebody had it. If nothing moves for 0.8 seconds, that is a violation, too; after 20 seconds it is the end.
 //!
 //! The same seed brings the same kills, stops, messages and calls; when they meet is up to the kernel.
 #![allow(
@@ -16,6 +17,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod jobs;
 mod ledger;
 mod notes;
 mod phase;
@@ -27,19 +29,21 @@ use std::process;
 use std::time::{Duration, Instant, SystemTime};
 
 use multiproc::shm::Namespace;
-use multiproc::{Capacity, Queue};
 
 use common::Dice;
 use phase::Phase;
-use roles::{Pace, Shape, USUAL};
+use roles::{Kind, Line, Pace, Shape, USUAL};
 
-/// Small ones, of which the second and the third fill their bytes before their messages; one whose log grows and shrinks; and several messages with one lock.
-const SHAPES: [Shape; 5] = [
-    Shape { messages: 4, bytes: Some(16 << 10), longest: USUAL, at_once: 1 },
-    Shape { messages: 60, bytes: Some(16 << 10), longest: USUAL, at_once: 1 },
-    Shape { messages: 1000, bytes: Some(16 << 10), longest: 6000, at_once: 1 },
-    Shape { messages: 300, bytes: None, longest: 60_000, at_once: 1 },
-    Shape { messages: 60, bytes: Some(16 << 10), longest: USUAL, at_once: 4 },
+/// Small queues, of which the second and the third fill their bytes before their messages; one whose log grows and shrinks; several messages with one lock. Then jobs: as many deliveries as it takes; few; long ones.
+const SHAPES: [Shape; 8] = [
+    Shape { messages: 4, bytes: Some(16 << 10), longest: USUAL, at_once: 1, kind: Kind::Messages },
+    Shape { messages: 60, bytes: Some(16 << 10), longest: USUAL, at_once: 1, kind: Kind::Jobs(0) },
+    Shape { messages: 60, bytes: Some(16 << 10), longest: USUAL, at_once: 1, kind: Kind::Messages },
+    Shape { messages: 300, bytes: None, longest: 60_000, at_once: 1, kind: Kind::Jobs(0) },
+    Shape { messages: 1000, bytes: Some(16 << 10), longest: 6000, at_once: 1, kind: Kind::Messages },
+    Shape { messages: 4, bytes: Some(16 << 10), longest: USUAL, at_once: 1, kind: Kind::Jobs(2) },
+    Shape { messages: 300, bytes: None, longest: 60_000, at_once: 1, kind: Kind::Messages },
+    Shape { messages: 60, bytes: Some(16 << 10), longest: USUAL, at_once: 4, kind: Kind::Messages },
 ];
 const PHASE: Duration = Duration::from_secs(1);
 /// Sleepers look again once a second, come what may: whatever takes so long was saved by this alone, and some wake was lost.
@@ -54,6 +58,9 @@ struct Totals {
     inside: u64,
     stops: u64,
     lost: u64,
+    /// Jobs that were handed out again, and those of which nobody was rid.
+    redelivered: u64,
+    letters: u64,
     violations: u64,
     /// The longest time in which nothing moved.
     slowest: Duration,
@@ -75,9 +82,9 @@ fn main() {
     let after = possessions();
     let left: Vec<_> = after.iter().filter(|thing| !before.contains(thing)).collect();
     left.iter().for_each(|thing| println!("soak: left behind: {thing}"));
-    let Totals { operations, kills, inside, stops, lost, violations, slowest } = totals;
+    let Totals { operations, kills, inside, stops, lost, redelivered, letters, violations, slowest } = totals;
     println!(
-        "soak: {inside} kills in the middle of a call, {stops} stops, {lost} messages lost with their consumers, nothing moved for at most {slowest:?}"
+        "soak: {inside} kills in the middle of a call, {stops} stops, {lost} messages lost with their consumers, {redelivered} jobs handed out again, {letters} dead letters, nothing moved for at most {slowest:?}"
     );
     println!("soak: {operations} operations, {kills} kills, {violations} violations, {} leaked", left.len());
     process::exit(i32::from(violations > 0 || !left.is_empty()));
@@ -95,28 +102,34 @@ fn storm(length: Duration, seed: u64, totals: &mut Totals) {
     let directory = Scratch::new();
     for round in seed % SHAPES.len() as u64.. {
         let shape = SHAPES[usize::try_from(round).unwrap() % SHAPES.len()];
-        let capacity = Capacity::messages(shape.messages);
-        let queue: Queue<[u8]> = Queue::new(shape.bytes.map_or(capacity, |bytes| capacity.bytes(bytes))).unwrap();
-        // What a phase leaves in the fixed part of the queue, the next one inherits.
+        let mut line = Line::new(shape);
         for pace in [Pace::MostlyEmpty, Pace::Balanced, Pace::MostlyFull] {
             if Instant::now() >= end {
                 return;
             }
-            let mut phase = Phase::new(&queue, pace, shape, &directory.0, dice.next());
+            let mut phase = Phase::new(&line, pace, shape, &directory.0, dice.next());
             let stalled = phase.run(PHASE.min(end.saturating_duration_since(Instant::now())));
             let before = (totals.kills, totals.violations);
             phase.settle(totals);
             totals.violations += u64::from(stalled > SAVED);
             totals.slowest = totals.slowest.max(stalled);
-            if !queue.is_empty() {
+            let is_empty = match &line {
+                Line::Messages(queue) => queue.is_empty(),
+                Line::Jobs(queue) => queue.unfinished() == 0 && queue.out() == 0 && queue.is_empty(),
+            };
+            if !is_empty {
                 totals.violations += 1;
-                println!("soak: something is left in {queue:?}");
+                println!("soak: something is left in {line:?}");
             }
             println!(
                 "soak: {pace:?}, {shape:?}: {} kills, {} violations, stall {stalled:?}",
                 totals.kills - before.0,
                 totals.violations - before.1
             );
+            // What a phase leaves in the fixed part of a queue, the next one inherits; but a closed one is closed.
+            if matches!(line, Line::Jobs(_)) {
+                line = Line::new(shape);
+            }
         }
     }
 }

@@ -8,13 +8,27 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Orderin
 use memmap2::MmapRaw;
 use multiproc::AtomicValue;
 
-/// One message, as it was got: who put it, as which number, and between which moments (nanoseconds) it was got.
+/// What was done with a message: who put it, as which number, and between which moments (nanoseconds) it was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Note {
+    pub(crate) what: What,
     pub(crate) producer: u32,
     pub(crate) number: u32,
     pub(crate) begun: u64,
     pub(crate) ended: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Of a job: for the how-many-th time.
+    Got(u32),
+    /// About to be done.
+    Finishing,
+    /// `done` has returned.
+    #[default]
+    Finished,
+    /// About to be given back.
+    GivingBack,
 }
 
 /// The notes of one process.
@@ -30,7 +44,7 @@ const COUNT: usize = 0;
 const INSIDE: usize = 1;
 /// The words before the first note, and those of a note.
 const HEAD: usize = 8;
-const WORDS: usize = 3;
+const WORDS: usize = 4;
 
 impl Notebook {
     /// Where a process of this name keeps its notes.
@@ -77,6 +91,7 @@ impl Notebook {
         self.word(at).store(u64::from(note.producer) << 32 | u64::from(note.number), Relaxed);
         self.word(at + 1).store(note.begun, Relaxed);
         self.word(at + 2).store(note.ended, Relaxed);
+        self.word(at + 3).store(note.what.word(), Relaxed);
         self.count(1);
     }
 
@@ -84,8 +99,34 @@ impl Notebook {
         (0..self.counted()).map(|index| {
             let word = |offset| self.word(HEAD + index * WORDS + offset).load(Relaxed);
             let half = |half: u64| u32::try_from(half & u64::from(u32::MAX)).unwrap();
-            Note { producer: half(word(0) >> 32), number: half(word(0)), begun: word(1), ended: word(2) }
+            Note {
+                producer: half(word(0) >> 32),
+                number: half(word(0)),
+                begun: word(1),
+                ended: word(2),
+                what: What::of(half(word(3))),
+            }
         })
+    }
+}
+
+impl What {
+    fn word(self) -> u64 {
+        match self {
+            Self::Finished => 0,
+            Self::Finishing => 1,
+            Self::GivingBack => 2,
+            Self::Got(times) => 3 + u64::from(times),
+        }
+    }
+
+    fn of(word: u32) -> Self {
+        match word {
+            0 => Self::Finished,
+            1 => Self::Finishing,
+            2 => Self::GivingBack,
+            times => Self::Got(times - 3),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! One crew on one queue at one pace.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::rc::Rc;
@@ -8,25 +9,29 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use multiproc::AtomicValue;
 use multiproc::process::{Exit, Process};
-use multiproc::{AtomicValue, Queue};
+use multiproc::queue::JoinableQueue;
 
 use crate::Totals;
 use crate::common::{self, Dice, signal, spawn};
+use crate::jobs::Accounts;
 use crate::ledger::Ledger;
-use crate::notes::{Board, Notebook, Stage};
-use crate::roles::{Job, LAST, Pace, Role, Shape, consume, notebook, produce};
+use crate::notes::{Board, Notebook, Stage, now};
+use crate::roles::{Job, Kind, LAST, Line, Pace, Role, Shape, consume, notebook, produce};
 
 const CREW: usize = 3;
 /// From one blow to the next, in microseconds, at most; half of it in the mean.
 const PEACE: u64 = 4000;
+/// Blows while the last jobs are done, at most.
+const BLOWS: u32 = 50;
 /// How long somebody stands still, in microseconds, at most.
 const STANDSTILL: u64 = 20_000;
 /// After this nothing will move any more.
 const STALL: Duration = Duration::from_secs(20);
 
 pub(crate) struct Phase {
-    queue: Queue<[u8]>,
+    line: Line,
     pace: Pace,
     shape: Shape,
     directory: PathBuf,
@@ -38,7 +43,8 @@ pub(crate) struct Phase {
     stopped: Vec<(Instant, usize)>,
     producers: Vec<(u32, Rc<Notebook>)>,
     consumers: Vec<(u32, Rc<Notebook>)>,
-    killed: HashSet<u32>,
+    /// Who was killed, and a moment before that.
+    killed: HashMap<u32, u64>,
     inside: u64,
     stops: u64,
 }
@@ -50,9 +56,9 @@ struct Worker {
 }
 
 impl Phase {
-    pub(crate) fn new(queue: &Queue<[u8]>, pace: Pace, shape: Shape, directory: &Path, seed: u64) -> Self {
+    pub(crate) fn new(line: &Line, pace: Pace, shape: Shape, directory: &Path, seed: u64) -> Self {
         let mut this = Self {
-            queue: queue.clone(),
+            line: line.clone(),
             pace,
             shape,
             directory: directory.to_owned(),
@@ -62,7 +68,7 @@ impl Phase {
             stopped: Vec::new(),
             producers: Vec::new(),
             consumers: Vec::new(),
-            killed: HashSet::new(),
+            killed: HashMap::new(),
             inside: 0,
             stops: 0,
         };
@@ -77,7 +83,7 @@ impl Phase {
         let me = u32::try_from(self.producers.len() + self.consumers.len()).unwrap();
         let role = if place < CREW { Role::Producer } else { Role::Consumer };
         let job = Job {
-            queue: self.queue.clone(),
+            line: self.line.clone(),
             me,
             pace: self.pace,
             shape: self.shape,
@@ -103,43 +109,64 @@ impl Phase {
             while Instant::now() < end {
                 thread::sleep(Duration::from_micros(self.dice.below(PEACE)));
                 self.go_on(|until| until <= Instant::now());
-                if self.dice.below(8) == 0 { self.stop() } else { self.kill() }
+                if self.dice.below(8) == 0 { self.stop() } else { self.kill(0..2 * CREW) }
             }
             self.go_on(|_| true);
             self.board.stage.store(Stage::FINISH);
-            let (producers, consumers) = self.crew.split_at(CREW);
-            producers.iter().for_each(|producer| common::value(&producer.process));
-            consumers.iter().for_each(|_| self.queue.put_bytes(LAST).unwrap());
-            consumers.iter().for_each(|consumer| common::value(&consumer.process));
+            self.crew[..CREW].iter().for_each(|producer| common::value(&producer.process));
+            match self.line.clone() {
+                Line::Messages(queue) => (0..CREW).for_each(|_| queue.put_bytes(LAST).unwrap()),
+                Line::Jobs(queue) => self.drain(&queue),
+            }
+            self.crew[CREW..].iter().for_each(|consumer| common::value(&consumer.process));
             done.store(true, Relaxed);
         });
         Duration::from_nanos(slowest.into_inner())
     }
 
-    /// Kills one, two or three at once, and hires others. It may be one that stands still: where it stands, it dies.
-    fn kill(&mut self) {
-        let mut places: Vec<usize> = (0..1 + self.dice.below(3)).map(|_| self.place()).collect();
+    /// Lets the consumers get all jobs done, while they are killed and somebody joins.
+    fn drain(&mut self, queue: &JoinableQueue<Vec<u8>>) {
+        queue.close();
+        thread::scope(|scope| {
+            let joins = scope.spawn(|| queue.join().unwrap());
+            for _ in 0..BLOWS {
+                if joins.is_finished() {
+                    break;
+                }
+                thread::sleep(Duration::from_micros(self.dice.below(PEACE)));
+                self.kill(CREW..2 * CREW);
+            }
+        });
+    }
+
+    /// Kills one, two or three of them at once, and hires others. It may be one that stands still: where it stands, it dies.
+    fn kill(&mut self, of: Range<usize>) {
+        let mut places: Vec<usize> = (0..1 + self.dice.below(3)).map(|_| self.place(&of)).collect();
         places.sort_unstable();
         places.dedup();
-        places.iter().for_each(|place| self.crew[*place].process.kill().unwrap());
+        for place in &places {
+            self.killed.insert(self.crew[*place].me, now());
+            self.crew[*place].process.kill().unwrap();
+        }
         for place in places {
             self.stopped.retain(|(_, stopped)| *stopped != place);
             let Worker { process, notebook, me } = &self.crew[place];
-            let exit = process.join().unwrap();
-            assert!(matches!(exit, Exit::Signal(libc::SIGKILL)), "{exit:?}");
-            self.inside += u64::from(notebook.is_inside());
-            self.killed.insert(*me);
+            match process.join().unwrap() {
+                Exit::Signal(libc::SIGKILL) => self.inside += u64::from(notebook.is_inside()),
+                // All is done.
+                Exit::Value(()) if of.start > 0 => drop(self.killed.remove(me)),
+                exit => panic!("{exit:?}"),
+            }
             self.crew[place] = self.hire(place);
         }
     }
 
-    /// Anybody's.
-    fn place(&mut self) -> usize {
-        usize::try_from(self.dice.below(2 * CREW as u64)).unwrap()
+    fn place(&mut self, of: &Range<usize>) -> usize {
+        of.start + usize::try_from(self.dice.below(of.len() as u64)).unwrap()
     }
 
     fn stop(&mut self) {
-        let place = self.place();
+        let place = self.place(&(0..2 * CREW));
         self.stops += 1;
         signal(self.crew[place].process.pid(), libc::SIGSTOP);
         let until = Instant::now() + Duration::from_micros(self.dice.below(STANDSTILL));
@@ -158,18 +185,30 @@ impl Phase {
 
     /// Compares the notes.
     pub(crate) fn settle(self, totals: &mut Totals) {
-        let mut ledger = Ledger::default();
-        for (producer, notebook) in &self.producers {
-            ledger.put(notebook, *producer, self.killed.contains(producer), self.shape.at_once);
-        }
-        for (consumer, notebook) in &self.consumers {
-            ledger.got(notebook, *consumer);
-        }
-        let killed_consumers = self.consumers.iter().filter(|(consumer, _)| self.killed.contains(consumer)).count();
-        let verdict = ledger.settle((killed_consumers * self.shape.at_once) as u64);
+        let verdict = match (&self.line, self.shape.kind) {
+            (Line::Jobs(queue), Kind::Jobs(most)) => {
+                let letters = queue.dead_letters().list().unwrap();
+                let mut accounts = Accounts::default();
+                self.producers.iter().for_each(|(me, notes)| accounts.put(notes, *me, self.killed.contains_key(me)));
+                self.consumers.iter().for_each(|(me, notes)| accounts.got(notes, *me, self.killed.get(me).copied()));
+                letters.iter().for_each(|letter| accounts.letter(letter, most));
+                let (verdict, redelivered) = accounts.settle();
+                totals.redelivered += redelivered;
+                totals.letters += letters.len() as u64;
+                verdict
+            }
+            _ => {
+                let (mut ledger, at_once) = (Ledger::default(), self.shape.at_once);
+                self.producers.iter().for_each(|(me, notes)| ledger.put(notes, *me, self.killed.contains_key(me), at_once));
+                self.consumers.iter().for_each(|(me, notes)| ledger.got(notes, *me));
+                let killed = self.consumers.iter().filter(|(me, _)| self.killed.contains_key(me)).count();
+                let verdict = ledger.settle((killed * at_once) as u64);
+                totals.lost += verdict.lost;
+                verdict
+            }
+        };
         verdict.complaints.iter().take(10).for_each(|complaint| println!("soak: {complaint}"));
         totals.operations += verdict.operations;
-        totals.lost += verdict.lost;
         totals.violations += verdict.complaints.len() as u64;
         totals.kills += self.killed.len() as u64;
         totals.inside += self.inside;

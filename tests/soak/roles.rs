@@ -4,11 +4,13 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use multiproc::{GetError, Messages, PutError, Queue};
+use multiproc::queue::{JobLimits, JoinableQueue};
+use multiproc::{Capacity, GetError, Messages, PutError, Queue};
 use serde::{Deserialize, Serialize};
 
 use crate::common::Dice;
-use crate::notes::{Board, Note, Notebook, Stage, give_way, now};
+use crate::jobs;
+use crate::notes::{Board, Note, Notebook, Stage, What, give_way, now};
 
 /// Who waits for whom most of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,11 +37,39 @@ pub(crate) struct Shape {
     pub(crate) longest: usize,
     /// Messages that one call puts or gets, at most.
     pub(crate) at_once: usize,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Messages,
+    /// Jobs, which are handed out so often at most; 0: without end.
+    Jobs(u16),
+}
+
+/// What they put to and get from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Line {
+    Messages(Queue<[u8]>),
+    Jobs(JoinableQueue<Vec<u8>>),
+}
+
+impl Line {
+    pub(crate) fn new(shape: Shape) -> Self {
+        let capacity = Capacity::messages(shape.messages);
+        let capacity = shape.bytes.map_or(capacity, |bytes| capacity.bytes(bytes));
+        let limits = JobLimits::from(capacity);
+        match shape.kind {
+            Kind::Messages => Self::Messages(Queue::new(capacity).unwrap()),
+            Kind::Jobs(0) => Self::Jobs(JoinableQueue::new(limits.unlimited_deliveries()).unwrap()),
+            Kind::Jobs(most) => Self::Jobs(JoinableQueue::new(limits.max_deliveries(most)).unwrap()),
+        }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Job {
-    pub(crate) queue: Queue<[u8]>,
+    pub(crate) line: Line,
     pub(crate) me: u32,
     pub(crate) pace: Pace,
     pub(crate) shape: Shape,
@@ -79,7 +109,7 @@ fn message(producer: u32, number: u32, longest: usize) -> Vec<u8> {
 }
 
 /// Producer and number of a message that is whole.
-fn read(bytes: &[u8]) -> Option<(u32, u32)> {
+pub(crate) fn read(bytes: &[u8]) -> Option<(u32, u32)> {
     let half = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (producer, number) = (half(0)?, half(4)?);
     let sum = u64::from(half(8)?) | u64::from(half(12)?) << 32;
@@ -95,7 +125,7 @@ fn checksum(bytes: &[u8]) -> u64 {
 }
 
 /// Now and then, whoever is to be waited for takes its time.
-fn dawdle(dice: &mut Dice) {
+pub(crate) fn dawdle(dice: &mut Dice) {
     match dice.below(100) {
         0..10 => thread::sleep(Duration::from_micros(dice.below(500))),
         10 => thread::sleep(Duration::from_millis(dice.below(12))),
@@ -112,7 +142,10 @@ pub(crate) fn produce(job: Job) {
         let count = 1 + usize::try_from(dice.below(job.shape.at_once as u64)).unwrap();
         let messages: Vec<Vec<u8>> = (next..).take(count).map(|n| message(job.me, n, job.shape.longest)).collect();
         notebook.set_inside(true);
-        put(&job.queue, &messages, &mut dice);
+        match &job.line {
+            Line::Messages(queue) => put(queue, &messages, &mut dice),
+            Line::Jobs(queue) => messages.into_iter().for_each(|message| jobs::put(queue, message, &mut dice)),
+        }
         notebook.set_inside(false);
         notebook.count(count);
         next += u32::try_from(count).unwrap();
@@ -155,26 +188,33 @@ fn put(queue: &Queue<[u8]>, mut messages: &[Vec<u8>], dice: &mut Dice) {
 
 pub(crate) fn consume(job: Job) {
     give_way();
-    let mut dice = Dice::new(job.seed);
     let notebook = notebook(&job.directory, Role::Consumer, job.me);
+    match &job.line {
+        Line::Messages(queue) => get_all(&job, queue, &notebook),
+        Line::Jobs(queue) => jobs::work(&job, queue, &notebook),
+    }
+}
+
+fn get_all(job: &Job, queue: &Queue<[u8]>, notebook: &Notebook) {
+    let mut dice = Dice::new(job.seed);
     let mut messages = Messages::with_capacity(64 << 10);
     loop {
         messages.clear();
         let begun = now();
         notebook.set_inside(true);
-        let got = get(&job.queue, &mut messages, job.shape.at_once, &mut dice);
+        let got = get(queue, &mut messages, job.shape.at_once, &mut dice);
         notebook.set_inside(false);
         let ended = now();
         assert!(matches!(got, Ok(()) | Err(GetError::Empty | GetError::Busy)), "{got:?}");
         let last = messages.iter().filter(|message| *message == LAST).count();
         for message in messages.iter().filter(|message| *message != LAST) {
             let (producer, number) = read(message).unwrap_or((TORN, 0));
-            notebook.add(Note { producer, number, begun, ended });
+            notebook.add(Note { what: What::Finished, producer, number, begun, ended });
         }
         job.board.moves.fetch_add(messages.len() as u64);
         if last > 0 {
             // One for each of us.
-            (1..last).for_each(|_| job.queue.put_bytes(LAST).unwrap());
+            (1..last).for_each(|_| queue.put_bytes(LAST).unwrap());
             return;
         }
         if job.pace == Pace::MostlyFull {

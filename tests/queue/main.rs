@@ -11,6 +11,7 @@ mod contract;
 mod crash;
 mod exact;
 mod hostile;
+mod hostile_jobs;
 mod kit;
 mod linear;
 mod stopped;

@@ -48,6 +48,8 @@ use crate::log::{Contradiction, Header, Log, Memory, Place, Spot, record_words};
 use crate::messages::Messages;
 
 mod grow;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod lease;
 mod record;
 #[cfg(test)]

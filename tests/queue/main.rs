@@ -9,8 +9,11 @@ mod history;
 mod across;
 mod contract;
 mod crash;
+mod exact;
 mod hostile;
+mod hostile_jobs;
 mod kit;
+mod linear;
 mod stopped;
 
 multiproc::test_support!();

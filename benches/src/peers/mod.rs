@@ -41,6 +41,14 @@ pub(crate) fn queues(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 's
     let _ = scratch.path();
 }
 
+/// Adds the one whose queue takes any number of producers, in one process.
+pub(crate) fn crossbeam_queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
+    #[cfg(feature = "rivals")]
+    crossbeam::queue(row, traffic);
+    #[cfg(not(feature = "rivals"))]
+    let _ = (row, traffic);
+}
+
 /// Adds those whose queues can be asked and can answer.
 pub(crate) fn roundtrips(row: &mut Row, trip: Trip, scratch: &Scratch) {
     std_sync::roundtrip(row, trip);

@@ -13,9 +13,13 @@ impl<M: Jobs> View<'_, M> {
     /// Dead letters, from the oldest on.
     pub(crate) fn letters(self, most: usize) -> Result<Vec<Letter>, Refusal> {
         self.in_morgue(Vec::new(), |dead| {
-            let mut next = Place::load(dead.consumer(HEAD));
+            let head = Place::load(dead.consumer(HEAD));
+            let mut next = head;
             let mut letters = Vec::new();
+            // As far as the tail, which is exact under the lock: a log that somebody has bent to a circle has an end, too.
+            let all = Place::load(dead.producer(TAIL)).position.wrapping_sub(head.position);
             while letters.len() < most
+                && next.position.wrapping_sub(head.position) < all
                 && let Some((letter, after)) = read_letter(dead, next)?
             {
                 letters.push(letter);

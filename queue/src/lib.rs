@@ -8,6 +8,7 @@ mod log;
 mod messages;
 mod queue;
 mod ring;
+mod simple;
 mod typed;
 
 pub use block::{Capacity, QueueBlock};
@@ -15,4 +16,5 @@ pub use error::{GetError, PutError};
 pub use messages::Messages;
 pub use multiproc_shm::{Error, ErrorKind};
 pub use queue::Queue;
+pub use simple::SimpleQueue;
 pub use typed::Iter;

@@ -8,6 +8,7 @@ mod history;
 
 mod across;
 mod contract;
+mod cpython_queue;
 mod crash;
 mod hostile;
 mod kit;

@@ -3,6 +3,7 @@
 mod block;
 mod bytes;
 mod codec;
+mod drain;
 mod error;
 mod log;
 mod messages;

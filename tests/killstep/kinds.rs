@@ -1,14 +1,19 @@
 //! The other ways to put and to get: each is there wholly or not at all, in order, and once.
 
-use multiproc::{Queue, SimpleQueue};
+use std::time::Duration;
+
+use multiproc::{Messages, Queue, SimpleQueue};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{SOON, ignore, nothing_left, ours};
+use crate::queues::{PEER, full, rest_is_usable};
+use crate::support::{SOON, WAITV, await_asleep, ignore, nothing_left, ours, sign};
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in simple_cases() {
         sweep.run(&case);
     }
+    sweep.run(&getting("queue/drain", filled, |queue| queue.drain().into_iter().flatten().flatten().collect(), Queue::clone));
+    sweep.run(&drained_bytes());
 }
 
 fn simple_cases() -> Vec<Case<'static, SimpleQueue<u32>>> {
@@ -28,6 +33,41 @@ fn simple_cases() -> Vec<Case<'static, SimpleQueue<u32>>> {
     ]
 }
 
+fn filled(numbers: &[u32]) -> Queue<u32> {
+    let queue = Queue::new(4).unwrap();
+    queue.put_many(numbers.iter().copied()).unwrap();
+    queue
+}
+
+/// A drain takes all, or nothing, and a producer that waits for room goes on.
+fn drained_bytes() -> Case<'static, Queue<[u8]>> {
+    let victim = |queue: &Queue<[u8]>, cells: &Cells| {
+        let mut messages = Messages::with_capacity(64);
+        if queue.drain_into(&mut messages).is_ok() {
+            cells.set(0, 1 + messages.len() as u64);
+        }
+    };
+    case("queue/drain_into, a producer asleep", full, victim, |queue, kill| {
+        let mut left = Messages::new();
+        queue.drain_into(&mut left)?;
+        // Of the four, all or none; and the peer's, if there was room for it already.
+        let numbers: Vec<_> = left.iter().filter(|message| *message != b"peer").collect();
+        if numbers != [b"0", b"1", b"2", b"3"] && !numbers.is_empty() {
+            return Err(Fault::Torn(format!("{left:?}")));
+        }
+        if kill.cell(0) > 1 && !numbers.is_empty() {
+            return Err(Fault::Lost("they are there twice".into()));
+        }
+        kill.must_wake(0)?;
+        rest_is_usable(queue, kill)
+    })
+    .peer(|queue, cells| {
+        sign(cells, PEER);
+        queue.put_bytes(b"peer").unwrap();
+    })
+    .warm(|_, cells| await_asleep(cells, PEER, WAITV))
+}
+
 /// The victim puts 1; so does its heir.
 fn putting<Q: 'static>(
     name: &str,
@@ -42,7 +82,7 @@ fn putting<Q: 'static>(
         move |of, kill| {
             let queue = queue(of);
             let mut there = 0;
-            while let Ok(number) = queue.get_timeout(std::time::Duration::ZERO) {
+            while let Ok(number) = queue.get_timeout(Duration::ZERO) {
                 there += 1;
                 if number != 1 {
                     return Err(Fault::Torn(format!("{number}")));
@@ -77,7 +117,7 @@ fn getting<Q: 'static>(
         move |of, kill| {
             let queue = queue(of);
             let mut left = Vec::new();
-            while let Ok(number) = queue.get_timeout(std::time::Duration::ZERO) {
+            while let Ok(number) = queue.get_timeout(Duration::ZERO) {
                 left.push(number);
             }
             if ![&[1, 2, 3][..], &[2, 3], &[3], &[]].contains(&&left[..]) {

@@ -15,6 +15,7 @@ mod queue;
 mod race;
 mod roundtrip;
 mod spawn;
+mod typed;
 mod uncontended;
 mod value;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
 fn rows(scratch: &os::Scratch) -> Vec<Row> {
     [
         queue::rows(scratch),
+        typed::rows(scratch),
         lock::rows(),
         uncontended::rows(),
         roundtrip::rows(scratch),

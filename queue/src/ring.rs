@@ -49,10 +49,13 @@ use crate::messages::Messages;
 
 mod grow;
 mod record;
+mod target;
 #[cfg(test)]
 mod tests;
 mod wait;
 
+pub(crate) use target::Exact;
+use target::Target;
 use wait::Wait;
 
 /// The fixed part of a queue.
@@ -219,20 +222,20 @@ impl<'a, M: Memory> View<'a, M> {
 
     /// Takes the oldest message out into `message`, whose content is replaced.
     #[inline]
-    pub(crate) fn get(self, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), Refusal> {
+    pub(crate) fn get(self, message: &mut impl Target, deadline: Deadline) -> Result<(), Refusal> {
         if deadline == Deadline::NOW && !self.has_data() {
             return Err(self.nothing());
         }
         self.enter(&self.ring().consumers, deadline, || ())?;
+        message.clear();
         let head = Place::load(self.consumer(HEAD));
         // ORDER: as in `take`.
         let header = Header::from(self.log().at(head.position).load(Acquire));
         if let Header::Message { length, cpu } = header
             && self.may_be(head, length as usize)
-            && message.capacity() >= length as usize
+            && message.has_room(length as usize)
             && !zoo::planted(Bug::LengthReadTwice)
         {
-            message.clear();
             let next = self.take_this(head, length as usize, cpu, message);
             self.move_head(next);
             self.leave_consumers();
@@ -245,7 +248,7 @@ impl<'a, M: Memory> View<'a, M> {
     /// With the consumers' lock: the rest of a get.
     #[cold]
     #[inline(never)]
-    fn get_slowly(self, mut head: Place, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), Refusal> {
+    fn get_slowly(self, mut head: Place, message: &mut impl Target, deadline: Deadline) -> Result<(), Refusal> {
         let mut wait = Wait::default();
         loop {
             message.clear();
@@ -263,7 +266,7 @@ impl<'a, M: Memory> View<'a, M> {
                     return Ok(());
                 }
                 // Memory is fetched without the lock: an allocator is somebody else's code.
-                (Found::Longer(length), _) => message.try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
+                (Found::Longer(length), _) => message.make_room(length).map_err(|_| Refusal::NoMemory(length))?,
                 (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, deadline)?,
             }
             self.enter(&self.ring().consumers, deadline, || ())?;

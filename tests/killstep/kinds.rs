@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use multiproc::{Messages, Queue, SimpleQueue};
+use multiproc::{GetError, Messages, Plain, Queue, SimpleQueue};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
 use crate::queues::{PEER, full, rest_is_usable};
@@ -12,31 +12,79 @@ pub(crate) fn run(sweep: &mut Sweep) {
     for case in simple_cases() {
         sweep.run(&case);
     }
-    sweep.run(&getting("queue/drain", filled, |queue| queue.drain().into_iter().flatten().flatten().collect(), Queue::clone));
+    sweep.run(&getting("queue/drain", |queue: &Queue<u32>| queue.drain().into_iter().flatten().flatten().collect()));
     sweep.run(&drained_bytes());
+    for case in plain_cases() {
+        sweep.run(&case);
+    }
 }
 
 fn simple_cases() -> Vec<Case<'static, SimpleQueue<u32>>> {
-    let queue = |simple: &SimpleQueue<u32>| Queue::from(simple.clone());
     vec![
-        putting("queue/simple put", || SimpleQueue::new().unwrap(), |simple, number| ignore(simple.put(number)), queue),
-        getting(
-            "queue/simple get",
-            |numbers| {
-                let simple = SimpleQueue::new().unwrap();
-                numbers.iter().for_each(|number| simple.put(*number).unwrap());
-                simple
-            },
-            |simple| simple.get().into_iter().collect(),
-            queue,
-        ),
+        putting("queue/simple put", |simple: &SimpleQueue<u32>| ignore(simple.put(1))),
+        getting("queue/simple get", |simple: &SimpleQueue<u32>| simple.get().into_iter().collect()),
     ]
 }
 
-fn filled(numbers: &[u32]) -> Queue<u32> {
-    let queue = Queue::new(4).unwrap();
-    queue.put_many(numbers.iter().copied()).unwrap();
-    queue
+fn plain_cases() -> Vec<Case<'static, Queue<Plain<u32>>>> {
+    type Words = Queue<Plain<u32>>;
+    vec![
+        putting("queue/put_plain", |queue: &Words| ignore(queue.put_plain(&1))),
+        putting("queue/try_put_plain", |queue: &Words| ignore(queue.try_put_plain(&1))),
+        putting("queue/put_plain_timeout", |queue: &Words| ignore(queue.put_plain_timeout(&1, SOON))),
+        getting("queue/get_plain", |queue: &Words| queue.get_plain().into_iter().collect()),
+        getting("queue/try_get_plain", |queue: &Words| queue.try_get_plain().into_iter().collect()),
+        getting("queue/get_plain_timeout", |queue: &Words| queue.get_plain_timeout(SOON).into_iter().collect()),
+    ]
+}
+
+/// A queue of numbers, however they travel.
+trait Numbers {
+    fn empty() -> Self;
+    fn add(&self, number: u32, patience: Duration) -> Result<(), Fault>;
+    fn take(&self, patience: Duration) -> Result<u32, GetError>;
+}
+
+impl Numbers for Queue<u32> {
+    fn empty() -> Self {
+        Self::new(4).unwrap()
+    }
+
+    fn add(&self, number: u32, patience: Duration) -> Result<(), Fault> {
+        self.put_timeout(number, patience).map_err(|error| Fault::Hang(error.to_string()))
+    }
+
+    fn take(&self, patience: Duration) -> Result<u32, GetError> {
+        self.get_timeout(patience)
+    }
+}
+
+impl Numbers for SimpleQueue<u32> {
+    fn empty() -> Self {
+        Self::new().unwrap()
+    }
+
+    fn add(&self, number: u32, patience: Duration) -> Result<(), Fault> {
+        Queue::from(self.clone()).add(number, patience)
+    }
+
+    fn take(&self, patience: Duration) -> Result<u32, GetError> {
+        Queue::from(self.clone()).take(patience)
+    }
+}
+
+impl Numbers for Queue<Plain<u32>> {
+    fn empty() -> Self {
+        Self::new(4).unwrap()
+    }
+
+    fn add(&self, number: u32, patience: Duration) -> Result<(), Fault> {
+        Ok(self.put_plain_timeout(&number, patience)?)
+    }
+
+    fn take(&self, patience: Duration) -> Result<u32, GetError> {
+        self.get_plain_timeout(patience)
+    }
 }
 
 /// A drain takes all, or nothing, and a producer that waits for room goes on.
@@ -69,82 +117,68 @@ fn drained_bytes() -> Case<'static, Queue<[u8]>> {
 }
 
 /// The victim puts 1; so does its heir.
-fn putting<Q: 'static>(
-    name: &str,
-    empty: impl Fn() -> Q + 'static,
-    put: impl Fn(&Q, u32) + 'static,
-    queue: impl Fn(&Q) -> Queue<u32> + 'static,
-) -> Case<'static, Q> {
+fn putting<Q: Numbers + 'static>(name: &str, put: impl Fn(&Q) + 'static) -> Case<'static, Q> {
     case(
         name,
-        empty,
-        move |of, _| put(of, 1),
-        move |of, kill| {
-            let queue = queue(of);
-            let mut there = 0;
-            while let Ok(number) = queue.get_timeout(Duration::ZERO) {
-                there += 1;
-                if number != 1 {
-                    return Err(Fault::Torn(format!("{number}")));
-                }
+        Q::empty,
+        move |queue, _| put(queue),
+        |queue, kill| {
+            let there = all_of(queue);
+            let (least, most) =
+                (usize::from(kill.finished()) + usize::from(kill.heir_finished()), 1 + usize::from(is_double(kill)));
+            if there.iter().any(|number| *number != 1) {
+                return Err(Fault::Torn(format!("{there:?}")));
             }
-            let (least, most) = (u32::from(kill.finished()) + u32::from(kill.heir_finished()), 1 + u32::from(is_double(kill)));
-            if there < least || there > most {
-                Err(Fault::Lost(format!("{there} of {least} to {most}")))
-            } else {
-                goes_on(&queue, kill)
+            if there.len() < least || there.len() > most {
+                return Err(Fault::Lost(format!("{there:?}, of {least} to {most}")));
             }
+            goes_on(queue, kill)
         },
     )
 }
 
 /// 1, 2 and 3 are there, and the victim takes some of them; so does its heir.
-fn getting<Q: 'static>(
-    name: &str,
-    filled: impl Fn(&[u32]) -> Q + 'static,
-    get: impl Fn(&Q) -> Vec<u32> + 'static,
-    queue: impl Fn(&Q) -> Queue<u32> + 'static,
-) -> Case<'static, Q> {
-    let victim = move |of: &Q, cells: &Cells| {
+fn getting<Q: Numbers + 'static>(name: &str, get: impl Fn(&Q) -> Vec<u32> + 'static) -> Case<'static, Q> {
+    let filled = || {
+        let queue = Q::empty();
+        (1..=3).for_each(|number| queue.add(number, SOON).unwrap());
+        queue
+    };
+    let victim = move |queue: &Q, cells: &Cells| {
         // One cell for each number, and how many have told.
-        get(of).into_iter().for_each(|number| cells.add(number as usize, 1));
+        get(queue).into_iter().for_each(|number| cells.add(number as usize, 1));
         cells.add(0, 1);
     };
-    case(
-        name,
-        move || filled(&[1, 2, 3]),
-        victim,
-        move |of, kill| {
-            let queue = queue(of);
-            let mut left = Vec::new();
-            while let Ok(number) = queue.get_timeout(Duration::ZERO) {
-                left.push(number);
+    case(name, filled, victim, |queue, kill| {
+        let left = all_of(queue);
+        if ![&[1, 2, 3][..], &[2, 3], &[3], &[]].contains(&&left[..]) {
+            return Err(Fault::Torn(format!("{left:?}")));
+        }
+        let twice = (1..=3).find(|number| kill.cell(*number as usize) + u64::from(left.contains(number)) > 1);
+        let missing = (1..=3).filter(|number| kill.cell(*number as usize) == 0 && !left.contains(number)).count();
+        match twice {
+            Some(number) => Err(Fault::Lost(format!("{number} is there twice"))),
+            // Who was killed could not tell what it had taken.
+            None if missing > 0 && kill.cell(0) == 1 + u64::from(is_double(kill)) => {
+                Err(Fault::Lost(format!("{missing} messages")))
             }
-            if ![&[1, 2, 3][..], &[2, 3], &[3], &[]].contains(&&left[..]) {
-                return Err(Fault::Torn(format!("{left:?}")));
-            }
-            let twice = (1..=3).find(|number| kill.cell(*number as usize) + u64::from(left.contains(number)) > 1);
-            let missing = (1..=3).filter(|number| kill.cell(*number as usize) == 0 && !left.contains(number)).count();
-            match twice {
-                Some(number) => Err(Fault::Lost(format!("{number} is there twice"))),
-                // Who was killed could not tell what it had taken.
-                None if missing > 0 && kill.cell(0) == 1 + u64::from(is_double(kill)) => {
-                    Err(Fault::Lost(format!("{missing} messages")))
-                }
-                None => goes_on(&queue, kill),
-            }
-        },
-    )
+            None => goes_on(queue, kill),
+        }
+    })
+}
+
+fn all_of(queue: &impl Numbers) -> Vec<u32> {
+    std::iter::from_fn(|| queue.take(Duration::ZERO).ok()).collect()
 }
 
 fn is_double(kill: &Kill<'_>) -> bool {
     kill.mode() == Mode::Double
 }
 
-fn goes_on(queue: &Queue<u32>, kill: &Kill<'_>) -> Result<(), Fault> {
+fn goes_on(queue: &impl Numbers, kill: &Kill<'_>) -> Result<(), Fault> {
     for number in 7..10 {
-        queue.put_timeout(number, kill.patience()).map_err(|error| Fault::Hang(error.to_string()))?;
-        let got = queue.get_timeout(kill.patience())?;
+        queue.add(number, kill.patience())?;
+        let got = queue.take(kill.patience())?;
         if got != number {
             return Err(Fault::Torn(format!("{got}, not {number}")));
         }

@@ -16,6 +16,7 @@ unsafe_rooms=(
     shm/src/memory_block.rs
     shm/src/os_block.rs
     shm/src/robust_lock.rs
+    shm/src/watched.rs
     shm/src/raw_mutex.rs
     shm/src/side.rs
     shm/src/seat.rs
@@ -39,6 +40,9 @@ unsafe_rooms=(
     sync/src/rlock.rs       # the same
     sync/src/bounded.rs     # its block
     sync/src/semaphore.rs   # its permits lie behind its block
+    queue/src/jobs/block.rs # the same, and the slots' areas
+    queue/src/ring/lease.rs
+    queue/src/ring/lease/slots.rs
     queue/src/block.rs      # `unsafe impl Object`
     queue/src/log.rs
     queue/src/ring.rs

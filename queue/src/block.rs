@@ -51,6 +51,14 @@ impl Capacity {
         self.bytes = Some(bytes);
         self
     }
+
+    pub(crate) fn in_fixed_memory(self) -> Self {
+        Self { fixed: true, ..self }
+    }
+
+    pub(crate) fn is_fixed(self) -> bool {
+        self.fixed
+    }
 }
 
 impl From<usize> for Capacity {
@@ -79,14 +87,14 @@ const FIXED: u64 = 1 << 32;
 /// What the extents mean: messages, and words of `home` above them; the limit, in words, and whether the log is fixed above it.
 #[inline(always)]
 #[allow(clippy::cast_possible_truncation, reason = "halves, and what `checked_sizes` has checked")]
-fn sizes_of([messages, limit]: [u64; 2]) -> Sizes {
+pub(crate) fn sizes_of([messages, limit]: [u64; 2]) -> Sizes {
     let home = (messages >> 32) as u32;
     let span = if limit & FIXED == 0 { SPAN } else { home };
     Sizes { messages: messages as u32, home, limit: limit as u32, span, piece: PIECE }
 }
 
 /// `None`: no queue has such extents.
-fn checked_sizes(extents: [u64; 2]) -> Option<Sizes> {
+pub(crate) fn checked_sizes(extents: [u64; 2]) -> Option<Sizes> {
     let sizes = sizes_of(extents);
     if extents[1] & FIXED != 0 {
         let room = SMALLEST_HOME..=LARGEST_LIMIT;
@@ -139,7 +147,7 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     }
 
     fn placed(capacity: Capacity) -> Capacity {
-        Capacity { fixed: true, ..capacity }
+        capacity.in_fixed_memory()
     }
 
     fn element() -> Element {

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::ring::Refusal;
+
 /// Why a message was not put; the value comes back.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -69,6 +71,11 @@ pub enum GetError {
         /// Bytes of the message.
         length: usize,
     },
+    /// The system has no memory for a job that is out; it stays in the queue. Only of a [`JoinableQueue`](crate::JoinableQueue).
+    NoSpace {
+        /// Which queue.
+        queue: String,
+    },
     /// The message was taken but is not a `T`; here are its bytes.
     Decode {
         /// Which queue.
@@ -87,7 +94,28 @@ pub enum GetError {
     },
 }
 
+const CORRUPT: &str = "its memory contradicts itself: another process wrote to it";
+
 impl<T> PutError<T> {
+    #[cold]
+    pub(crate) fn from_refusal(
+        value: T,
+        refusal: Refusal,
+        length: usize,
+        longest: usize,
+        queue: impl FnOnce() -> String,
+    ) -> Self {
+        match refusal {
+            Refusal::TimedOut => Self::Full(value),
+            Refusal::Closed => Self::Closed(value),
+            Refusal::Busy => Self::Busy(value),
+            Refusal::NoSpace => Self::NoSpace { value, queue: queue(), length },
+            Refusal::TooLarge => Self::TooLarge { value, queue: queue(), length, longest },
+            Refusal::Corrupt | Refusal::NoMemory(_) => Self::Broken { value, queue: queue(), problem: CORRUPT.to_owned() },
+            Refusal::Lock(cause) => Self::Broken { value, queue: queue(), problem: cause.to_string() },
+        }
+    }
+
     /// The value that was not put.
     pub fn into_inner(self) -> T {
         match self {
@@ -107,6 +135,21 @@ impl<T> PutError<T> {
     /// Whether the queue was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))
+    }
+}
+
+impl GetError {
+    #[cold]
+    pub(crate) fn from_refusal(refusal: Refusal, queue: impl FnOnce() -> String) -> Self {
+        match refusal {
+            Refusal::TimedOut => Self::Empty,
+            Refusal::Closed => Self::Closed,
+            Refusal::Busy => Self::Busy,
+            Refusal::NoMemory(length) => Self::NoMemory { queue: queue(), length },
+            Refusal::NoSpace => Self::NoSpace { queue: queue() },
+            Refusal::TooLarge | Refusal::Corrupt => Self::Broken { queue: queue(), problem: CORRUPT.to_owned() },
+            Refusal::Lock(cause) => Self::Broken { queue: queue(), problem: cause.to_string() },
+        }
     }
 }
 
@@ -143,6 +186,7 @@ impl fmt::Display for GetError {
             Self::Closed => f.write_str("the queue is closed"),
             Self::Busy => f.write_str("the queue is busy"),
             Self::NoMemory { queue, length } => write!(f, "{queue}: this process has no memory for a message of {length} bytes"),
+            Self::NoSpace { queue } => write!(f, "{queue}: the system has no memory to hand it out"),
             Self::Decode { queue, bytes, problem } => {
                 write!(f, "{queue}: a message of {} bytes cannot be decoded: {problem}", bytes.len())
             }

@@ -5,6 +5,7 @@ mod bytes;
 mod codec;
 mod drain;
 mod error;
+mod jobs;
 mod log;
 mod messages;
 mod plain;
@@ -15,6 +16,7 @@ mod typed;
 
 pub use block::{Capacity, QueueBlock};
 pub use error::{GetError, PutError};
+pub use jobs::{DeadLetter, DeadLetters, Holder, Job, JobBlock, JobLimits, JoinableQueue, MOST_OUT, NothingTaken};
 pub use messages::Messages;
 pub use multiproc_shm::{Error, ErrorKind};
 pub use plain::Plain;

@@ -156,29 +156,12 @@ impl<T: ?Sized + 'static> Queue<T> {
 
     #[cold]
     pub(crate) fn put_error<V>(&self, value: V, refusal: Refusal, length: usize) -> PutError<V> {
-        let queue = self.shared.describe();
-        match refusal {
-            Refusal::TimedOut => PutError::Full(value),
-            Refusal::Closed => PutError::Closed(value),
-            Refusal::Busy => PutError::Busy(value),
-            Refusal::NoSpace => PutError::NoSpace { value, queue, length },
-            Refusal::TooLarge => PutError::TooLarge { value, queue, length, longest: self.longest_message() },
-            Refusal::Corrupt | Refusal::NoMemory(_) => PutError::Broken { value, queue, problem: CORRUPT.to_owned() },
-            Refusal::Lock(cause) => PutError::Broken { value, queue, problem: cause.to_string() },
-        }
+        PutError::from_refusal(value, refusal, length, self.longest_message(), || self.shared.describe())
     }
 
     #[cold]
     pub(crate) fn get_error(&self, refusal: Refusal) -> GetError {
-        let queue = self.shared.describe();
-        match refusal {
-            Refusal::TimedOut => GetError::Empty,
-            Refusal::Closed => GetError::Closed,
-            Refusal::Busy => GetError::Busy,
-            Refusal::NoMemory(length) => GetError::NoMemory { queue, length },
-            Refusal::TooLarge | Refusal::NoSpace | Refusal::Corrupt => GetError::Broken { queue, problem: CORRUPT.to_owned() },
-            Refusal::Lock(cause) => GetError::Broken { queue, problem: cause.to_string() },
-        }
+        GetError::from_refusal(refusal, || self.shared.describe())
     }
 }
 impl<T: ?Sized + 'static> Clone for Queue<T> {
@@ -197,4 +180,3 @@ impl<T: ?Sized + 'static> fmt::Debug for Queue<T> {
             .finish()
     }
 }
-const CORRUPT: &str = "its memory contradicts itself: another process wrote to it";

@@ -48,6 +48,7 @@ use crate::log::{Contradiction, Header, Log, Memory, Place, Spot, record_words};
 use crate::messages::Messages;
 
 mod grow;
+pub(crate) mod lease;
 mod record;
 mod target;
 #[cfg(test)]

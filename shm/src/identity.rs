@@ -353,6 +353,17 @@ pub fn process_of(tid: u32) -> Option<u32> {
     status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
 }
 
+/// The signal that ended a process whose parent has not asked for its status yet; `None` if no signal did, or it cannot be known.
+pub fn signal_of_zombie(pid: u32) -> Option<i32> {
+    const EXIT_CODE: usize = 52;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name, which is in parentheses and may hold anything: the third field, and so on (proc_pid_stat(5)).
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let is_zombie = fields.next()? == "Z";
+    let status: i32 = fields.nth(EXIT_CODE - 4)?.parse().ok()?;
+    Some(status & 0x7f).filter(|signal| is_zombie && *signal != 0)
+}
+
 /// Whether this process is where it (or the one it was forked from) took its first lock. Thread ids in the words of inherited mappings mean nothing elsewhere.
 fn in_first_pid_namespace() -> bool {
     static FIRST: AtomicU64 = AtomicU64::new(0);

@@ -38,6 +38,7 @@ mod transit;
 mod value;
 mod wait;
 pub mod watch;
+mod watched;
 #[doc(hidden)]
 pub mod zoo;
 
@@ -69,7 +70,7 @@ pub use raw_mutex::{RawRobustMutex, RobustMutex};
 pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
 pub use seat::{MOST_WATCHED, Seat, Watch, bury};
 pub use shared::{Object, Shared};
-pub use side::{BRIEF, Side};
-pub use transit::Transit;
+pub use side::{BRIEF, Side, Sleep};
+pub use transit::{Reading, Tickets, Transit};
 pub use value::{LockError, Value, ValueBlock, ValueGuard};
 pub use wait::{Bell, EAGER, NO_CPU, Seq, spin, this_cpu, without_spinning};

@@ -382,7 +382,7 @@ impl RobustLock {
     }
 
     #[inline(always)]
-    fn begin_to_take(&self, me: Me) {
+    pub(crate) fn begin_to_take(&self, me: Me) {
         if !zoo::planted(Bug::PendingAfterCas) && !zoo::planted(Bug::NonRobust) {
             me.begin(self.node());
         }
@@ -390,7 +390,7 @@ impl RobustLock {
 
     /// CRASH: the word is ours, the node is not linked: pending still names it.
     #[inline(always)]
-    fn taken(&self, me: Me, died: bool) -> Acquired {
+    pub(crate) fn taken(&self, me: Me, died: bool) -> Acquired {
         let how = if died { Acquired::OwnerDied(self.dead_holder()) } else { Acquired::Clean };
         if self.holder.load(Relaxed) != me.owner() {
             self.holder.store(me.owner(), Relaxed);

@@ -352,7 +352,7 @@ impl<'de, T: Object> Deserialize<'de> for Shared<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let wire = Wire::deserialize(deserializer)?;
         let shared: Self = arrive(wire.home, &wire.name, wire.generation).map_err(serde::de::Error::custom)?;
-        shared.segment.return_ticket(Ticket::from_wire(wire.ticket));
+        transit::arrived(&shared.segment, Ticket::from_wire(wire.ticket));
         Ok(shared)
     }
 }

@@ -43,6 +43,7 @@ use crate::deadline::Deadline;
 use crate::identity::Me;
 use crate::robust_lock::{ANNOUNCE, AcquireError, Acquired, BELT, FALLBACK_SLICE, Queueing, RobustLock, TID, WAITERS, high, low};
 use crate::sys::{self, Woken};
+use crate::wait::Seq;
 use crate::zoo::{self, Bug};
 
 /// One side of a two-sided object in shared memory. All zeros is a free side on which nobody sleeps.
@@ -61,6 +62,36 @@ const _: () = assert!(size_of::<Side>() == 128);
 
 /// How long the first sleep of a wait lasts.
 pub const BRIEF: Duration = Duration::from_millis(5);
+
+/// How to sleep on a [`Side`].
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_structs, reason = "to be filled in by the caller")]
+pub struct Sleep<'a> {
+    /// For at most 5 ms, and deaf to deaths: the first sleep of a wait. Nothing below counts then.
+    pub brief: bool,
+    /// Until when.
+    pub deadline: Deadline,
+    /// Locks whose holders' deaths end the sleep, of one of those who watch them, if they were taken [watched](RobustLock::take_watched); of more than 125 the first.
+    pub watched: &'a [RobustLock],
+    /// What to be woken by instead of the side: for a third role, that must not take the wakes of the others.
+    pub bell: Option<&'a Seq>,
+}
+
+impl Sleep<'_> {
+    /// Watching both sides and nothing else.
+    pub const fn new(brief: bool, deadline: Deadline) -> Self {
+        Self { brief, deadline, watched: &[], bell: None }
+    }
+}
+
+/// Words and what they hold.
+enum Words {
+    Few([(*const AtomicU32, u32); 3]),
+    Many(Vec<(*const AtomicU32, u32)>),
+}
+
+/// So many locks can be watched in one sleep, beside both sides.
+const MOST_WATCHED_BESIDE: usize = sys::MOST_WORDS - 3;
 
 impl Side {
     /// A free side.
@@ -132,16 +163,14 @@ impl Side {
     /// # Errors
     ///
     /// [`AcquireError::Unsupported`] when this thread has no robust list.
-    pub fn sleep(
-        &self,
-        mine: &Self,
-        brief: bool,
-        deadline: Deadline,
-        ready: impl Fn() -> bool,
-        woken: impl Fn(),
-    ) -> Result<bool, AcquireError> {
+    pub fn sleep(&self, mine: &Self, how: Sleep<'_>, ready: impl Fn() -> bool, woken: impl Fn()) -> Result<bool, AcquireError> {
         let me = Me::current()?;
-        let count = if brief { &self.brief } else { &self.sleepers };
+        let Sleep { brief, deadline, .. } = how;
+        let count = match how.bell {
+            Some(bell) => bell.sleepers_counted(),
+            None if brief => &self.brief,
+            None => &self.sleepers,
+        };
         // CRASH: armed: our death, at any point of this sleep, rings L of the side we wait for.
         me.begin(self.lock.node());
         count.fetch_add(1, SeqCst);
@@ -153,13 +182,20 @@ impl Side {
             let announced = self.announce();
             // ORDER: before the look at what we wait for: a death on my own side after this load changes the word that the kernel compares.
             let own = mine.lock.word().load(SeqCst);
+            let words = (!brief).then(|| self.words(own, announced, mine, how));
             // ORDER: the announce above acquired every release of this side that came before it.
             if ready() {
                 break true;
             }
-            match self.doze(own, announced, mine, brief, deadline.within(slice)) {
+            match self.doze(announced, words, deadline.within(slice)) {
                 Woken::Changed => continue,
-                Woken::TimedOut => break !deadline.has_passed() || ready(),
+                Woken::TimedOut => {
+                    // What the kernel has missed: one who died holding a lock that is watched.
+                    for lock in how.watched {
+                        lock.bury();
+                    }
+                    break !deadline.has_passed() || ready();
+                }
                 Woken::Unsupported => break true,
                 Woken::By(_) => {
                     // Always: the kernel tells the last word that was rung, and A, the last, hides an L.
@@ -178,19 +214,27 @@ impl Side {
         Ok(awake)
     }
 
-    /// The system call of a sleep.
-    fn doze(&self, own: u64, announced: u64, mine: &Self, brief: bool, until: Deadline) -> Woken {
-        let bell = (self.lock.announce_word(), high(announced));
-        if !brief {
-            // The kernel compares and queues one word after the other. A comes last: whoever takes a lock with `W` moves its A, so a word L that was changed and
-            // changed back before it was queued, with the ring lost in between, is found out by A.
-            let words = [(mine.lock.futex_word(), low(own)), (self.lock.futex_word(), low(announced)), bell];
-            match sys::futex_waitv(words, 3, until) {
-                Woken::Unsupported => return sys::futex_wait(bell.0, bell.1, until.within(FALLBACK_SLICE)),
-                woken => return woken,
-            }
+    /// What a sleep that is not brief watches, as it is now.
+    fn words(&self, own: u64, announced: u64, mine: &Self, how: Sleep<'_>) -> Words {
+        // The kernel compares and queues one word after the other. A comes last: whoever takes a lock with `W` moves its A, so a word L that was changed and
+        // changed back before it was queued, with the ring lost in between, is found out by A.
+        let bell = how.bell.map_or((self.lock.announce_word(), high(announced)), Seq::now);
+        let both = [(mine.lock.futex_word(), low(own)), (self.lock.futex_word(), low(announced))];
+        if how.watched.is_empty() {
+            return Words::Few([both[0], both[1], bell]);
         }
-        sys::futex_wait(bell.0, bell.1, until)
+        let watched = how.watched.iter().take(MOST_WATCHED_BESIDE);
+        Words::Many(watched.map(|lock| (lock.futex_word(), low(lock.word().load(SeqCst)))).chain(both).chain([bell]).collect())
+    }
+
+    /// The system call of a sleep.
+    fn doze(&self, announced: u64, words: Option<Words>, until: Deadline) -> Woken {
+        let (woken, bell) = match words {
+            None => return sys::futex_wait(self.lock.announce_word(), high(announced), until),
+            Some(Words::Few(words)) => (sys::futex_waitv(words, 3, until), words[2]),
+            Some(Words::Many(words)) => (sys::futex_waitv_many(&words, until), words[words.len() - 1]),
+        };
+        if woken == Woken::Unsupported { sys::futex_wait(bell.0, bell.1, until.within(FALLBACK_SLICE)) } else { woken }
     }
 
     /// Marks this side, whose lock this thread holds, so that the kernel wakes one of those who watch it if this thread dies from here on.
@@ -198,8 +242,8 @@ impl Side {
         self.announce();
     }
 
-    /// Wakes one of those who sleep here.
-    fn wake_one_sleeper(&self) {
+    /// Wakes one of those who sleep here: something that any one of them may have has come, otherwise than by this side's lock.
+    pub fn wake_one_sleeper(&self) {
         // ORDER: SeqCst pairs with the sleeper's announce: its count is an older one, or the kernel finds the word changed.
         self.lock.word().fetch_add(ANNOUNCE, SeqCst);
         sys::futex_wake(self.lock.announce_word(), 1);

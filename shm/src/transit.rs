@@ -18,6 +18,7 @@ type Taken = Vec<(Arc<Segment>, Ticket)>;
 
 thread_local! {
     static OPEN: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
+    static READ: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The time in which this thread serialises one message. Every handle in it takes a ticket.
@@ -65,6 +66,68 @@ impl Drop for Transit {
         for (segment, ticket) in scope.into_iter().flatten() {
             segment.return_ticket(ticket);
         }
+    }
+}
+
+/// The time in which this thread reads a message that may have to be read again: the tickets of the handles in it stay out.
+///
+/// A handle that is read ends its ticket's life; a second reader would find the object gone if nobody else has it. What is delivered once more when its reader dies is therefore read in such a scope, and its
+/// tickets are [redeemed](Tickets::redeem) when it will not be read again.
+#[derive(Debug)]
+#[must_use = "dropped, it leaves the tickets out, and nobody can redeem them"]
+pub struct Reading {
+    here: PhantomData<*const ()>,
+}
+
+/// Tickets of a message that was read, and may be read again. Dropped, they stay out: the next reader finds the objects, for ten minutes.
+#[derive(Default)]
+pub struct Tickets(Taken);
+
+impl Reading {
+    /// Opens a scope on this thread; scopes nest.
+    pub fn begin() -> Self {
+        let _ = READ.try_with(|read| read.borrow_mut().push(Vec::new()));
+        Self { here: PhantomData }
+    }
+
+    /// The message was read.
+    pub fn end(self) -> Tickets {
+        let tickets = READ.try_with(|read| read.borrow_mut().last_mut().map(std::mem::take));
+        Tickets(tickets.ok().flatten().unwrap_or_default())
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let _ = READ.try_with(|read| read.borrow_mut().pop());
+    }
+}
+
+impl Tickets {
+    /// The message will not be read again.
+    pub fn redeem(self) {
+        for (segment, ticket) in self.0 {
+            segment.return_ticket(ticket);
+        }
+    }
+}
+
+impl std::fmt::Debug for Tickets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Tickets").field(&self.0.len()).finish()
+    }
+}
+
+/// A handle has arrived with this ticket.
+pub(crate) fn arrived(segment: &Arc<Segment>, ticket: Ticket) {
+    let kept = READ.try_with(|read| {
+        let mut read = read.borrow_mut();
+        let scope = read.last_mut()?;
+        scope.push((Arc::clone(segment), ticket));
+        Some(())
+    });
+    if kept.ok().flatten().is_none() {
+        segment.return_ticket(ticket);
     }
 }
 

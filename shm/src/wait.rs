@@ -187,6 +187,23 @@ impl Seq {
         sys::sleepers_on(&raw const self.count)
     }
 
+    /// Whether somebody may sleep on it (never falsely no; deaths may make it falsely yes).
+    #[inline]
+    pub fn has_sleepers(&self) -> bool {
+        // ORDER: SeqCst pairs with a sleeper's count: either it is seen, or the sleeper sees what was changed before this look.
+        self.sleepers.load(SeqCst) != 0
+    }
+
+    /// How many sleep, as they count themselves, to be raised while one does.
+    pub(crate) fn sleepers_counted(&self) -> &AtomicU32 {
+        &self.sleepers
+    }
+
+    /// The word that its sleepers watch, and what it is now.
+    pub(crate) fn now(&self) -> (*const AtomicU32, u32) {
+        (&raw const self.count, self.count.load(SeqCst))
+    }
+
     /// Tells one sleeper that something has changed; true when one was woken.
     pub fn wake_one(&self) -> bool {
         self.signal(1) > 0

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::{AcquireError, Acquired, Deadline, Side};
+use multiproc_shm::{AcquireError, Acquired, Deadline, Side, Sleep};
 
 use common::watchdog;
 
@@ -44,7 +44,7 @@ impl Cell {
             if acted {
                 return Ok(());
             }
-            if !other.sleep(mine, brief, deadline, &ready, || ())? {
+            if !other.sleep(mine, Sleep::new(brief, deadline), &ready, || ())? {
                 return Err(AcquireError::TimedOut);
             }
             brief = false;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
-use multiproc_shm::{Deadline, EAGER, NO_CPU, copy, spin, this_cpu};
+use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, copy, spin, this_cpu};
 
 use super::{Appended, CPUS, HEAD, LEAST, LINE, PASSED, PAUSE, Refusal, SELDOM, TAIL, TRIES, View};
 use crate::log::{Memory, Place, UNBOUNDED, UNLIMITED};
@@ -24,14 +24,18 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    fn may_spin(&mut self) -> bool {
+    pub(super) fn may_spin(&mut self) -> bool {
         self.spins += 1;
         self.sleeps == 0 && self.spins <= SPINS
     }
 
+    pub(super) fn slept(&mut self) {
+        self.sleeps += 1;
+    }
+
     /// The first sleep of a wait is brief.
-    fn is_first(&self) -> bool {
-        self.sleeps == 0
+    pub(super) fn sleep(&self, deadline: Deadline) -> Sleep<'static> {
+        Sleep::new(self.sleeps == 0, deadline)
     }
 }
 
@@ -75,8 +79,8 @@ impl<M: Memory> View<'_, M> {
         }
         let ready = || self.has_data() || self.is_closed();
         let woken = || self.retell();
-        let awake = self.ring().producers.sleep(&self.ring().consumers, wait.is_first(), deadline, ready, woken);
-        wait.sleeps += 1;
+        let awake = self.ring().producers.sleep(&self.ring().consumers, wait.sleep(deadline), ready, woken);
+        wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 
@@ -104,8 +108,8 @@ impl<M: Memory> View<'_, M> {
         }
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
         let woken = || self.retell();
-        let awake = self.ring().consumers.sleep(&self.ring().producers, wait.is_first(), deadline, ready, woken);
-        wait.sleeps += 1;
+        let awake = self.ring().consumers.sleep(&self.ring().producers, wait.sleep(deadline), ready, woken);
+        wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 

@@ -1,0 +1,300 @@
+//! Jobs: messages that are out with somebody, and come back when he dies.
+//!
+//! # Slots
+//!
+//! A job that is out lies in a *slot*: a [`RobustLock`] that whoever has the job holds, taken [watched](RobustLock::take_watched), three words beside it, and an area for the job's bytes. The first word is its state:
+//!
+//! | lock | state | the slot is |
+//! |---|---|---|
+//! | free | `FREE` | free |
+//! | held | `FREE` | about to be filled, or done a moment ago |
+//! | held | `OUT` | a job that is out with the thread that holds it |
+//! | free | `OUT` | a job that came back: its holder has died or has given it back. It is handed out before what is in the log |
+//! | any | `TAKING`, n | to be filled with message n of the log: `OUT` if the head has passed n, else `FREE` |
+//! | any | `BURYING`, n | to become dead letter n: `FREE` if there is such a dead letter, else `OUT` |
+//! | any | `REVIVING`, n | to be filled with dead letter n: `OUT` if the head of the dead letters has passed n, else `FREE` |
+//!
+//! # Who moves what
+//!
+//! - **get**, holding the consumers' lock: take the lock of a free slot; copy the message there; `TAKING`, n; `head` (the commit); `OUT`. Or take the lock of a slot whose job came back, and count the delivery.
+//! - **done**, without any other lock: `FREE` (the commit), then the slot's lock is given back.
+//! - **gave back**: the slot's lock is given back, and nothing else.
+//! - **too often delivered**, holding the consumers' lock: the slot's lock; `BURYING`, n; append to the dead letters (the commit); `FREE`.
+//! - **dead letters taken or brought back to life**: with the consumers' lock, too; the locks of their own log are never taken.
+//!
+//! Nothing is counted: `unfinished` is what is in the log and what is in slots that are not `FREE`.
+//!
+//! # What a death leaves
+//!
+//! | killed | what is there | who mends it |
+//! |---|---|---|
+//! | in `get`, before `TAKING` | a free slot with rubbish in its area | nobody needs to |
+//! | in `get`, between `TAKING` and `OUT` | as the table above says, and the consumers' lock marked by the kernel | whoever takes that lock next, before the head moves again, so n tells for sure |
+//! | with a job | a job that came back | the kernel frees the slot's lock and wakes one of those who sleep for jobs, for all of them watch all slots |
+//! | in `done`, before `FREE` | as with a job | |
+//! | in `done`, after it | a free slot; those who wait for the last job may not have been told | the slot's lock is still its own, or its pending names it: one of those who watch is woken, and tells the others |
+//! | while it buries or revives | as the table above says | as in `get` |
+//!
+//! A holder that is *stopped* keeps its job. What the kernel misses (a robust list cut short) is found by those who sleep, once a second.
+//!
+//! # Who sleeps, and who wakes
+//!
+//! A consumer sleeps as in any queue (`Side`), and watches the locks of all slots that were ever used, too. Whoever uses a slot for the first time wakes everybody. A thread that waits for the last job to be done (`join`) watches the same
+//! locks, but has a word of its own to be woken by, so that it takes no wake of a consumer, save that of a death; so it passes that on. Whoever has made a job `FREE` looks, with its slot still watched: is it
+//! the last, those who join are woken; is the queue closed and its log empty, consumers are; did somebody wait for a slot, likewise.
+//!
+//! "The last" is decided by: the log is empty at the head; each slot, its lock read before its state, is free; the log is still empty at the same head. The head has not moved, so nothing was put (a put that was taken moves it) and
+//! nothing went from the log to a slot between the two looks; each slot's job was done when it was seen; so at the second look all was done.
+
+#![allow(unsafe_code, reason = "takes slots, whose mapping the handle keeps")]
+
+use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+
+use multiproc_shm::{Acquired, Deadline, copy};
+
+use super::wait::Wait;
+use super::{Found, HEAD, Refusal, TAIL, View};
+use crate::jobs::block::{Jobs, MOST_OUT};
+use crate::log::Place;
+
+mod letters;
+mod slots;
+mod wait;
+
+/// The words beside a slot's lock.
+const STATE: usize = 0;
+const DELIVERIES: usize = 1;
+const LENGTH: usize = 2;
+
+/// States, in the low half; the number of a message in the high half.
+const FREE: u64 = 0;
+const OUT: u64 = 1;
+const TAKING: u64 = 2;
+const BURYING: u64 = 3;
+const REVIVING: u64 = 4;
+
+/// So many slots a busy get looks at for jobs that came back, others at the next. (Each may be another's cache line.) Who finds the log empty looks at all.
+const LOOKS: u32 = 4;
+
+/// A job that is out with this thread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leased {
+    pub(crate) slot: usize,
+    /// How often it was handed out, this time included.
+    pub(crate) deliveries: u32,
+    /// Who had it before.
+    pub(crate) last: Option<Last>,
+}
+
+/// Who had a job, and whether he died with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Last {
+    /// Process id << 32 | thread id; 0 if he died before he had signed.
+    pub(crate) holder: u64,
+    pub(crate) died: bool,
+}
+
+/// A job that nobody got done.
+#[derive(Debug)]
+pub(crate) struct Letter {
+    pub(crate) deliveries: u32,
+    pub(crate) last: Last,
+    pub(crate) message: Vec<u8>,
+}
+
+/// What a consumer found under its lock.
+enum Outcome {
+    Leased(Leased),
+    /// The same, from the log, whose head is here now.
+    New(Leased, Place),
+    /// A message of this many bytes, for which the vector has too little room.
+    Longer(usize),
+    Nothing,
+    /// A message, and no slot for it.
+    NoSlot,
+}
+
+impl<M: Jobs> View<'_, M> {
+    /// Leases a job to this thread: one that came back, or the oldest message; its bytes replace those in `message`.
+    pub(crate) fn lease(self, message: &mut Vec<u8>, deadline: Deadline) -> Result<Leased, Refusal> {
+        if deadline == Deadline::NOW && !self.has_job() {
+            self.poll_for_the_dead();
+            return Err(if self.is_over() { Refusal::Closed } else { Refusal::TimedOut });
+        }
+        let mut wait = Wait::default();
+        loop {
+            self.enter(&self.ring().consumers, deadline, || self.recover_leases())?;
+            let head = Place::load(self.consumer(HEAD));
+            message.clear();
+            let outcome = self.lease_one(head, message);
+            let pause = if matches!(outcome, Ok(Outcome::Nothing)) { self.next_pause(head) } else { 0 };
+            self.leave_consumers_of_jobs();
+            match outcome? {
+                Outcome::Leased(leased) => return Ok(leased),
+                Outcome::New(leased, next) => {
+                    self.tidy(head, next);
+                    return Ok(leased);
+                }
+                // Memory is fetched without the lock: an allocator is somebody else's code.
+                Outcome::Longer(length) => message.try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
+                Outcome::Nothing => self.wait_for_job(&mut wait, pause, head, deadline)?,
+                Outcome::NoSlot => {
+                    self.leases().starved.store(1, SeqCst);
+                    self.wait_for_job(&mut wait, 0, head, deadline)?;
+                }
+            }
+        }
+    }
+
+    /// The job in this slot, which this thread holds, is done; false, and nothing done, when this thread does not hold it.
+    pub(crate) fn finish(self, slot: usize) -> bool {
+        let lock = self.slot(slot);
+        let commit = || {
+            self.shrink(slot);
+            self.leases().notes[slot].taken.store(0, Relaxed);
+            // ORDER: Release; who reads the lock's word after our release of it sees this too. CRASH: the commit: before it the job comes back.
+            lock.beside[STATE].store(FREE, Release);
+        };
+        // CRASH: in `tell_done` the slot is still named by our pending: one of those who watch it is woken, and tells.
+        lock.give_watched(commit, || self.tell_done())
+    }
+
+    /// Gives the job in this slot back; false, and nothing done, when this thread does not hold it.
+    pub(crate) fn give_back_job(self, slot: usize) -> bool {
+        self.slot(slot).give_watched(
+            || self.leases().notes[slot].taken.store(0, Relaxed),
+            || {
+                if self.ring().producers.has_sleepers() {
+                    self.ring().producers.wake_one_sleeper();
+                }
+            },
+        )
+    }
+
+    /// With the consumers' lock.
+    fn lease_one(self, head: Place, message: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        let looks = if self.log().at(head.position).load(SeqCst) == 0 { u32::MAX } else { LOOKS };
+        // Each round hands one out or buries one; only a hostile peer has more of them than there are slots.
+        for _ in 0..MOST_OUT {
+            let Some(slot) = self.came_back(looks) else { break };
+            match self.lease_again(slot, message)? {
+                Outcome::Nothing => message.clear(),
+                outcome => return Ok(outcome),
+            }
+        }
+        let next = match self.take(head, message)? {
+            (Found::Taken, next) => next,
+            (Found::Longer(length), _) => return Ok(Outcome::Longer(length)),
+            (Found::Nothing, _) => return Ok(Outcome::Nothing),
+        };
+        let Some(slot) = self.claim()? else { return Ok(Outcome::NoSlot) };
+        // CRASH: until `TAKING` the slot is free, and its lock was ours.
+        if let Err(refusal) = self.fill_slot(slot, message, 1) {
+            self.give_back_job(slot);
+            return Err(refusal);
+        }
+        self.set_state(slot, TAKING | u64::from(head.count) << 32);
+        // CRASH: the commit. Before it the message is in the log; after it, in the slot; `recover_leases` tells which.
+        self.move_head(next);
+        self.set_state(slot, OUT);
+        Ok(Outcome::New(Leased { slot, deliveries: 1, last: None }, next))
+    }
+
+    /// With the consumers' lock: a slot whose job came back.
+    fn came_back(self, looks: u32) -> Option<usize> {
+        let used = u32::try_from(self.used()).unwrap_or(0);
+        let start = self.leases().next.load(Relaxed);
+        let found = (0..looks.min(used)).map(|look| start.wrapping_add(look) % used).find(|slot| self.is_back(*slot as usize));
+        let looked = found.unwrap_or_else(|| start.wrapping_add(looks.min(used)));
+        if looks < used {
+            self.leases().next.store(looked % used, Relaxed);
+        }
+        found.map(|slot| slot as usize)
+    }
+
+    /// With the consumers' lock: hands a job out once more, or buries it; `Nothing` then.
+    fn lease_again(self, slot: usize, message: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        let lock = self.slot(slot);
+        let deliveries = word(lock.beside[DELIVERIES].load(Relaxed));
+        let length = word(lock.beside[LENGTH].load(Relaxed)) as usize;
+        if copy::words(length) > self.slot_words(slot) {
+            // Somebody has scribbled over it: there is no such job.
+            self.set_state(slot, FREE);
+            return Err(Refusal::Corrupt);
+        }
+        if message.capacity() < length {
+            return Ok(Outcome::Longer(length));
+        }
+        let holder = lock.signature();
+        // SAFETY: the handle keeps the mapping, also while this thread holds a lock in it.
+        let taken = unsafe { lock.take_watched() }.map_err(Refusal::Lock)?;
+        let last = match taken {
+            None => return Ok(Outcome::Nothing),
+            Some(Acquired::Clean) => Last { holder, died: false },
+            Some(Acquired::OwnerDied(_)) => Last { holder, died: true },
+        };
+        // CRASH: as its last holder's death, until the delivery is counted.
+        self.memory.read(slot, length, message);
+        let most = self.memory.max_deliveries();
+        if most != 0 && deliveries >= most && self.bury_job(slot, message, Letter { deliveries, last, message: Vec::new() }) {
+            return Ok(Outcome::Nothing);
+        }
+        let deliveries = deliveries.saturating_add(1);
+        lock.beside[DELIVERIES].store(u64::from(deliveries), Relaxed);
+        // A letter that was brought back to life has no history.
+        let last = (deliveries > 1).then_some(last);
+        Ok(Outcome::Leased(Leased { slot, deliveries, last }))
+    }
+
+    /// With the consumers' lock, whose last owner has died: what became of the slot that it was about to fill or to empty.
+    #[cold]
+    fn recover_leases(self) {
+        let morgue = self.memory.morgue();
+        let dead = View { memory: &morgue };
+        if self.leases().morgue.load(Relaxed) != 0 {
+            dead.recover();
+        }
+        let head = Place::load(self.consumer(HEAD)).count;
+        let (first, next) = (Place::load(dead.consumer(HEAD)).count, Place::load(dead.producer(TAIL)).count);
+        for slot in 0..self.used() {
+            let state = self.state(slot);
+            let number = high(state);
+            let now = match state & 0xffff_ffff {
+                TAKING => {
+                    if number == head {
+                        FREE
+                    } else {
+                        OUT
+                    }
+                }
+                REVIVING => {
+                    if number == first {
+                        FREE
+                    } else {
+                        OUT
+                    }
+                }
+                BURYING => {
+                    if number == next {
+                        OUT
+                    } else {
+                        FREE
+                    }
+                }
+                _ => continue,
+            };
+            // CRASH: as often as need be: nothing that this depends on moves before the lock is given back.
+            self.set_state(slot, now);
+        }
+        self.tell_everybody();
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "the low half is wanted")]
+fn word(word: u64) -> u32 {
+    word as u32
+}
+
+fn high(whole: u64) -> u32 {
+    word(whole >> 32)
+}

@@ -90,15 +90,47 @@ impl<T: Pod> Queue<Plain<T>> {
         self.get_plain_until(Deadline::after(timeout))
     }
 
+    /// Takes a value into the caller's place, waiting for one as long as it takes: what is large need not be copied again. The place is unchanged if there is an error.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: as [`get_plain`](Self::get_plain).
+    #[inline]
+    pub fn get_plain_into(&self, value: &mut T) -> Result<(), GetError> {
+        self.get_plain_into_until(value, Deadline::NEVER)
+    }
+
+    /// Takes a value into the caller's place, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, busy, and as [`get_plain`](Self::get_plain).
+    #[inline]
+    pub fn try_get_plain_into(&self, value: &mut T) -> Result<(), GetError> {
+        self.get_plain_into_until(value, Deadline::NOW)
+    }
+
+    /// Takes a value into the caller's place, waiting for one at most this long.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, busy, and as [`get_plain`](Self::get_plain).
+    pub fn get_plain_into_timeout(&self, value: &mut T, timeout: Duration) -> Result<(), GetError> {
+        self.get_plain_into_until(value, Deadline::after(timeout))
+    }
+
     #[inline]
     fn get_plain_until(&self, deadline: Deadline) -> Result<T, GetError> {
         let mut value = T::zeroed();
-        let mut target = Exact::new(bytemuck::bytes_of_mut(&mut value));
+        self.get_plain_into_until(&mut value, deadline)?;
+        Ok(value)
+    }
+
+    #[inline]
+    fn get_plain_into_until(&self, value: &mut T, deadline: Deadline) -> Result<(), GetError> {
+        let mut target = Exact::new(bytemuck::bytes_of_mut(value));
         self.view().get(&mut target, deadline).map_err(|refusal| self.get_error(refusal))?;
-        match target.into_other() {
-            None => Ok(value),
-            Some(bytes) => Err(self.not_plain(bytes)),
-        }
+        target.into_other().map_or(Ok(()), |bytes| Err(self.not_plain(bytes)))
     }
 
     #[cold]

@@ -37,6 +37,13 @@ fn in_and_out() -> Outcome {
         (sample(1), sample(2), sample(3))
     );
     assert_eq!(queue.get_plain_timeout(Duration::from_millis(1)), Err(GetError::Empty));
+    let mut place = sample(9);
+    assert_eq!(queue.try_get_plain_into(&mut place), Err(GetError::Empty));
+    assert_eq!(queue.get_plain_into_timeout(&mut place, Duration::from_millis(1)), Err(GetError::Empty));
+    assert_eq!(place, sample(9));
+    queue.put_plain(&sample(4))?;
+    queue.get_plain_into(&mut place)?;
+    assert_eq!(place, sample(4));
     queue.close();
     assert_eq!(queue.put_plain(&sample(5)), Err(PutError::Closed(())));
     assert_eq!(queue.get_plain(), Err(GetError::Closed));

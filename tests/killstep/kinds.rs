@@ -35,7 +35,15 @@ fn plain_cases() -> Vec<Case<'static, Queue<Plain<u32>>>> {
         getting("queue/get_plain", |queue: &Words| queue.get_plain().into_iter().collect()),
         getting("queue/try_get_plain", |queue: &Words| queue.try_get_plain().into_iter().collect()),
         getting("queue/get_plain_timeout", |queue: &Words| queue.get_plain_timeout(SOON).into_iter().collect()),
+        getting("queue/get_plain_into", |queue: &Words| into(|word| queue.get_plain_into(word))),
+        getting("queue/try_get_plain_into", |queue: &Words| into(|word| queue.try_get_plain_into(word))),
+        getting("queue/get_plain_into_timeout", |queue: &Words| into(|word| queue.get_plain_into_timeout(word, SOON))),
     ]
+}
+
+fn into(get: impl FnOnce(&mut u32) -> Result<(), GetError>) -> Vec<u32> {
+    let mut word = 0;
+    get(&mut word).map(|()| word).into_iter().collect()
 }
 
 /// A queue of numbers, however they travel.

@@ -3,6 +3,7 @@
 mod block;
 mod bytes;
 mod codec;
+mod counters;
 mod drain;
 mod error;
 mod jobs;
@@ -15,6 +16,7 @@ mod simple;
 mod typed;
 
 pub use block::{Capacity, QueueBlock};
+pub use counters::Counters;
 pub use error::{GetError, PutError};
 pub use jobs::{DeadLetter, DeadLetters, Holder, Job, JobBlock, JobLimits, JoinableQueue, MOST_OUT, NothingTaken};
 pub use messages::Messages;

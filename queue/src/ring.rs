@@ -4,8 +4,8 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `closed`; notes: `least`, `passed`, `jumped`, `filled`, `top`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
-//! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs` | its lock's holder |
+//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `bytes`; notes: `least`, `passed`, `jumped` and `top`, `filled`, `closed`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
+//! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs`; notes: counts (`ring/counts.rs`) | its lock's holder; counts by anybody, seldom |
 //! | 256.. | the log: 8-byte words (`log.rs`) | producers |
 //!
 //! A *place* is one word: position in words (low half), number of messages so far (high half), both counting on for ever, modulo 2^32. One store moves both, so `head` and `tail` are never half moved.
@@ -47,6 +47,7 @@ use multiproc_shm::{AcquireError, Acquired, Deadline, RobustLock, Side, this_cpu
 use crate::log::{Contradiction, Header, Log, Memory, Place, Spot, record_words};
 use crate::messages::Messages;
 
+mod counts;
 mod grow;
 pub(crate) mod lease;
 mod record;
@@ -55,6 +56,7 @@ mod target;
 mod tests;
 mod wait;
 
+use counts::DEATHS;
 pub(crate) use target::Exact;
 use target::Target;
 use wait::Wait;
@@ -72,17 +74,18 @@ const _: () = assert!(size_of::<Ring>() == 256 && offset_of!(Ring, consumers) ==
 /// Words beside the producers' lock.
 const TAIL: usize = 0;
 const SEEN_HEAD: usize = 1;
-const CLOSED: usize = 2;
+/// Bytes of all messages so far.
+const BYTES: usize = 2;
 /// Notes of the producers' side. The smallest record that a producer has ever slept for, subtracted from `u64::MAX`, so that 0 means none.
 const LEAST: usize = 0;
 /// The head at which producers last woke each other because the room was too little for one of them.
 const PASSED: usize = 1;
-/// The word of the last jump.
+/// The word of the last jump; in the high half: above this word there is no memory (`top`).
 const JUMPED: usize = 2;
 /// From the tail up to this word there is memory.
 const FILLED: usize = 3;
-/// Above this word there is none.
-const TOP: usize = 4;
+/// 1 once closed. Not beside the lock: who finds nothing looks at it, and would take that line from the next producer.
+const CLOSED: usize = 4;
 /// Up to this word, from `home` on, memory was given back since the last jump; in the high half, how many laps in a row were calm.
 const LOW: usize = 5;
 /// From the beginning up to this word there is memory.
@@ -325,19 +328,19 @@ impl<'a, M: Memory> View<'a, M> {
     pub(crate) fn close(self) {
         if self.enter(&self.ring().producers, Deadline::NEVER, || self.recover()).is_err() {
             // A thread that can take no lock (it holds a thousand) closes all the same; only, nobody repeats its wakes if it dies now.
-            self.producer(CLOSED).store(1, SeqCst);
+            self.ring().producers.notes[CLOSED].store(1, SeqCst);
             self.tell_all();
             return;
         }
         self.ring().producers.alarm();
         // CRASH: the commit. The lock is still held, with its alarm on, so the kernel wakes one of those who watch it, and that one tells the others.
-        self.producer(CLOSED).store(1, SeqCst);
+        self.ring().producers.notes[CLOSED].store(1, SeqCst);
         self.tell_all();
         self.leave_producers();
     }
 
     pub(crate) fn is_closed(self) -> bool {
-        self.producer(CLOSED).load(SeqCst) != 0
+        self.ring().producers.notes[CLOSED].load(SeqCst) != 0
     }
 
     /// Committed messages, a snapshot.
@@ -446,6 +449,7 @@ impl<'a, M: Memory> View<'a, M> {
     /// With a lock whose last owner died: what it may have left undone.
     #[cold]
     fn take_over(self, recover: impl FnOnce()) {
+        self.count(DEATHS);
         recover();
         self.retell();
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use multiproc::{GetError, Messages, Plain, Queue, SimpleQueue};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::queues::{PEER, full, rest_is_usable};
+use crate::queues::{PEER, full, rest_is_usable, two};
 use crate::support::{SOON, WAITV, await_asleep, ignore, nothing_left, ours, sign};
 
 pub(crate) fn run(sweep: &mut Sweep) {
@@ -15,6 +15,9 @@ pub(crate) fn run(sweep: &mut Sweep) {
     sweep.run(&getting("queue/drain", |queue: &Queue<u32>| queue.drain().into_iter().flatten().flatten().collect()));
     sweep.run(&drained_bytes());
     for case in plain_cases() {
+        sweep.run(&case);
+    }
+    for case in counted_cases() {
         sweep.run(&case);
     }
 }
@@ -39,6 +42,51 @@ fn plain_cases() -> Vec<Case<'static, Queue<Plain<u32>>>> {
         getting("queue/try_get_plain_into", |queue: &Words| into(|word| queue.try_get_plain_into(word))),
         getting("queue/get_plain_into_timeout", |queue: &Words| into(|word| queue.get_plain_into_timeout(word, SOON))),
     ]
+}
+
+/// Whoever dies, messages are counted exactly; a death may cost the count of one message's bytes.
+fn counted_cases() -> Vec<Case<'static, Queue<[u8]>>> {
+    vec![
+        case("queue/put_bytes, counted", two, |queue, _| ignore(queue.put_bytes(b"c")), counted),
+        case(
+            "queue/put_bytes, longer than the log, counted",
+            || two_and(|queue| queue.put_bytes(&[b'x'; 3900]).unwrap()),
+            |queue, _| ignore(queue.put_bytes(b"c")),
+            counted,
+        ),
+        case("queue/get_bytes, counted", two, |queue, _| ignore(queue.get_bytes()), counted),
+    ]
+}
+
+fn two_and(more: fn(&Queue<[u8]>)) -> Queue<[u8]> {
+    let queue = two();
+    more(&queue);
+    queue
+}
+
+fn counted(queue: &Queue<[u8]>, kill: &Kill<'_>) -> Result<(), Fault> {
+    let begin = queue.counters();
+    if begin.puts - begin.gets != queue.len() as u64 {
+        return Err(Fault::Torn(format!("{} messages, {begin:?}", queue.len())));
+    }
+    // As if nobody had died: what is taken is counted, and what was put is all that there is.
+    let (mut taken, mut bytes) = (0, 0);
+    while let Ok(message) = queue.get_bytes_timeout(Duration::ZERO) {
+        taken += 1;
+        bytes += message.len() as u64;
+    }
+    queue.put_bytes_timeout(b"dd", kill.patience())?;
+    let end = queue.counters();
+    if (end.gets, end.puts) != (begin.gets + taken, begin.puts + 1) || begin.gets + taken != begin.puts {
+        return Err(Fault::Lost(format!("{taken} taken: from {begin:?} to {end:?}")));
+    }
+    // What the victim may have put has one byte; what it may have taken, too.
+    let deaths = 1 + u64::from(is_double(kill));
+    let all = bytes + begin.gets + 2;
+    if end.bytes > all || end.bytes + deaths < all {
+        return Err(Fault::Lost(format!("{all} bytes, {end:?}")));
+    }
+    rest_is_usable(queue, kill)
 }
 
 fn into(get: impl FnOnce(&mut u32) -> Result<(), GetError>) -> Vec<u32> {

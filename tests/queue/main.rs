@@ -8,6 +8,7 @@ mod history;
 
 mod across;
 mod contract;
+mod counters;
 mod cpython_queue;
 mod crash;
 mod hostile;

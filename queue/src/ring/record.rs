@@ -7,7 +7,7 @@ use multiproc_shm::copy;
 use multiproc_shm::zoo::{self, Bug};
 
 use super::target::Target;
-use super::{Appended, CPUS, FILLED, Found, HEAD, LINE, Refusal, SEEN_HEAD, TAIL, TOP, TRIES, View, header_of};
+use super::{Appended, CPUS, FILLED, Found, HEAD, LINE, Refusal, SEEN_HEAD, TAIL, TRIES, View, header_of};
 use crate::log::{Header, Memory, Place, record_words};
 
 /// How far ahead of the tail the producer fetches lines, in words.
@@ -48,6 +48,7 @@ impl<M: Memory> View<'_, M> {
         self.log().at(tail.position).store(header_of(message), Release);
         // CRASH: `tail` is one record behind; `recover` walks over it.
         self.producer(TAIL).store(next.word(), Relaxed);
+        self.count_bytes(message.len());
     }
 
     /// All of a record but its header.
@@ -111,7 +112,7 @@ impl<M: Memory> View<'_, M> {
             return true;
         }
         let below = |top: u32| end < top.clamp(sizes.home, sizes.span) as usize;
-        length <= sizes.longest() && (sizes.is_fixed() || below(self.note(TOP)))
+        length <= sizes.longest() && (sizes.is_fixed() || below(self.top()))
     }
 
     /// What a careless reader would do; only for the bug that is planted above.
@@ -173,6 +174,7 @@ impl<M: Memory> View<'_, M> {
             tail = next.after(need);
             // CRASH: killed here, the next walks on.
             self.producer(TAIL).store(tail.word(), Relaxed);
+            self.count_bytes(length as usize);
         }
         // What it had set aside beyond, it did not use.
         self.set_note(FILLED, self.filled_at(sizes.index(tail.position)));

@@ -358,7 +358,7 @@ fn atomic_array() -> Outcome {
 #[test]
 fn queue() -> Outcome {
     const LOG: usize = OBJECT + 256;
-    let [tail, seen_head, count_of_bytes, closed] = [40, 48, 56, 104].map(|at| OBJECT + at);
+    let [tail, count_of_bytes, closed, seen_head] = [40, 48, 56, 104].map(|at| OBJECT + at);
     let [head, pause, cpus] = [40, 48, 56].map(|at| OBJECT + 128 + at);
     let name = unique("queue");
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;

@@ -4,7 +4,7 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `bytes`; notes: `least`, `passed`, `jumped` and `top`, `filled`, `closed`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
+//! | 0..128 | producers' side; beside its lock: `tail`, `bytes`, `closed`; notes: `least`, `passed`, `jumped` and `top`, `filled`, `seen head`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
 //! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs`; notes: counts (`ring/counts.rs`) | its lock's holder; counts by anybody, seldom |
 //! | 256.. | the log: 8-byte words (`log.rs`) | producers |
 //!
@@ -73,9 +73,9 @@ const _: () = assert!(size_of::<Ring>() == 256 && offset_of!(Ring, consumers) ==
 
 /// Words beside the producers' lock.
 const TAIL: usize = 0;
-const SEEN_HEAD: usize = 1;
 /// Bytes of all messages so far.
-const BYTES: usize = 2;
+const BYTES: usize = 1;
+const CLOSED: usize = 2;
 /// Notes of the producers' side. The smallest record that a producer has ever slept for, subtracted from `u64::MAX`, so that 0 means none.
 const LEAST: usize = 0;
 /// The head at which producers last woke each other because the room was too little for one of them.
@@ -84,8 +84,8 @@ const PASSED: usize = 1;
 const JUMPED: usize = 2;
 /// From the tail up to this word there is memory.
 const FILLED: usize = 3;
-/// 1 once closed. Not beside the lock: who finds nothing looks at it, and would take that line from the next producer.
-const CLOSED: usize = 4;
+/// The head as a producer last read it: written seldom, so not beside the lock, where there is no word to spare.
+const SEEN_HEAD: usize = 4;
 /// Up to this word, from `home` on, memory was given back since the last jump; in the high half, how many laps in a row were calm.
 const LOW: usize = 5;
 /// From the beginning up to this word there is memory.
@@ -231,15 +231,15 @@ impl<'a, M: Memory> View<'a, M> {
             return Err(self.nothing());
         }
         self.enter(&self.ring().consumers, deadline, || ())?;
-        message.clear();
         let head = Place::load(self.consumer(HEAD));
         // ORDER: as in `take`.
         let header = Header::from(self.log().at(head.position).load(Acquire));
         if let Header::Message { length, cpu } = header
             && self.may_be(head, length as usize)
-            && message.has_room(length as usize)
+            && message.holds(length as usize)
             && !zoo::planted(Bug::LengthReadTwice)
         {
+            message.clear();
             let next = self.take_this(head, length as usize, cpu, message);
             self.move_head(next);
             self.leave_consumers();
@@ -328,19 +328,19 @@ impl<'a, M: Memory> View<'a, M> {
     pub(crate) fn close(self) {
         if self.enter(&self.ring().producers, Deadline::NEVER, || self.recover()).is_err() {
             // A thread that can take no lock (it holds a thousand) closes all the same; only, nobody repeats its wakes if it dies now.
-            self.ring().producers.notes[CLOSED].store(1, SeqCst);
+            self.producer(CLOSED).store(1, SeqCst);
             self.tell_all();
             return;
         }
         self.ring().producers.alarm();
         // CRASH: the commit. The lock is still held, with its alarm on, so the kernel wakes one of those who watch it, and that one tells the others.
-        self.ring().producers.notes[CLOSED].store(1, SeqCst);
+        self.producer(CLOSED).store(1, SeqCst);
         self.tell_all();
         self.leave_producers();
     }
 
     pub(crate) fn is_closed(self) -> bool {
-        self.ring().producers.notes[CLOSED].load(SeqCst) != 0
+        self.producer(CLOSED).load(SeqCst) != 0
     }
 
     /// Committed messages, a snapshot.
@@ -468,7 +468,7 @@ impl<'a, M: Memory> View<'a, M> {
     #[inline(always)]
     fn fits(self, tail: Place, need: u32) -> bool {
         let fits = |head| self.log().sizes.fits(tail, head, || self.jumped(), self.end(), need);
-        fits(Place::from(self.producer(SEEN_HEAD).load(Relaxed))) || fits(self.see_head())
+        fits(Place::from(self.ring().producers.notes[SEEN_HEAD].load(Relaxed))) || fits(self.see_head())
     }
 
     /// With the producers' lock: reads the head, and notes it.
@@ -476,7 +476,7 @@ impl<'a, M: Memory> View<'a, M> {
     fn see_head(self) -> Place {
         // ORDER: SeqCst, hence Acquire, pairs with `move_head`: the words before the head are read and may be written.
         let head = Place::load(self.consumer(HEAD));
-        self.producer(SEEN_HEAD).store(head.word(), Relaxed);
+        self.ring().producers.notes[SEEN_HEAD].store(head.word(), Relaxed);
         head
     }
 

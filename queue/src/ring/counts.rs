@@ -1,7 +1,8 @@
 //! What has gone through a ring: counted where that is free.
 //!
 //! The places already count messages, modulo 2^32. So now and then, at the latest after a lap of the log, somebody notes the whole number (a *mark*), and whoever asks adds what the place has moved on since. That is
-//! exact, whoever dies: a mark that was not written leaves the older one, which does as well for two thousand million messages. Bytes are added up beside the producers' lock, on the line that its holder writes anyway.
+//! exact, whoever dies: a mark that was not written leaves the older one, which does as well for two thousand million messages. Bytes are added up beside the producers' lock, on the line that its holder
+//! writes anyway.
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 

@@ -136,7 +136,7 @@ impl<M: Memory> View<'_, M> {
     #[inline]
     pub(super) fn fetch_ahead(self, tail: Place, need: u32) {
         let sizes = self.log().sizes;
-        let head = sizes.index(Place::from(self.producer(SEEN_HEAD).load(Relaxed)).position);
+        let head = sizes.index(Place::from(self.ring().producers.notes[SEEN_HEAD].load(Relaxed)).position);
         let start = sizes.index(tail.position);
         let end = start + AHEAD + need;
         if end >= if head <= start { self.filled() } else { head } {

@@ -11,6 +11,9 @@ pub(crate) trait Target {
     /// Whether a message of this many bytes has room behind what is in it.
     fn has_room(&self, length: usize) -> bool;
 
+    /// The same, if it is [cleared](Self::clear) before.
+    fn holds(&self, length: usize) -> bool;
+
     /// Makes room for one.
     fn make_room(&mut self, length: usize) -> Result<(), TryReserveError>;
 
@@ -32,6 +35,11 @@ impl Target for Vec<u8> {
     #[inline(always)]
     fn has_room(&self, length: usize) -> bool {
         self.capacity() - self.len() >= length
+    }
+
+    #[inline(always)]
+    fn holds(&self, length: usize) -> bool {
+        self.capacity() >= length
     }
 
     fn make_room(&mut self, length: usize) -> Result<(), TryReserveError> {
@@ -72,6 +80,11 @@ impl Target for Exact<'_> {
     #[inline(always)]
     fn has_room(&self, length: usize) -> bool {
         length == self.bytes.len() || self.other.as_ref().is_some_and(|other| other.has_room(length))
+    }
+
+    #[inline(always)]
+    fn holds(&self, length: usize) -> bool {
+        length == self.bytes.len()
     }
 
     /// Only for one of another length, which nobody has put who has the same type.

@@ -161,12 +161,18 @@ impl<M: Jobs> View<'_, M> {
 
     /// Gives the job in this slot back; false, and nothing done, when this thread does not hold it.
     pub(crate) fn give_back_job(self, slot: usize) -> bool {
-        self.slot(slot).give_watched(
-            || self.leases().notes[slot].taken.store(0, Relaxed),
-            || {
-                if self.ring().producers.has_sleepers() {
-                    self.ring().producers.wake_one_sleeper();
-                }
+        let producers = &self.ring().producers;
+        let last = || {
+            self.leases().notes[slot].taken.store(0, Relaxed);
+            // One who is about to sleep may have noted this slot before it was ours, and would find it unchanged once we have left it, and died: what it compares last is another one.
+            producers.touch();
+        };
+        self.slot(slot).give_watched(last, || {
+            if producers.has_sleepers() {
+                producers.wake_one_sleeper();
+            }
+        })
+    }
             },
         )
     }
@@ -236,7 +242,11 @@ impl<M: Jobs> View<'_, M> {
         let last = match taken {
             None => return Ok(Outcome::Nothing),
             Some(Acquired::Clean) => Last { holder, died: false },
-            Some(Acquired::OwnerDied(_)) => Last { holder, died: true },
+            Some(Acquired::OwnerDied(_)) => {
+                // As in `give_back_job`: should we die like that one, the slot looks as it did before.
+                self.ring().producers.touch();
+                Last { holder, died: true }
+            }
         };
         // CRASH: as its last holder's death, until the delivery is counted.
         self.leases().notes[slot].taken.store(0, Relaxed);

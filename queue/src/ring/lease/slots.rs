@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
-use multiproc_shm::{RobustLock, copy};
+use multiproc_shm::{Acquired, RobustLock, copy};
 
 use super::super::{Refusal, View};
 use super::{DELIVERIES, FREE, LENGTH, OUT, STATE};
@@ -52,7 +52,11 @@ impl<M: Jobs> View<'_, M> {
                 continue;
             }
             // SAFETY: as in `lease_again`.
-            if unsafe { lock.take_watched() }.map_err(Refusal::Lock)?.is_some() {
+            if let Some(how) = unsafe { lock.take_watched() }.map_err(Refusal::Lock)? {
+                if how != Acquired::Clean {
+                    // As in `lease_again`.
+                    self.ring().producers.touch();
+                }
                 LAST.set(slot);
                 return Ok(Some(slot));
             }

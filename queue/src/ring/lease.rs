@@ -173,9 +173,6 @@ impl<M: Jobs> View<'_, M> {
             }
         })
     }
-            },
-        )
-    }
 
     /// With the consumers' lock.
     fn lease_one(self, head: Place, message: &mut Vec<u8>) -> Result<Outcome, Refusal> {

@@ -50,6 +50,7 @@
 
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Acquired, Deadline, copy};
 
 use super::wait::Wait;
@@ -201,7 +202,8 @@ impl<M: Jobs> View<'_, M> {
             self.give_back_job(slot);
             return Err(refusal);
         }
-        self.set_state(slot, TAKING | u64::from(head.count) << 32);
+        let taking = if zoo::planted(Bug::OutBeforeHead) { OUT } else { TAKING | u64::from(head.count) << 32 };
+        self.set_state(slot, taking);
         // CRASH: the commit. Before it the message is in the log; after it, in the slot; `recover_leases` tells which.
         self.move_head(next);
         self.set_state(slot, OUT);

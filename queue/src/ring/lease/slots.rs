@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Acquired, RobustLock, copy};
 
 use super::super::{Refusal, View};
@@ -110,7 +111,12 @@ impl<M: Jobs> View<'_, M> {
     /// Whether the job in this slot came back; without the consumers' lock it may be out again by now. A death on the way into the slot or out of it counts, too: whoever takes the consumers' lock finds out.
     pub(super) fn is_back(self, slot: usize) -> bool {
         // ORDER: the lock first: who has done a job makes the slot free before it gives the lock back.
-        !self.slot(slot).is_held_now() && self.state(slot) != FREE
+        !self.slot(slot).is_held_now()
+            && match self.state(slot) {
+                FREE => false,
+                OUT => true,
+                _ => !zoo::planted(Bug::HalfMovedUnseen),
+            }
     }
 
     /// Whether somebody has died on the way into a slot or out of it, and nobody has found out yet.

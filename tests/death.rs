@@ -33,6 +33,7 @@ fn check_case(name: &str) -> Result<(), String> {
         "queues",
         "batches",
         "kinds",
+        "jobs",
         "names",
         "blocks",
         "placed",
@@ -45,7 +46,8 @@ fn check_case(name: &str) -> Result<(), String> {
 
 #[test]
 fn what_shows_each_row_exists() {
-    const CASES: [&str; 19] = [
+    const CASES: [&str; 20] = [
+        "jobs/",
         "lock/",
         "condition/",
         "rwlock/",

@@ -16,7 +16,7 @@
 //! | `CRelease` … `Disarm` | leaves, with the chain |
 //! | `Decide`, `Arm` … `Flight` | sleeps: what is watched is noted, then all is looked at, then the kernel compares and queues one word after the other |
 //! | `FHead` … `FEmpty` | `is_finished`, word by word |
-//! | `DCount` … `DDisarm` | done: the joiners' count moves; `FREE`; the slot's lock; telling |
+//! | `DCount` … `DDisarm` | done: the joiners' count and A move; `FREE`; the slot's lock; telling |
 //! | `BCount` … `BWake` | gives back: A moves; the slot's lock; one is woken |
 //! | `Dying`, `DyingWakes` | the kernel: the list in any order, then what is pending |
 //!
@@ -99,6 +99,8 @@ pub(crate) enum Bug {
     ToldUnarmed,
     /// Done does not move the joiners' count before it says `FREE`.
     CountStays,
+    /// Nor A.
+    DoneStays,
     /// Giving back does not move A before the slot's lock is free.
     BackStays,
     /// Who takes a slot that a dead one left does not move A.

@@ -14,9 +14,12 @@ impl Turn<'_> {
                 if lease.joiners(&state) && !lease.is(Bug::CountStays) {
                     state.bump(FSEQ);
                 }
+                if lease.sleepers(&state) && !lease.is(Bug::DoneStays) {
+                    state.bump(FP);
+                }
                 p = state.processes[self.me];
                 p.at = if late { At::DRelease } else { At::DFree };
-                "done: joiners + 1"
+                "done: both counts + 1"
             }
             At::DFree => {
                 state.slots[slot].says = Says::Free;

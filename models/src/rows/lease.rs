@@ -41,39 +41,34 @@ const PUTS: Role = Role::Producer { messages: 1 };
 
 pub(super) fn lease_rows() -> Vec<Row> {
     vec![
-        lease(&[MANY, J], [2, 0, 2], [2, 1, 1]),
-        lease(&[PUTS, MANY, J], [2, 0, 0], [1, 0, 0]),
-        lease(&[PUTS, MANY, J], [1, 1, 1], [1, 0, 0]),
-        lease(&[MANY, MANY], [2, 0, 2], [1, 1, 1]).backs(1),
-        lease(&[MANY, MANY], [2, 0, 2], [2, 0, 0]).backs(1),
-        lease(&[MANY, MANY], [1, 1, 2], [1, 0, 1]).backs(1),
-        lease(&[MANY, MANY], [1, 1, 2], [2, 0, 0]).backs(1),
-        lease(&[MANY, MANY, J], [1, 1, 1], [1, 0, 0]),
-        lease(&[MANY, MANY, J], [1, 0, 1], [1, 0, 0]),
-        lease(&[MANY, MANY, J], [2, 0, 1], [1, 0, 0]),
-        lease(&[MANY, MANY, MANY], [1, 1, 1], [1, 0, 0]),
-        lease(&[MANY, MANY, MANY], [1, 1, 2], [0, 0, 0]),
-        lease(&[MANY, MANY], [2, 0, 1], [2, 0, 0]).closed(),
-        lease(&[MANY, MANY, J], [2, 2, 1], [1, 0, 0]).closed(),
-        lease(&[MANY, MANY, MANY], [2, 2, 1], [0, 0, 0]).closed(),
-        lease(&[PUTS, MANY, MANY], [2, 0, 0], [1, 0, 0]),
-        lease(&[PUTS, MANY, MANY], [1, 1, 1], [1, 0, 0]),
-        lease(&[PUTS, MANY, MANY, J], [1, 1, 0], [0, 0, 0]),
+        lease(&[ONE, ONE, ONE], [1, 1, 3], [1, 0, 0]),
+        lease(&[ONE, ONE, ONE], [1, 1, 3], [1, 0, 0]).backs(1),
+        lease(&[ONE, ONE, ONE], [2, 1, 3], [1, 0, 0]),
+        lease(&[ONE, ONE, ONE], [2, 0, 3], [1, 0, 0]),
+        lease(&[MANY, MANY, MANY], [1, 1, 2], [1, 0, 0]),
+        lease(&[PUTS, ONE, ONE], [1, 1, 1], [1, 0, 0]),
+        lease(&[PUTS, ONE, ONE], [2, 0, 1], [1, 0, 0]),
+        lease(&[ONE, ONE, J], [1, 1, 2], [1, 0, 0]),
+        lease(&[ONE, ONE, J], [2, 0, 2], [1, 0, 0]),
+        lease(&[ONE, ONE, J], [1, 1, 1], [1, 1, 1]),
+        lease(&[ONE, ONE, J], [2, 1, 1], [1, 0, 0]).closed(),
+        lease(&[MANY, MANY, MANY], [2, 2, 1], [1, 0, 1]).closed(),
+        lease(&[ONE, ONE, ONE], [2, 2, 1], [1, 0, 0]).backs(1).closed(),
+        lease(&[Role::Producer { messages: 2 }, ONE, ONE], [2, 2, 0], [1, 0, 0]),
     ]
 }
 
 pub(super) fn lease_bugs() -> Vec<Row> {
-    let _ = ONE;
     vec![
-        lease(&[MANY, MANY, J], [1, 1, 1], [1, 0, 0]).lease_bug(Bug::JoinerKeepsWake),
-        lease(&[MANY, MANY, J], [1, 1, 1], [1, 0, 0]).lease_bug(Bug::WokenTellsNobody),
-        lease(&[MANY, MANY, MANY], [1, 1, 2], [0, 0, 0]).lease_bug(Bug::StarvedForgotten),
-        lease(&[MANY, MANY, MANY], [2, 2, 1], [0, 0, 0]).closed().lease_bug(Bug::WokenTellsAll).live(),
-        lease(&[MANY, MANY, J], [2, 2, 1], [0, 0, 0]).closed().lease_bug(Bug::WokenTellsAll).live(),
-        lease(&[MANY, MANY, MANY], [1, 1, 1], [1, 0, 0]).lease_bug(Bug::NoChain),
-        lease(&[PUTS, MANY, MANY], [1, 1, 1], [1, 0, 0]).lease_bug(Bug::NoChain),
-        lease(&[MANY, MANY], [1, 1, 2], [1, 0, 0]).backs(1).lease_bug(Bug::BackStays),
-        lease(&[MANY, MANY], [1, 1, 2], [2, 0, 0]).lease_bug(Bug::HeirStays),
-        lease(&[MANY, MANY, MANY], [1, 1, 1], [2, 0, 0]).lease_bug(Bug::HeirStays),
+        lease(&[ONE, ONE, ONE], [1, 1, 3], [1, 0, 0]).lease_bug(Bug::DoneStays),
+        lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).lease_bug(Bug::WokenTellsNobody),
+        lease(&[PUTS, ONE, J], [1, 1, 1], [0, 0, 0]).lease_bug(Bug::FinishedWithoutSecondLook),
+        lease(&[ONE, ONE, ONE], [1, 1, 3], [1, 0, 0]).lease_bug(Bug::StarvedForgotten),
+        lease(&[PUTS, MANY, J], [1, 1, 1], [0, 0, 0]).lease_bug(Bug::FinishedWithoutSecondLook),
+        lease(&[Role::Producer { messages: 2 }, ONE, ONE], [2, 2, 0], [0, 0, 0]).lease_bug(Bug::NoChain),
+        lease(&[ONE, ONE], [2, 0, 2], [1, 0, 0]).lease_bug(Bug::FirstUseTellsNobody),
+        lease(&[MANY, MANY], [2, 0, 2], [1, 0, 0]).lease_bug(Bug::SlotsCountedOnce),
+        lease(&[MANY, MANY], [1, 0, 1], [1, 0, 0]).lease_bug(Bug::SlotsCountedOnce),
+        lease(&[ONE, ONE, ONE], [1, 1, 1], [2, 0, 0]).lease_bug(Bug::HeirStays),
     ]
 }

@@ -13,8 +13,10 @@
 //! | `Recover`, `TellA` … `TellSeqWake` | with a lock that a dead one left: what became of the slot; everybody looks again |
 //! | `Look`, `LockOfBack`, `UseNew` | `lease_one`: a slot whose job came back, or the oldest message and a free slot, or the first use of one |
 //! | `SlotPending` … `Out` | its lock, watched (A moves, if a dead one had it); `TAKING`; the head; `OUT` |
+//! | `Count` | of a dead letter that becomes a job: it is counted, between `REVIVING` and the commit |
 //! | `CRelease` … `Disarm` | leaves, with the chain |
 //! | `Decide`, `Arm` … `Flight` | sleeps: what is watched is noted, then all is looked at, then the kernel compares and queues one word after the other |
+//! | `JStart` | join: is a slot half moved, it takes the consumers' lock, for nobody else may ever come |
 //! | `FHead` … `FEmpty` | `is_finished`, word by word |
 //! | `DCount` … `DDisarm` | done: the joiners' count and A move; `FREE`; the slot's lock; telling |
 //! | `BCount` … `BWake` | gives back: A moves; the slot's lock; one is woken |
@@ -48,6 +50,8 @@ pub(crate) struct Lease {
     pub(crate) used: u8,
     /// Messages that are in the log at first.
     pub(crate) filled: u8,
+    /// Whether there is a dead letter.
+    pub(crate) letter: bool,
     /// No more puts, from the beginning.
     pub(crate) closed: bool,
     /// How often a job may be given back.
@@ -64,6 +68,8 @@ pub(crate) enum Role {
     /// Does so many jobs ([`ALL`]: however many there are), and leaves.
     Consumer { jobs: u8 },
     Joiner,
+    /// Makes the dead letter, if there is one, a job again.
+    Reviver,
 }
 
 pub(crate) const ALL: u8 = 7;
@@ -89,12 +95,18 @@ pub(crate) enum Bug {
     SlotsCountedOnce,
     /// A slot that a dead one has half moved is nothing to wake for.
     HalfMovedUnseen,
+    /// Who joins does not see to what a dead one has half moved.
+    JoinerRecoversNothing,
     /// Who joins keeps the wake of a death.
     JoinerKeepsWake,
     /// A consumer that is woken by a death tells nobody that all is done.
     WokenTellsNobody,
     /// "All is done" is decided without a second look at the log.
     FinishedWithoutSecondLook,
+    /// A dead letter that becomes a job is not counted.
+    RevivedUncounted,
+    /// It is counted before its slot says so.
+    CountedFirst,
     /// Done wakes with nothing pending.
     ToldUnarmed,
     /// Done does not move the joiners' count before it says `FREE`.
@@ -153,6 +165,7 @@ enum At {
     SlotPending,
     SlotTake,
     SlotMoves,
+    Count,
     Taking,
     Head,
     Out,
@@ -178,6 +191,7 @@ enum At {
     PassOn,
     PassWake,
     Flight,
+    JStart,
     FHead,
     FSlot,
     FSame,
@@ -223,9 +237,9 @@ struct Process {
     rung: bool,
     /// The pending word plus 1.
     pending: u8,
-    /// The words as noted, and which counts have not moved since: of P (A), of C, the joiners'.
+    /// The words as noted, and which counts have not moved since: of P (A), of C, the joiners', of letters that became jobs.
     seen: [Low; WORDS],
-    fresh: [bool; 3],
+    fresh: [bool; COUNTS],
     /// In a release: W must stay.
     keep: bool,
     /// Counted as a sleeper.
@@ -250,6 +264,10 @@ struct Process {
 const FP: usize = 0;
 const FC: usize = 1;
 const FSEQ: usize = 2;
+const FREVIVED: usize = 3;
+const COUNTS: usize = 4;
+/// The number of the dead letter.
+const LETTER: u8 = 5;
 
 impl Process {
     const fn new(at: At, left: u8) -> Self {
@@ -260,7 +278,7 @@ impl Process {
             rung: false,
             pending: 0,
             seen: [Low(0); WORDS],
-            fresh: [false; 3],
+            fresh: [false; COUNTS],
             keep: false,
             napping: false,
             heir: false,
@@ -283,7 +301,7 @@ impl Process {
         let places = self.watch << 6 | self.index << 3 | self.slot << 1 | u8::from(self.back);
         let counts = self.head << 4 | self.left;
         (
-            [self.at as u8, self.purpose as u8, self.queued, flags, self.pending, places, counts, 0],
+            [self.at as u8, self.purpose as u8, self.queued, flags, self.pending, places, counts, self.fresh[FREVIVED].into()],
             [self.seen[0].0, self.seen[1].0, self.seen[2].0, self.seen[3].0, 0, 0, 0, 0],
         )
     }
@@ -291,7 +309,7 @@ impl Process {
     /// Forgets what it has seen: it will look again.
     fn forget(&mut self) {
         (self.queued, self.rung, self.keep) = (0, false, false);
-        (self.seen, self.fresh) = ([Low(0); WORDS], [false; 3]);
+        (self.seen, self.fresh) = ([Low(0); WORDS], [false; COUNTS]);
         (self.watch, self.index, self.head) = (0, 0, 0);
     }
 
@@ -312,6 +330,7 @@ enum Says {
     Free,
     Out,
     Taking,
+    Reviving,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -327,6 +346,8 @@ pub(crate) struct State {
     slots: [Slot; SLOTS],
     puts: u8,
     head: u8,
+    /// Dead letters.
+    letters: u8,
     used: u8,
     starved: bool,
     /// Counts that a dead one has left too high: contenders, sleepers, joiners.
@@ -345,7 +366,7 @@ impl Hash for State {
         let [one, two] = self.slots.map(|slot| slot.number << 2 | slot.says as u8);
         hasher.write(&[self.low[0].0, self.low[1].0, self.low[2].0, self.low[3].0, one, two, self.done, flags]);
         let [kills, timeouts, spurious, backs] = self.left;
-        hasher.write(&[self.puts, self.head, self.used, kills, timeouts, spurious, backs, 0]);
+        hasher.write(&[self.puts, self.head, self.used, kills, timeouts, spurious, backs, self.letters]);
         for process in &self.processes {
             let (one, two) = process.bytes();
             hasher.write_u64(u64::from_le_bytes(one) ^ u64::from_le_bytes(two) << 56);
@@ -389,9 +410,6 @@ impl State {
         self.leaked[0] || self.processes.iter().any(contends)
     }
 
-    fn all_done(&self) -> bool {
-        u32::from(self.puts) == self.done.count_ones()
-    }
 
     /// FUTEX_WAKE of one: whomever it may reach, or nobody.
     fn wake_one(&self, word: usize, mut found: impl FnMut(Self, bool)) {
@@ -445,8 +463,18 @@ impl Lease {
         !state.is_held(slot) && (says == Says::Out || (says != Says::Free && !self.is(Bug::HalfMovedUnseen)))
     }
 
+    /// Somebody has died on the way into a slot.
+    fn is_half_moved(&self, state: &State) -> bool {
+        let half = |slot: usize| !matches!(state.slots[slot].says, Says::Free | Says::Out) && !state.is_held(slot);
+        !self.is(Bug::JoinerRecoversNothing) && state.used().any(half)
+    }
+
     fn has_job(&self, state: &State) -> bool {
         (state.has_data() && self.has_slot(state)) || state.used().any(|slot| self.is_back(state, slot))
+    }
+
+    fn all_done(&self, state: &State) -> bool {
+        u32::from(state.puts) + u32::from(self.letter) == state.done.count_ones()
     }
 
     /// Nothing will ever come but what this one has itself.
@@ -460,7 +488,8 @@ impl Lease {
         match self.roles[me] {
             Role::Producer { .. } => At::PStart,
             Role::Consumer { .. } => At::GStart,
-            Role::Joiner => At::FHead,
+            Role::Joiner => At::JStart,
+            Role::Reviver => At::GStart,
         }
     }
 
@@ -469,7 +498,7 @@ impl Lease {
         let right = Self { bug: None, ..self.clone() };
         state.processes.iter().enumerate().find_map(|(me, p)| match p.at {
             At::Contending => Some("LOST LOCK WAKE"),
-            At::Asleep if self.joins(me) => state.all_done().then_some("JOINS THOUGH ALL IS DONE"),
+            At::Asleep if self.joins(me) => self.all_done(state).then_some("JOINS THOUGH ALL IS DONE"),
             At::Asleep if right.has_job(state) => Some("SLEEPS BESIDE A JOB"),
             At::Asleep if right.is_over(state, me) => Some("SLEEPS THROUGH THE END"),
             _ => None,
@@ -491,11 +520,11 @@ impl Lease {
                 return Some("DONE, AND OUT AGAIN");
             }
         }
-        for message in 0..state.puts {
+        for message in (0..state.puts).chain(self.letter.then_some(LETTER)) {
             let lies = |slot: &Slot, says| slot.says == says && slot.number == message;
             let out = state.slots.iter().filter(|slot| lies(slot, Says::Out)).count();
-            let moving = state.slots.iter().any(|slot| lies(slot, Says::Taking));
-            let waits = usize::from(message >= state.head);
+            let moving = state.slots.iter().any(|slot| lies(slot, Says::Taking) || lies(slot, Says::Reviving));
+            let waits = usize::from(message >= state.head && message != LETTER);
             let done = usize::from(state.done & 1 << message != 0);
             if waits + out + done > 1 {
                 return Some("ONE TOO MANY");
@@ -516,6 +545,7 @@ impl fmt::Display for Lease {
                 Role::Consumer { jobs: ALL } => write!(f, "C ")?,
                 Role::Consumer { jobs } => write!(f, "C×{jobs} ")?,
                 Role::Joiner => write!(f, "J ")?,
+                Role::Reviver => write!(f, "R ")?,
             }
         }
         write!(f, "slots {}", self.slots)?;
@@ -523,6 +553,9 @@ impl fmt::Display for Lease {
         say("used", self.used)?;
         say("filled", self.filled)?;
         say("given back", self.backs)?;
+        if self.letter {
+            write!(f, ", a letter")?;
+        }
         if self.closed { write!(f, ", closed") } else { Ok(()) }
     }
 }
@@ -537,6 +570,7 @@ impl Model for Lease {
                 Role::Producer { messages } => messages,
                 Role::Consumer { jobs } => jobs,
                 Role::Joiner => 0,
+                Role::Reviver => 1,
             };
             *process = Process::new(self.start(me), left);
         }
@@ -545,10 +579,11 @@ impl Model for Lease {
             slots: [Slot { says: Says::Free, number: 0 }; SLOTS],
             puts: self.filled,
             head: 0,
+            letters: self.letter.into(),
             used: self.used,
             starved: false,
             leaked: [false; 3],
-            done: 0,
+            done: u8::from(self.letter) << LETTER,
             left: [self.kills, self.timeouts, self.spurious, self.backs],
             processes,
         }
@@ -562,7 +597,7 @@ impl Model for Lease {
         }
         for step in next.iter_mut() {
             self.hurry(&mut step.state);
-            let all_done = step.state.all_done();
+            let all_done = self.all_done(&step.state);
             for p in step.state.processes.iter_mut().filter(|p| p.purpose == For::Join) {
                 p.instant |= all_done && matches!(p.at, At::FSlot | At::FSame | At::FEmpty);
             }
@@ -619,12 +654,13 @@ impl Model for Lease {
         };
         let all: Vec<String> = state.processes[..self.roles.len()].iter().map(process).collect();
         format!(
-            "P={:<4} C={:<4} [{}] log {}..{} used {}{} {}",
+            "P={:<4} C={:<4} [{}] log {}..{} letters {} used {}{} {}",
             state.low[P].show(),
             state.low[C].show(),
             slots.join(", "),
             state.head,
             state.puts,
+            state.letters,
             state.used,
             if state.starved { " starved" } else { "" },
             all.join("  ")

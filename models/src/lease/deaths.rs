@@ -1,6 +1,6 @@
 //! What may happen to a process, and the kernel for the dead.
 
-use super::{ALL, At, Lease, Low, MOST, P, Process, State, Turn, WORDS, tid};
+use super::{ALL, At, Lease, Low, P, Process, Role, State, Turn, WORDS, tid};
 use crate::checker::{Kind, Step};
 
 impl Turn<'_> {
@@ -83,12 +83,22 @@ impl Process {
 }
 
 impl Lease {
+    pub(super) fn after_leaving(&self, me: usize, slot: u8) -> At {
+        match (self.roles[me], slot) {
+            (Role::Joiner, _) => At::JStart,
+            (Role::Reviver, 0) => At::DDisarm,
+            (Role::Reviver, _) => At::BCount,
+            (_, 0) => At::Decide,
+            _ => At::Held,
+        }
+    }
+
     /// When nobody will be killed any more, what is pending says nothing, and private steps need no turn of their own.
     pub(super) fn hurry(&self, state: &mut State) {
         if state.left[0] > 0 {
             return;
         }
-        for me in 0..MOST {
+        for me in 0..self.roles.len() {
             let p = &mut state.processes[me];
             loop {
                 p.at = match p.at {
@@ -96,8 +106,7 @@ impl Lease {
                     At::PStart if p.left > 0 => At::PTry,
                     At::GStart if p.left > 0 => At::GTry,
                     At::SlotPending => At::SlotTake,
-                    At::Disarm if p.slot == 0 => At::Decide,
-                    At::Disarm => At::Held,
+                    At::Disarm => self.after_leaving(me, p.slot),
                     At::DDisarm => {
                         p.rest();
                         At::GStart

@@ -1,6 +1,6 @@
 //! Put, and what a consumer does with its lock.
 
-use super::{A, At, Bug, C, FC, FP, FSEQ, KB, P, Process, S, SEQ, Says, State, Turn, tid};
+use super::{A, At, Bug, C, COUNTS, FC, FP, FREVIVED, FSEQ, KB, LETTER, P, Process, Role, S, SEQ, Says, Slot, State, Turn, tid};
 use crate::checker::Step;
 use crate::robust::Low;
 
@@ -54,7 +54,7 @@ impl Turn<'_> {
                 if low == Low(Low::W) && p.fresh[FP] && !p.keep {
                     state.low[P] = Low(0);
                 }
-                (p.fresh, p.keep, p.at) = ([false; 3], false, At::PDisarm);
+                (p.fresh, p.keep, p.at) = ([false; COUNTS], false, At::PDisarm);
                 "clears W, if it is still its"
             }
             _ => {
@@ -109,9 +109,14 @@ impl Turn<'_> {
                 "wakes for C"
             }
             At::Recover => {
-                let head = state.head;
-                for slot in state.slots.iter_mut().filter(|slot| slot.says == Says::Taking) {
-                    slot.says = if slot.number == head { Says::Free } else { Says::Out };
+                let (head, letters) = (state.head, state.letters);
+                for slot in &mut state.slots {
+                    slot.says = match slot.says {
+                        Says::Taking if slot.number == head => Says::Free,
+                        Says::Reviving if letters > 0 => Says::Free,
+                        Says::Taking | Says::Reviving => Says::Out,
+                        other => other,
+                    };
                 }
                 (p.heir, p.at) = (false, At::TellA);
                 "recovers"
@@ -189,6 +194,19 @@ impl Turn<'_> {
                 p.at = self.after_slot();
                 "a dead one's: A+1"
             }
+            At::Count => {
+                if !lease.is(Bug::RevivedUncounted) {
+                    state.bump(FREVIVED);
+                }
+                p = state.processes[self.me];
+                p.at = if lease.is(Bug::CountedFirst) { At::Taking } else { At::Head };
+                "counts it"
+            }
+            At::Taking if self.revives() => {
+                state.slots[slot] = Slot { says: Says::Reviving, number: LETTER };
+                p.at = if lease.is(Bug::CountedFirst) { At::Head } else { At::Count };
+                "REVIVING"
+            }
             At::Taking => {
                 let says = match () {
                     () if lease.is(Bug::OutBeforeHead) => Says::Out,
@@ -198,6 +216,11 @@ impl Turn<'_> {
                 (state.slots[slot].says, state.slots[slot].number) = (says, state.head);
                 p.at = At::Head;
                 "TAKING"
+            }
+            At::Head if self.revives() => {
+                (state.letters, state.done) = (0, state.done & !(1 << LETTER));
+                p.at = At::Out;
+                "the head of the letters"
             }
             At::Head => {
                 state.head += 1;
@@ -215,18 +238,29 @@ impl Turn<'_> {
     }
 
     fn after_slot(&self) -> At {
-        if self.p.back { At::CRelease } else { At::Taking }
+        match () {
+            () if self.p.back => At::CRelease,
+            () if self.revives() && self.lease.is(Bug::CountedFirst) => At::Count,
+            () => At::Taking,
+        }
+    }
+
+    fn revives(&self) -> bool {
+        self.lease.roles[self.me] == Role::Reviver
     }
 
     fn look(&self, next: &mut Vec<Step<State>>) {
         let (before, lease, p) = (self.before, self.lease, self.p);
+        if lease.joins(self.me) {
+            return self.go(next, "wants none", *before, Process { at: At::CRelease, left: 0, ..p });
+        }
         let split = lease.is(Bug::StateBeforeLock);
         let is_back = |slot: &usize| {
             let back = before.slots[*slot].says == Says::Out;
             back && if split { *slot >= usize::from(p.index) } else { !before.is_held(*slot) }
         };
         let mut found = false;
-        for slot in before.used().filter(is_back) {
+        for slot in before.used().filter(is_back).filter(|_| !self.revives()) {
             found = true;
             let at = if split { At::LockOfBack } else { At::SlotPending };
             self.go(next, "one came back", *before, Process { at, slot: tid(slot), back: true, ..p });
@@ -236,9 +270,9 @@ impl Turn<'_> {
         }
         let mut state = *before;
         let stay = Process { index: 0, ..p };
-        if !before.has_data() {
+        if if self.revives() { before.letters == 0 } else { !before.has_data() } {
             // Nobody waits for a slot.
-            state.starved = false;
+            state.starved &= self.revives();
             return self.go(next, "nothing", state, Process { at: At::CRelease, ..stay });
         }
         let free = |slot: &usize| before.slots[*slot].says == Says::Free && !before.is_held(*slot);
@@ -287,11 +321,11 @@ impl Turn<'_> {
                 if low == Low(Low::W) && p.fresh[FC] && !p.keep {
                     state.low[C] = Low(0);
                 }
-                (p.fresh, p.keep, p.at) = ([false; 3], false, At::Disarm);
+                (p.fresh, p.keep, p.at) = ([false; COUNTS], false, At::Disarm);
                 "clears W, if it is still its"
             }
             _ => {
-                (p.pending, p.at) = (0, if p.slot == 0 { At::Decide } else { At::Held });
+                (p.pending, p.at) = (0, self.lease.after_leaving(self.me, p.slot));
                 "pending = 0"
             }
         };

@@ -1,6 +1,6 @@
 //! Who sleeps for a job, or for the last one to be done; and what each does when he is woken.
 
-use super::{A, At, Bug, C, FP, FSEQ, For, KB, Low, P, Process, S, SEQ, Says, State, Turn, WORDS, tid};
+use super::{A, At, Bug, C, COUNTS, FP, FREVIVED, FSEQ, For, KB, Low, P, Process, S, SEQ, Says, State, Turn, WORDS, tid};
 use crate::checker::Step;
 
 impl Turn<'_> {
@@ -104,7 +104,7 @@ impl Turn<'_> {
     /// Looks without a lock: what was waited for may have come.
     fn ready(&self, state: &mut State, p: &mut Process, joins: bool) -> &'static str {
         let lease = self.lease;
-        if p.watch != state.used && !lease.is(Bug::SlotsCountedOnce) {
+        if (p.watch != state.used && !lease.is(Bug::SlotsCountedOnce)) || (joins && lease.is_half_moved(state)) {
             return self.awake(p);
         }
         if joins {
@@ -151,7 +151,7 @@ impl Turn<'_> {
             p.seen[word] = Low(0);
             return "queues";
         }
-        (p.fresh, p.index, p.watch, p.at) = ([false; 3], 0, 0, At::Asleep);
+        (p.fresh, p.index, p.watch, p.at) = ([false; COUNTS], 0, 0, At::Asleep);
         "sleeps"
     }
 
@@ -163,9 +163,6 @@ impl Turn<'_> {
     pub(super) fn awake(&self, p: &mut Process) -> &'static str {
         p.forget();
         (p.napping, p.at) = (false, self.lease.start(self.me));
-        if p.at == At::FHead {
-            p.scan(For::Join);
-        }
         "need not sleep"
     }
 
@@ -178,9 +175,18 @@ impl Turn<'_> {
     pub(super) fn finished(&self, next: &mut Vec<Step<State>>) {
         let (mut state, mut p) = (*self.before, self.p);
         let what = match p.at {
+            At::JStart if self.lease.is_half_moved(&state) => {
+                (p.at, p.left) = (At::GStart, 1);
+                "one has died half way"
+            }
+            At::JStart => {
+                p.scan(For::Join);
+                "is it all done?"
+            }
             At::FHead if state.has_data() => self.found(&mut p, false),
             At::FHead => {
                 (p.head, p.index, p.at) = (state.head, 0, At::FSlot);
+                p.fresh[FREVIVED] = self.lease.letter;
                 "the log is empty"
             }
             At::FSlot if p.index >= state.used => {
@@ -193,7 +199,7 @@ impl Turn<'_> {
                 "one is free"
             }
             At::FSame if self.lease.is(Bug::FinishedWithoutSecondLook) => self.found(&mut p, true),
-            At::FSame if state.head != p.head => self.found(&mut p, false),
+            At::FSame if state.head != p.head || p.fresh[FREVIVED] != self.lease.letter => self.found(&mut p, false),
             At::FSame => {
                 p.at = At::FEmpty;
                 "the same head"
@@ -230,7 +236,7 @@ impl Turn<'_> {
 
     /// What the look was for.
     fn found(&self, p: &mut Process, finished: bool) -> &'static str {
-        (p.head, p.index) = (0, 0);
+        (p.head, p.index, p.fresh[FREVIVED]) = (0, 0, false);
         match (p.purpose, finished) {
             (For::Join, true) => *p = Process { at: if p.instant { At::Gone } else { At::Early }, ..Process::GONE },
             (For::Join, false) => p.at = At::Decide,

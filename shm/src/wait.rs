@@ -194,6 +194,13 @@ impl Seq {
         self.sleepers.load(SeqCst) != 0
     }
 
+    /// If somebody may sleep, makes the word another one, and wakes nobody: who has noted it and does not sleep yet looks again.
+    pub fn touch(&self) {
+        if self.has_sleepers() {
+            self.count.fetch_add(1, SeqCst);
+        }
+    }
+
     /// How many sleep, as they count themselves, to be raised while one does.
     pub(crate) fn sleepers_counted(&self) -> &AtomicU32 {
         &self.sleepers

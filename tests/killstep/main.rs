@@ -13,6 +13,7 @@ mod blocks;
 mod bounded;
 mod conditions;
 mod events;
+mod jobs;
 mod locks;
 mod names;
 mod operations;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
     words::run(&mut sweep);
     queues::run(&mut sweep);
     batches::run(&mut sweep);
+    jobs::run(&mut sweep);
     names::run(&mut sweep);
     blocks::run(&mut sweep);
     placed::run(&mut sweep);

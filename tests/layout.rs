@@ -358,7 +358,7 @@ fn atomic_array() -> Outcome {
 #[test]
 fn queue() -> Outcome {
     const LOG: usize = OBJECT + 256;
-    let [tail, seen_head, closed] = [40, 48, 56].map(|at| OBJECT + at);
+    let [tail, count_of_bytes, closed, seen_head] = [40, 48, 56, 104].map(|at| OBJECT + at);
     let [head, pause, cpus] = [40, 48, 56].map(|at| OBJECT + 128 + at);
     let name = unique("queue");
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;
@@ -376,6 +376,7 @@ fn queue() -> Outcome {
     assert!(one.u32(LOG + 4) < 4096, "a CPU");
     assert_eq!((one.text(LOG + 8, 16), one.u64(LOG + 24)), ("hello, world", 0));
     assert_eq!((one.u64(tail), one.u64(head), one.u64(closed)), (place(3, 1), 0, 0));
+    assert_eq!(one.u64(count_of_bytes), 12);
 
     queue.put_bytes(b"")?;
     assert_eq!((Bytes::of(&name).u32(LOG + 24), Bytes::of(&name).u64(tail)), (1, place(4, 2)));
@@ -388,20 +389,21 @@ fn queue() -> Outcome {
     for side in [OBJECT, OBJECT + 128] {
         assert!(two.is_zero(side + 64, side + 128));
     }
-    let [jumped, filled, top, low, solid] = [88, 96, 104, 112, 120].map(|at| OBJECT + at);
+    let [jumped, top, filled, low, solid] = [88, 92, 96, 112, 120].map(|at| OBJECT + at);
     // Too long for what is left of home: it climbs.
     queue.put_bytes(&[7; 4800])?;
     let long = Bytes::of(&name);
     // 606 words, and twice as much at a time at first.
     let end = 1024;
-    assert_eq!([jumped, filled, top, low, solid].map(|at| long.u64(at)), [0, end, end, 0, end]);
+    assert_eq!((long.u32(jumped), long.u32(top)), (0, 1024));
+    assert_eq!([filled, low, solid].map(|at| long.u64(at)), [end, 0, end]);
     // From the end of what there is back to the beginning: a jump, and the record there.
     assert_eq!((queue.get_bytes()?, queue.get_bytes()?), (vec![], vec![7; 4800]));
     queue.put_bytes(&[b'x'; 4000])?;
     let back = Bytes::of(&name);
     let place_of_jump = 4 + 601;
     assert_eq!((back.u32(LOG + 8 * place_of_jump), back.u32(LOG + 8 * place_of_jump + 4)), (u32::MAX, 0));
-    assert_eq!((back.u32(LOG), back.text(LOG + 8, 4), back.u64(jumped)), (4001, "xxxx", place_of_jump as u64));
+    assert_eq!((back.u32(LOG), back.text(LOG + 8, 4), back.u32(jumped)), (4001, "xxxx", 605));
     assert_eq!(back.u64(tail), place((1 << 30) + 501, 4));
     queue.close();
     assert_eq!(Bytes::of(&name).u64(closed), 1);

@@ -16,6 +16,7 @@ mod queue;
 mod race;
 mod roundtrip;
 mod spawn;
+mod typed;
 mod uncontended;
 mod value;
 
@@ -60,6 +61,7 @@ fn rows(scratch: &os::Scratch, settings: &Settings) -> Vec<Row> {
     [
         queue::rows(scratch),
         growth::rows(settings.long),
+        typed::rows(scratch),
         lock::rows(),
         uncontended::rows(),
         roundtrip::rows(scratch),

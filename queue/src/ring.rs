@@ -4,8 +4,8 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `closed`; notes: `least`, `passed`, `jumped`, `filled`, `top`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
-//! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs` | its lock's holder |
+//! | 0..128 | producers' side; beside its lock: `tail`, `bytes`, `closed`; notes: `least`, `passed`, `jumped` and `top`, `filled`, `seen head`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
+//! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs`; notes: counts (`ring/counts.rs`) | its lock's holder; counts by anybody, seldom |
 //! | 256.. | the log: 8-byte words (`log.rs`) | producers |
 //!
 //! A *place* is one word: position in words (low half), number of messages so far (high half), both counting on for ever, modulo 2^32. One store moves both, so `head` and `tail` are never half moved.
@@ -47,15 +47,20 @@ use multiproc_shm::{AcquireError, Acquired, Deadline, RobustLock, Side, this_cpu
 use crate::log::{Contradiction, Header, Log, Memory, Place, Spot, record_words};
 use crate::messages::Messages;
 
+mod counts;
 mod grow;
 #[cfg(test)]
 mod hostile;
 pub(crate) mod lease;
 mod record;
+mod target;
 #[cfg(test)]
 mod tests;
 mod wait;
 
+use counts::DEATHS;
+pub(crate) use target::Exact;
+use target::Target;
 use wait::Wait;
 
 /// The fixed part of a queue.
@@ -70,18 +75,19 @@ const _: () = assert!(size_of::<Ring>() == 256 && offset_of!(Ring, consumers) ==
 
 /// Words beside the producers' lock.
 const TAIL: usize = 0;
-const SEEN_HEAD: usize = 1;
+/// Bytes of all messages so far.
+const BYTES: usize = 1;
 const CLOSED: usize = 2;
 /// Notes of the producers' side. The smallest record that a producer has ever slept for, subtracted from `u64::MAX`, so that 0 means none.
 const LEAST: usize = 0;
 /// The head at which producers last woke each other because the room was too little for one of them.
 const PASSED: usize = 1;
-/// The word of the last jump.
+/// The word of the last jump; in the high half: above this word there is no memory (`top`).
 const JUMPED: usize = 2;
 /// From the tail up to this word there is memory.
 const FILLED: usize = 3;
-/// Above this word there is none.
-const TOP: usize = 4;
+/// The head as a producer last read it: written seldom, so not beside the lock, where there is no word to spare.
+const SEEN_HEAD: usize = 4;
 /// Up to this word, from `home` on, memory was given back since the last jump; in the high half, how many laps in a row were calm.
 const LOW: usize = 5;
 /// From the beginning up to this word there is memory.
@@ -222,7 +228,7 @@ impl<'a, M: Memory> View<'a, M> {
 
     /// Takes the oldest message out into `message`, whose content is replaced.
     #[inline]
-    pub(crate) fn get(self, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), Refusal> {
+    pub(crate) fn get(self, message: &mut impl Target, deadline: Deadline) -> Result<(), Refusal> {
         if deadline == Deadline::NOW && !self.has_data() {
             return Err(self.nothing());
         }
@@ -232,7 +238,7 @@ impl<'a, M: Memory> View<'a, M> {
         let header = Header::from(self.log().at(head.position).load(Acquire));
         if let Header::Message { length, cpu } = header
             && self.may_be(head, length as usize)
-            && message.capacity() >= length as usize
+            && message.holds(length as usize)
             && !zoo::planted(Bug::LengthReadTwice)
         {
             message.clear();
@@ -248,7 +254,7 @@ impl<'a, M: Memory> View<'a, M> {
     /// With the consumers' lock: the rest of a get.
     #[cold]
     #[inline(never)]
-    fn get_slowly(self, mut head: Place, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), Refusal> {
+    fn get_slowly(self, mut head: Place, message: &mut impl Target, deadline: Deadline) -> Result<(), Refusal> {
         let mut wait = Wait::default();
         loop {
             message.clear();
@@ -266,7 +272,7 @@ impl<'a, M: Memory> View<'a, M> {
                     return Ok(());
                 }
                 // Memory is fetched without the lock: an allocator is somebody else's code.
-                (Found::Longer(length), _) => message.try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
+                (Found::Longer(length), _) => message.make_room(length).map_err(|_| Refusal::NoMemory(length))?,
                 (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, deadline)?,
             }
             self.enter(&self.ring().consumers, deadline, || ())?;
@@ -445,6 +451,7 @@ impl<'a, M: Memory> View<'a, M> {
     /// With a lock whose last owner died: what it may have left undone.
     #[cold]
     fn take_over(self, recover: impl FnOnce()) {
+        self.count(DEATHS);
         recover();
         self.retell();
     }
@@ -463,7 +470,7 @@ impl<'a, M: Memory> View<'a, M> {
     #[inline(always)]
     fn fits(self, tail: Place, need: u32) -> bool {
         let fits = |head| self.log().sizes.fits(tail, head, || self.jumped(), self.end(), need);
-        fits(Place::from(self.producer(SEEN_HEAD).load(Relaxed))) || fits(self.see_head())
+        fits(Place::from(self.ring().producers.notes[SEEN_HEAD].load(Relaxed))) || fits(self.see_head())
     }
 
     /// With the producers' lock: reads the head, and notes it.
@@ -471,7 +478,7 @@ impl<'a, M: Memory> View<'a, M> {
     fn see_head(self) -> Place {
         // ORDER: SeqCst, hence Acquire, pairs with `move_head`: the words before the head are read and may be written.
         let head = Place::load(self.consumer(HEAD));
-        self.producer(SEEN_HEAD).store(head.word(), Relaxed);
+        self.ring().producers.notes[SEEN_HEAD].store(head.word(), Relaxed);
         head
     }
 

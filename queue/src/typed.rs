@@ -200,7 +200,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         Ok(messages.iter().map(|message| self.decode(message)).collect())
     }
 
-    fn decode(&self, message: &[u8]) -> Result<T, GetError> {
+    pub(crate) fn decode(&self, message: &[u8]) -> Result<T, GetError> {
         let failed = |problem: postcard::Error| GetError::Decode {
             queue: self.shared.describe(),
             bytes: message.to_vec(),

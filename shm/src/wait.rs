@@ -28,9 +28,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use crate::acquired::AcquireError;
 use crate::deadline::Deadline;
 use crate::identity::{FUTEX_OFFSET, Me, Node};
-use crate::robust_lock::{AcquireError, BELT};
+use crate::robust_lock::BELT;
 use crate::sys;
 use crate::zoo::{self, Bug};
 

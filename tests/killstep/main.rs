@@ -14,6 +14,7 @@ mod bounded;
 mod conditions;
 mod events;
 mod jobs;
+mod kinds;
 mod locks;
 mod names;
 mod operations;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
     queues::run(&mut sweep);
     batches::run(&mut sweep);
     jobs::run(&mut sweep);
+    kinds::run(&mut sweep);
     names::run(&mut sweep);
     blocks::run(&mut sweep);
     placed::run(&mut sweep);

@@ -79,7 +79,7 @@ fn under_fire(rounds: u32, mut scribble: impl FnMut(&Naked, &mut Dice)) -> Outco
 
 /// The word that says how far there is memory: who lies there makes a get copy as much as the longest message has, which would take these tests too long.
 fn sane_top(at: u64, word: u64) -> u64 {
-    if at == Naked::TOP { word & 0x1_ffff } else { word }
+    if at == Naked::TOP { word & 0x1_ffff_ffff_ffff } else { word }
 }
 
 #[test]

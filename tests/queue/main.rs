@@ -8,6 +8,8 @@ mod history;
 
 mod across;
 mod contract;
+mod counters;
+mod cpython_queue;
 mod crash;
 mod exact;
 mod hostile;

@@ -49,6 +49,14 @@ pub(crate) fn crossbeam_queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + 
     let _ = (row, traffic);
 }
 
+/// Adds crossbeam's channel of vectors: what carries a message of any length between threads.
+pub(crate) fn crossbeam_vectors(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
+    #[cfg(feature = "rivals")]
+    crossbeam::vectors(row, traffic);
+    #[cfg(not(feature = "rivals"))]
+    let _ = (row, traffic);
+}
+
 /// Adds those whose queues can be asked and can answer.
 pub(crate) fn roundtrips(row: &mut Row, trip: Trip, scratch: &Scratch) {
     std_sync::roundtrip(row, trip);
@@ -90,6 +98,13 @@ impl<const N: usize> Message for [u8; N] {
     #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok()
+    }
+}
+
+impl Message for Vec<u8> {
+    #[inline]
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(bytes.into())
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, copy, spin, this_cpu};
 
+use super::counts::{GET_SLEEPS, PUT_SLEEPS};
 use super::{Appended, CPUS, HEAD, LEAST, LINE, PASSED, PAUSE, Refusal, SELDOM, TAIL, TRIES, View};
 use crate::log::{Memory, Place, UNBOUNDED, UNLIMITED};
 
@@ -77,6 +78,7 @@ impl<M: Memory> View<'_, M> {
                 return Ok(());
             }
         }
+        self.count(GET_SLEEPS);
         let ready = || self.has_data() || self.is_closed();
         let woken = || self.retell();
         let awake = self.ring().producers.sleep(&self.ring().consumers, wait.sleep(deadline), ready, woken);
@@ -106,6 +108,7 @@ impl<M: Memory> View<'_, M> {
                 return Ok(());
             }
         }
+        self.count(PUT_SLEEPS);
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
         let woken = || self.retell();
         let awake = self.ring().consumers.sleep(&self.ring().producers, wait.sleep(deadline), ready, woken);

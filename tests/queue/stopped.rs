@@ -1,5 +1,6 @@
 //! Processes that stand still (SIGSTOP): asleep, they are nobody's business; in the middle of a put or a get, others may wait for them, but not against their will, and nothing is taken from them.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use multiproc::{AtomicValue, Capacity, GetError, PutError, Queue};
@@ -63,7 +64,8 @@ fn most_of_many_sleepers() -> Outcome {
         sent += burst;
         late.into_iter().for_each(stop);
         // Who stands in the middle of a get does hold the others up.
-        if !stopped().any(|pid| naked.holder(Side::Consumers) == pid) {
+        let holder = naked.holder(Side::Consumers);
+        if !stopped().any(|pid| Path::new(&format!("/proc/{pid}/task/{holder}")).exists()) {
             wait_until(|| jobs.is_empty());
         }
         stopped().for_each(go_on);

@@ -250,6 +250,13 @@ impl Side {
         sys::futex_wake(self.lock.announce_word(), 1);
     }
 
+    /// If somebody may sleep here, moves the word that all of them compare last, and wakes nobody: who has noted it and does not sleep yet looks again.
+    pub fn touch(&self) {
+        if self.has_sleepers() {
+            self.lock.word().fetch_add(ANNOUNCE, SeqCst);
+        }
+    }
+
     /// Wakes everybody who sleeps here: something that concerns all of them has changed.
     pub fn wake_all_sleepers(&self) {
         self.lock.word().fetch_add(ANNOUNCE, SeqCst);

@@ -26,6 +26,9 @@ pub enum Bug {
     PermitsWithoutBelt,
     SignedTooEarly,
     SignatureClearedLate,
+    OutBeforeHead,
+    SlotsUnwatched,
+    HalfMovedUnseen,
     KeeperWithoutPending,
 }
 

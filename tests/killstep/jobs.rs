@@ -208,6 +208,34 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
             |queue, kill| some_done(queue, kill, 1),
         ),
         case(
+            "jobs/task_done, another sleeps",
+            || jobs(1),
+            |queue, cells| {
+                if queue.task_done().is_ok() {
+                    cells.add(DONE, 1);
+                }
+            },
+            |queue, kill| {
+                if queue.unfinished() == 0 && !kill.peer_ended(0) {
+                    queue.put(1)?;
+                }
+                // It came back, and the peer heard of it, or there is another.
+                kill.must_wake(0)?;
+                collect(queue, kill)?;
+                rest_is_usable(queue, kill)
+            },
+        )
+        .peer(|queue, cells| {
+            wait_for(cells, PEER + 1);
+            sign(cells, PEER);
+            finish(queue.get(), cells);
+        })
+        .warm(|queue, cells| {
+            queue.take().unwrap();
+            cells.set(PEER + 1, 1);
+            await_asleep(cells, PEER, WAITV);
+        }),
+        case(
             "jobs/get, buries",
             || back(put(deadly(), 2)),
             |queue, _| hold(queue.get()),

@@ -111,7 +111,7 @@ impl Rubbish {
         match dice.below(12) {
             0 => view.producer(TAIL).store(self.place(dice, head).word(), Relaxed),
             1 => view.consumer(HEAD).store(self.place(dice, head).word(), Relaxed),
-            2 => view.producer(SEEN_HEAD).store(self.place(dice, head).word(), Relaxed),
+            2 => view.ring().producers.notes[SEEN_HEAD].store(self.place(dice, head).word(), Relaxed),
             3 => view.consumer(1 + dice.below(2) as usize).store(dice.next(), Relaxed),
             4 if dice.one_in(8) => view.producer(CLOSED).store(u64::from(dice.below(2)), Relaxed),
             4 | 5 => {

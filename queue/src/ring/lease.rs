@@ -50,6 +50,7 @@
 
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Acquired, Deadline, copy};
 
 use super::wait::Wait;
@@ -161,14 +162,17 @@ impl<M: Jobs> View<'_, M> {
 
     /// Gives the job in this slot back; false, and nothing done, when this thread does not hold it.
     pub(crate) fn give_back_job(self, slot: usize) -> bool {
-        self.slot(slot).give_watched(
-            || self.leases().notes[slot].taken.store(0, Relaxed),
-            || {
-                if self.ring().producers.has_sleepers() {
-                    self.ring().producers.wake_one_sleeper();
-                }
-            },
-        )
+        let producers = &self.ring().producers;
+        let last = || {
+            self.leases().notes[slot].taken.store(0, Relaxed);
+            // One who is about to sleep may have noted this slot before it was ours, and would find it unchanged once we have left it, and died: what it compares last is another one.
+            producers.touch();
+        };
+        self.slot(slot).give_watched(last, || {
+            if producers.has_sleepers() {
+                producers.wake_one_sleeper();
+            }
+        })
     }
 
     /// With the consumers' lock.
@@ -198,7 +202,8 @@ impl<M: Jobs> View<'_, M> {
             self.give_back_job(slot);
             return Err(refusal);
         }
-        self.set_state(slot, TAKING | u64::from(head.count) << 32);
+        let taking = if zoo::planted(Bug::OutBeforeHead) { OUT } else { TAKING | u64::from(head.count) << 32 };
+        self.set_state(slot, taking);
         // CRASH: the commit. Before it the message is in the log; after it, in the slot; `recover_leases` tells which.
         self.move_head(next);
         self.set_state(slot, OUT);
@@ -236,7 +241,11 @@ impl<M: Jobs> View<'_, M> {
         let last = match taken {
             None => return Ok(Outcome::Nothing),
             Some(Acquired::Clean) => Last { holder, died: false },
-            Some(Acquired::OwnerDied(_)) => Last { holder, died: true },
+            Some(Acquired::OwnerDied(_)) => {
+                // As in `give_back_job`: should we die like that one, the slot looks as it did before.
+                self.ring().producers.touch();
+                Last { holder, died: true }
+            }
         };
         // CRASH: as its last holder's death, until the delivery is counted.
         self.leases().notes[slot].taken.store(0, Relaxed);

@@ -52,8 +52,6 @@ impl<M: Jobs> View<'_, M> {
             }
             self.leases().revived.fetch_add(1, SeqCst);
             self.set_state(slot, REVIVING | u64::from(head.count) << 32);
-            // One who sleeps may have noted this slot as it will be again when we have left it: now it notes it as ours. CRASH: told for nothing.
-            self.ring().producers.wake_one_sleeper();
             // CRASH: the commit.
             dead.move_head(next);
             self.set_state(slot, OUT);

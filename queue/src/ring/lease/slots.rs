@@ -4,7 +4,8 @@
 use std::cell::Cell;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
 
-use multiproc_shm::{RobustLock, copy};
+use multiproc_shm::zoo::{self, Bug};
+use multiproc_shm::{Acquired, RobustLock, copy};
 
 use super::super::{Refusal, View};
 use super::{DELIVERIES, FREE, LENGTH, OUT, STATE};
@@ -52,7 +53,11 @@ impl<M: Jobs> View<'_, M> {
                 continue;
             }
             // SAFETY: as in `lease_again`.
-            if unsafe { lock.take_watched() }.map_err(Refusal::Lock)?.is_some() {
+            if let Some(how) = unsafe { lock.take_watched() }.map_err(Refusal::Lock)? {
+                if how != Acquired::Clean {
+                    // As in `lease_again`.
+                    self.ring().producers.touch();
+                }
                 LAST.set(slot);
                 return Ok(Some(slot));
             }
@@ -106,7 +111,12 @@ impl<M: Jobs> View<'_, M> {
     /// Whether the job in this slot came back; without the consumers' lock it may be out again by now. A death on the way into the slot or out of it counts, too: whoever takes the consumers' lock finds out.
     pub(super) fn is_back(self, slot: usize) -> bool {
         // ORDER: the lock first: who has done a job makes the slot free before it gives the lock back.
-        !self.slot(slot).is_held_now() && self.state(slot) != FREE
+        !self.slot(slot).is_held_now()
+            && match self.state(slot) {
+                FREE => false,
+                OUT => true,
+                _ => !zoo::planted(Bug::HalfMovedUnseen),
+            }
     }
 
     /// Whether somebody has died on the way into a slot or out of it, and nobody has found out yet.

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, bury, spin};
 
 use super::super::wait::Wait;
@@ -103,7 +104,8 @@ impl<M: Jobs> View<'_, M> {
         }
         let leases = self.leases();
         let used = self.used();
-        let how = Sleep { watched: &leases.slots[..used], ..wait.sleep(deadline) };
+        let watched = if zoo::planted(Bug::SlotsUnwatched) { &[] } else { &leases.slots[..used] };
+        let how = Sleep { watched, ..wait.sleep(deadline) };
         // As in `join`.
         let ready = || self.used() != used || self.has_job_or_starves() || self.is_over();
         let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, || self.retell_jobs());

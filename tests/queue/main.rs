@@ -17,5 +17,6 @@ mod hostile_jobs;
 mod kit;
 mod linear;
 mod stopped;
+mod wakes;
 
 multiproc::test_support!();

@@ -51,7 +51,7 @@ unsafe_rooms=(
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(shm/src/robust_lock.rs shm/src/seat.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs shm/src/permits.rs)
+futex_rooms=(shm/src/robust_lock.rs shm/src/contend.rs shm/src/seat.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs shm/src/permits.rs)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
 libraries=(src shm/src sync/src queue/src process/src)
 

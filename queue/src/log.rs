@@ -130,9 +130,10 @@ impl Header {
     #[allow(clippy::cast_possible_truncation, reason = "two halves")]
     pub(crate) fn from(word: u64) -> Self {
         match (word as u32, (word >> 32) as u32) {
-            (0, _) => Self::Empty,
+            (0, 0) => Self::Empty,
             (JUMP, index) => Self::Jump(index),
-            (length, cpu) => Self::Message { length: length - 1, cpu },
+            // No length, but not empty either: nobody wrote this, and it is longer than any message. (As empty it would be waited for by some, and be something for others.)
+            (length, cpu) => Self::Message { length: length.wrapping_sub(1), cpu },
         }
     }
 

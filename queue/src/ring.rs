@@ -49,6 +49,8 @@ use crate::messages::Messages;
 
 mod counts;
 mod grow;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod lease;
 mod record;
 mod target;

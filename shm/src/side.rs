@@ -191,7 +191,7 @@ impl Side {
                 Woken::Changed => continue,
                 Woken::TimedOut => {
                     // What the kernel has missed: one who died holding a lock that is watched.
-                    for lock in how.watched {
+                    for lock in how.watched.iter().filter(|_| !brief) {
                         lock.bury();
                     }
                     break !deadline.has_passed() || ready();
@@ -208,7 +208,8 @@ impl Side {
             }
         };
         count.fetch_sub(1, SeqCst);
-        if !awake {
+        // Whoever goes on to take its own side's lock is armed until then.
+        if !awake || how.bell.is_some() {
             me.end();
         }
         Ok(awake)

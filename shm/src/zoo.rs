@@ -26,6 +26,7 @@ pub enum Bug {
     PermitsWithoutBelt,
     SignedTooEarly,
     SignatureClearedLate,
+    KeeperWithoutPending,
 }
 
 /// Whether this bug is switched on (environment `MULTIPROC_ZOO`, only in builds with `--cfg multiproc_zoo`).

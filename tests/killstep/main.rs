@@ -13,6 +13,7 @@ mod blocks;
 mod bounded;
 mod conditions;
 mod events;
+mod jobs;
 mod kinds;
 mod locks;
 mod names;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
     words::run(&mut sweep);
     queues::run(&mut sweep);
     batches::run(&mut sweep);
+    jobs::run(&mut sweep);
     kinds::run(&mut sweep);
     names::run(&mut sweep);
     blocks::run(&mut sweep);

@@ -115,7 +115,11 @@ impl Naked {
     const BESIDE: u64 = 40;
 
     pub(crate) fn open<T: ?Sized>(queue: &Queue<T>) -> Self {
-        let path = Namespace::current().unwrap().path().join(queue.name().unwrap());
+        Self::named(queue.name().unwrap())
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
+        let path = Namespace::current().unwrap().path().join(name);
         Self(File::options().read(true).write(true).open(path).unwrap())
     }
 

@@ -11,8 +11,11 @@ mod contract;
 mod counters;
 mod cpython_queue;
 mod crash;
+mod exact;
 mod hostile;
+mod hostile_jobs;
 mod kit;
+mod linear;
 mod stopped;
 
 multiproc::test_support!();

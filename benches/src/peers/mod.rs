@@ -49,6 +49,14 @@ pub(crate) fn crossbeam_vectors(row: &mut Row, traffic: impl Fn(u64) -> Traffic 
     let _ = (row, traffic);
 }
 
+/// Adds the one whose queue takes any number of producers, in one process.
+pub(crate) fn crossbeam_queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
+    #[cfg(feature = "rivals")]
+    crossbeam::queue(row, traffic);
+    #[cfg(not(feature = "rivals"))]
+    let _ = (row, traffic);
+}
+
 /// Adds those whose queues can be asked and can answer.
 pub(crate) fn roundtrips(row: &mut Row, trip: Trip, scratch: &Scratch) {
     std_sync::roundtrip(row, trip);

@@ -138,10 +138,7 @@ impl<M: Jobs> View<'_, M> {
                 // Memory is fetched without the lock: an allocator is somebody else's code.
                 Outcome::Longer(length) => message.try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
                 Outcome::Nothing => self.wait_for_job(&mut wait, pause, head, deadline)?,
-                Outcome::NoSlot => {
-                    self.leases().starved.store(1, SeqCst);
-                    self.wait_for_job(&mut wait, 0, head, deadline)?;
-                }
+                Outcome::NoSlot => self.wait_for_job(&mut wait, 0, head, deadline)?,
             }
         }
     }
@@ -150,10 +147,13 @@ impl<M: Jobs> View<'_, M> {
     pub(crate) fn finish(self, slot: usize) -> bool {
         let lock = self.slot(slot);
         let commit = || {
-            self.shrink(slot);
             self.leases().notes[slot].taken.store(0, Relaxed);
+            // One who joins may have noted this slot before it was filled, and would find it unchanged once we have left it, and died: the count, which it compares last, is another one.
+            self.leases().joiners.touch();
             // ORDER: Release; who reads the lock's word after our release of it sees this too. CRASH: the commit: before it the job comes back.
             lock.beside[STATE].store(FREE, Release);
+            // Nobody fills the slot before we have given its lock back.
+            self.shrink(slot);
         };
         // CRASH: in `tell_done` the slot is still named by our pending: one of those who watch it is woken, and tells.
         lock.give_watched(commit, || self.tell_done())
@@ -173,6 +173,7 @@ impl<M: Jobs> View<'_, M> {
 
     /// With the consumers' lock.
     fn lease_one(self, head: Place, message: &mut Vec<u8>) -> Result<Outcome, Refusal> {
+        self.look_for_one_of_the_dead();
         let looks = if self.log().at(head.position).load(SeqCst) == 0 { u32::MAX } else { LOOKS };
         // Each round hands one out or buries one; only a hostile peer has more of them than there are slots.
         for _ in 0..MOST_OUT {
@@ -185,7 +186,11 @@ impl<M: Jobs> View<'_, M> {
         let next = match self.take(head, message)? {
             (Found::Taken, next) => next,
             (Found::Longer(length), _) => return Ok(Outcome::Longer(length)),
-            (Found::Nothing, _) => return Ok(Outcome::Nothing),
+            (Found::Nothing, _) => {
+                // Nobody waits for a slot where there is nothing to put in it.
+                self.leases().starved.store(0, SeqCst);
+                return Ok(Outcome::Nothing);
+            }
         };
         let Some(slot) = self.claim()? else { return Ok(Outcome::NoSlot) };
         // CRASH: until `TAKING` the slot is free, and its lock was ours.
@@ -234,6 +239,7 @@ impl<M: Jobs> View<'_, M> {
             Some(Acquired::OwnerDied(_)) => Last { holder, died: true },
         };
         // CRASH: as its last holder's death, until the delivery is counted.
+        self.leases().notes[slot].taken.store(0, Relaxed);
         self.memory.read(slot, length, message);
         let most = self.memory.max_deliveries();
         if most != 0 && deliveries >= most && self.bury_job(slot, message, Letter { deliveries, last, message: Vec::new() }) {
@@ -248,7 +254,7 @@ impl<M: Jobs> View<'_, M> {
 
     /// With the consumers' lock, whose last owner has died: what became of the slot that it was about to fill or to empty.
     #[cold]
-    fn recover_leases(self) {
+    pub(super) fn recover_leases(self) {
         let morgue = self.memory.morgue();
         let dead = View { memory: &morgue };
         if self.leases().morgue.load(Relaxed) != 0 {

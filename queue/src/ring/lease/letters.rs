@@ -1,6 +1,6 @@
 //! Dead letters: a second log, whose both ends belong to whoever holds the consumers' lock of the queue.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 
 use multiproc_shm::Deadline;
 
@@ -12,10 +12,14 @@ use crate::log::{Memory, Place, record_words};
 impl<M: Jobs> View<'_, M> {
     /// Dead letters, from the oldest on.
     pub(crate) fn letters(self, most: usize) -> Result<Vec<Letter>, Refusal> {
-        self.in_morgue(|dead| {
-            let mut next = Place::load(dead.consumer(HEAD));
+        self.in_morgue(Vec::new(), |dead| {
+            let head = Place::load(dead.consumer(HEAD));
+            let mut next = head;
             let mut letters = Vec::new();
+            // As far as the tail, which is exact under the lock: a log that somebody has bent to a circle has an end, too.
+            let all = Place::load(dead.producer(TAIL)).position.wrapping_sub(head.position);
             while letters.len() < most
+                && next.position.wrapping_sub(head.position) < all
                 && let Some((letter, after)) = read_letter(dead, next)?
             {
                 letters.push(letter);
@@ -27,7 +31,7 @@ impl<M: Jobs> View<'_, M> {
 
     /// Takes the oldest dead letter out.
     pub(crate) fn take_letter(self) -> Result<Option<Letter>, Refusal> {
-        self.in_morgue(|dead| {
+        self.in_morgue(None, |dead| {
             let head = Place::load(dead.consumer(HEAD));
             let Some((letter, next)) = read_letter(dead, head)? else { return Ok(None) };
             dead.move_head(next);
@@ -38,7 +42,7 @@ impl<M: Jobs> View<'_, M> {
 
     /// Makes the oldest dead letter a job again that nobody has had yet; false when there is none, or no slot for it.
     pub(crate) fn revive_letter(self) -> Result<bool, Refusal> {
-        let revived = self.in_morgue(|dead| {
+        let revived = self.in_morgue(None, |dead| {
             let head = Place::load(dead.consumer(HEAD));
             let Some((letter, next)) = read_letter(dead, head)? else { return Ok(None) };
             let Some(slot) = self.claim()? else { return Ok(None) };
@@ -46,7 +50,10 @@ impl<M: Jobs> View<'_, M> {
                 self.give_back_job(slot);
                 return Err(refusal);
             }
+            self.leases().revived.fetch_add(1, SeqCst);
             self.set_state(slot, REVIVING | u64::from(head.count) << 32);
+            // One who sleeps may have noted this slot as it will be again when we have left it: now it notes it as ours. CRASH: told for nothing.
+            self.ring().producers.wake_one_sleeper();
             // CRASH: the commit.
             dead.move_head(next);
             self.set_state(slot, OUT);
@@ -59,16 +66,19 @@ impl<M: Jobs> View<'_, M> {
 
     /// How many dead letters there are.
     pub(crate) fn letter_count(self) -> usize {
+        if self.leases().morgue.load(Relaxed) == 0 {
+            // There is no memory to look at.
+            return 0;
+        }
         let morgue = self.memory.morgue();
         View { memory: &morgue }.len()
     }
 
-    /// With the lock of the consumers, as who alone may touch the dead letters.
-    pub(super) fn in_morgue<R>(self, work: impl FnOnce(View<'_, M::Morgue<'_>>) -> Result<R, Refusal>) -> Result<R, Refusal> {
+    /// With the lock of the consumers, as who alone may touch the dead letters; `none` where there never was one.
+    fn in_morgue<R>(self, none: R, work: impl FnOnce(View<'_, M::Morgue<'_>>) -> Result<R, Refusal>) -> Result<R, Refusal> {
         self.enter(&self.ring().consumers, Deadline::NEVER, || self.recover_leases())?;
         let morgue = self.memory.morgue();
-        let result = if self.leases().morgue.load(Relaxed) == 0 { self.open_morgue() } else { Ok(()) };
-        let result = result.and_then(|()| work(View { memory: &morgue }));
+        let result = if self.leases().morgue.load(Relaxed) == 0 { Ok(none) } else { work(View { memory: &morgue }) };
         self.leave_consumers_of_jobs();
         result
     }

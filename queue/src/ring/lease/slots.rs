@@ -103,10 +103,15 @@ impl<M: Jobs> View<'_, M> {
         }
     }
 
-    /// Whether the job in this slot came back; without the consumers' lock it may be out again by now.
+    /// Whether the job in this slot came back; without the consumers' lock it may be out again by now. A death on the way into the slot or out of it counts, too: whoever takes the consumers' lock finds out.
     pub(super) fn is_back(self, slot: usize) -> bool {
         // ORDER: the lock first: who has done a job makes the slot free before it gives the lock back.
-        !self.slot(slot).is_held_now() && self.state(slot) == OUT
+        !self.slot(slot).is_held_now() && self.state(slot) != FREE
+    }
+
+    /// Whether somebody has died on the way into a slot or out of it, and nobody has found out yet.
+    pub(super) fn is_half_moved(self) -> bool {
+        (0..self.used()).any(|slot| self.is_back(slot) && self.state(slot) > OUT)
     }
 
     /// Whether there is no job in this slot, read in one order with what its holder does next.

@@ -13,17 +13,25 @@ use crate::log::Place;
 
 /// Polls that find nothing between two looks for those whose death the kernel has missed.
 const POLLS: u32 = 64;
+/// Leases between two looks for one of them.
+const LEASES: u32 = 256;
 
 impl<M: Jobs> View<'_, M> {
     /// Waits until all that was put is done.
     pub(crate) fn join(self, deadline: Deadline) -> Result<(), Refusal> {
         loop {
+            // Nobody else may ever come who would find out.
+            if self.is_half_moved() && self.enter(&self.ring().consumers, Deadline::NOW, || self.recover_leases()).is_ok() {
+                self.leave_consumers_of_jobs();
+            }
             if self.is_finished() {
                 return Ok(());
             }
             let leases = self.leases();
-            let how = Sleep { brief: false, deadline, watched: &leases.slots[..self.used()], bell: Some(&leases.joiners) };
-            let ready = || self.is_finished();
+            let used = self.used();
+            let how = Sleep { brief: false, deadline, watched: &leases.slots[..used], bell: Some(&leases.joiners) };
+            // ORDER: whoever uses a slot for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more to be watched.
+            let ready = || self.used() != used || self.is_finished();
             let sides = (&self.ring().producers, &self.ring().consumers);
             let awake = sides.0.sleep(sides.1, how, ready, || self.pass_on_job()).map_err(Refusal::Lock)?;
             if !awake {
@@ -42,18 +50,33 @@ impl<M: Jobs> View<'_, M> {
         (out + self.len()).max(1)
     }
 
-    /// Whether all that was put is done; see the head of this file.
+    /// Whether all that was put is done; see the head of `lease.rs`.
     pub(super) fn is_finished(self) -> bool {
         let head = self.consumer(HEAD).load(SeqCst);
+        let revived = self.leases().revived.load(SeqCst);
+        // What is read at a head that has moved meanwhile is not a header.
+        let is_here = || self.consumer(HEAD).load(SeqCst) == head && self.leases().revived.load(SeqCst) == revived;
         let is_empty = || self.log().at(Place::from(head).position).load(SeqCst) == 0;
-        is_empty() && (0..self.used()).all(|slot| self.is_free(slot)) && self.consumer(HEAD).load(SeqCst) == head && is_empty()
+        is_empty() && (0..self.used()).all(|slot| self.is_free(slot)) && is_here() && is_empty() && is_here()
+    }
+
+    /// As `has_job`; a message without a slot for it is noted, so that whoever makes one free tells.
+    fn has_job_or_starves(self) -> bool {
+        self.has_job() || {
+            let starves = self.has_data();
+            if starves {
+                // ORDER: SeqCst: whoever has made a slot free before this we see now; who does so later sees this.
+                self.leases().starved.store(1, SeqCst);
+            }
+            starves && self.has_job()
+        }
     }
 
     /// Whether nothing will ever come: closed, nothing in the log, and what is out is out with this thread.
     pub(super) fn is_over(self) -> bool {
         self.is_closed()
             && !self.has_data()
-            && (0..self.used()).all(|slot| self.slot(slot).is_held_by_this_thread() || self.state(slot) == FREE)
+            && (0..self.used()).all(|slot| self.is_free(slot) || self.slot(slot).is_held_by_this_thread())
             && !self.has_data()
     }
 
@@ -79,8 +102,10 @@ impl<M: Jobs> View<'_, M> {
             }
         }
         let leases = self.leases();
-        let how = Sleep { watched: &leases.slots[..self.used()], ..wait.sleep(deadline) };
-        let ready = || self.has_job() || self.is_over();
+        let used = self.used();
+        let how = Sleep { watched: &leases.slots[..used], ..wait.sleep(deadline) };
+        // As in `join`.
+        let ready = || self.used() != used || self.has_job_or_starves() || self.is_over();
         let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, || self.retell_jobs());
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
@@ -102,18 +127,19 @@ impl<M: Jobs> View<'_, M> {
         if leases.joiners.has_sleepers() && self.is_finished() {
             leases.joiners.wake_all();
         }
-        let starved = leases.starved.load(SeqCst) != 0;
-        if starved {
-            leases.starved.store(0, SeqCst);
-        }
-        if starved || (leases.closing.load(SeqCst) != 0 && !self.has_data()) {
+        if leases.closing.load(SeqCst) != 0 && self.is_closed() && !self.has_data() {
             self.ring().producers.wake_all_sleepers();
+        } else if leases.starved.load(SeqCst) != 0 {
+            // One slot is for one of them; whoever takes it passes on what else there is.
+            self.ring().producers.wake_one_sleeper();
         }
     }
 
-    /// Woken, perhaps by a death, and perhaps by one that others wait to hear of: what it may have left untold is told again. Only what is final, or those who are woken would wake each other for ever.
+    /// Woken, perhaps by a death, and perhaps by one that others wait to hear of: what it may have left untold is told again. Only to those for whom it is final, or those who are woken would wake each other for ever.
     pub(super) fn retell_jobs(self) {
-        self.retell();
+        if self.is_closed() {
+            self.ring().consumers.wake_all_sleepers();
+        }
         if (self.leases().joiners.has_sleepers() || self.is_closed()) && self.is_finished() {
             self.leases().joiners.wake_all();
             if self.is_closed() {
@@ -127,6 +153,23 @@ impl<M: Jobs> View<'_, M> {
         self.retell_jobs();
         if self.ring().producers.has_sleepers() && self.has_job() {
             self.ring().producers.wake_one_sleeper();
+        }
+    }
+
+    /// With the consumers' lock: consumers that always find something never sleep, and must look for those whose death the kernel has missed now and then.
+    pub(super) fn look_for_one_of_the_dead(self) {
+        let number = self.leases().leased.load(Relaxed);
+        self.leases().leased.store(number.wrapping_add(1), Relaxed);
+        if number % LEASES == LEASES - 1 {
+            self.bury_in(number / LEASES);
+        }
+    }
+
+    #[cold]
+    fn bury_in(self, turn: u32) {
+        let used = self.used();
+        if let Some(slot) = (turn as usize).checked_rem(used) {
+            bury(self.slot(slot));
         }
     }
 

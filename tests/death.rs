@@ -33,6 +33,7 @@ fn check_case(name: &str) -> Result<(), String> {
         "queues",
         "batches",
         "kinds",
+        "roles",
         "names",
         "blocks",
         "placed",

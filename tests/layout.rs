@@ -364,7 +364,7 @@ fn queue() -> Outcome {
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;
     let fresh = Bytes::of(&name);
     // Messages, words of home, the limit in words. Most of it is only address space.
-    fresh.check_header("queue", 1, 256 + (8 << 30), [5 | 512 << 32, 512], (0, 0, "[u8]"));
+    fresh.check_header("queue", 1, 256 + (8 << 30) + 120 * 64, [5 | 512 << 32, 512], (0, 0, "[u8]"));
     assert!(fresh.is_zero(OBJECT, OBJECT + 256 + 4096));
 
     queue.put_bytes(b"hello, world")?;
@@ -447,6 +447,35 @@ fn joinable_queue() -> Outcome {
     assert_eq!(Bytes::of(&name).u32(OBJECT + 540), 1);
     queue.close();
     assert_eq!(Bytes::of(&name).u32(OBJECT + 516), 1);
+    Ok(())
+}
+
+#[test]
+fn queue_with_roles() -> Outcome {
+    use std::os::unix::fs::FileExt;
+    let name = unique("roles");
+    let queue: Queue<[u8]> = Queue::create(&name, 5)?;
+    let [used_by_producers, used_by_consumers] = [240, 248].map(|at| OBJECT + at);
+    let file = File::open(Namespace::current()?.path().join(&name))?;
+    let seat = |at: usize| {
+        let mut word = [0; 4];
+        file.read_exact_at(&mut word, (OBJECT + 256 + (8 << 30) + 64 * at) as u64).unwrap();
+        u32::from_le_bytes(word)
+    };
+    let fresh = Bytes::of(&name);
+    assert_eq!((fresh.u64(used_by_producers), fresh.u64(used_by_consumers)), (0, 0));
+    let roles = (queue.producer()?, queue.producer()?, queue.consumer()?);
+    let taken = Bytes::of(&name);
+    assert_eq!((taken.u64(used_by_producers), taken.u64(used_by_consumers)), (2, 1));
+    // Each is held by the thread that keeps it for this process, and watched.
+    for at in [0, 1, 60] {
+        assert_eq!(seat(at) >> 30, 2, "waiters");
+        assert!(fs::exists(format!("/proc/self/task/{}", seat(at) & 0x3fff_ffff))?);
+    }
+    assert_eq!([2, 59, 61, 119].map(seat), [0; 4]);
+    drop(roles);
+    assert_eq!([0, 1, 60].map(|at| seat(at) & 0x7fff_ffff), [0; 3]);
+    assert_eq!(Bytes::of(&name).u64(used_by_producers), 2);
     Ok(())
 }
 

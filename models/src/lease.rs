@@ -64,9 +64,13 @@ pub(crate) struct Lease {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    Producer { messages: u8 },
+    Producer {
+        messages: u8,
+    },
     /// Does so many jobs ([`ALL`]: however many there are), and leaves.
-    Consumer { jobs: u8 },
+    Consumer {
+        jobs: u8,
+    },
     Joiner,
     /// Makes the dead letter, if there is one, a job again.
     Reviver,
@@ -409,7 +413,6 @@ impl State {
         let contends = |p: &Process| matches!(p.at, At::WaitKb | At::WaitLock | At::Contending);
         self.leaked[0] || self.processes.iter().any(contends)
     }
-
 
     /// FUTEX_WAKE of one: whomever it may reach, or nobody.
     fn wake_one(&self, word: usize, mut found: impl FnMut(Self, bool)) {

@@ -96,7 +96,7 @@ fn scribble(naked: &Naked, dice: &mut Dice, locks: bool) {
         (true, _) if !locks => {}
         // Nobody's whom there is: else it is held, and some calls have no time-out.
         (true, _) if word != 0 => naked.write(Naked::OBJECT + at * 8, &(word | 0x2000_0000).to_le_bytes()),
-        (_, true) => naked.write(Naked::OBJECT + at * 8, &(word & 0x1_ffff).to_le_bytes()),
+        (_, true) => naked.write(Naked::OBJECT + at * 8, &(word & 0x1_ffff_ffff_ffff).to_le_bytes()),
         _ => naked.write(Naked::OBJECT + at * 8, &word.to_le_bytes()),
     }
 }

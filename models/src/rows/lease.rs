@@ -6,7 +6,8 @@ use crate::{Expect, Row, System};
 /// A row of the leases: who takes part, slots and how many of them were used, messages that are there, kills/timeouts/signals.
 fn lease(roles: &[Role], [slots, used, filled]: [u8; 3], [kills, timeouts, spurious]: [u8; 3]) -> Row {
     let roles = roles.to_vec();
-    let lease = Lease { roles, slots, used, filled, letter: false, closed: false, backs: 0, kills, timeouts, spurious, bug: None };
+    let lease =
+        Lease { roles, slots, used, filled, letter: false, closed: false, backs: 0, kills, timeouts, spurious, bug: None };
     Row { system: System::Lease(lease), expect: Expect::Right, deep: false, live: true }
 }
 

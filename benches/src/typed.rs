@@ -1,6 +1,6 @@
-//! `queue/plain/64` and `queue/typed/64`: the messages are values, of 64 bytes in memory.
+//! `queue/plain/64`, `queue/typed/64` and `queue/jobs…/64`: the messages are values, of 64 bytes in memory.
 
-use multiproc::{Plain, Pod, Queue, Zeroable, bytemuck};
+use multiproc::{JoinableQueue, Plain, Pod, Queue, Zeroable, bytemuck};
 use serde::{Deserialize, Serialize};
 
 use crate::harness::{OURS, Row};
@@ -24,7 +24,20 @@ pub(crate) struct Sample {
 const _: () = assert!(SIZE == 64);
 
 pub(crate) fn rows(scratch: &Scratch) -> Vec<Row> {
-    vec![plain(scratch), typed()]
+    vec![plain(scratch), typed(), jobs(1), jobs(2)]
+}
+
+/// The same through a `JoinableQueue`: each message is leased, and done at once.
+fn jobs(users: usize) -> Row {
+    let mut row = Row::new(format!("queue/jobs{users}/{SIZE}"), Place::Cross);
+    let traffic = move |n: u64| Traffic { producers: users, consumers: users, ..traffic(n / users as u64) };
+    row.add(OURS, How::Processes, move |n| {
+        let queue = JoinableQueue::<Sample>::new(capacity(SIZE)).map_err(|problem| problem.to_string())?;
+        let same = queue.clone();
+        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(same.clone()))
+    });
+    crossbeam_vectors(&mut row, traffic);
+    row
 }
 
 fn traffic(each: u64) -> Traffic {
@@ -77,6 +90,23 @@ impl Get for Taker {
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
         self.0.get_plain_into(&mut self.1).map_err(|problem| problem.to_string())?;
         Ok(look(bytemuck::bytes_of(&self.1)))
+    }
+}
+
+impl Put for JoinableQueue<Sample> {
+    #[inline]
+    fn put(&mut self, message: &[u8]) -> Result<(), String> {
+        Self::put(self, sample(message)?).map_err(|problem| problem.to_string())
+    }
+}
+
+impl Get for JoinableQueue<Sample> {
+    #[inline]
+    fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
+        let job = Self::get(self).map_err(|problem| problem.to_string())?;
+        let result = look(bytemuck::bytes_of(&*job));
+        job.done();
+        Ok(result)
     }
 }
 

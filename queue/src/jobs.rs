@@ -24,7 +24,7 @@ pub use letters::{DeadLetter, DeadLetters};
 /// A queue of jobs (Python's `JoinableQueue`): what is got is *leased*, and comes back if whoever got it dies before it is done.
 ///
 /// [`get`](Self::get) hands out a [`Job`]. Its message stays in shared memory until [`done`](Job::done); a job that is dropped without that is given back, and so is one whose holder dies:
-/// at once, since the kernel tells, and to the front. [`join`](Self::join) waits until everything that was put is done.
+/// at once, since the kernel tells, and to the front (where more than four jobs are out and more wait, within the next few gets). [`join`](Self::join) waits until everything that was put is done.
 ///
 /// At most [`MOST_OUT`] (120) jobs are out at a time; who asks for one more waits until one is done. A job that was handed out too often ([`JobLimits::max_deliveries`]; 5 times, if nothing is said) and
 /// came back each time is a [dead letter](Self::dead_letters): it counts as done, and waits there for somebody to look at it.

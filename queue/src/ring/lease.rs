@@ -18,9 +18,9 @@
 //!
 //! - **get**, holding the consumers' lock: take the lock of a free slot; copy the message there; `TAKING`, n; `head` (the commit); `OUT`. Or take the lock of a slot whose job came back, and count the delivery.
 //! - **done**, without any other lock: `FREE` (the commit), then the slot's lock is given back.
-//! - **gave back**: the slot's lock is given back, and nothing else.
+//! - **gave back**: `A` of the producers' side is moved, if somebody may sleep; the slot's lock is given back.
 //! - **too often delivered**, holding the consumers' lock: the slot's lock; `BURYING`, n; append to the dead letters (the commit); `FREE`.
-//! - **dead letters taken or brought back to life**: with the consumers' lock, too; the locks of their own log are never taken.
+//! - **dead letters taken or brought back to life**: with the consumers' lock, too; of the locks of their own log only the producers' is ever taken, if it is to be had at once, to give memory back.
 //!
 //! Nothing is counted: `unfinished` is what is in the log and what is in slots that are not `FREE`.
 //!
@@ -42,6 +42,9 @@
 //! A consumer sleeps as in any queue (`Side`), and watches the locks of all slots that were ever used, too. Whoever uses a slot for the first time wakes everybody. A thread that waits for the last job to be done (`join`) watches the same
 //! locks, but has a word of its own to be woken by, so that it takes no wake of a consumer, save that of a death; so it passes that on. Whoever has made a job `FREE` looks, with its slot still watched: is it
 //! the last, those who join are woken; is the queue closed and its log empty, consumers are; did somebody wait for a slot, likewise.
+//!
+//! A slot's word is the same before a job was in it and after. One who noted it before, looked while the job was out, and compares it after it came back, would sleep beside it if whoever gave it back is killed before the wake. So who gives back,
+//! and who takes a slot from the dead, first moves the word that consumers compare last (`A`), and who has done a job the one that joiners compare last.
 //!
 //! "The last" is decided by: the log is empty at the head; each slot, its lock read before its state, is free; the log is still empty at the same head. The head has not moved, so nothing was put (a put that was taken moves it) and
 //! nothing went from the log to a slot between the two looks; each slot's job was done when it was seen; so at the second look all was done.

@@ -96,7 +96,7 @@ fn scribble(naked: &Naked, dice: &mut Dice, locks: bool) {
         (true, _) if !locks => {}
         // Nobody's whom there is: else it is held, and some calls have no time-out.
         (true, _) if word != 0 => naked.write(Naked::OBJECT + at * 8, &(word | 0x2000_0000).to_le_bytes()),
-        (_, true) => naked.write(Naked::OBJECT + at * 8, &(word & 0x1_ffff).to_le_bytes()),
+        (_, true) => naked.write(Naked::OBJECT + at * 8, &(word & 0x1_ffff_ffff_ffff).to_le_bytes()),
         _ => naked.write(Naked::OBJECT + at * 8, &word.to_le_bytes()),
     }
 }
@@ -184,9 +184,6 @@ fn dead_letters_in_a_circle() -> Outcome {
     // Behind the only letter, which has three words and a header: back to the beginning.
     let jump = u64::from(u32::MAX);
     naked.write(Naked::OBJECT + (MORGUE + 4) * 8, &jump.to_le_bytes());
-    match queue.dead_letters().list() {
-        Ok(letters) => assert!(letters.len() < 10),
-        Err(error) => ignore_get(&error),
-    }
+    assert!(queue.dead_letters().list().is_err());
     Ok(())
 }

@@ -47,6 +47,7 @@ unsafe_rooms=(
     queue/src/log.rs
     queue/src/ring.rs
     queue/src/ring/record.rs
+    queue/src/ring/roles.rs
     queue/src/ring/target.rs
     process/src/image.rs
 )

@@ -37,8 +37,9 @@ pub use multiproc_sync as sync;
 
 pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
 pub use multiproc_queue::{
-    Capacity, Counters, GetError, Job, JobLimits, JoinableQueue, Messages, Plain, PutError, Queue, SimpleQueue,
+    Capacity, Consumer, Counters, GetError, Job, JobLimits, JoinableQueue, Messages, Plain, Producer, PutError, Queue,
 };
+pub use multiproc_queue::{RoleError, SimpleQueue};
 pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
 pub use multiproc_shm::{
     AtomicValue, Death, Error, ErrorKind, Handle, LockError, Namespace, Options, SharedMemory, Transit, Value, gc,

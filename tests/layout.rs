@@ -9,8 +9,8 @@ use std::thread;
 
 use multiproc::shm::{MAX_HELD, Namespace};
 use multiproc::{
-    Array, AtomicArray, AtomicValue, Barrier, BoundedSemaphore, Capacity, Condition, ErrorKind, Event, Lock, Options, Queue,
-    RLock, RwLock, Semaphore, SharedMemory, Transit, Value,
+    Array, AtomicArray, AtomicValue, Barrier, BoundedSemaphore, Capacity, Condition, ErrorKind, Event, JobLimits, JoinableQueue,
+    Lock, Options, Queue, RLock, RwLock, Semaphore, SharedMemory, Transit, Value,
 };
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -364,7 +364,7 @@ fn queue() -> Outcome {
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;
     let fresh = Bytes::of(&name);
     // Messages, words of home, the limit in words. Most of it is only address space.
-    fresh.check_header("queue", 1, 256 + (8 << 30), [5 | 512 << 32, 512], (0, 0, "[u8]"));
+    fresh.check_header("queue", 1, 256 + (8 << 30) + 120 * 64, [5 | 512 << 32, 512], (0, 0, "[u8]"));
     assert!(fresh.is_zero(OBJECT, OBJECT + 256 + 4096));
 
     queue.put_bytes(b"hello, world")?;
@@ -407,6 +407,75 @@ fn queue() -> Outcome {
     assert_eq!(back.u64(tail), place((1 << 30) + 501, 4));
     queue.close();
     assert_eq!(Bytes::of(&name).u64(closed), 1);
+    Ok(())
+}
+
+#[test]
+fn joinable_queue() -> Outcome {
+    const SLOTS: usize = OBJECT + 640;
+    const NOTES: usize = SLOTS + 120 * 64;
+    const LOG: usize = OBJECT + 16_000;
+    let name = unique("jobs");
+    let queue: JoinableQueue<u32> = JoinableQueue::create(&name, JobLimits::from(5).max_deliveries(2).longest_job(1 << 20))?;
+    let fresh = Bytes::of(&name);
+    let extents = [5 | 8192 << 32, u64::from(u32::MAX) | 20 << 40 | 2 << 48];
+    fresh.check_header("jobs", 1, 16_000 + (16 << 30) + 120 * (1 << 20), extents, (0, 0, "u32"));
+    assert!(fresh.is_zero(OBJECT, LOG));
+    (7..10_u32).try_for_each(|number| queue.put(number))?;
+    let (job, taken) = (queue.get()?, queue.take()?);
+    let bytes = Bytes::of(&name);
+    // `used`, `leased`, `taken`.
+    assert_eq!((bytes.u32(OBJECT + 512), bytes.u32(OBJECT + 580), bytes.u64(OBJECT + 584)), (2, 2, 1));
+    // Held, and always as if somebody slept there.
+    let owner_words = |bytes: &Bytes| [SLOTS, SLOTS + 64].map(|at| bytes.u32(at) - (1 << 31));
+    assert_eq!(owner_words(&bytes), [bytes.u32(OBJECT + 128 + 16); 2], "owner words");
+    // State, deliveries, bytes of the job, beside the lock; words of memory, number of the taking.
+    assert_eq!([40, 48, 56].map(|at| bytes.u64(SLOTS + at)), [1, 1, 1]);
+    assert_eq!((bytes.u32(NOTES), bytes.u64(NOTES + 8), bytes.u64(NOTES + 64 + 8)), (512, 0, 1));
+    assert_eq!((taken, bytes.u64(LOG) & 0xffff_ffff), (8, 2));
+    queue.task_done()?;
+    job.retry();
+    let bytes = Bytes::of(&name);
+    assert_eq!(owner_words(&bytes), [0, 0]);
+    assert_eq!((bytes.u64(SLOTS + 40), bytes.u64(SLOTS + 64 + 40)), (1, 0));
+    queue.get()?.retry();
+    queue.get()?.done();
+    // `morgue`, and the places of the dead letters' log.
+    let bytes = Bytes::of(&name);
+    assert_eq!((bytes.u32(OBJECT + 524), bytes.u64(OBJECT + 256 + 40)), (1, place(4, 1)));
+    queue.dead_letters().replay()?;
+    assert_eq!(Bytes::of(&name).u32(OBJECT + 540), 1);
+    queue.close();
+    assert_eq!(Bytes::of(&name).u32(OBJECT + 516), 1);
+    Ok(())
+}
+
+#[test]
+fn queue_with_roles() -> Outcome {
+    use std::os::unix::fs::FileExt;
+    let name = unique("roles");
+    let queue: Queue<[u8]> = Queue::create(&name, 5)?;
+    let [used_by_producers, used_by_consumers] = [240, 248].map(|at| OBJECT + at);
+    let file = File::open(Namespace::current()?.path().join(&name))?;
+    let seat = |at: usize| {
+        let mut word = [0; 4];
+        file.read_exact_at(&mut word, (OBJECT + 256 + (8 << 30) + 64 * at) as u64).unwrap();
+        u32::from_le_bytes(word)
+    };
+    let fresh = Bytes::of(&name);
+    assert_eq!((fresh.u64(used_by_producers), fresh.u64(used_by_consumers)), (0, 0));
+    let roles = (queue.producer()?, queue.producer()?, queue.consumer()?);
+    let taken = Bytes::of(&name);
+    assert_eq!((taken.u64(used_by_producers), taken.u64(used_by_consumers)), (2, 1));
+    // Each is held by the thread that keeps it for this process, and watched.
+    for at in [0, 1, 60] {
+        assert_eq!(seat(at) >> 30, 2, "waiters");
+        assert!(fs::exists(format!("/proc/self/task/{}", seat(at) & 0x3fff_ffff))?);
+    }
+    assert_eq!([2, 59, 61, 119].map(seat), [0; 4]);
+    drop(roles);
+    assert_eq!([0, 1, 60].map(|at| seat(at) & 0x7fff_ffff), [0; 3]);
+    assert_eq!(Bytes::of(&name).u64(used_by_producers), 2);
     Ok(())
 }
 

@@ -60,8 +60,8 @@ fn main() -> ExitCode {
 fn rows(scratch: &os::Scratch, settings: &Settings) -> Vec<Row> {
     [
         queue::rows(scratch),
-        growth::rows(settings.long),
         typed::rows(scratch),
+        growth::rows(settings.long),
         lock::rows(),
         uncontended::rows(),
         roundtrip::rows(scratch),

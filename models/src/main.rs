@@ -9,6 +9,7 @@
 mod barrier;
 mod checker;
 mod condition;
+mod lease;
 mod lock;
 mod ring;
 mod robust;
@@ -19,6 +20,7 @@ mod semaphore;
 use barrier::Barrier;
 use checker::{Limits, Report, Verdict, check};
 use condition::Condition;
+use lease::Lease;
 use lock::Lock;
 use ring::Ring;
 use rows::rows;
@@ -50,6 +52,7 @@ enum System {
     RwLock(RwLock),
     Barrier(Barrier),
     Ring(Ring),
+    Lease(Lease),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,6 +113,7 @@ impl Row {
             System::RwLock(model) => check(model, limits),
             System::Barrier(model) => check(model, limits),
             System::Ring(model) => check(model, limits),
+            System::Lease(model) => check(model, limits),
         };
         let good = match (self.expect, report.verdict) {
             (Expect::Right, verdict) => verdict == Verdict::Holds,
@@ -179,6 +183,11 @@ impl fmt::Display for Row {
                 write!(f, "ring {ring}")?;
                 ring.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
                 write!(f, " | {}/{}/{}", ring.kills, ring.timeouts, ring.spurious)
+            }
+            System::Lease(lease) => {
+                write!(f, "jobs {lease}")?;
+                lease.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
+                write!(f, " | {}/{}/{}", lease.kills, lease.timeouts, lease.spurious)
             }
         }
     }

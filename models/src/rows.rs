@@ -1,5 +1,6 @@
 //! The tables: which configurations are run, and what is to come out.
 
+mod lease;
 mod ring;
 
 use crate::{
@@ -26,6 +27,8 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(ring::ring_rows());
     rows.extend(ring::ring_bugs());
     rows.extend(ring::ring_holes());
+    rows.extend(lease::lease_rows());
+    rows.extend(lease::lease_bugs());
     rows
 }
 

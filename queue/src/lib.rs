@@ -12,6 +12,7 @@ mod messages;
 mod plain;
 mod queue;
 mod ring;
+mod roles;
 mod simple;
 mod typed;
 
@@ -23,5 +24,6 @@ pub use messages::Messages;
 pub use multiproc_shm::{Error, ErrorKind};
 pub use plain::Plain;
 pub use queue::Queue;
+pub use roles::{Consumer, Producer, RoleError};
 pub use simple::SimpleQueue;
 pub use typed::Iter;

@@ -53,12 +53,14 @@ mod grow;
 mod hostile;
 pub(crate) mod lease;
 mod record;
+pub(crate) mod roles;
 mod target;
 #[cfg(test)]
 mod tests;
 mod wait;
 
 use counts::DEATHS;
+use roles::Role;
 pub(crate) use target::Exact;
 use target::Target;
 use wait::Wait;
@@ -162,14 +164,23 @@ impl<'a, M: Memory> View<'a, M> {
     /// Appends a message.
     #[inline]
     pub(crate) fn put(self, message: &[u8], deadline: Deadline) -> Result<(), Refusal> {
+        self.put_to(message, None, deadline)
+    }
+
+    /// Appends a message, for these; if there were such and are no more, it is refused.
+    #[inline]
+    pub(crate) fn put_to(self, message: &[u8], others: Option<Role>, deadline: Deadline) -> Result<(), Refusal> {
         let need = self.words_for(message)?;
+        if others.is_some_and(|others| self.are_gone(others)) {
+            return Err(Refusal::Closed);
+        }
         self.enter(&self.ring().producers, deadline, || self.recover())?;
         match self.append(message, need, || deadline == Deadline::NOW) {
             Ok(Appended::Yes) => {
                 self.leave_producers();
                 Ok(())
             }
-            not => self.put_slowly(not, message, need, deadline),
+            not => self.put_slowly(not, message, need, others, deadline),
         }
     }
 
@@ -181,6 +192,7 @@ impl<'a, M: Memory> View<'a, M> {
         mut done: Result<Appended, Refusal>,
         message: &[u8],
         need: u32,
+        others: Option<Role>,
         deadline: Deadline,
     ) -> Result<(), Refusal> {
         let mut wait = Wait::default();
@@ -191,7 +203,7 @@ impl<'a, M: Memory> View<'a, M> {
             self.leave_producers();
             match done? {
                 Appended::Yes => return Ok(()),
-                not => self.wait_to_append(not, &mut wait, need, deadline)?,
+                not => self.wait_to_append(not, &mut wait, need, others, deadline)?,
             }
             self.enter(&self.ring().producers, deadline, || self.recover())?;
             done = self.append(message, need, || wait.may_grow || deadline == Deadline::NOW);
@@ -220,7 +232,7 @@ impl<'a, M: Memory> View<'a, M> {
             self.leave_producers();
             match result? {
                 Appended::Yes => {}
-                not => self.wait_to_append(not, &mut wait, need, deadline)?,
+                not => self.wait_to_append(not, &mut wait, need, None, deadline)?,
             }
         }
         Ok(())
@@ -229,8 +241,14 @@ impl<'a, M: Memory> View<'a, M> {
     /// Takes the oldest message out into `message`, whose content is replaced.
     #[inline]
     pub(crate) fn get(self, message: &mut impl Target, deadline: Deadline) -> Result<(), Refusal> {
+        self.get_from(message, None, deadline)
+    }
+
+    /// The same, from these; if there were such and are no more, nothing is waited for.
+    #[inline]
+    pub(crate) fn get_from(self, message: &mut impl Target, others: Option<Role>, deadline: Deadline) -> Result<(), Refusal> {
         if deadline == Deadline::NOW && !self.has_data() {
-            return Err(self.nothing());
+            return Err(self.nothing(others));
         }
         self.enter(&self.ring().consumers, deadline, || ())?;
         let head = Place::load(self.consumer(HEAD));
@@ -248,13 +266,19 @@ impl<'a, M: Memory> View<'a, M> {
             self.tidy(head, next);
             return Ok(());
         }
-        self.get_slowly(head, message, deadline)
+        self.get_slowly(head, message, others, deadline)
     }
 
     /// With the consumers' lock: the rest of a get.
     #[cold]
     #[inline(never)]
-    fn get_slowly(self, mut head: Place, message: &mut impl Target, deadline: Deadline) -> Result<(), Refusal> {
+    fn get_slowly(
+        self,
+        mut head: Place,
+        message: &mut impl Target,
+        others: Option<Role>,
+        deadline: Deadline,
+    ) -> Result<(), Refusal> {
         let mut wait = Wait::default();
         loop {
             message.clear();
@@ -273,7 +297,7 @@ impl<'a, M: Memory> View<'a, M> {
                 }
                 // Memory is fetched without the lock: an allocator is somebody else's code.
                 (Found::Longer(length), _) => message.make_room(length).map_err(|_| Refusal::NoMemory(length))?,
-                (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, deadline)?,
+                (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, others, deadline)?,
             }
             self.enter(&self.ring().consumers, deadline, || ())?;
             head = Place::load(self.consumer(HEAD));
@@ -287,7 +311,7 @@ impl<'a, M: Memory> View<'a, M> {
             return Ok(());
         }
         if deadline == Deadline::NOW && !self.has_data() {
-            return Err(self.nothing());
+            return Err(self.nothing(None));
         }
         let mut wait = Wait::default();
         messages.reserve(most);
@@ -321,7 +345,7 @@ impl<'a, M: Memory> View<'a, M> {
                     return Ok(());
                 }
                 Found::Longer(length) => messages.bytes_mut().try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
-                Found::Nothing => self.wait_or_end(&mut wait, pause, head, deadline)?,
+                Found::Nothing => self.wait_or_end(&mut wait, pause, head, None, deadline)?,
             }
         }
     }

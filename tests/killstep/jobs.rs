@@ -253,9 +253,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
             || back(put(deadly(), 1)),
             |queue, _| hold(queue.try_get()),
             |queue, kill| {
-                while let Ok(job) = queue.try_get() {
-                    job.retry();
-                }
+                until_buried(queue, kill)?;
                 kill.must_wake(0)?;
                 letters_too(queue, kill, 1)
             },
@@ -457,6 +455,20 @@ fn finish(job: Result<multiproc::Job<'_, u32>, GetError>, cells: &Cells) {
 fn nap() {
     // SAFETY: no descriptors at all.
     unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
+}
+
+/// Polls until the job that came back too often is a dead letter. (Who polls finds those whose death the kernel has missed, too.)
+fn until_buried(queue: &Jobs, kill: &Kill<'_>) -> Result<(), Fault> {
+    let deadline = Instant::now() + kill.patience();
+    while queue.unfinished() != 0 {
+        if let Ok(job) = queue.try_get() {
+            job.retry();
+        }
+        if Instant::now() > deadline {
+            return Err(Fault::Hang(format!("{queue:?}")));
+        }
+    }
+    Ok(())
 }
 
 fn deaths(kill: &Kill<'_>) -> usize {

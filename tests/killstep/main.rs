@@ -23,6 +23,7 @@ mod placed;
 mod queues;
 mod rlock_waits;
 mod rlocks;
+mod roles;
 mod rwlocks;
 mod semaphores;
 mod support;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     batches::run(&mut sweep);
     jobs::run(&mut sweep);
     kinds::run(&mut sweep);
+    roles::run(&mut sweep);
     names::run(&mut sweep);
     blocks::run(&mut sweep);
     placed::run(&mut sweep);

@@ -16,6 +16,7 @@ mod hostile;
 mod hostile_jobs;
 mod kit;
 mod linear;
+mod roles;
 mod stopped;
 mod wakes;
 

@@ -41,18 +41,18 @@ pub(crate) fn queues(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 's
     let _ = scratch.path();
 }
 
-/// Adds the one whose queue takes any number of producers, in one process.
-pub(crate) fn crossbeam_queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
-    #[cfg(feature = "rivals")]
-    crossbeam::queue(row, traffic);
-    #[cfg(not(feature = "rivals"))]
-    let _ = (row, traffic);
-}
-
 /// Adds crossbeam's channel of vectors: what carries a message of any length between threads.
 pub(crate) fn crossbeam_vectors(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
     #[cfg(feature = "rivals")]
     crossbeam::vectors(row, traffic);
+    #[cfg(not(feature = "rivals"))]
+    let _ = (row, traffic);
+}
+
+/// Adds the one whose queue takes any number of producers, in one process.
+pub(crate) fn crossbeam_queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
+    #[cfg(feature = "rivals")]
+    crossbeam::queue(row, traffic);
     #[cfg(not(feature = "rivals"))]
     let _ = (row, traffic);
 }

@@ -296,7 +296,9 @@ impl<M: Jobs> View<'_, M> {
                         FREE
                     }
                 }
-                _ => continue,
+                FREE | OUT => continue,
+                // No such state.
+                _ => FREE,
             };
             // CRASH: as often as need be: nothing that this depends on moves before the lock is given back.
             self.set_state(slot, now);

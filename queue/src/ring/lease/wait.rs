@@ -22,7 +22,16 @@ impl<M: Jobs> View<'_, M> {
     pub(crate) fn join(self, deadline: Deadline) -> Result<(), Refusal> {
         loop {
             // Nobody else may ever come who would find out.
-            if self.is_half_moved() && self.enter(&self.ring().consumers, Deadline::NOW, || self.recover_leases()).is_ok() {
+            if self.is_half_moved() {
+                match self.enter(&self.ring().consumers, deadline, || self.recover_leases()) {
+                    Ok(()) => {}
+                    Err(Refusal::Busy) => return Err(Refusal::TimedOut),
+                    Err(refusal) => return Err(refusal),
+                }
+                if self.is_half_moved() {
+                    // Nobody has died: somebody has scribbled.
+                    self.recover_leases();
+                }
                 self.leave_consumers_of_jobs();
             }
             if self.is_finished() {
@@ -32,7 +41,7 @@ impl<M: Jobs> View<'_, M> {
             let used = self.used();
             let how = Sleep { brief: false, deadline, watched: &leases.slots[..used], bell: Some(&leases.joiners) };
             // ORDER: whoever uses a slot for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more to be watched.
-            let ready = || self.used() != used || self.is_finished();
+            let ready = || self.used() != used || self.is_half_moved() || self.is_finished();
             let sides = (&self.ring().producers, &self.ring().consumers);
             let awake = sides.0.sleep(sides.1, how, ready, || self.pass_on_job()).map_err(Refusal::Lock)?;
             if !awake {

@@ -1,0 +1,127 @@
+//! What may happen to a process, and the kernel for the dead.
+
+use super::{ALL, At, Lease, Low, P, Process, Role, State, Turn, WORDS, tid};
+use crate::checker::{Kind, Step};
+
+impl Turn<'_> {
+    /// The kernel: the list, then what is pending.
+    pub(super) fn die(&self, next: &mut Vec<Step<State>>) {
+        let (before, p) = (self.before, self.p);
+        if p.at == At::DyingWakes {
+            let word = usize::from(p.slot);
+            return self.wake(next, word, "kernel wakes", |p, _| (p.at, p.slot) = (At::Dying, 0));
+        }
+        let pending = usize::from(p.pending);
+        let mine = |word: &usize| before.low[*word].owner() == tid(self.me);
+        let mut listed = false;
+        for word in (0..WORDS).filter(|word| mine(word) && word + 1 != pending) {
+            listed = true;
+            self.bury(next, word, p.pending);
+        }
+        match pending.checked_sub(1) {
+            _ if listed => {}
+            None => self.go(next, "kernel: gone", *before, Process::GONE),
+            Some(word) if mine(&word) || before.low[word].owner() == 0 => self.bury(next, word, 0),
+            Some(_) => self.go(next, "kernel: not its own", *before, Process::GONE),
+        }
+    }
+
+    /// Marks a word, if it is its own, and wakes one if somebody may sleep.
+    fn bury(&self, next: &mut Vec<Step<State>>, word: usize, pending: u8) {
+        let mut state = *self.before;
+        let low = state.low[word];
+        let wakes = low.owner() == 0 || low.has(Low::W);
+        if low.owner() != 0 {
+            state.low[word] = Low(Low::OD | low.0 & Low::W);
+        }
+        let at = if wakes { At::DyingWakes } else { At::Dying };
+        let slot = if wakes { u8::try_from(word).unwrap_or(0) } else { 0 };
+        self.go(next, "kernel looks", state, Process { at, slot, pending, ..Process::GONE });
+    }
+
+    /// Work, death, time-outs, signals.
+    pub(super) fn mishaps(&self, next: &mut Vec<Step<State>>) {
+        let (before, p, me) = (self.before, self.p, self.me);
+        let mut push = |left: Option<usize>, what, edit: &dyn Fn(&mut Process)| {
+            let mut state = *before;
+            if let Some(left) = left {
+                if state.left[left] == 0 {
+                    return;
+                }
+                state.left[left] -= 1;
+            }
+            if left == Some(0) {
+                state.leaked[0] |= matches!(p.at, At::WaitKb | At::WaitLock | At::Contending);
+                state.leaked[1] |= p.napping && !self.lease.joins(me);
+                state.leaked[2] |= p.napping && self.lease.joins(me);
+            }
+            edit(&mut state.processes[me]);
+            next.push(Step { who: me, what, kind: Kind::Chance, state });
+        };
+        if p.at == At::Held {
+            push(None, "has done it", &|p| p.at = At::DCount);
+            push(Some(3), "cannot do it", &|p| p.at = At::BCount);
+        }
+        if !matches!(p.at, At::Gone | At::Early | At::Dying | At::DyingWakes) {
+            push(Some(0), "is killed", &|p| *p = Process { at: At::Dying, pending: p.pending, ..Process::GONE });
+        }
+        if p.at == At::Asleep && !p.rung {
+            push(Some(1), "is late", &|p| *p = Process::GONE);
+        }
+        if p.asleep() {
+            push(Some(2), "is woken by a signal", &|p| p.rung = true);
+        }
+    }
+}
+
+impl Process {
+    /// At the end of an operation with a job.
+    pub(super) fn rest(&mut self) {
+        let left = if self.left == ALL { ALL } else { self.left.saturating_sub(1) };
+        *self = Self::new(At::GStart, left);
+    }
+}
+
+impl Lease {
+    pub(super) fn after_leaving(&self, me: usize, slot: u8) -> At {
+        match (self.roles[me], slot) {
+            (Role::Joiner, _) => At::JStart,
+            (Role::Reviver, 0) => At::DDisarm,
+            (Role::Reviver, _) => At::BCount,
+            (_, 0) => At::Decide,
+            _ => At::Held,
+        }
+    }
+
+    /// When nobody will be killed any more, what is pending says nothing, and private steps need no turn of their own.
+    pub(super) fn hurry(&self, state: &mut State) {
+        if state.left[0] > 0 {
+            return;
+        }
+        for me in 0..self.roles.len() {
+            let p = &mut state.processes[me];
+            loop {
+                p.at = match p.at {
+                    At::PDisarm => At::PStart,
+                    At::PStart if p.left > 0 => At::PTry,
+                    At::GStart if p.left > 0 => At::GTry,
+                    At::SlotPending => At::SlotTake,
+                    At::Disarm => self.after_leaving(me, p.slot),
+                    At::DDisarm => {
+                        p.rest();
+                        At::GStart
+                    }
+                    At::PStart | At::GStart => {
+                        *p = Process::GONE;
+                        At::Gone
+                    }
+                    _ => break,
+                };
+            }
+            if !matches!(p.at, At::Dying | At::DyingWakes) {
+                p.pending = 0;
+            }
+        }
+        debug_assert!(self.slots as usize + P < WORDS, "more slots than words");
+    }
+}

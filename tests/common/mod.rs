@@ -255,8 +255,11 @@ impl Dice {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// Seeded by the clock and the process, for storms that should differ from run to run; the seed is printed when a test fails.
+    /// Seeded by the clock and the process, for storms that should differ from run to run; the seed is printed when a test fails, and can be given as `MULTIPROC_SEED`.
     pub(crate) fn of_this_run() -> Self {
+        if let Some(seed) = std::env::var("MULTIPROC_SEED").ok().and_then(|seed| seed.parse().ok()) {
+            return Self::new(seed);
+        }
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos());
         let seed = u64::try_from(clock & u128::from(u64::MAX)).unwrap_or(1) ^ u64::from(std::process::id()) << 32;
         eprintln!("dice: seed {seed}");

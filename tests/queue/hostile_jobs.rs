@@ -184,9 +184,6 @@ fn dead_letters_in_a_circle() -> Outcome {
     // Behind the only letter, which has three words and a header: back to the beginning.
     let jump = u64::from(u32::MAX);
     naked.write(Naked::OBJECT + (MORGUE + 4) * 8, &jump.to_le_bytes());
-    match queue.dead_letters().list() {
-        Ok(letters) => assert!(letters.len() < 10),
-        Err(error) => ignore_get(&error),
-    }
+    assert!(queue.dead_letters().list().is_err());
     Ok(())
 }

@@ -29,6 +29,8 @@ const BLOWS: u32 = 50;
 const STANDSTILL: u64 = 20_000;
 /// After this nothing will move any more.
 const STALL: Duration = Duration::from_secs(20);
+/// After this a phase will not end any more, though something moves.
+const ENDLESS: Duration = Duration::from_secs(60);
 
 pub(crate) struct Phase {
     line: Line,
@@ -221,6 +223,7 @@ impl Phase {
 fn watch(moves: &AtomicValue<u64>, done: &AtomicBool, slowest: &AtomicU64) {
     const PAUSE: Duration = Duration::from_micros(500);
     let (mut last, mut still, mut before) = (0, Duration::ZERO, Instant::now());
+    let begun = before;
     while !done.load(Relaxed) {
         // When the machine stands still, so do we: that does not count.
         still += before.elapsed().min(20 * PAUSE);
@@ -230,8 +233,8 @@ fn watch(moves: &AtomicValue<u64>, done: &AtomicBool, slowest: &AtomicU64) {
             (last, still) = (now, Duration::ZERO);
         }
         slowest.fetch_max(u64::try_from(still.as_nanos()).unwrap(), Relaxed);
-        if still > STALL {
-            println!("soak: nothing has moved for {still:?}");
+        if still > STALL || begun.elapsed() > ENDLESS {
+            println!("soak: nothing has moved for {still:?}, no end after {:?}", begun.elapsed());
             println!("soak: 0 operations, 0 kills, 1 violations, 0 leaked");
             process::exit(1);
         }

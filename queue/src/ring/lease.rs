@@ -299,7 +299,8 @@ impl<M: Jobs> View<'_, M> {
                         FREE
                     }
                 }
-                FREE | OUT => continue,
+                FREE | OUT if number == 0 => continue,
+                OUT => OUT,
                 // No such state.
                 _ => FREE,
             };

@@ -16,12 +16,14 @@ impl<M: Jobs> View<'_, M> {
             let head = Place::load(dead.consumer(HEAD));
             let mut next = head;
             let mut letters = Vec::new();
-            // As far as the tail, which is exact under the lock: a log that somebody has bent to a circle has an end, too.
-            let all = Place::load(dead.producer(TAIL)).position.wrapping_sub(head.position);
+            // No two lie in the same words, and none where there is no memory: a log that somebody has bent to a circle has an end, too.
+            let sizes = dead.log().sizes;
+            let mut room = dead.top().clamp(sizes.home, sizes.span);
             while letters.len() < most
-                && next.position.wrapping_sub(head.position) < all
                 && let Some((letter, after)) = read_letter(dead, next)?
             {
+                let words = record_words(letter.message.len() + RECORD).unwrap_or(u32::MAX);
+                room = room.checked_sub(words).ok_or(Refusal::Corrupt)?;
                 letters.push(letter);
                 next = after;
             }

@@ -37,6 +37,10 @@ impl<M: Jobs> View<'_, M> {
             if self.is_finished() {
                 return Ok(());
             }
+            // Whatever it looks like: who has scribbled may have seen to it that it looks as if there were always something to do.
+            if deadline.has_passed() {
+                return Err(Refusal::TimedOut);
+            }
             let leases = self.leases();
             let used = self.used();
             let how = Sleep { brief: false, deadline, watched: &leases.slots[..used], bell: Some(&leases.joiners) };

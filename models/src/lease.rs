@@ -52,6 +52,8 @@ pub(crate) struct Lease {
     pub(crate) filled: u8,
     /// Whether there is a dead letter.
     pub(crate) letter: bool,
+    /// The first consumer has found nothing, and then somebody has died with the first message. (Who takes it is not killed before he has moved A: that is a hole, of two deaths.)
+    pub(crate) legacy: bool,
     /// No more puts, from the beginning.
     pub(crate) closed: bool,
     /// How often a job may be given back.
@@ -64,9 +66,13 @@ pub(crate) struct Lease {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    Producer { messages: u8 },
+    Producer {
+        messages: u8,
+    },
     /// Does so many jobs ([`ALL`]: however many there are), and leaves.
-    Consumer { jobs: u8 },
+    Consumer {
+        jobs: u8,
+    },
     Joiner,
     /// Makes the dead letter, if there is one, a job again.
     Reviver,
@@ -410,7 +416,6 @@ impl State {
         self.leaked[0] || self.processes.iter().any(contends)
     }
 
-
     /// FUTEX_WAKE of one: whomever it may reach, or nobody.
     fn wake_one(&self, word: usize, mut found: impl FnMut(Self, bool)) {
         let mut nobody = true;
@@ -553,6 +558,9 @@ impl fmt::Display for Lease {
         say("used", self.used)?;
         say("filled", self.filled)?;
         say("given back", self.backs)?;
+        if self.legacy {
+            write!(f, ", a legacy")?;
+        }
         if self.letter {
             write!(f, ", a letter")?;
         }
@@ -574,11 +582,15 @@ impl Model for Lease {
             };
             *process = Process::new(self.start(me), left);
         }
+        let (mut low, mut slots) = ([Low(0); WORDS], [Slot { says: Says::Free, number: 0 }; SLOTS]);
+        if self.legacy {
+            (low[S], slots[0].says, processes[0].at) = (Low(Low::OD | Low::W), Says::Out, At::Decide);
+        }
         State {
-            low: [Low(0); WORDS],
-            slots: [Slot { says: Says::Free, number: 0 }; SLOTS],
+            low,
+            slots,
             puts: self.filled,
-            head: 0,
+            head: self.legacy.into(),
             letters: self.letter.into(),
             used: self.used,
             starved: false,

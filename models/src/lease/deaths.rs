@@ -62,7 +62,8 @@ impl Turn<'_> {
             push(None, "has done it", &|p| p.at = At::DCount);
             push(Some(3), "cannot do it", &|p| p.at = At::BCount);
         }
-        if !matches!(p.at, At::Gone | At::Early | At::Dying | At::DyingWakes) {
+        let spared = self.lease.legacy && p.at == At::SlotMoves;
+        if !spared && !matches!(p.at, At::Gone | At::Early | At::Dying | At::DyingWakes) {
             push(Some(0), "is killed", &|p| *p = Process { at: At::Dying, pending: p.pending, ..Process::GONE });
         }
         if p.at == At::Asleep && !p.rung {

@@ -13,6 +13,7 @@
 //! | `Recover`, `TellA` … `TellSeqWake` | with a lock that a dead one left: what became of the slot; everybody looks again |
 //! | `Look`, `LockOfBack`, `UseNew` | `lease_one`: a slot whose job came back, or the oldest message and a free slot, or the first use of one |
 //! | `SlotPending` … `Out` | its lock, watched (A moves, if a dead one had it); `TAKING`; the head; `OUT` |
+//! | `Bury`, `Letter` | what came back too often becomes a dead letter: `BURYING`, the commit, and then what `done` does |
 //! | `Count` | of a dead letter that becomes a job: it is counted, between `REVIVING` and the commit |
 //! | `CRelease` … `Disarm` | leaves, with the chain |
 //! | `Decide`, `Arm` … `Flight` | sleeps: what is watched is noted, then all is looked at, then the kernel compares and queues one word after the other |
@@ -54,6 +55,8 @@ pub(crate) struct Lease {
     pub(crate) letter: bool,
     /// The first consumer has found nothing, and then somebody has died with the first message. (Who takes it is not killed before he has moved A: that is a hole, of two deaths.)
     pub(crate) legacy: bool,
+    /// What comes back becomes a dead letter.
+    pub(crate) poison: bool,
     /// No more puts, from the beginning.
     pub(crate) closed: bool,
     /// How often a job may be given back.
@@ -109,6 +112,8 @@ pub(crate) enum Bug {
     WokenTellsNobody,
     /// "All is done" is decided without a second look at the log.
     FinishedWithoutSecondLook,
+    /// There is no `BURYING`: the letter, then `FREE`.
+    NoBurying,
     /// A dead letter that becomes a job is not counted.
     RevivedUncounted,
     /// It is counted before its slot says so.
@@ -171,6 +176,8 @@ enum At {
     SlotPending,
     SlotTake,
     SlotMoves,
+    Bury,
+    Letter,
     Count,
     Taking,
     Head,
@@ -337,6 +344,7 @@ enum Says {
     Out,
     Taking,
     Reviving,
+    Burying,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -369,7 +377,7 @@ impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let flags = [self.starved, self.leaked[0], self.leaked[1], self.leaked[2]];
         let flags = flags.iter().fold(0, |all, &flag| all << 1 | u8::from(flag));
-        let [one, two] = self.slots.map(|slot| slot.number << 2 | slot.says as u8);
+        let [one, two] = self.slots.map(|slot| slot.number << 3 | slot.says as u8);
         hasher.write(&[self.low[0].0, self.low[1].0, self.low[2].0, self.low[3].0, one, two, self.done, flags]);
         let [kills, timeouts, spurious, backs] = self.left;
         hasher.write(&[self.puts, self.head, self.used, kills, timeouts, spurious, backs, self.letters]);
@@ -528,7 +536,8 @@ impl Lease {
         for message in (0..state.puts).chain(self.letter.then_some(LETTER)) {
             let lies = |slot: &Slot, says| slot.says == says && slot.number == message;
             let out = state.slots.iter().filter(|slot| lies(slot, Says::Out)).count();
-            let moving = state.slots.iter().any(|slot| lies(slot, Says::Taking) || lies(slot, Says::Reviving));
+            let moving = [Says::Taking, Says::Reviving, Says::Burying];
+            let moving = state.slots.iter().any(|slot| moving.iter().any(|says| lies(slot, *says)));
             let waits = usize::from(message >= state.head && message != LETTER);
             let done = usize::from(state.done & 1 << message != 0);
             if waits + out + done > 1 {
@@ -560,6 +569,9 @@ impl fmt::Display for Lease {
         say("given back", self.backs)?;
         if self.legacy {
             write!(f, ", a legacy")?;
+        }
+        if self.poison {
+            write!(f, ", poison")?;
         }
         if self.letter {
             write!(f, ", a letter")?;

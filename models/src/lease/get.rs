@@ -109,12 +109,13 @@ impl Turn<'_> {
                 "wakes for C"
             }
             At::Recover => {
-                let (head, letters) = (state.head, state.letters);
+                let (head, letters, done) = (state.head, state.letters, state.done);
                 for slot in &mut state.slots {
                     slot.says = match slot.says {
                         Says::Taking if slot.number == head => Says::Free,
                         Says::Reviving if letters > 0 => Says::Free,
-                        Says::Taking | Says::Reviving => Says::Out,
+                        Says::Burying if done & 1 << slot.number != 0 => Says::Free,
+                        Says::Taking | Says::Reviving | Says::Burying => Says::Out,
                         other => other,
                     };
                 }
@@ -194,6 +195,18 @@ impl Turn<'_> {
                 p.at = self.after_slot();
                 "a dead one's: A+1"
             }
+            At::Bury => {
+                if !lease.is(Bug::NoBurying) {
+                    state.slots[slot].says = Says::Burying;
+                }
+                p.at = At::Letter;
+                "BURYING"
+            }
+            At::Letter => {
+                state.done |= 1 << state.slots[slot].number;
+                p.at = At::DCount;
+                "the tail of the letters"
+            }
             At::Count => {
                 if !lease.is(Bug::RevivedUncounted) {
                     state.bump(FREVIVED);
@@ -239,6 +252,7 @@ impl Turn<'_> {
 
     fn after_slot(&self) -> At {
         match () {
+            () if self.p.back && self.lease.poison => At::Bury,
             () if self.p.back => At::CRelease,
             () if self.revives() && self.lease.is(Bug::CountedFirst) => At::Count,
             () => At::Taking,

@@ -13,6 +13,7 @@ fn lease(roles: &[Role], [slots, used, filled]: [u8; 3], [kills, timeouts, spuri
         filled,
         letter: false,
         legacy: false,
+        poison: false,
         closed: false,
         backs: 0,
         kills,
@@ -39,6 +40,11 @@ impl Row {
     /// A dead one has left a job.
     fn legacy(self) -> Self {
         self.lease_with(|lease| lease.legacy = true)
+    }
+
+    /// What comes back becomes a dead letter.
+    fn poison(self) -> Self {
+        self.lease_with(|lease| lease.poison = true)
     }
 
     /// There is a dead letter.
@@ -85,6 +91,9 @@ pub(super) fn lease_rows() -> Vec<Row> {
         lease(&[REVIVER, ONE, ONE], [1, 1, 1], [1, 0, 0]).letter(),
         lease(&[ONE, ONE], [1, 1, 1], [1, 1, 1]).legacy(),
         lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).legacy(),
+        lease(&[MANY, MANY], [1, 1, 2], [2, 0, 0]).backs(1).poison(),
+        lease(&[MANY, J], [2, 0, 2], [2, 0, 0]).backs(1).poison(),
+        lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).backs(1).poison(),
         // Large ones.
         lease(&[ONE, ONE, J], [2, 2, 1], [1, 0, 0]).closed().deep(),
         lease(&[REVIVER, ONE, J], [2, 2, 0], [1, 0, 0]).letter().deep(),
@@ -111,6 +120,7 @@ pub(super) fn lease_bugs() -> Vec<Row> {
         lease(&[MANY, J], [2, 0, 2], [1, 0, 0]).lease_bug(Bug::FirstUseTellsNobody),
         lease(&[MANY, J], [2, 0, 2], [1, 0, 0]).lease_bug(Bug::SlotsCountedOnce),
         lease(&[MANY, MANY], [1, 1, 2], [1, 0, 0]).backs(1).lease_bug(Bug::HalfMovedUnseen),
+        lease(&[MANY, MANY], [1, 1, 1], [2, 0, 0]).poison().lease_bug(Bug::NoBurying),
         lease(&[REVIVER, J], [1, 1, 0], [1, 0, 0]).letter().lease_bug(Bug::JoinerRecoversNothing),
         lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).lease_bug(Bug::JoinerKeepsWake),
         lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).lease_bug(Bug::WokenTellsNobody),

@@ -42,14 +42,17 @@ unsafe_rooms=(
     sync/src/semaphore.rs   # its permits lie behind its block
     queue/src/jobs/block.rs # the same, and the slots' areas
     queue/src/ring/lease.rs
+    queue/src/ring/lease/slots.rs
     queue/src/block.rs      # `unsafe impl Object`
     queue/src/log.rs
     queue/src/ring.rs
     queue/src/ring/record.rs
+    queue/src/ring/roles.rs
+    queue/src/ring/target.rs
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(shm/src/robust_lock.rs shm/src/seat.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs shm/src/permits.rs)
+futex_rooms=(shm/src/robust_lock.rs shm/src/contend.rs shm/src/seat.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs shm/src/permits.rs)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
 libraries=(src shm/src sync/src queue/src process/src)
 

@@ -1,4 +1,5 @@
 //! [`Queue<T>`]: Queue
+//! [`SimpleQueue<T>`]: SimpleQueue
 //! [`Process`]: Process
 //! [`Lock`]: Lock
 //! [`RwLock`]: RwLock
@@ -35,7 +36,10 @@ pub use multiproc_shm as shm;
 pub use multiproc_sync as sync;
 
 pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
-pub use multiproc_queue::{Capacity, GetError, Messages, PutError, Queue};
+pub use multiproc_queue::{
+    Capacity, Consumer, Counters, GetError, Job, JobLimits, JoinableQueue, Messages, Plain, Producer, PutError, Queue,
+};
+pub use multiproc_queue::{RoleError, SimpleQueue};
 pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
 pub use multiproc_shm::{
     AtomicValue, Death, Error, ErrorKind, Handle, LockError, Namespace, Options, SharedMemory, Transit, Value, gc,

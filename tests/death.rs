@@ -32,6 +32,9 @@ fn check_case(name: &str) -> Result<(), String> {
         "words",
         "queues",
         "batches",
+        "kinds",
+        "jobs",
+        "roles",
         "names",
         "blocks",
         "placed",
@@ -44,7 +47,8 @@ fn check_case(name: &str) -> Result<(), String> {
 
 #[test]
 fn what_shows_each_row_exists() {
-    const CASES: [&str; 19] = [
+    const CASES: [&str; 20] = [
+        "jobs/",
         "lock/",
         "condition/",
         "rwlock/",

@@ -9,8 +9,8 @@ use std::thread;
 
 use multiproc::shm::{MAX_HELD, Namespace};
 use multiproc::{
-    Array, AtomicArray, AtomicValue, Barrier, BoundedSemaphore, Capacity, Condition, ErrorKind, Event, Lock, Options, Queue,
-    RLock, RwLock, Semaphore, SharedMemory, Transit, Value,
+    Array, AtomicArray, AtomicValue, Barrier, BoundedSemaphore, Capacity, Condition, ErrorKind, Event, JobLimits, JoinableQueue,
+    Lock, Options, Queue, RLock, RwLock, Semaphore, SharedMemory, Transit, Value,
 };
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -358,13 +358,13 @@ fn atomic_array() -> Outcome {
 #[test]
 fn queue() -> Outcome {
     const LOG: usize = OBJECT + 256;
-    let [tail, seen_head, closed] = [40, 48, 56].map(|at| OBJECT + at);
+    let [tail, count_of_bytes, closed, seen_head] = [40, 48, 56, 104].map(|at| OBJECT + at);
     let [head, pause, cpus] = [40, 48, 56].map(|at| OBJECT + 128 + at);
     let name = unique("queue");
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;
     let fresh = Bytes::of(&name);
     // Messages, words of home, the limit in words. Most of it is only address space.
-    fresh.check_header("queue", 1, 256 + (8 << 30), [5 | 512 << 32, 512], (0, 0, "[u8]"));
+    fresh.check_header("queue", 1, 256 + (8 << 30) + 120 * 64, [5 | 512 << 32, 512], (0, 0, "[u8]"));
     assert!(fresh.is_zero(OBJECT, OBJECT + 256 + 4096));
 
     queue.put_bytes(b"hello, world")?;
@@ -376,6 +376,7 @@ fn queue() -> Outcome {
     assert!(one.u32(LOG + 4) < 4096, "a CPU");
     assert_eq!((one.text(LOG + 8, 16), one.u64(LOG + 24)), ("hello, world", 0));
     assert_eq!((one.u64(tail), one.u64(head), one.u64(closed)), (place(3, 1), 0, 0));
+    assert_eq!(one.u64(count_of_bytes), 12);
 
     queue.put_bytes(b"")?;
     assert_eq!((Bytes::of(&name).u32(LOG + 24), Bytes::of(&name).u64(tail)), (1, place(4, 2)));
@@ -388,23 +389,93 @@ fn queue() -> Outcome {
     for side in [OBJECT, OBJECT + 128] {
         assert!(two.is_zero(side + 64, side + 128));
     }
-    let [jumped, filled, top, low, solid] = [88, 96, 104, 112, 120].map(|at| OBJECT + at);
+    let [jumped, top, filled, low, solid] = [88, 92, 96, 112, 120].map(|at| OBJECT + at);
     // Too long for what is left of home: it climbs.
     queue.put_bytes(&[7; 4800])?;
     let long = Bytes::of(&name);
     // 606 words, and twice as much at a time at first.
     let end = 1024;
-    assert_eq!([jumped, filled, top, low, solid].map(|at| long.u64(at)), [0, end, end, 0, end]);
+    assert_eq!((long.u32(jumped), long.u32(top)), (0, 1024));
+    assert_eq!([filled, low, solid].map(|at| long.u64(at)), [end, 0, end]);
     // From the end of what there is back to the beginning: a jump, and the record there.
     assert_eq!((queue.get_bytes()?, queue.get_bytes()?), (vec![], vec![7; 4800]));
     queue.put_bytes(&[b'x'; 4000])?;
     let back = Bytes::of(&name);
     let place_of_jump = 4 + 601;
     assert_eq!((back.u32(LOG + 8 * place_of_jump), back.u32(LOG + 8 * place_of_jump + 4)), (u32::MAX, 0));
-    assert_eq!((back.u32(LOG), back.text(LOG + 8, 4), back.u64(jumped)), (4001, "xxxx", place_of_jump as u64));
+    assert_eq!((back.u32(LOG), back.text(LOG + 8, 4), back.u32(jumped)), (4001, "xxxx", 605));
     assert_eq!(back.u64(tail), place((1 << 30) + 501, 4));
     queue.close();
     assert_eq!(Bytes::of(&name).u64(closed), 1);
+    Ok(())
+}
+
+#[test]
+fn joinable_queue() -> Outcome {
+    const SLOTS: usize = OBJECT + 640;
+    const NOTES: usize = SLOTS + 120 * 64;
+    const LOG: usize = OBJECT + 16_000;
+    let name = unique("jobs");
+    let queue: JoinableQueue<u32> = JoinableQueue::create(&name, JobLimits::from(5).max_deliveries(2).longest_job(1 << 20))?;
+    let fresh = Bytes::of(&name);
+    let extents = [5 | 8192 << 32, u64::from(u32::MAX) | 20 << 40 | 2 << 48];
+    fresh.check_header("jobs", 1, 16_000 + (16 << 30) + 120 * (1 << 20), extents, (0, 0, "u32"));
+    assert!(fresh.is_zero(OBJECT, LOG));
+    (7..10_u32).try_for_each(|number| queue.put(number))?;
+    let (job, taken) = (queue.get()?, queue.take()?);
+    let bytes = Bytes::of(&name);
+    // `used`, `leased`, `taken`.
+    assert_eq!((bytes.u32(OBJECT + 512), bytes.u32(OBJECT + 580), bytes.u64(OBJECT + 584)), (2, 2, 1));
+    // Held, and always as if somebody slept there.
+    let owner_words = |bytes: &Bytes| [SLOTS, SLOTS + 64].map(|at| bytes.u32(at) - (1 << 31));
+    assert_eq!(owner_words(&bytes), [bytes.u32(OBJECT + 128 + 16); 2], "owner words");
+    // State, deliveries, bytes of the job, beside the lock; words of memory, number of the taking.
+    assert_eq!([40, 48, 56].map(|at| bytes.u64(SLOTS + at)), [1, 1, 1]);
+    assert_eq!((bytes.u32(NOTES), bytes.u64(NOTES + 8), bytes.u64(NOTES + 64 + 8)), (512, 0, 1));
+    assert_eq!((taken, bytes.u64(LOG) & 0xffff_ffff), (8, 2));
+    queue.task_done()?;
+    job.retry();
+    let bytes = Bytes::of(&name);
+    assert_eq!(owner_words(&bytes), [0, 0]);
+    assert_eq!((bytes.u64(SLOTS + 40), bytes.u64(SLOTS + 64 + 40)), (1, 0));
+    queue.get()?.retry();
+    queue.get()?.done();
+    // `morgue`, and the places of the dead letters' log.
+    let bytes = Bytes::of(&name);
+    assert_eq!((bytes.u32(OBJECT + 524), bytes.u64(OBJECT + 256 + 40)), (1, place(4, 1)));
+    queue.dead_letters().replay()?;
+    assert_eq!(Bytes::of(&name).u32(OBJECT + 540), 1);
+    queue.close();
+    assert_eq!(Bytes::of(&name).u32(OBJECT + 516), 1);
+    Ok(())
+}
+
+#[test]
+fn queue_with_roles() -> Outcome {
+    use std::os::unix::fs::FileExt;
+    let name = unique("roles");
+    let queue: Queue<[u8]> = Queue::create(&name, 5)?;
+    let [used_by_producers, used_by_consumers] = [240, 248].map(|at| OBJECT + at);
+    let file = File::open(Namespace::current()?.path().join(&name))?;
+    let seat = |at: usize| {
+        let mut word = [0; 4];
+        file.read_exact_at(&mut word, (OBJECT + 256 + (8 << 30) + 64 * at) as u64).unwrap();
+        u32::from_le_bytes(word)
+    };
+    let fresh = Bytes::of(&name);
+    assert_eq!((fresh.u64(used_by_producers), fresh.u64(used_by_consumers)), (0, 0));
+    let roles = (queue.producer()?, queue.producer()?, queue.consumer()?);
+    let taken = Bytes::of(&name);
+    assert_eq!((taken.u64(used_by_producers), taken.u64(used_by_consumers)), (2, 1));
+    // Each is held by the thread that keeps it for this process, and watched.
+    for at in [0, 1, 60] {
+        assert_eq!(seat(at) >> 30, 2, "waiters");
+        assert!(fs::exists(format!("/proc/self/task/{}", seat(at) & 0x3fff_ffff))?);
+    }
+    assert_eq!([2, 59, 61, 119].map(seat), [0; 4]);
+    drop(roles);
+    assert_eq!([0, 1, 60].map(|at| seat(at) & 0x7fff_ffff), [0; 3]);
+    assert_eq!(Bytes::of(&name).u64(used_by_producers), 2);
     Ok(())
 }
 

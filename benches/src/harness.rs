@@ -40,6 +40,8 @@ enum Size {
 /// What the command line says.
 pub(crate) struct Settings {
     pub(crate) json: bool,
+    /// Also what takes minutes.
+    pub(crate) long: bool,
     pub(crate) only: String,
     pub(crate) implementation: Option<String>,
     rounds: usize,
@@ -49,7 +51,7 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { json: false, only: String::new(), implementation: None, rounds: 5, nanoseconds: 150_000_000 }
+        Self { json: false, long: false, only: String::new(), implementation: None, rounds: 5, nanoseconds: 150_000_000 }
     }
 }
 

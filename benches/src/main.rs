@@ -5,6 +5,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a run, and nanoseconds")]
 
 mod condition;
+mod growth;
 mod harness;
 mod idle;
 mod lock;
@@ -15,6 +16,7 @@ mod queue;
 mod race;
 mod roundtrip;
 mod spawn;
+mod typed;
 mod uncontended;
 mod value;
 
@@ -23,9 +25,10 @@ use std::process::ExitCode;
 use harness::{Row, Settings};
 
 const USAGE: &str = "\
-usage: multiproc-bench [--json] [--quick] [--only PREFIX] [--impl NAME]
+usage: multiproc-bench [--json] [--quick] [--long] [--only PREFIX] [--impl NAME]
   --json         one line of JSON for each row and implementation: {\"row\",\"impl\",\"value\",\"unit\"}
   --quick        one short round: shows that every row runs; its numbers mean little
+  --long         also the rows of 10 and 100 million messages, which take minutes and gigabytes
   --only PREFIX  the rows whose names begin so
   --impl NAME    this implementation only";
 
@@ -47,16 +50,18 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = harness::run(rows(&scratch), &settings);
+    let outcome = harness::run(rows(&scratch, &settings), &settings);
     // What a run that was stopped has left.
     let _ = multiproc::shm::gc();
     if outcome { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Every row, in the order of the table. A new group is a file with a function `rows`, and a line here.
-fn rows(scratch: &os::Scratch) -> Vec<Row> {
+fn rows(scratch: &os::Scratch, settings: &Settings) -> Vec<Row> {
     [
         queue::rows(scratch),
+        typed::rows(scratch),
+        growth::rows(settings.long),
         lock::rows(),
         uncontended::rows(),
         roundtrip::rows(scratch),
@@ -78,6 +83,7 @@ fn settings() -> Result<Settings, String> {
         let mut text = || arguments.next().ok_or(format!("{argument} needs a value"));
         match argument.as_str() {
             "--json" => settings.json = true,
+            "--long" => settings.long = true,
             "--quick" => settings.quick(),
             "--only" => settings.only = text()?,
             "--impl" => settings.implementation = Some(text()?),

@@ -201,7 +201,7 @@ fn produce(traffic: Traffic, producer: usize, mut queue: impl Put, lap: &Lap) ->
 fn consume(traffic: Traffic, mut queue: impl Get, lap: &Lap) -> Result<(), String> {
     let share = |count: u64| count * traffic.producers as u64 / traffic.consumers as u64;
     // The next number that each producer may send us.
-    let mut next = [0u64; 8];
+    let mut next = vec![0u64; traffic.producers];
     let mut sum = 0u64;
     let mut receive = || {
         let (length, first, last) = queue.get(look)?;

@@ -124,7 +124,8 @@ pub(crate) fn race(how: How, place: Place, jobs: Vec<Job>) -> Result<Finish, Str
     Ok(Finish { elapsed: stop - start, noted: board.noted.load(SeqCst) })
 }
 
-const MOST: usize = 8;
+/// 64 producers, and who gets from them.
+const MOST: usize = 66;
 
 #[repr(C, align(128))]
 struct Mark {

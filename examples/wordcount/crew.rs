@@ -7,17 +7,14 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use multiproc::{
-    Process, Queue, Value,
-    process::{Builder, Exit},
-    queue::{Capacity, GetError, PutError},
-};
+use multiproc::process::{Builder, Exit};
+use multiproc::{Capacity, GetError, JobLimits, JoinableQueue, Process, PutError, Queue, Value};
 
-use crate::{Desk, Job, Part, Progress, count::Files, kill::KillPlan, ledger::Ledger, report::Totals, work};
+use crate::{Desk, Part, Progress, Task, count::Files, kill::KillPlan, ledger::Ledger, report::Totals, work};
 
 /// How often the parent looks after its workers and moves the bar.
 const TICK: Duration = Duration::from_millis(20);
-/// Jobs waiting for each worker: enough to keep it busy, few to be repeated when one dies.
+/// Jobs waiting for each worker: enough to keep it busy.
 const JOBS_PER_WORKER: usize = 8;
 /// So many workers may die that nobody here killed, before the parent gives up.
 const PATIENCE: u32 = 100;
@@ -27,6 +24,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 /// Some workers, at work on some files.
 pub struct Crew<'a> {
     files: &'a Files,
+    /// How many of them were put.
+    put: usize,
     ledger: Ledger,
     totals: Totals,
     /// What the next worker gets.
@@ -45,13 +44,14 @@ impl<'a> Crew<'a> {
     pub fn start(files: &'a Files, workers: usize) -> Result<Self> {
         let desk = Desk {
             worker: 0,
-            jobs: Queue::new(workers * JOBS_PER_WORKER)?,
+            // However often a worker is killed, its job is not to blame.
+            jobs: JoinableQueue::new(JobLimits::from(workers * JOBS_PER_WORKER).unlimited_deliveries())?,
             results: Queue::new(Capacity::messages(1024).bytes(8 << 20))?,
             progress: Value::new(Progress { files: 0, bytes: 0 })?,
         };
-        let ledger = Ledger::new(u32::try_from(files.paths.len())?);
+        let ledger = Ledger::new(files.paths.len());
         let totals = Totals { skipped: files.skipped.clone(), ..Totals::default() };
-        let mut crew = Self { files, ledger, totals, desk, workers: Vec::new(), deaths: 0 };
+        let mut crew = Self { files, put: 0, ledger, totals, desk, workers: Vec::new(), deaths: 0 };
         for _ in 0..workers {
             let worker = crew.hire()?;
             crew.workers.push(worker);
@@ -64,7 +64,8 @@ impl<'a> Crew<'a> {
         let bar = ProgressBar::new(self.files.bytes)
             .with_style(ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {msg}, {elapsed}")?);
         let mut looked = Instant::now();
-        while !self.ledger.is_complete() {
+        // To the end also of those jobs that are done once more than need be.
+        while !(self.ledger.is_complete() && self.desk.jobs.unfinished() == 0) {
             self.hand_out()?;
             while let Some(victim) = kills.due(self.ledger.done(), self.workers.len()) {
                 self.workers[victim].process.kill()?;
@@ -98,12 +99,12 @@ impl<'a> Crew<'a> {
         Ok(Worker { number, process })
     }
 
-    /// Puts owed files, as many as the jobs queue takes.
+    /// Puts the next files, as many as the queue takes.
     fn hand_out(&mut self) -> Result<()> {
-        while let Some(file) = self.ledger.next_owed() {
-            let path = self.files.paths[file as usize].clone().into_os_string();
-            match self.desk.jobs.try_put(Job { file, path }) {
-                Ok(()) => self.ledger.was_put(),
+        while let Some(path) = self.files.paths.get(self.put) {
+            let task = Task { file: u32::try_from(self.put)?, path: path.clone().into_os_string() };
+            match self.desk.jobs.try_put(task) {
+                Ok(()) => self.put += 1,
                 Err(PutError::Full(_) | PutError::Busy(_)) => break,
                 Err(error) => return Err(error.into()),
             }
@@ -133,7 +134,7 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Puts a new worker in the place of a dying one, and has everything done again that may be lost with it.
+    /// Puts a new worker in the place of a dying one. What that one had in its hands, another gets.
     fn replace(&mut self, index: usize) -> Result<()> {
         let fresh = self.hire()?;
         let dead = mem::replace(&mut self.workers[index], fresh);
@@ -141,14 +142,12 @@ impl<'a> Crew<'a> {
             return Err(format!("worker {}: {message}", dead.number).into());
         }
         self.totals.workers.entry(dead.number).or_default().died = true;
-        self.ledger.worker_died();
         Ok(())
     }
 
     /// All is done: ends the workers and waits for them.
     fn dismiss(&mut self) -> Result<()> {
-        // What is left in the queues is about files that were counted twice.
-        while self.desk.jobs.try_get().is_ok() {}
+        self.totals.redelivered = self.ledger.redelivered();
         self.desk.jobs.close();
         self.desk.results.close();
         for worker in self.workers.drain(..) {

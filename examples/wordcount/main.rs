@@ -4,20 +4,17 @@
 //! cargo run --release --example wordcount -- [PATH…] [--workers N] [--kill K] [--check]
 //! ```
 //!
-//! The parent finds the files and puts them on a [`Queue`] of jobs. Each worker is a [`Process`]: it gets a job, counts,
-//! and puts the result on another queue, in parts, because a message has a greatest size and a result has not. A shared
+//! The parent finds the files and puts them on a [`JoinableQueue`]. Each worker is a [`Process`](multiproc::Process): it gets a job, counts,
+//! puts the result on another queue, in parts, so that a long one does not hold up the others, and says that the job is done. A shared
 //! [`Value`] says how far all of them are, for the progress bar. The parent adds up the results and prints them.
 //!
 //! # Why the counts are exact whoever is killed
 //!
-//! - Every file is *owed*, *under way* (put, without a result), or *done*: see `ledger.rs`.
-//! - What a dying worker took from the queue is gone with it, and nobody can know which file that was: it may have
-//!   died right after `get`. But it was one of those under way. So when a worker is dead, **all** files under
-//!   way are owed again. That the worker is dead is a fact told by the kernel, not a time-out.
-//! - So a file may be counted twice. Its first complete result counts, any other is dropped; parts of a result
-//!   that nobody will finish are told from others by worker and attempt, and dropped with them.
-//! - Nothing is lost: a file that is under way and was put after the last death is in the jobs queue, with a living
-//!   worker, or in the results queue. A `put` that has returned is durable, whoever put.
+//! - Every file is put once. A job belongs to its worker until it says `done`; if the worker dies before that, the queue hands the job out again. That the worker is dead is a fact
+//!   told by the kernel, not a time-out.
+//! - A worker says `done` after its result was put, and a `put` that has returned is durable, whoever put. So every file has a result.
+//! - A worker may die between the two: then a file is counted twice. Its first complete result counts, any other is dropped; parts of a result
+//!   that nobody will finish are told from others by worker and delivery, and dropped with them. So every file counts once.
 //! - Nothing hangs: no killed process can block a queue or a value for the others, which is what this library is for.
 //!
 //! The bar alone may be off by the few files that were counted twice.
@@ -46,10 +43,7 @@ use bytemuck::{Pod, Zeroable};
 use count::{Counts, Files};
 use crew::Crew;
 use kill::KillPlan;
-use multiproc::{
-    Queue, Value,
-    queue::{GetError, PutError},
-};
+use multiproc::{GetError, JoinableQueue, PutError, Queue, Value};
 use report::Totals;
 use serde::{Deserialize, Serialize};
 
@@ -58,7 +52,7 @@ const PART_BYTES: usize = 256 * 1024;
 
 /// A file to count.
 #[derive(Debug, Serialize, Deserialize)]
-struct Job {
+struct Task {
     file: u32,
     path: OsString,
 }
@@ -68,8 +62,8 @@ struct Job {
 pub struct Part {
     file: u32,
     worker: u32,
-    /// Tells apart the times that this worker has counted anything.
-    attempt: u32,
+    /// The how-many-th time that this file was given to somebody.
+    delivery: u32,
     last: bool,
     bytes: Vec<u8>,
 }
@@ -86,7 +80,7 @@ struct Progress {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Desk {
     worker: u32,
-    jobs: Queue<Job>,
+    jobs: JoinableQueue<Task>,
     results: Queue<Part>,
     progress: Value<Progress>,
 }
@@ -155,16 +149,18 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// What a worker process does: count, until there are no more jobs, or nobody wants results any more.
+/// What a worker process does: count, until everything is counted, or nobody wants results any more.
 fn work(desk: Desk) -> Result<(), String> {
     let Desk { worker, jobs, results, progress } = desk;
-    for attempt in 0.. {
-        let Job { file, path } = match jobs.get() {
+    loop {
+        let job = match jobs.get() {
             Ok(job) => job,
-            Err(GetError::Closed) => break,
+            // Everything was counted.
+            Err(GetError::Closed) => return Ok(()),
             Err(error) => return Err(error.to_string()),
         };
-        let outcome = Counts::of_file(Path::new(&path));
+        let (file, delivery) = (job.file, job.attempts());
+        let outcome = Counts::of_file(Path::new(&job.path));
         let counted = outcome.as_ref().map_or(0, |counts| counts.bytes);
         let update = progress.update(|progress| {
             progress.files += 1;
@@ -176,12 +172,12 @@ fn work(desk: Desk) -> Result<(), String> {
         let mut pieces = bytes.chunks(PART_BYTES).peekable();
         while let Some(piece) = pieces.next() {
             let last = pieces.peek().is_none();
-            match results.put(Part { file, worker, attempt, last, bytes: piece.to_vec() }) {
+            match results.put(Part { file, worker, delivery, last, bytes: piece.to_vec() }) {
                 Ok(()) => {}
                 Err(PutError::Closed(_)) => return Ok(()),
                 Err(error) => return Err(error.to_string()),
             }
         }
+        job.done();
     }
-    Ok(())
 }

@@ -22,6 +22,8 @@ pub struct Totals {
     pub bytes: u64,
     pub words: HashMap<String, u64>,
     pub skipped: Vec<Skipped>,
+    /// How often a job was handed out again.
+    pub redelivered: u64,
     /// By the worker that counted them.
     pub workers: BTreeMap<u32, Share>,
 }
@@ -110,6 +112,7 @@ impl Totals {
         writeln!(out, "\nfiles  {:>12}  and {} skipped", self.files, self.skipped.len())?;
         writeln!(out, "words  {:>12}  {} different", self.all_words(), self.words.len())?;
         writeln!(out, "bytes  {:>12}  {seconds:.3} s, {:.1} MB/s", self.bytes, self.bytes as f64 / seconds / 1e6)?;
+        writeln!(out, "jobs   {:>12}  redelivered", self.redelivered)?;
         writeln!(out, "\nworker        files         words         bytes")?;
         for (worker, share) in &self.workers {
             let fate = if share.died { "  died" } else { "" };

@@ -3,12 +3,14 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::slice;
 use std::sync::atomic::AtomicU64;
 
 use multiproc_shm::{Element, Error, Object, RobustLock, Shared, copy};
 
 use crate::log::{Log, Memory, PIECE, SPAN, Sizes, UNBOUNDED, UNLIMITED};
 use crate::ring::Ring;
+use crate::ring::roles::{Role, SEATS};
 
 /// How much a queue holds. A plain number is a number of messages.
 ///
@@ -67,7 +69,7 @@ impl From<usize> for Capacity {
     }
 }
 
-/// The shared part of a [`Queue`](crate::Queue); the log lies behind it.
+/// The shared part of a [`Queue`](crate::Queue); the log lies behind it, and behind that the seats of those who have a role.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct QueueBlock<T: ?Sized> {
@@ -139,11 +141,12 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     }
 
     fn size(extents: [u64; 2]) -> Option<usize> {
-        checked_sizes(extents).map(|sizes| size_of::<Ring>() + sizes.span as usize * copy::WORD)
+        checked_sizes(extents).map(|sizes| bytes_of(sizes.span..sizes.span).end + SEAT_BYTES)
     }
 
     fn reserved(extents: [u64; 2]) -> Option<usize> {
-        checked_sizes(extents).map(|sizes| size_of::<Ring>() + sizes.home as usize * copy::WORD)
+        let home = |sizes: Sizes| size_of::<Ring>() + sizes.home as usize * copy::WORD;
+        checked_sizes(extents).map(|sizes| home(sizes) + if sizes.is_fixed() { SEAT_BYTES } else { 0 })
     }
 
     fn placed(capacity: Capacity) -> Capacity {
@@ -158,6 +161,48 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
 
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         self.ring.locks()
+    }
+
+    unsafe fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
+        // Before the first was taken there may be no memory.
+        if [Role::Producer, Role::Consumer].into_iter().all(|role| self.ring.used_seats(role) == 0) {
+            return &[];
+        }
+        // SAFETY: the caller's promise.
+        unsafe { seats(tail, sizes_of(extents)) }
+    }
+}
+
+/// Bytes of all seats: those of producers, then those of consumers.
+const SEAT_BYTES: usize = 2 * SEATS * size_of::<RobustLock>();
+
+/// The seats of both roles.
+///
+/// # Safety
+///
+/// - `tail` is where the log of an object with these sizes begins, which stays mapped for `'a`.
+unsafe fn seats<'a>(tail: *const AtomicU64, sizes: Sizes) -> &'a [RobustLock] {
+    // SAFETY: `size` has room for them behind the log, whose length is a multiple of their alignment; they are only atomics, of which every pattern is valid.
+    unsafe { slice::from_raw_parts(tail.wrapping_add(sizes.span as usize).cast(), 2 * SEATS) }
+}
+
+impl<T: ?Sized + 'static> QueueBlock<T> {
+    /// All seats of a role. The first time they get their memory.
+    pub(crate) fn all_seats(shared: &Shared<Self>, role: Role) -> Result<&[RobustLock], Error> {
+        let sizes = sizes_of(shared.extents());
+        if !sizes.is_fixed() {
+            let start = bytes_of(sizes.span..sizes.span).start;
+            shared.populate(start..start + SEAT_BYTES)?;
+        }
+        Ok(Self::seats_of(shared, role))
+    }
+
+    #[inline]
+    pub(crate) fn seats_of(shared: &Shared<Self>, role: Role) -> &[RobustLock] {
+        // SAFETY: `size` has checked the extents when the handle was made, which is borrowed.
+        let all = unsafe { seats(shared.tail(), sizes_of(shared.extents())) };
+        let start = role as usize * SEATS;
+        &all[start..start + SEATS]
     }
 }
 
@@ -180,6 +225,11 @@ impl<T: ?Sized + 'static> Memory for Shared<QueueBlock<T>> {
     fn give_back(&self, words: Range<u32>) {
         // Where the file system cannot, it stays.
         let _ = Self::give_back(self, bytes_of(words));
+    }
+
+    #[inline]
+    fn seats(&self, role: Role) -> &[RobustLock] {
+        &QueueBlock::seats_of(self, role)[..self.ring.used_seats(role)]
     }
 }
 

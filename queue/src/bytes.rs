@@ -7,6 +7,7 @@ use multiproc_shm::Deadline;
 use crate::error::{GetError, PutError};
 use crate::messages::Messages;
 use crate::queue::Queue;
+use crate::ring::roles::Role;
 
 /// Bytes as they are, without serde.
 impl Queue<[u8]> {
@@ -54,7 +55,7 @@ impl Queue<[u8]> {
     ///
     /// [`GetError`]: closed and empty.
     pub fn get_bytes(&self) -> Result<Vec<u8>, GetError> {
-        self.fresh(Deadline::NEVER)
+        self.fresh(None, Deadline::NEVER)
     }
 
     /// Takes a message if there is one.
@@ -63,7 +64,7 @@ impl Queue<[u8]> {
     ///
     /// [`GetError`]: empty, closed.
     pub fn try_get_bytes(&self) -> Result<Vec<u8>, GetError> {
-        self.fresh(Deadline::NOW)
+        self.fresh(None, Deadline::NOW)
     }
 
     /// Takes a message, waiting for one at most this long.
@@ -72,7 +73,7 @@ impl Queue<[u8]> {
     ///
     /// [`GetError`]: empty, closed.
     pub fn get_bytes_timeout(&self, timeout: Duration) -> Result<Vec<u8>, GetError> {
-        self.fresh(Deadline::after(timeout))
+        self.fresh(None, Deadline::after(timeout))
     }
 
     /// Takes a message into a vector that the caller uses again and again; its content is replaced.
@@ -176,12 +177,12 @@ impl Queue<[u8]> {
         self.view().get_many(messages, most, deadline).map_err(|refusal| self.get_error(refusal))
     }
 
-    fn fresh(&self, deadline: Deadline) -> Result<Vec<u8>, GetError> {
+    pub(crate) fn fresh(&self, others: Option<Role>, deadline: Deadline) -> Result<Vec<u8>, GetError> {
         let view = self.view();
         let mut message = Vec::new();
         // If it fails, so does the get, which knows the message.
         let _ = message.try_reserve_exact(view.next_length().unwrap_or(0));
-        view.get(&mut message, deadline).map_err(|refusal| self.get_error(refusal))?;
+        view.get_from(&mut message, others, deadline).map_err(|refusal| self.get_error(refusal))?;
         Ok(message)
     }
 }

@@ -379,7 +379,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], queue: impl FnOnce() -> 
 
 /// This thread has no job that it took, and did not say [`task_done`](JoinableQueue::task_done) for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
+#[allow(clippy::exhaustive_structs, reason = "there is nothing else to say")]
 pub struct NothingTaken;
 
 impl fmt::Display for NothingTaken {

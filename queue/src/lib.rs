@@ -3,18 +3,27 @@
 mod block;
 mod bytes;
 mod codec;
+mod counters;
+mod drain;
 mod error;
 mod jobs;
 mod log;
 mod messages;
+mod plain;
 mod queue;
 mod ring;
+mod roles;
+mod simple;
 mod typed;
 
 pub use block::{Capacity, QueueBlock};
+pub use counters::Counters;
 pub use error::{GetError, PutError};
 pub use jobs::{DeadLetter, DeadLetters, Holder, Job, JobBlock, JobLimits, JoinableQueue, MOST_OUT, NothingTaken};
 pub use messages::Messages;
 pub use multiproc_shm::{Error, ErrorKind};
+pub use plain::Plain;
 pub use queue::Queue;
+pub use roles::{Consumer, Producer, RoleError};
+pub use simple::SimpleQueue;
 pub use typed::Iter;

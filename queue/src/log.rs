@@ -30,9 +30,10 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use multiproc_shm::copy;
+use multiproc_shm::{RobustLock, copy};
 
 use crate::ring::Ring;
+use crate::ring::roles::Role;
 
 /// Words of address space of a log that can grow: 8 GiB.
 pub(crate) const SPAN: u32 = 1 << 30;
@@ -104,6 +105,11 @@ pub(crate) trait Memory {
 
     /// Gives the memory of these words back; what cannot be given back is kept.
     fn give_back(&self, words: Range<u32>);
+
+    /// The seats of a role that were ever taken.
+    fn seats(&self, _role: Role) -> &[RobustLock] {
+        &[]
+    }
 }
 
 impl Place {
@@ -130,9 +136,10 @@ impl Header {
     #[allow(clippy::cast_possible_truncation, reason = "two halves")]
     pub(crate) fn from(word: u64) -> Self {
         match (word as u32, (word >> 32) as u32) {
-            (0, _) => Self::Empty,
+            (0, 0) => Self::Empty,
             (JUMP, index) => Self::Jump(index),
-            (length, cpu) => Self::Message { length: length - 1, cpu },
+            // No length, but not empty either: nobody wrote this, and it is longer than any message. (As empty it would be waited for by some, and be something for others.)
+            (length, cpu) => Self::Message { length: length.wrapping_sub(1), cpu },
         }
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::block::{Capacity, QueueBlock};
 use crate::error::{GetError, PutError};
 use crate::log::UNBOUNDED;
+use crate::ring::roles::Role;
 use crate::ring::{Refusal, View};
 
 /// A queue of messages between processes: many may put, many may get, each message reaches one (Python's `Queue`).
@@ -151,7 +152,12 @@ impl<T: ?Sized + 'static> Queue<T> {
     }
 
     pub(crate) fn put_bytes_until(&self, bytes: &[u8], deadline: Deadline) -> Result<(), PutError<()>> {
-        self.view().put(bytes, deadline).map_err(|refusal| self.put_error((), refusal, bytes.len()))
+        self.put_bytes_to(bytes, None, deadline)
+    }
+
+    #[inline]
+    pub(crate) fn put_bytes_to(&self, bytes: &[u8], others: Option<Role>, deadline: Deadline) -> Result<(), PutError<()>> {
+        self.view().put_to(bytes, others, deadline).map_err(|refusal| self.put_error((), refusal, bytes.len()))
     }
 
     #[cold]

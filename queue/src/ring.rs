@@ -4,8 +4,8 @@
 //!
 //! | bytes | field | written by |
 //! |---|---|---|
-//! | 0..128 | producers' side; beside its lock: `tail`, `seen head`, `closed`; notes: `least`, `passed`, `jumped`, `filled`, `top`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
-//! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs` | its lock's holder |
+//! | 0..128 | producers' side; beside its lock: `tail`, `bytes`, `closed`; notes: `least`, `passed`, `jumped` and `top`, `filled`, `seen head`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
+//! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs`; notes: counts (`ring/counts.rs`) | its lock's holder; counts by anybody, seldom |
 //! | 256.. | the log: 8-byte words (`log.rs`) | producers |
 //!
 //! A *place* is one word: position in words (low half), number of messages so far (high half), both counting on for ever, modulo 2^32. One store moves both, so `head` and `tail` are never half moved.
@@ -47,13 +47,22 @@ use multiproc_shm::{AcquireError, Acquired, Deadline, RobustLock, Side, this_cpu
 use crate::log::{Contradiction, Header, Log, Memory, Place, Spot, record_words};
 use crate::messages::Messages;
 
+mod counts;
 mod grow;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod lease;
 mod record;
+pub(crate) mod roles;
+mod target;
 #[cfg(test)]
 mod tests;
 mod wait;
 
+use counts::DEATHS;
+use roles::Role;
+pub(crate) use target::Exact;
+use target::Target;
 use wait::Wait;
 
 /// The fixed part of a queue.
@@ -68,18 +77,19 @@ const _: () = assert!(size_of::<Ring>() == 256 && offset_of!(Ring, consumers) ==
 
 /// Words beside the producers' lock.
 const TAIL: usize = 0;
-const SEEN_HEAD: usize = 1;
+/// Bytes of all messages so far.
+const BYTES: usize = 1;
 const CLOSED: usize = 2;
 /// Notes of the producers' side. The smallest record that a producer has ever slept for, subtracted from `u64::MAX`, so that 0 means none.
 const LEAST: usize = 0;
 /// The head at which producers last woke each other because the room was too little for one of them.
 const PASSED: usize = 1;
-/// The word of the last jump.
+/// The word of the last jump; in the high half: above this word there is no memory (`top`).
 const JUMPED: usize = 2;
 /// From the tail up to this word there is memory.
 const FILLED: usize = 3;
-/// Above this word there is none.
-const TOP: usize = 4;
+/// The head as a producer last read it: written seldom, so not beside the lock, where there is no word to spare.
+const SEEN_HEAD: usize = 4;
 /// Up to this word, from `home` on, memory was given back since the last jump; in the high half, how many laps in a row were calm.
 const LOW: usize = 5;
 /// From the beginning up to this word there is memory.
@@ -154,14 +164,23 @@ impl<'a, M: Memory> View<'a, M> {
     /// Appends a message.
     #[inline]
     pub(crate) fn put(self, message: &[u8], deadline: Deadline) -> Result<(), Refusal> {
+        self.put_to(message, None, deadline)
+    }
+
+    /// Appends a message, for these; if there were such and are no more, it is refused.
+    #[inline]
+    pub(crate) fn put_to(self, message: &[u8], others: Option<Role>, deadline: Deadline) -> Result<(), Refusal> {
         let need = self.words_for(message)?;
+        if others.is_some_and(|others| self.are_gone(others)) {
+            return Err(Refusal::Closed);
+        }
         self.enter(&self.ring().producers, deadline, || self.recover())?;
         match self.append(message, need, || deadline == Deadline::NOW) {
             Ok(Appended::Yes) => {
                 self.leave_producers();
                 Ok(())
             }
-            not => self.put_slowly(not, message, need, deadline),
+            not => self.put_slowly(not, message, need, others, deadline),
         }
     }
 
@@ -173,6 +192,7 @@ impl<'a, M: Memory> View<'a, M> {
         mut done: Result<Appended, Refusal>,
         message: &[u8],
         need: u32,
+        others: Option<Role>,
         deadline: Deadline,
     ) -> Result<(), Refusal> {
         let mut wait = Wait::default();
@@ -183,7 +203,7 @@ impl<'a, M: Memory> View<'a, M> {
             self.leave_producers();
             match done? {
                 Appended::Yes => return Ok(()),
-                not => self.wait_to_append(not, &mut wait, need, deadline)?,
+                not => self.wait_to_append(not, &mut wait, need, others, deadline)?,
             }
             self.enter(&self.ring().producers, deadline, || self.recover())?;
             done = self.append(message, need, || wait.may_grow || deadline == Deadline::NOW);
@@ -212,7 +232,7 @@ impl<'a, M: Memory> View<'a, M> {
             self.leave_producers();
             match result? {
                 Appended::Yes => {}
-                not => self.wait_to_append(not, &mut wait, need, deadline)?,
+                not => self.wait_to_append(not, &mut wait, need, None, deadline)?,
             }
         }
         Ok(())
@@ -220,9 +240,15 @@ impl<'a, M: Memory> View<'a, M> {
 
     /// Takes the oldest message out into `message`, whose content is replaced.
     #[inline]
-    pub(crate) fn get(self, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), Refusal> {
+    pub(crate) fn get(self, message: &mut impl Target, deadline: Deadline) -> Result<(), Refusal> {
+        self.get_from(message, None, deadline)
+    }
+
+    /// The same, from these; if there were such and are no more, nothing is waited for.
+    #[inline]
+    pub(crate) fn get_from(self, message: &mut impl Target, others: Option<Role>, deadline: Deadline) -> Result<(), Refusal> {
         if deadline == Deadline::NOW && !self.has_data() {
-            return Err(self.nothing());
+            return Err(self.nothing(others));
         }
         self.enter(&self.ring().consumers, deadline, || ())?;
         let head = Place::load(self.consumer(HEAD));
@@ -230,7 +256,7 @@ impl<'a, M: Memory> View<'a, M> {
         let header = Header::from(self.log().at(head.position).load(Acquire));
         if let Header::Message { length, cpu } = header
             && self.may_be(head, length as usize)
-            && message.capacity() >= length as usize
+            && message.holds(length as usize)
             && !zoo::planted(Bug::LengthReadTwice)
         {
             message.clear();
@@ -240,13 +266,19 @@ impl<'a, M: Memory> View<'a, M> {
             self.tidy(head, next);
             return Ok(());
         }
-        self.get_slowly(head, message, deadline)
+        self.get_slowly(head, message, others, deadline)
     }
 
     /// With the consumers' lock: the rest of a get.
     #[cold]
     #[inline(never)]
-    fn get_slowly(self, mut head: Place, message: &mut Vec<u8>, deadline: Deadline) -> Result<(), Refusal> {
+    fn get_slowly(
+        self,
+        mut head: Place,
+        message: &mut impl Target,
+        others: Option<Role>,
+        deadline: Deadline,
+    ) -> Result<(), Refusal> {
         let mut wait = Wait::default();
         loop {
             message.clear();
@@ -264,8 +296,8 @@ impl<'a, M: Memory> View<'a, M> {
                     return Ok(());
                 }
                 // Memory is fetched without the lock: an allocator is somebody else's code.
-                (Found::Longer(length), _) => message.try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
-                (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, deadline)?,
+                (Found::Longer(length), _) => message.make_room(length).map_err(|_| Refusal::NoMemory(length))?,
+                (Found::Nothing, _) => self.wait_or_end(&mut wait, pause, head, others, deadline)?,
             }
             self.enter(&self.ring().consumers, deadline, || ())?;
             head = Place::load(self.consumer(HEAD));
@@ -279,7 +311,7 @@ impl<'a, M: Memory> View<'a, M> {
             return Ok(());
         }
         if deadline == Deadline::NOW && !self.has_data() {
-            return Err(self.nothing());
+            return Err(self.nothing(None));
         }
         let mut wait = Wait::default();
         messages.reserve(most);
@@ -313,7 +345,7 @@ impl<'a, M: Memory> View<'a, M> {
                     return Ok(());
                 }
                 Found::Longer(length) => messages.bytes_mut().try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
-                Found::Nothing => self.wait_or_end(&mut wait, pause, head, deadline)?,
+                Found::Nothing => self.wait_or_end(&mut wait, pause, head, None, deadline)?,
             }
         }
     }
@@ -443,6 +475,7 @@ impl<'a, M: Memory> View<'a, M> {
     /// With a lock whose last owner died: what it may have left undone.
     #[cold]
     fn take_over(self, recover: impl FnOnce()) {
+        self.count(DEATHS);
         recover();
         self.retell();
     }
@@ -461,7 +494,7 @@ impl<'a, M: Memory> View<'a, M> {
     #[inline(always)]
     fn fits(self, tail: Place, need: u32) -> bool {
         let fits = |head| self.log().sizes.fits(tail, head, || self.jumped(), self.end(), need);
-        fits(Place::from(self.producer(SEEN_HEAD).load(Relaxed))) || fits(self.see_head())
+        fits(Place::from(self.ring().producers.notes[SEEN_HEAD].load(Relaxed))) || fits(self.see_head())
     }
 
     /// With the producers' lock: reads the head, and notes it.
@@ -469,7 +502,7 @@ impl<'a, M: Memory> View<'a, M> {
     fn see_head(self) -> Place {
         // ORDER: SeqCst, hence Acquire, pairs with `move_head`: the words before the head are read and may be written.
         let head = Place::load(self.consumer(HEAD));
-        self.producer(SEEN_HEAD).store(head.word(), Relaxed);
+        self.ring().producers.notes[SEEN_HEAD].store(head.word(), Relaxed);
         head
     }
 

@@ -11,6 +11,7 @@ use crate::codec;
 use crate::error::{GetError, PutError};
 use crate::messages::Messages;
 use crate::queue::Queue;
+use crate::ring::roles::Role;
 
 /// Typed messages.
 impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
@@ -20,7 +21,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// [`PutError`] with the value in it: closed, too large, not encodable.
     pub fn put(&self, value: T) -> Result<(), PutError<T>> {
-        self.put_until(value, Deadline::NEVER)
+        self.put_to(value, None, Deadline::NEVER)
     }
 
     /// Puts a message if there is room.
@@ -29,7 +30,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// [`PutError`] with the value in it: full, and as [`put`](Self::put).
     pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
-        self.put_until(value, Deadline::NOW)
+        self.put_to(value, None, Deadline::NOW)
     }
 
     /// Puts a message, waiting for room at most this long.
@@ -39,7 +40,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// [`PutError`] with the value in it: full; busy, if others held the producers' lock until the deadline (a very short one, or one of them is stopped);
     /// and as [`put`](Self::put).
     pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
-        self.put_until(value, Deadline::after(timeout))
+        self.put_to(value, None, Deadline::after(timeout))
     }
 
     /// Takes a message, waiting for one as long as it takes.
@@ -48,7 +49,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// [`GetError`]: closed and empty; not a `T`, then with the bytes.
     pub fn get(&self) -> Result<T, GetError> {
-        self.get_until(Deadline::NEVER)
+        self.get_from(None, Deadline::NEVER)
     }
 
     /// Takes a message if there is one.
@@ -57,7 +58,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// [`GetError`]: empty, and as [`get`](Self::get). It is exact: `Empty` means that there was none at an instant of this call.
     pub fn try_get(&self) -> Result<T, GetError> {
-        self.get_until(Deadline::NOW)
+        self.get_from(None, Deadline::NOW)
     }
 
     /// Takes a message, waiting for one at most this long.
@@ -67,7 +68,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// [`GetError`]: empty; busy, if others held the consumers' lock until the deadline (a very short one, or one of them is stopped), so that a message may be
     /// there; and as [`get`](Self::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
-        self.get_until(Deadline::after(timeout))
+        self.get_from(None, Deadline::after(timeout))
     }
 
     /// Puts messages in their order, as many with one lock as there is room for, waiting for more room as long as it takes. Others' messages may come between them.
@@ -143,7 +144,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         Iter { queue: self, broken: false }
     }
 
-    fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {
+    pub(crate) fn put_to(&self, value: T, others: Option<Role>, deadline: Deadline) -> Result<(), PutError<T>> {
         with_buffer(|buffer| {
             buffer.clear();
             // Encoded before any lock is taken: serde is other people's code.
@@ -151,7 +152,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
             if let Err(problem) = codec::encode(&value, buffer) {
                 return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });
             }
-            match self.view().put(buffer, deadline) {
+            match self.view().put_to(buffer, others, deadline) {
                 Ok(()) => {
                     transit.sent();
                     Ok(())
@@ -187,9 +188,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         })
     }
 
-    fn get_until(&self, deadline: Deadline) -> Result<T, GetError> {
+    pub(crate) fn get_from(&self, others: Option<Role>, deadline: Deadline) -> Result<T, GetError> {
         with_buffer(|buffer| {
-            self.view().get(buffer, deadline).map_err(|refusal| self.get_error(refusal))?;
+            self.view().get_from(buffer, others, deadline).map_err(|refusal| self.get_error(refusal))?;
             self.decode(buffer)
         })
     }
@@ -200,7 +201,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         Ok(messages.iter().map(|message| self.decode(message)).collect())
     }
 
-    fn decode(&self, message: &[u8]) -> Result<T, GetError> {
+    pub(crate) fn decode(&self, message: &[u8]) -> Result<T, GetError> {
         let failed = |problem: postcard::Error| GetError::Decode {
             queue: self.shared.describe(),
             bytes: message.to_vec(),

@@ -6,13 +6,13 @@ mod history;
 mod kit;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc_queue::{Capacity, GetError, PutError, Queue};
 
-use history::Call;
+use history::{Step, What};
 use kit::{Outcome, Random, Sleeper, watchdog};
 
 /// Producer and number of a message.
@@ -52,23 +52,23 @@ fn threads() -> Outcome {
 #[test]
 fn history_is_that_of_a_fifo() -> Outcome {
     let _watchdog = watchdog();
-    const EACH: usize = 20_000;
+    const EACH: u64 = 20_000;
     for (capacity, seed) in [(1, 1), (3, 2), (100, 3), (100_000, 4)] {
-        let queue = &Queue::<usize>::new(capacity)?;
-        let taken = &AtomicUsize::new(0);
+        let queue = &Queue::<u64>::new(capacity)?;
+        let taken = &AtomicU64::new(0);
         let epoch = Instant::now();
         let now = || u64::try_from(epoch.elapsed().as_nanos()).expect("a short test");
-        let (puts, gets) = thread::scope(|scope| {
+        let mut steps = thread::scope(|scope| {
             let producers: Vec<_> = (0..2)
                 .map(|producer| {
                     scope.spawn(move || {
-                        let mut random = Random(seed * 10 + producer as u64);
+                        let mut random = Random(seed * 10 + producer);
                         let put = |number| {
                             let value = number * 2 + producer;
                             (0..random.below(200)).for_each(|_| std::hint::spin_loop());
                             let begun = now();
                             queue.put(value).unwrap();
-                            Call { begun, ended: now(), value: Some(value) }
+                            Step { call: 0, begun, ended: now(), what: What::Put(value) }
                         };
                         (0..EACH).map(put).collect::<Vec<_>>()
                     })
@@ -78,32 +78,30 @@ fn history_is_that_of_a_fifo() -> Outcome {
                 .map(|consumer| {
                     scope.spawn(move || {
                         let mut random = Random(seed * 100 + consumer);
-                        let mut calls = Vec::new();
+                        let mut steps = Vec::new();
                         while taken.load(Relaxed) < 2 * EACH {
                             (0..random.below(200)).for_each(|_| std::hint::spin_loop());
-                            let timed = random.below(2) == 0;
-                            let timeout = Duration::from_nanos(1 + random.below(100_000) as u64);
+                            let timeout = Duration::from_nanos(random.below(100_000) as u64);
                             let begun = now();
-                            let result = if timed { queue.get_timeout(timeout) } else { queue.try_get() };
-                            let value = match result {
-                                Ok(value) => Some(value),
-                                Err(GetError::Empty) if !timed => None,
-                                // Here it may be the time that was short.
-                                Err(GetError::Empty | GetError::Busy) => continue,
+                            let result = if random.below(2) == 0 { queue.get_timeout(timeout) } else { queue.try_get() };
+                            let what = match result {
+                                Ok(value) => What::Got(vec![value]),
+                                Err(GetError::Empty) => What::Empty,
+                                Err(GetError::Busy) => continue,
                                 Err(error) => panic!("{error}"),
                             };
-                            taken.fetch_add(usize::from(value.is_some()), Relaxed);
-                            calls.push(Call { begun, ended: now(), value });
+                            taken.fetch_add(u64::from(what != What::Empty), Relaxed);
+                            steps.push(Step { call: 0, begun, ended: now(), what });
                         }
-                        calls
+                        steps
                     })
                 })
                 .collect();
-            let puts: Vec<Call> = producers.into_iter().flat_map(|producer| producer.join().unwrap()).collect();
-            let gets: Vec<Call> = consumers.into_iter().flat_map(|consumer| consumer.join().unwrap()).collect();
-            (puts, gets)
+            producers.into_iter().chain(consumers).flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
         });
-        history::check(&puts, &gets);
+        (0..).zip(&mut steps).for_each(|(call, step)| step.call = call);
+        assert_eq!(history::left(&steps), 0);
+        history::check(&steps, Some(capacity))?;
     }
     Ok(())
 }

@@ -31,6 +31,7 @@ use std::time::Duration;
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
+use crate::acquired::{AcquireError, Acquired, Owner};
 use crate::array_error::{ArrayError, ArrayLockError};
 use crate::array_guard::ArrayGuard;
 use crate::copy;
@@ -39,7 +40,7 @@ use crate::error::Error;
 use crate::header::Element;
 use crate::identity::Me;
 use crate::options::{Handle, Options};
-use crate::robust_lock::{AcquireError, Acquired, Owner, RobustLock};
+use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
 use crate::value::LockError;
 

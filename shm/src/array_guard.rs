@@ -9,11 +9,11 @@ use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
 use bytemuck::Pod;
 
+use crate::acquired::{AcquireError, Death};
 use crate::array::Array;
 use crate::array_error::{ArrayError, ArrayLockError, HalfWritten, OutOfRange, Unfinished};
 use crate::copy;
 use crate::identity::Me;
-use crate::robust_lock::{AcquireError, Death};
 use crate::value::LockError;
 use crate::zoo::{self, Bug};
 

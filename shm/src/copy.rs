@@ -15,7 +15,7 @@ pub const WORD: usize = 8;
 /// Up to this many bytes, words; above, assembly.
 const LONG: usize = 256;
 /// From here on `rep movsb` is the faster assembly (measured between two CPUs; below it the start-up cost shows).
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(multiproc_asan)))]
 const STRING: usize = 4096;
 
 /// How many words hold `bytes` bytes.
@@ -184,7 +184,7 @@ unsafe fn place<'a>(base: *const AtomicU64, offset: usize) -> &'a AtomicU64 {
 /// # Safety
 ///
 /// Both sides have `length` bytes and do not overlap; `length` is a multiple of 64 and not 0.
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(multiproc_asan)))]
 #[inline]
 unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
     if length >= STRING {
@@ -227,7 +227,7 @@ unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
 /// # Safety
 ///
 /// Both sides have `length` bytes and do not overlap; `length` is a multiple of 64 and not 0.
-#[cfg(target_arch = "aarch64")]
+#[cfg(all(target_arch = "aarch64", not(multiproc_asan)))]
 #[inline]
 unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
     // SAFETY: the caller's promise.
@@ -252,12 +252,12 @@ unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
     }
 }
 
-/// Elsewhere: word by word.
+/// Elsewhere, and for AddressSanitizer, which cannot look into assembly either: byte by byte.
 ///
 /// # Safety
 ///
 /// Both sides have `length` bytes and do not overlap; `length` is a multiple of 64 and not 0.
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(any(multiproc_asan, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
 #[inline]
 unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
     for at in 0..length {

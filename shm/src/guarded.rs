@@ -2,10 +2,10 @@
 
 use bytemuck::Pod;
 
+use crate::acquired::AcquireError;
 use crate::array::Array;
 use crate::array_error::ArrayLockError;
 use crate::array_guard::ArrayGuard;
-use crate::robust_lock::AcquireError;
 use crate::value::{LockError, Value, ValueGuard};
 
 /// The guard of a lock, for `Condition::wait`: it gives the lock back, all of it, and takes it again afterwards.

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! libc inserts at the head and unlinks through the links of its own mutexes: it touches the sentinels, never a node of ours, which lies in memory that others can write.
-//! We in turn never *read* a link: a private table says what we hold, in order, and every link is written from it. So a peer who scribbles over a node
+//! We in turn never *follow* a link that others can write: the newest node is what `FIRST` leads to, a private table says what lies below it, and every link is written from these. So a peer who scribbles over a node
 //! cannot make us write anywhere; it can only cut short the kernel's walk after our death, which the waiters' once-a-second look at the owner makes good.
 //!
 //! # Fork
@@ -49,20 +49,38 @@ pub(crate) struct NoList;
 #[repr(C)]
 struct Sentinel {
     previous: Cell<Node>,
-    next: Cell<usize>,
+    next: Cell<Node>,
 }
 
 #[repr(C)]
 struct Block {
     /// This thread as an owner: process id << 32 | thread id. 0: not set up, or wiped by a fork.
     owner: Cell<u64>,
-    held: Cell<usize>,
+    /// How many locks we hold below the newest.
+    below: Cell<usize>,
     /// What the kernel takes for the lock words of the two sentinels: always 0. Outside of the mapping its walk would end there.
     words: [Cell<u64>; 3],
+    /// The link after it is the newest lock, or `LAST`. Nobody but this thread writes that link, so it need not be noted elsewhere.
     first: Sentinel,
     last: Sentinel,
-    /// `nodes[0]` is `LAST`; then what we hold, oldest first.
-    nodes: [Cell<Node>; MAX_HELD + 1],
+    /// `older[0]` is `LAST`; then what we hold below the newest, oldest first.
+    older: [Cell<Node>; MAX_HELD],
+}
+
+impl Block {
+    /// The link of `LAST`: the newest of our nodes when there is none.
+    #[inline(always)]
+    fn bottom(&self) -> Node {
+        self.last.next.as_ptr().cast()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_older(&self, node: Node) {
+        let below = self.below.get() + 1;
+        self.older[below].set(node);
+        self.below.set(below);
+    }
 }
 
 const _: () = assert!(offset_of!(Block, first.next) - FUTEX_OFFSET.unsigned_abs() >= offset_of!(Block, words));
@@ -75,11 +93,11 @@ struct Unset(Block);
 unsafe impl Sync for Unset {}
 static UNSET: Unset = Unset(Block {
     owner: Cell::new(0),
-    held: Cell::new(0),
+    below: Cell::new(0),
     words: [const { Cell::new(0) }; 3],
-    first: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(0) },
-    last: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(0) },
-    nodes: [const { Cell::new(ptr::null_mut()) }; MAX_HELD + 1],
+    first: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(ptr::null_mut()) },
+    last: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(ptr::null_mut()) },
+    older: [const { Cell::new(ptr::null_mut()) }; MAX_HELD],
 });
 
 thread_local! {
@@ -100,8 +118,17 @@ impl Me {
     /// This thread's block, set up at the first call and after a fork.
     #[inline(always)]
     pub(crate) fn current() -> Result<Self, NoList> {
-        let me = THREAD.with(|(block, head)| Self { block: block.get(), head: head.get() });
-        if me.owner() == 0 { Self::set_up() } else { Ok(me) }
+        if Self::here().owner() == 0 {
+            // Tells no more than a register holds: an answer in memory would be stores in front of every locked instruction.
+            Self::set_up()?;
+        }
+        Ok(Self::here())
+    }
+
+    /// This thread as it is. If it was never set up, or a fork has wiped it, it holds nothing and must not begin anything.
+    #[inline(always)]
+    pub(crate) fn here() -> Self {
+        THREAD.with(|(block, head)| Self { block: block.get(), head: head.get() })
     }
 
     #[inline(always)]
@@ -128,6 +155,15 @@ impl Me {
         self.set_pending(node);
     }
 
+    /// As [`begin`](Self::begin), for what was mostly begun already: a lock that is given back before another operation. A store less in front of the locked instruction.
+    #[inline(always)]
+    pub(crate) fn begin_again(self, node: Node) {
+        // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
+        if unsafe { (*self.head).pending.get() } != node {
+            self.set_pending(node);
+        }
+    }
+
     /// The operation is over.
     #[inline(always)]
     pub(crate) fn end(self) {
@@ -145,7 +181,7 @@ impl Me {
 
     #[inline(always)]
     pub(crate) fn is_full(self) -> bool {
-        self.block().held.get() >= MAX_HELD
+        self.block().below.get() >= MAX_HELD - 1
     }
 
     /// Puts a node behind `FIRST`.
@@ -156,44 +192,60 @@ impl Me {
     #[inline(always)]
     pub(crate) unsafe fn link(self, node: Node) {
         let block = self.block();
-        let held = block.held.get();
+        let newest = block.first.next.get();
+        if newest != block.bottom() {
+            block.note_older(newest);
+        }
+        // Who takes one lock again and again finds the link as it was left, and spares a store in front of the next locked instruction.
         // SAFETY: the caller's promise; volatile, since the kernel reads it and a peer may scribble on it.
-        unsafe { node.write_volatile(block.nodes[held].get() as usize) };
-        block.nodes[held + 1].set(node);
+        if unsafe { node.read_volatile() } != newest as usize {
+            // SAFETY: as above.
+            unsafe { node.write_volatile(newest as usize) };
+        }
         // CRASH: the node is not on the list yet, but pending still names it.
         compiler_fence(SeqCst);
-        block.first.next.set(node as usize);
+        block.first.next.set(node);
         compiler_fence(SeqCst);
-        block.held.set(block.held.get() + 1);
     }
 
     /// Takes a node out; false when this thread does not hold it (a guard that was copied by a fork).
     #[inline(always)]
     pub(crate) fn unlink(self, node: Node) -> bool {
-        let block = self.block();
-        let held = block.held.get();
-        if held == 0 || block.nodes[held].get() != node {
+        if !self.is_newest(node) {
             return self.unlink_older(node);
         }
+        let block = self.block();
+        let below = block.below.get();
         // CRASH: from here on the node is off the list, and pending names it.
         compiler_fence(SeqCst);
-        block.first.next.set(block.nodes[held - 1].get() as usize);
+        block.first.next.set(block.older[below].get());
         compiler_fence(SeqCst);
-        block.held.set(block.held.get() - 1);
+        block.below.set(below.saturating_sub(1));
         true
+    }
+
+    /// As [`unlink`](Self::unlink), of the only one that this thread holds.
+    #[inline(always)]
+    pub(crate) fn unlink_only(self) {
+        let block = self.block();
+        // CRASH: as in `unlink`.
+        compiler_fence(SeqCst);
+        block.first.next.set(block.bottom());
+        compiler_fence(SeqCst);
     }
 
     #[cold]
     fn unlink_older(self, node: Node) -> bool {
         let block = self.block();
-        let held = block.held.get();
-        let Some(at) = (1..held).rfind(|&i| block.nodes[i].get() == node) else { return false };
+        let below = block.below.get();
+        let Some(at) = (1..=below).rfind(|&i| block.older[i].get() == node) else { return false };
+        let newer = if at == below { block.first.next.get() } else { block.older[at + 1].get() };
         // SAFETY: the newer neighbour is a lock that we hold, hence mapped.
-        unsafe { block.nodes[at + 1].get().write_volatile(block.nodes[at - 1].get() as usize) };
-        for i in at..held {
-            block.nodes[i].set(block.nodes[i + 1].get());
+        unsafe { newer.write_volatile(block.older[at - 1].get() as usize) };
+        for i in at..below {
+            block.older[i].set(block.older[i + 1].get());
         }
-        block.held.set(block.held.get() - 1);
+        block.below.set(below - 1);
         true
     }
 
@@ -209,17 +261,33 @@ impl Me {
         times % 64 == 63
     }
 
-    /// Whether this thread holds the lock with this node; mostly it is the newest.
-    #[inline]
+    /// Whether this thread holds the lock with this node.
+    #[inline(always)]
     pub(crate) fn holds(self, node: Node) -> bool {
-        let block = self.block();
-        let held = block.held.get();
-        (held != 0 && block.nodes[held].get() == node) || block.nodes[..held].iter().skip(1).any(|older| older.get() == node)
+        self.is_newest(node) || (self.block().below.get() != 0 && self.holds_below(node))
+    }
+
+    /// Whether this thread holds this one and no other.
+    #[inline(always)]
+    pub(crate) fn holds_only(self, node: Node) -> bool {
+        self.is_newest(node) && self.block().below.get() == 0
+    }
+
+    #[inline(always)]
+    fn is_newest(self, node: Node) -> bool {
+        self.block().first.next.get() == node
     }
 
     #[cold]
     #[inline(never)]
-    fn set_up() -> Result<Self, NoList> {
+    fn holds_below(self, node: Node) -> bool {
+        let block = self.block();
+        block.older[..=block.below.get()].iter().skip(1).any(|older| older.get() == node)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn set_up() -> Result<(), NoList> {
         if !in_first_pid_namespace() {
             return Err(NoList);
         }
@@ -234,8 +302,8 @@ impl Me {
         }
         let me = Self { block, head };
         let b = me.block();
-        b.held.set(0);
-        b.nodes[0].set(b.last.next.as_ptr());
+        b.below.set(0);
+        b.older[0].set(b.bottom());
         // Insert LAST, then FIRST, as libc inserts a mutex: fill, fix the neighbour's back link, then one store makes it visible.
         // SAFETY: the head is this thread's own, and its entries are libc's or the head itself.
         unsafe { insert_at_head(head, &b.last) };
@@ -245,7 +313,7 @@ impl Me {
         b.owner.set(u64::from(std::process::id()) << 32 | u64::from(sys::gettid()));
         // The thread's end gives the block back; during the end itself it is simply kept.
         let _ = AT_EXIT.try_with(|_| ());
-        Ok(me)
+        Ok(())
     }
 }
 
@@ -278,14 +346,14 @@ unsafe fn insert_at_head(head: *mut RobustHead, sentinel: &Sentinel) {
     // SAFETY: the caller's promise.
     let list = unsafe { &(*head).list };
     let next = list.get();
-    sentinel.next.set(next as usize);
+    sentinel.next.set(next);
     sentinel.previous.set(list.as_ptr().cast());
     // libc marks priority-inheritance mutexes in bit 0; the back link lies just before the link.
     let neighbour = next.map_addr(|address| address & !1);
     // SAFETY: an entry of libc's list (or its head, which has room before it in glibc's thread descriptor) has its back link there.
     unsafe { neighbour.wrapping_sub(1).write_volatile(sentinel.next.as_ptr() as usize) };
     compiler_fence(SeqCst);
-    list.set(sentinel.next.as_ptr());
+    list.set(sentinel.next.as_ptr().cast());
     compiler_fence(SeqCst);
 }
 
@@ -308,17 +376,17 @@ impl Drop for Retire {
     fn drop(&mut self) {
         let me = THREAD.with(|(block, head)| Me { block: block.get(), head: head.get() });
         let block = me.block();
-        if block.owner.get() == 0 || block.held.get() != 0 {
+        if block.owner.get() == 0 || block.first.next.get() != block.bottom() {
             return;
         }
         for sentinel in [&block.first, &block.last] {
             let (previous, next) = (sentinel.previous.get(), sentinel.next.get());
-            let after: Node = ptr::with_exposed_provenance_mut(next & !1);
+            let after = next.map_addr(|address| address & !1);
             // SAFETY: with nothing between them both neighbours are libc's entries, the head, or our other sentinel.
             unsafe { after.wrapping_sub(1).write_volatile(previous as usize) };
             compiler_fence(SeqCst);
             // SAFETY: as above.
-            unsafe { previous.write_volatile(next) };
+            unsafe { previous.write_volatile(next as usize) };
         }
         block.owner.set(0);
         THREAD.with(|(kept, _)| kept.set(&raw const UNSET.0));

@@ -24,14 +24,18 @@
 #![allow(unsafe_code, reason = "a thread's list, written by the others; one static that a fork replaces")]
 
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Release};
+use std::sync::atomic::{
+    AtomicBool, AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
 use std::sync::mpsc;
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::acquired::AcquireError;
 use crate::identity::Me;
-use crate::robust_lock::{AcquireError, high};
+use crate::robust_lock::{RobustLock, TID, high, low};
 use crate::sys;
+use crate::zoo::{self, Bug};
 
 /// Who keeps a lock: what is needed to give it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +50,75 @@ impl Kept {
     pub fn ready() -> Result<(), AcquireError> {
         let me = Me::current()?;
         if of_this_process(me).started.load(Acquire) { Ok(()) } else { with_room(me).map(drop) }
+    }
+}
+
+impl RobustLock {
+    /// Hands a lock that this thread holds over to its process: it then belongs to no thread, any of them may [give it back](Self::release_kept), and the kernel does so when the process ends or calls `exec`.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`]: this thread does not hold it ([`NotHeld`](AcquireError::NotHeld)), or there is no keeper; it is then as it was.
+    ///
+    /// # Safety
+    ///
+    /// - The lock stays mapped at this address until the process has given it back.
+    pub unsafe fn keep(&self) -> Result<Kept, AcquireError> {
+        let me = Me::current()?;
+        if !me.holds(self.node()) {
+            return Err(AcquireError::NotHeld);
+        }
+        let chosen = with_room(me)?;
+        let keeper = chosen.me();
+        me.begin(self.node());
+        me.unlink(self.node());
+        // CRASH: ours by the word; our pending names it.
+        if !zoo::planted(Bug::KeeperWithoutPending) {
+            keeper.begin(self.node());
+        }
+        let handed = self.exchange(me.tid(), keeper.tid()).is_some();
+        // CRASH: the keeper's by the word; its pending names it. If the keeper has ended, those who wait find that out within a second.
+        if handed {
+            self.sign_for(keeper.owner());
+            // SAFETY: the node is this lock's own, and off the other list; there is room; the caller keeps it mapped.
+            unsafe { keeper.link(self.node()) };
+        }
+        keeper.end();
+        me.end();
+        if handed { Ok(chosen.kept()) } else { Err(AcquireError::NotHeld) }
+    }
+
+    /// Gives back what this process [keeps](Self::keep); false, and nothing done, when it does not (in a forked child: what its parent keeps).
+    pub fn release_kept(&self, kept: Kept) -> bool {
+        let Ok(me) = Me::current() else { return false };
+        let Some(chosen) = of(me, kept) else { return false };
+        let keeper = chosen.me();
+        keeper.begin(self.node());
+        // CRASH: off the list, still the keeper's: its pending names it.
+        let known = keeper.unlink(self.node());
+        // No `fetch_sub`: while this process is being killed, the kernel may have given the lock to another one already.
+        if let Some(after) = known.then(|| self.exchange(keeper.tid(), 0)).flatten()
+            && low(after) != 0
+        {
+            // CRASH: the word is free and pending names it: the kernel wakes one.
+            self.settle(after);
+        }
+        keeper.end();
+        known
+    }
+
+    /// Replaces the thread in the word by another one (0: none) and keeps the rest; the word then, or `None` if it was not that thread's.
+    fn exchange(&self, from: u64, to: u64) -> Option<u64> {
+        let mut seen = self.word().load(Relaxed);
+        while seen & TID == from {
+            let next = (seen & !TID) | to;
+            // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`, and with a waiter's announce as in `give`.
+            match self.word().compare_exchange(seen, next, SeqCst, Relaxed) {
+                Ok(_) => return Some(next),
+                Err(now) => seen = now,
+            }
+        }
+        None
     }
 }
 

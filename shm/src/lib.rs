@@ -1,12 +1,14 @@
 #![doc = include_str!("../README.md")]
 
 mod access;
+mod acquired;
 mod array;
 mod array_error;
 mod array_guard;
 mod atomic_array;
 mod atomic_value;
 mod atomic_word;
+mod contend;
 pub mod copy;
 mod deadline;
 mod error;
@@ -46,6 +48,7 @@ pub mod zoo;
 pub use ::lock_api;
 #[cfg(feature = "shared_memory")]
 pub use ::shared_memory;
+pub use acquired::{AcquireError, Acquired, Death, Owner};
 pub use array::{Array, ArrayBlock};
 pub use array_error::{ArrayError, ArrayLockError, HalfWritten, OutOfRange};
 pub use array_guard::{ArrayGuard, OwnerDied};
@@ -67,7 +70,7 @@ pub use permits::{MOST_PERMITS, Permits, Taken, spread};
 pub use placed::Region;
 #[cfg(feature = "lock_api")]
 pub use raw_mutex::{RawRobustMutex, RobustMutex};
-pub use robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
+pub use robust_lock::RobustLock;
 pub use seat::{MOST_WATCHED, Seat, Watch, bury};
 pub use shared::{Object, Shared};
 pub use side::{BRIEF, Side, Sleep};

@@ -21,9 +21,10 @@
 
 use std::ptr;
 
+use crate::acquired::{AcquireError, Acquired};
 use crate::deadline::Deadline;
 use crate::identity::Me;
-use crate::robust_lock::{AcquireError, Acquired, BELT, FALLBACK_SLICE, Queueing, RobustLock};
+use crate::robust_lock::{BELT, FALLBACK_SLICE, Queueing, RobustLock};
 use crate::sys::{self, Woken};
 use crate::zoo::{self, Bug};
 

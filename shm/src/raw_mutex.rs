@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 
 use lock_api::{GuardNoSend, RawMutex, RawMutexTimed};
 
+use crate::acquired::{AcquireError, Acquired};
 use crate::deadline::Deadline;
-use crate::robust_lock::{AcquireError, Acquired, RobustLock};
+use crate::robust_lock::RobustLock;
 
 /// A mutex of `lock_api`'s over the robust lock: within one process, and where another mutex would hang silently it panics.
 ///

@@ -43,15 +43,14 @@
 
 use std::fmt;
 use std::mem::offset_of;
-use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
+use crate::acquired::Owner;
+pub(crate) use crate::acquired::{AcquireError, Acquired};
 use crate::deadline::Deadline;
-use crate::identity::{self, FUTEX_OFFSET, Me, NoList, Node};
-use crate::keeper::{self, Kept};
-use crate::sys::{self, Woken};
-use crate::wait::is_patient;
+use crate::identity::{self, FUTEX_OFFSET, Me, Node};
+use crate::sys;
 use crate::zoo::{self, Bug};
 
 /// A mutual exclusion lock in shared memory that the kernel gives back when its owner's thread dies.
@@ -98,101 +97,11 @@ pub(crate) const OWNER_DIED: u64 = 0x4000_0000;
 pub(crate) const WAITERS: u64 = 0x8000_0000;
 /// One announcement.
 pub(crate) const ANNOUNCE: u64 = 1 << 32;
-const LOW: u64 = 0xffff_ffff;
+pub(crate) const LOW: u64 = 0xffff_ffff;
 /// The belt: how long an untimed sleep lasts before it looks whether the owner lives.
 pub(crate) const BELT: Duration = Duration::from_secs(1);
-
-/// How a lock came to us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "after `OwnerDied` what the lock guards may need repair"]
-#[allow(clippy::exhaustive_enums, reason = "every caller must decide about both")]
-pub enum Acquired {
-    /// The last owner released it.
-    Clean,
-    /// The last owner died holding it.
-    OwnerDied(Death),
-}
-
-/// Who died.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Death(NonZeroU64);
-
-impl Death {
-    const MARK: u64 = 1 << 63;
-
-    /// Of this thread: process id << 32 | thread id, for objects that keep such a signature.
-    pub fn of(holder: u64) -> Self {
-        // The mark makes it non-zero; process ids are far too small to reach it.
-        NonZeroU64::new(holder | Self::MARK).map_or(Self(NonZeroU64::MIN), Self)
-    }
-
-    /// Its process. `None` when it was killed in the few instructions between taking the lock and signing it. (If the signature found there is of a thread that has ended
-    /// meanwhile, it is taken for the dead owner's: the one case in which the wrong one of two dead is named.)
-    pub fn pid(self) -> Option<u32> {
-        let pid = high(self.0.get() & !Self::MARK);
-        (pid != 0).then_some(pid)
-    }
-
-    /// Its thread; `None` as for [`pid`](Self::pid).
-    pub fn tid(self) -> Option<u32> {
-        self.pid().map(|_| low(self.0.get()))
-    }
-}
-
-impl fmt::Debug for Death {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Death").field("pid", &self.pid()).field("tid", &self.tid()).finish()
-    }
-}
-
-/// Who holds a lock at this moment, as seen from inside the pid namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Owner {
-    /// Its process; `None` if /proc would not tell.
-    pub pid: Option<u32>,
-    /// Its thread.
-    pub tid: u32,
-}
-
-/// Why a lock was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum AcquireError {
-    /// The deadline came first.
-    #[error("timed out")]
-    TimedOut,
-    /// This thread holds it already; waiting would never end.
-    #[error("already held by this thread")]
-    AlreadyHeld,
-    /// This thread holds as many locks as the kernel would be sure to release at its death.
-    #[error("this thread holds {} locks already", identity::MAX_HELD)]
-    TooManyHeld,
-    /// This thread has taken a recursive lock as often as can be counted.
-    #[error("taken too many times by this thread")]
-    TooDeep,
-    /// More permits than there are.
-    #[error("there are not so many permits")]
-    TooMany,
-    /// The kernel or libc gave this thread no robust list.
-    #[error("no robust list for this thread")]
-    Unsupported,
-    /// A guard that a fork has copied: its lock is the parent's.
-    #[error("not held by this process: a fork has copied the guard")]
-    NotHeld,
-    /// As many are there, waiting or reading, as the object has places for.
-    #[error("all its places are taken")]
-    NoPlace,
-    /// The thread that keeps what belongs to the whole process could not be started.
-    #[error("the thread that would keep it for this process could not be started")]
-    NoKeeper,
-}
-
-impl From<NoList> for AcquireError {
-    fn from(_: NoList) -> Self {
-        Self::Unsupported
-    }
-}
+/// How long a sleep lasts where the kernel cannot watch two words.
+pub(crate) const FALLBACK_SLICE: Duration = Duration::from_millis(5);
 
 /// Where a contender sleeps.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -235,84 +144,25 @@ impl RobustLock {
     /// Gives the lock back; false, and nothing done, when this thread does not hold it (in a forked child: a copy of its parent's guard).
     #[inline(always)]
     pub fn release(&self) -> bool {
-        let Ok(me) = Me::current() else { return false };
-        self.give(me, |after| self.settle(after))
+        self.release_after(|| ())
     }
 
-    /// Runs `last` and gives the lock back; false, and neither done, when this thread does not hold it.
+    /// Runs `last` and gives the lock back; false, and neither done, when this thread does not hold it. For what an owner writes as the last thing, and a copy of its guard in a forked child must not.
+    ///
+    /// ```
+    /// # use multiproc_shm::{Acquired, Deadline, RobustLock};
+    /// # use std::sync::atomic::Ordering::Relaxed;
+    /// let lock = Box::new(RobustLock::new());
+    /// // SAFETY: the box outlives the time that the lock is held.
+    /// assert_eq!(unsafe { lock.acquire(Deadline::NEVER) }?, Acquired::Clean);
+    /// assert!(lock.release_after(|| lock.beside[0].store(7, Relaxed)));
+    /// assert!(!lock.release_after(|| lock.beside[0].store(8, Relaxed)), "not held any more");
+    /// assert_eq!(lock.beside[0].load(Relaxed), 7);
+    /// # Ok::<(), multiproc_shm::AcquireError>(())
+    /// ```
     #[inline(always)]
-    pub(crate) fn release_after(&self, last: impl FnOnce()) -> bool {
-        let Ok(me) = Me::current() else { return false };
-        if !me.holds(self.node()) {
-            return false;
-        }
-        last();
-        self.give(me, |after| self.settle(after))
-    }
-
-    /// Hands a lock that this thread holds over to its process: it then belongs to no thread, any of them may [give it back](Self::release_kept), and the kernel does so when the process ends or calls `exec`.
-    ///
-    /// # Errors
-    ///
-    /// [`AcquireError`]: this thread does not hold it ([`NotHeld`](AcquireError::NotHeld)), or there is no keeper; it is then as it was.
-    ///
-    /// # Safety
-    ///
-    /// - The lock stays mapped at this address until the process has given it back.
-    pub unsafe fn keep(&self) -> Result<Kept, AcquireError> {
-        let me = Me::current()?;
-        if !me.holds(self.node()) {
-            return Err(AcquireError::NotHeld);
-        }
-        let chosen = keeper::with_room(me)?;
-        let keeper = chosen.me();
-        me.begin(self.node());
-        me.unlink(self.node());
-        // CRASH: ours by the word; our pending names it.
-        keeper.begin(self.node());
-        let handed = self.exchange(me.tid(), keeper.tid()).is_some();
-        // CRASH: the keeper's by the word; its pending names it. If the keeper has ended, those who wait find that out within a second.
-        if handed {
-            self.holder.store(keeper.owner(), Relaxed);
-            // SAFETY: the node is this lock's own, and off the other list; there is room; the caller keeps it mapped.
-            unsafe { keeper.link(self.node()) };
-        }
-        keeper.end();
-        me.end();
-        if handed { Ok(chosen.kept()) } else { Err(AcquireError::NotHeld) }
-    }
-
-    /// Gives back what this process [keeps](Self::keep); false, and nothing done, when it does not (in a forked child: what its parent keeps).
-    pub fn release_kept(&self, kept: Kept) -> bool {
-        let Ok(me) = Me::current() else { return false };
-        let Some(chosen) = keeper::of(me, kept) else { return false };
-        let keeper = chosen.me();
-        keeper.begin(self.node());
-        // CRASH: off the list, still the keeper's: its pending names it.
-        let known = keeper.unlink(self.node());
-        // No `fetch_sub`: while this process is being killed, the kernel may have given the lock to another one already.
-        if let Some(after) = known.then(|| self.exchange(keeper.tid(), 0)).flatten()
-            && after & LOW != 0
-        {
-            // CRASH: the word is free and pending names it: the kernel wakes one.
-            self.settle(after);
-        }
-        keeper.end();
-        known
-    }
-
-    /// Replaces the thread in the word by another one (0: none) and keeps the rest; the word then, or `None` if it was not that thread's.
-    fn exchange(&self, from: u64, to: u64) -> Option<u64> {
-        let mut seen = self.word.load(Relaxed);
-        while seen & TID == from {
-            let next = (seen & !TID) | to;
-            // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`, and with a waiter's announce as in `give`.
-            match self.word.compare_exchange(seen, next, SeqCst, Relaxed) {
-                Ok(_) => return Some(next),
-                Err(now) => seen = now,
-            }
-        }
-        None
+    pub fn release_after(&self, last: impl FnOnce()) -> bool {
+        self.give_after(Me::here(), last, |after| self.settle(after))
     }
 
     /// Whether somebody holds it now.
@@ -324,7 +174,8 @@ impl RobustLock {
     #[inline(always)]
     pub fn is_held_by_this_thread(&self) -> bool {
         // The word alone does not tell: a thread of ours in another pid namespace may have the same number.
-        Me::current().is_ok_and(|me| self.word.load(Relaxed) & TID == me.tid() && me.holds(self.node()))
+        let me = Me::here();
+        me.holds(self.node()) && self.word.load(Relaxed) & TID == me.tid()
     }
 
     /// Who holds it now.
@@ -333,6 +184,11 @@ impl RobustLock {
         let holder = self.holder.load(Relaxed);
         let pid = if low(holder) == tid { Some(high(holder)) } else { identity::process_of(tid) };
         (tid != 0).then_some(Owner { pid, tid })
+    }
+
+    /// Signs for another one, who is the owner now.
+    pub(crate) fn sign_for(&self, owner: u64) {
+        self.holder.store(owner, Relaxed);
     }
 
     /// Who took it last, as one word for [`Death::of`]: the holder, while it is held.
@@ -432,189 +288,79 @@ impl RobustLock {
     #[inline(always)]
     #[cfg(not(target_arch = "x86_64"))]
     fn take_free(&self, me: Me) -> bool {
+        use std::sync::atomic::Ordering;
         let seen = self.word.load(Relaxed);
         // ORDER: Acquire pairs with `give`: what the last owner wrote is ours to read.
-        seen & LOW == 0 && self.word.compare_exchange(seen, seen | me.tid(), Acquire, Relaxed).is_ok()
+        seen & LOW == 0 && self.word.compare_exchange(seen, seen | me.tid(), Ordering::Acquire, Relaxed).is_ok()
     }
 
-    /// Releases the word; `settle` gets it as it is afterwards, and only if somebody may sleep.
+    /// Releases the word; `settle` gets it as it is afterwards, and only if somebody may sleep. False, and nothing done, when `me` does not hold it.
     #[inline(always)]
     pub(crate) fn give(&self, me: Me, settle: impl FnOnce(u64)) -> bool {
+        self.give_after(me, || (), settle)
+    }
+
+    #[inline(always)]
+    fn give_after(&self, me: Me, last: impl FnOnce(), settle: impl FnOnce(u64)) -> bool {
         if zoo::planted(Bug::NonRobust) {
+            last();
             let before = self.word.fetch_sub(me.tid(), SeqCst);
             settle(before - me.tid());
             return true;
         }
-        me.begin(self.node());
-        if !me.unlink(self.node()) {
-            me.end();
-            return false;
+        if !me.holds_only(self.node()) {
+            return self.give_one_of_several(me, last, settle);
         }
-        // CRASH: off the list, still ours: pending names it, the kernel marks it OWNER_DIED. What it guards is whole, which the next owner cannot know.
-        // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either this sees a waiter's `W`, or that waiter's announce sees all that we did.
-        let before = self.word.fetch_sub(me.tid(), SeqCst);
-        if before & TID != me.tid() {
-            self.put_back(me);
-        } else if before & LOW != me.tid() {
-            // CRASH: the word is free and pending names it: the kernel wakes one.
-            settle(before.wrapping_sub(me.tid()));
-        }
-        me.end();
+        // CRASH: what `last` wrote is there, or not, and the lock is a dead owner's.
+        last();
+        me.begin_again(self.node());
+        me.unlink_only();
+        self.give_unlinked(me, settle);
         true
     }
 
-    /// A peer has scribbled over the word while it was ours: what was taken from it is added again, and whoever waits finds out by the belt.
-    #[cold]
-    fn put_back(&self, me: Me) {
-        self.word.fetch_add(me.tid(), SeqCst);
-    }
-
-    /// Wakes one; clears `W` only if nobody was there and nobody has announced since `after`.
+    /// Apart, so that the other way is short enough to be inlined everywhere.
     #[cold]
     #[inline(never)]
-    fn settle(&self, after: u64) {
-        if zoo::planted(Bug::MissingWake) {
-            return;
-        }
-        if sys::futex_wake(self.futex_word(), 1) == 0 {
-            self.clear(after);
-        }
-    }
-
-    /// `(W, count)` -> `(0, count)`, if the count is still the one that the release saw.
-    pub(crate) fn clear(&self, after: u64) {
-        let _ = self.word.compare_exchange((after & !LOW) | WAITERS, after & !LOW, SeqCst, Relaxed);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn contend(&self, me: Me, deadline: Deadline, queueing: Queueing) -> Result<bool, AcquireError> {
-        let first = if is_patient() { LONGEST_PAUSE + 1 } else { 2 };
-        let mut pauses = first;
-        let mut seen = self.word.load(Relaxed);
-        loop {
-            if seen & TID == 0 {
-                let plain = seen & LOW == 0;
-                if seen & OWNER_DIED != 0 && zoo::planted(Bug::HeirWithoutPending) {
-                    me.end();
-                }
-                let next = (seen & !OWNER_DIED).wrapping_add(if plain { 0 } else { ANNOUNCE }) | me.tid();
-                // ORDER: as in `take`; the kernel's OWNER_DIED store is seen because this reads it.
-                match self.word.compare_exchange(seen, next, Acquire, Relaxed) {
-                    Ok(_) => return Ok(seen & OWNER_DIED != 0),
-                    Err(now) => seen = now,
-                }
-                continue;
-            }
-            if seen & TID == me.tid() {
-                // Also when the table does not know it: then it is held through another mapping of the same object (after a fork).
-                return Err(AcquireError::AlreadyHeld);
-            }
-            if deadline == Deadline::NOW {
-                if me.fails_again(self.node(), seen) && self.rob_the_dead(me) {
-                    return Ok(true);
-                }
-                return Err(AcquireError::TimedOut);
-            }
-            if seen & WAITERS == 0 && pauses <= LONGEST_PAUSE {
-                (0..pauses).for_each(|_| std::hint::spin_loop());
-                pauses *= 2;
-                seen = self.word.load(Relaxed);
-                continue;
-            }
-            if deadline.has_passed() {
-                return Err(AcquireError::TimedOut);
-            }
-            if self.sleep(seen, deadline, queueing) && self.rob_the_dead(me) {
-                return Ok(true);
-            }
-            pauses = first;
-            seen = self.word.load(Relaxed);
-        }
-    }
-
-    /// Announces and sleeps once; true when the slice ran out.
-    fn sleep(&self, seen: u64, deadline: Deadline, queueing: Queueing) -> bool {
-        if queueing == Queueing::Bell {
-            self.contenders.fetch_add(1, SeqCst);
-        }
-        let announced = (seen | WAITERS).wrapping_add(ANNOUNCE);
-        let mut timed_out = false;
-        // ORDER: SeqCst pairs with the fetch_sub in `give`.
-        if self.word.compare_exchange(seen, announced, SeqCst, Relaxed).is_ok() {
-            let until = deadline.within(BELT);
-            let word = (self.futex_word(), low(announced));
-            let woken = match queueing {
-                Queueing::Word => sys::futex_wait(word.0, word.1, until),
-                Queueing::Bell => match sys::futex_waitv([(&raw const self.bell, 0), word, word], 2, until) {
-                    // Without the call there is no way to watch two words: short slices on the one the kernel rings.
-                    Woken::Unsupported => sys::futex_wait(word.0, word.1, deadline.within(FALLBACK_SLICE)),
-                    other => other,
-                },
-            };
-            timed_out = woken == Woken::TimedOut;
-        }
-        if queueing == Queueing::Bell {
-            self.contenders.fetch_sub(1, SeqCst);
-        }
-        timed_out
-    }
-
-    /// Who died, by the signature; one that lives did not sign last, it only was the last to sign.
-    #[cold]
-    pub(crate) fn dead_holder(&self) -> Death {
-        let holder = self.holder.load(Relaxed);
-        Death::of(if identity::has_ended(low(holder)) { holder } else { 0 })
-    }
-
-    /// Takes the word from an owner whose death the kernel missed: its thread runs no more. The word is read before that is asked, and its announce count is part of the
-    /// comparison, so nobody is robbed who took it meanwhile.
-    #[cold]
-    fn rob_the_dead(&self, me: Me) -> bool {
-        let seen = self.word.load(Relaxed);
-        if seen & TID == 0 || zoo::planted(Bug::NoBelt) || !identity::has_ended(low(seen & TID)) {
+    fn give_one_of_several(&self, me: Me, last: impl FnOnce(), settle: impl FnOnce(u64)) -> bool {
+        // A thread that was never set up holds nothing, and must not begin.
+        if !me.holds(self.node()) {
             return false;
         }
-        let next = (seen & !(TID | OWNER_DIED)).wrapping_add(ANNOUNCE) | WAITERS | me.tid();
-        self.word.compare_exchange(seen, next, Acquire, Relaxed).is_ok()
+        // CRASH: as above.
+        last();
+        me.begin_again(self.node());
+        me.unlink(self.node());
+        self.give_unlinked(me, settle);
+        true
     }
 
-    /// Leaves the word as the kernel leaves that of a dead owner, if there is an owner. Only for a lock that nobody uses: its owner's thread id is of another time.
-    pub(crate) fn abandon(&self) {
-        let seen = self.word.load(Relaxed);
-        if seen & TID != 0 {
-            self.word.store((seen & !TID) | OWNER_DIED, SeqCst);
+    /// CRASH: off the list, still ours: pending names it, the kernel marks it OWNER_DIED. What it guards is whole, which the next owner cannot know.
+    #[inline(always)]
+    fn give_unlinked(&self, me: Me, settle: impl FnOnce(u64)) {
+        // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either this sees a waiter's `W`, or that waiter's announce sees all that we did.
+        let before = self.word.fetch_sub(me.tid(), SeqCst);
+        if before & LOW != me.tid() {
+            self.given(me, before, settle);
         }
-        self.contenders.store(0, SeqCst);
+        me.end();
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn given(&self, me: Me, before: u64, settle: impl FnOnce(u64)) {
+        if before & TID == me.tid() {
+            // CRASH: the word is free and pending names it: the kernel wakes one.
+            settle(before.wrapping_sub(me.tid()));
+        } else {
+            // A peer has scribbled over the word while it was ours: what was taken from it is added again, and whoever waits finds out by the belt.
+            self.word.fetch_add(me.tid(), SeqCst);
+        }
     }
 
     /// Whether this thread holds it, as the word tells.
     pub(crate) fn is_owned_by(&self, me: Me) -> bool {
         self.word.load(Relaxed) & TID == me.tid()
-    }
-
-    /// Announces somebody who watches this word without wanting to sleep in here; its low half then, or `None` if it is free.
-    pub(crate) fn mark(&self) -> Option<u32> {
-        let mut seen = self.word.load(Relaxed);
-        while seen & TID != 0 {
-            let announced = (seen | WAITERS).wrapping_add(ANNOUNCE);
-            // ORDER: SeqCst pairs with the fetch_sub in `give`.
-            match self.word.compare_exchange(seen, announced, SeqCst, Relaxed) {
-                Ok(_) => return Some(low(announced)),
-                Err(now) => seen = now,
-            }
-        }
-        None
-    }
-
-    /// Does for an owner whose death the kernel missed what the kernel does. The count is part of the comparison, so nobody is robbed.
-    #[cold]
-    pub(crate) fn bury(&self) -> bool {
-        let seen = self.word.load(Relaxed);
-        let freed = ((seen & !TID) | OWNER_DIED).wrapping_add(ANNOUNCE);
-        seen & TID != 0
-            && identity::has_ended(low(seen & TID))
-            && self.word.compare_exchange(seen, freed, SeqCst, Relaxed).is_ok()
     }
 
     #[inline(always)]
@@ -637,11 +383,6 @@ impl RobustLock {
         self.futex_word().wrapping_add(1)
     }
 }
-
-/// Spinning ends after the pause of this length.
-const LONGEST_PAUSE: u32 = 256;
-/// How long a sleep lasts where the kernel cannot watch two words.
-pub(crate) const FALLBACK_SLICE: Duration = Duration::from_millis(5);
 
 #[allow(clippy::cast_possible_truncation, reason = "the half is wanted")]
 pub(crate) const fn low(word: u64) -> u32 {

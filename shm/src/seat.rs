@@ -26,9 +26,10 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+use crate::acquired::AcquireError;
 use crate::deadline::Deadline;
 use crate::identity::{self, Me};
-use crate::robust_lock::{ANNOUNCE, AcquireError, BELT, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, high, low};
+use crate::robust_lock::{ANNOUNCE, BELT, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, high, low};
 use crate::side::BRIEF;
 use crate::sys::{self, Woken};
 
@@ -86,9 +87,8 @@ impl Seat<'_> {
 
     /// Forgets the ticket, and gives the seat back without waking anybody.
     pub fn leave(self) {
-        if let Ok(me) = Me::current()
-            && me.holds(self.0.node())
-        {
+        let me = Me::here();
+        if me.holds(self.0.node()) {
             // CRASH: after this store it has been left.
             self.tickets().store(0, SeqCst);
             self.0.give(me, |_| ());
@@ -97,11 +97,7 @@ impl Seat<'_> {
 
     /// Gives the seat back with the ticket in it, as if its waiter had died: whoever looks for deaths finds it, but nobody is woken for it.
     pub fn abandon(self) {
-        if let Ok(me) = Me::current()
-            && me.holds(self.0.node())
-        {
-            self.0.give(me, |_| ());
-        }
+        self.0.give(Me::here(), |_| ());
     }
 
     /// The ticket of the living waiter in it.

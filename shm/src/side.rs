@@ -191,7 +191,7 @@ impl Side {
                 Woken::Changed => continue,
                 Woken::TimedOut => {
                     // What the kernel has missed: one who died holding a lock that is watched.
-                    for lock in how.watched {
+                    for lock in how.watched.iter().filter(|_| !brief) {
                         lock.bury();
                     }
                     break !deadline.has_passed() || ready();
@@ -208,7 +208,8 @@ impl Side {
             }
         };
         count.fetch_sub(1, SeqCst);
-        if !awake {
+        // Whoever goes on to take its own side's lock is armed until then.
+        if !awake || how.bell.is_some() {
             me.end();
         }
         Ok(awake)
@@ -247,6 +248,13 @@ impl Side {
         // ORDER: SeqCst pairs with the sleeper's announce: its count is an older one, or the kernel finds the word changed.
         self.lock.word().fetch_add(ANNOUNCE, SeqCst);
         sys::futex_wake(self.lock.announce_word(), 1);
+    }
+
+    /// If somebody may sleep here, moves the word that all of them compare last, and wakes nobody: who has noted it and does not sleep yet looks again.
+    pub fn touch(&self) {
+        if self.has_sleepers() {
+            self.lock.word().fetch_add(ANNOUNCE, SeqCst);
+        }
     }
 
     /// Wakes everybody who sleeps here: something that concerns all of them has changed.

@@ -6,7 +6,7 @@
 //!
 //! Serialised outside a `Transit` (into a file, by a foreign transport) a handle takes no ticket: this process then keeps the object until it exits.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -17,7 +17,12 @@ use crate::segment::Segment;
 type Taken = Vec<(Arc<Segment>, Ticket)>;
 
 thread_local! {
-    static OPEN: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
+    /// How many scopes are open. Most messages have no handle in them, and need no more than this.
+    static DEPTH: Cell<usize> = const { Cell::new(0) };
+    /// Whether there is something in `OPEN`.
+    static ANY: Cell<bool> = const { Cell::new(false) };
+    /// What was taken in open scopes, each with the number of its scope.
+    static OPEN: RefCell<Vec<(usize, Arc<Segment>, Ticket)>> = const { RefCell::new(Vec::new()) };
     static READ: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -44,29 +49,45 @@ pub struct Transit {
 
 impl Transit {
     /// Opens a scope on this thread; scopes nest.
+    #[inline]
     pub fn begin() -> Self {
-        // In a destructor of another thread-local value the scopes may be gone: then handles are kept, as outside of every scope.
-        let _ = OPEN.try_with(|open| open.borrow_mut().push(Vec::new()));
+        DEPTH.set(DEPTH.get() + 1);
         Self { here: PhantomData }
     }
 
     /// The message is on its way: the tickets stay with it.
+    #[inline]
     pub fn sent(self) {
-        let _ = OPEN.try_with(|open| {
-            if let Some(scope) = open.borrow_mut().last_mut() {
-                scope.clear();
-            }
-        });
+        if ANY.get() {
+            drop(taken_here());
+        }
     }
 }
 
 impl Drop for Transit {
+    #[inline]
     fn drop(&mut self) {
-        let scope = OPEN.try_with(|open| open.borrow_mut().pop()).ok().flatten();
-        for (segment, ticket) in scope.into_iter().flatten() {
-            segment.return_ticket(ticket);
+        if ANY.get() {
+            for (segment, ticket) in taken_here() {
+                segment.return_ticket(ticket);
+            }
         }
+        DEPTH.set(DEPTH.get() - 1);
     }
+}
+
+/// Forgets what was taken in the innermost scope.
+#[cold]
+fn taken_here() -> Taken {
+    let depth = DEPTH.get();
+    let taken = OPEN.try_with(|open| {
+        let mut open = open.borrow_mut();
+        let first = open.iter().position(|(scope, ..)| *scope == depth).unwrap_or(open.len());
+        let taken = open.drain(first..).map(|(_, segment, ticket)| (segment, ticket)).collect();
+        ANY.set(!open.is_empty());
+        taken
+    });
+    taken.unwrap_or_default()
 }
 
 /// The time in which this thread reads a message that may have to be read again: the tickets of the handles in it stay out.
@@ -133,11 +154,12 @@ pub(crate) fn arrived(segment: &Arc<Segment>, ticket: Ticket) {
 
 /// A ticket for this object in the innermost scope; none (slot 255) outside of every scope or when all are out: then the process keeps the object.
 pub(crate) fn ticket_for(segment: &Arc<Segment>) -> Ticket {
+    let depth = DEPTH.get();
+    // In a destructor of another thread-local value the scopes may be gone: then handles are kept, as outside of every scope.
     let taken = OPEN.try_with(|open| {
-        let mut open = open.borrow_mut();
-        let scope = open.last_mut()?;
-        let ticket = segment.take_ticket()?;
-        scope.push((Arc::clone(segment), ticket));
+        let ticket = (depth > 0).then(|| segment.take_ticket()).flatten()?;
+        open.borrow_mut().push((depth, Arc::clone(segment), ticket));
+        ANY.set(true);
         Some(ticket)
     });
     taken.ok().flatten().unwrap_or_else(|| {

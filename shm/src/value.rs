@@ -11,12 +11,13 @@ use std::time::Duration;
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
+use crate::acquired::{AcquireError, Acquired, Death, Owner};
 use crate::copy;
 use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::header::Element;
 use crate::options::{Handle, Options};
-use crate::robust_lock::{AcquireError, Acquired, Death, Owner, RobustLock};
+use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
 use crate::zoo::{self, Bug};
 

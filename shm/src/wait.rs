@@ -28,9 +28,10 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
+use crate::acquired::AcquireError;
 use crate::deadline::Deadline;
 use crate::identity::{FUTEX_OFFSET, Me, Node};
-use crate::robust_lock::{AcquireError, BELT};
+use crate::robust_lock::BELT;
 use crate::sys;
 use crate::zoo::{self, Bug};
 
@@ -192,6 +193,13 @@ impl Seq {
     pub fn has_sleepers(&self) -> bool {
         // ORDER: SeqCst pairs with a sleeper's count: either it is seen, or the sleeper sees what was changed before this look.
         self.sleepers.load(SeqCst) != 0
+    }
+
+    /// If somebody may sleep, makes the word another one, and wakes nobody: who has noted it and does not sleep yet looks again.
+    pub fn touch(&self) {
+        if self.has_sleepers() {
+            self.count.fetch_add(1, SeqCst);
+        }
     }
 
     /// How many sleep, as they count themselves, to be raised while one does.

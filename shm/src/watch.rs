@@ -8,9 +8,10 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
+use crate::acquired::Death;
 use crate::deadline::Deadline;
 use crate::identity::{self, Me};
-use crate::robust_lock::{ANNOUNCE, BELT, Death, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, low};
+use crate::robust_lock::{ANNOUNCE, BELT, FALLBACK_SLICE, OWNER_DIED, RobustLock, TID, WAITERS, low};
 use crate::sys::{self, Woken};
 
 /// How many locks can be watched at a time: the kernel watches 128 words, and the count is one.
@@ -21,7 +22,7 @@ impl RobustLock {
     #[inline]
     pub fn vacate(&self) -> bool {
         // CRASH: off the list, still ours: pending names it, and the watchers are told of a death. Off the word: nobody minds.
-        Me::current().is_ok_and(|me| self.give(me, |_| ()))
+        self.give(Me::here(), |_| ())
     }
 
     /// Who died holding it, if nobody has taken it since.

@@ -26,6 +26,10 @@ pub enum Bug {
     PermitsWithoutBelt,
     SignedTooEarly,
     SignatureClearedLate,
+    OutBeforeHead,
+    SlotsUnwatched,
+    HalfMovedUnseen,
+    KeeperWithoutPending,
 }
 
 /// Whether this bug is switched on (environment `MULTIPROC_ZOO`, only in builds with `--cfg multiproc_zoo`).

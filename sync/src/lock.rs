@@ -174,7 +174,7 @@ impl Lock {
             Acquired::Clean => None,
             Acquired::OwnerDied(death) => Some(death),
         };
-        Ok(LockGuard { lock: self, died, here: PhantomData })
+        Ok(LockGuard { lock: self, held: &self.shared.lock, died, here: PhantomData })
     }
 
     #[cold]
@@ -196,6 +196,8 @@ impl fmt::Debug for Lock {
 #[must_use = "if unused, the lock is released at once"]
 pub struct LockGuard<'a> {
     lock: &'a Lock,
+    /// What `lock` leads to: to ask again after the locked instruction would be a load more in front of the next one.
+    held: &'a RobustLock,
     died: Option<Death>,
     /// Not `Send`: the kernel gives the lock back when *this* thread ends.
     here: PhantomData<*const ()>,
@@ -225,7 +227,7 @@ impl<'a> Guarded for LockGuard<'a> {
 impl Drop for LockGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.lock.shared.lock.release();
+        self.held.release();
     }
 }
 

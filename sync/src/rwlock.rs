@@ -115,6 +115,7 @@ impl RwLock {
     /// # Errors
     ///
     /// [`LockError`]: this thread writes, or holds too many locks; as many read as may.
+    #[inline(always)]
     pub fn read(&self) -> Result<ReadGuard<'_>, LockError> {
         self.read_until(Deadline::NEVER).map_err(|cause| self.error(cause))
     }
@@ -142,6 +143,7 @@ impl RwLock {
     /// # Errors
     ///
     /// [`LockError`]: this thread reads or writes already, or holds too many locks.
+    #[inline(always)]
     pub fn write(&self) -> Result<WriteGuard<'_>, LockError> {
         self.write_until(Deadline::NEVER).map_err(|cause| self.error(cause))
     }
@@ -181,7 +183,7 @@ impl RwLock {
         self.shared.turnstile.sleepers() + reading.map(RobustLock::sleepers).sum::<usize>()
     }
 
-    #[inline]
+    #[inline(always)]
     fn read_until(&self, deadline: Deadline) -> Result<ReadGuard<'_>, AcquireError> {
         match self.read_at_once()? {
             Some(guard) => Ok(guard),
@@ -190,7 +192,7 @@ impl RwLock {
     }
 
     /// Takes a place that was used before, if nobody writes or comes in.
-    #[inline]
+    #[inline(always)]
     fn read_at_once(&self) -> Result<Option<ReadGuard<'_>>, AcquireError> {
         let places = self.used();
         let (before, after) = places.split_at(spread(places.len()));
@@ -239,31 +241,48 @@ impl RwLock {
         Err(AcquireError::NoPlace)
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_until(&self, deadline: Deadline) -> Result<WriteGuard<'_>, AcquireError> {
         // Before the turnstile, whose holder may wait for this very thread.
-        if self.used().iter().any(|place| place.is_held() && place.is_held_by_this_thread()) {
+        if self.used().iter().any(RobustLock::is_held) && self.is_read_by_this_thread() {
             return Err(AcquireError::AlreadyHeld);
         }
         let turnstile = self.enter(deadline)?;
         settle();
         let died = self.unfinished();
         if zoo::planted(Bug::SignedTooEarly) {
-            self.sign(self.shared.turnstile.signature());
+            sign(turnstile.0, turnstile.0.signature());
         }
-        for place in self.used().iter().filter(|place| place.is_held()) {
+        if let Some(reading) = self.used().iter().position(RobustLock::is_held) {
+            self.wait_for_readers(reading, deadline)?;
+        }
+        // ORDER: pairs with the readers' releases of the places that were found free: what is guarded is written after they have read it.
+        fence(Acquire);
+        // CRASH: from here on who comes next is told of us.
+        sign(turnstile.0, turnstile.0.signature());
+        Ok(WriteGuard { lock: self, turnstile: turnstile.keep(), died, here: PhantomData })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn is_read_by_this_thread(&self) -> bool {
+        self.used().iter().any(RobustLock::is_held_by_this_thread)
+    }
+
+    /// Until each place, from this one on, was free once. With the turnstile held.
+    #[cold]
+    #[inline(never)]
+    fn wait_for_readers(&self, first: usize, deadline: Deadline) -> Result<(), AcquireError> {
+        for place in self.used().iter().skip(first).filter(|place| place.is_held()) {
             // CRASH: killed while we wait, nobody has written: the turnstile opens.
             // SAFETY: released in the next line.
             let _ = unsafe { place.acquire(deadline) }?;
             place.release();
         }
-        // ORDER: pairs with the readers' releases of the places that were found free: what is guarded is written after they have read it.
-        fence(Acquire);
-        // CRASH: from here on who comes next is told of us.
-        self.sign(self.shared.turnstile.signature());
-        Ok(WriteGuard { lock: self, turnstile, died, here: PhantomData })
+        Ok(())
     }
 
+    #[inline(always)]
     fn enter(&self, deadline: Deadline) -> Result<Turnstile<'_>, AcquireError> {
         // SAFETY: `Turnstile` borrows this handle, so the mapping outlives it.
         let _ = unsafe { self.shared.turnstile.acquire(deadline) }?;
@@ -274,14 +293,6 @@ impl RwLock {
     fn unfinished(&self) -> Option<Death> {
         let signature = self.shared.turnstile.beside[SIGNATURE].load(Relaxed);
         (signature != 0).then(|| Death::of(signature))
-    }
-
-    /// ORDER: Relaxed: whoever reads it came in after us, by the turnstile or by our death. Only what is guarded must not be written before or after it, and what is killed is killed between two instructions.
-    #[inline]
-    fn sign(&self, signature: u64) {
-        compiler_fence(SeqCst);
-        self.shared.turnstile.beside[SIGNATURE].store(signature, Relaxed);
-        compiler_fence(SeqCst);
     }
 
     /// The places that were ever taken.
@@ -309,6 +320,14 @@ impl RwLock {
 const SIGNATURE: usize = 0;
 const USED: usize = 1;
 
+/// ORDER: Relaxed: whoever reads it came in after us, by the turnstile or by our death. Only what is guarded must not be written before or after it, and what is killed is killed between two instructions.
+#[inline(always)]
+fn sign(turnstile: &RobustLock, signature: u64) {
+    compiler_fence(SeqCst);
+    turnstile.beside[SIGNATURE].store(signature, Relaxed);
+    compiler_fence(SeqCst);
+}
+
 /// ORDER: between one's own lock taken and the look at the other one's. On x86-64 the locked instruction that took it is enough.
 #[inline(always)]
 fn settle() {
@@ -327,8 +346,16 @@ impl fmt::Debug for RwLock {
 /// The turnstile, held.
 struct Turnstile<'a>(&'a RobustLock);
 
+impl<'a> Turnstile<'a> {
+    /// For somebody else to give back.
+    #[inline(always)]
+    fn keep(self) -> &'a RobustLock {
+        std::mem::ManuallyDrop::new(self).0
+    }
+}
+
 impl Drop for Turnstile<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.0.release();
     }
@@ -352,7 +379,7 @@ impl ReadGuard<'_> {
 }
 
 impl Drop for ReadGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
         self.place.release();
     }
@@ -368,7 +395,7 @@ impl fmt::Debug for ReadGuard<'_> {
 #[must_use = "if unused, the lock is released at once"]
 pub struct WriteGuard<'a> {
     lock: &'a RwLock,
-    turnstile: Turnstile<'a>,
+    turnstile: &'a RobustLock,
     died: Option<Death>,
     /// Not `Send`: the kernel gives the turnstile back when *this* thread ends.
     here: PhantomData<*const ()>,
@@ -382,15 +409,17 @@ impl WriteGuard<'_> {
 }
 
 impl Drop for WriteGuard<'_> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.turnstile.0.is_held_by_this_thread() {
-            if zoo::planted(Bug::SignatureClearedLate) {
-                self.turnstile.0.release();
+        let turnstile = self.turnstile;
+        if zoo::planted(Bug::SignatureClearedLate) {
+            if turnstile.release() {
+                sign(turnstile, 0);
             }
-            // CRASH: before this store the next ones are told of us; after it we had finished.
-            self.lock.sign(0);
+            return;
         }
+        // CRASH: before this store the next ones are told of us; after it we had finished.
+        turnstile.release_after(|| sign(turnstile, 0));
     }
 }
 

@@ -1,28 +1,26 @@
 //! Permits of a process: killed with them, or between a thread's and the process's hands, all of them come back, soon.
 
-use multiproc::Semaphore;
+use std::sync::{Mutex, PoisonError};
+
+use multiproc::{OwnedPermit, Semaphore};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::semaphores::{A_MOMENT, ALL, GO, HELD, PEER, gatherer, late_sleeper, let_go, next_ones, sleeper, woken_one};
-use crate::support::{FUTEX, SOON, WAITV, await_asleep, killed_only, killed_twice, nothing_left, ours, wait_for};
+use crate::semaphores::{
+    A_MOMENT, ALL, GO, HELD, PEER, gatherer, its, late_sleeper, let_go, next_ones, peers_too, sleeper, stands_still, woken_one,
+};
+use crate::support::{FUTEX, SOON, WAITV, await_asleep, nothing_left, ours, peers_go_on, wait_for};
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
-        sweep.run(&killed_only(case));
-    }
-    for case in heirs() {
-        sweep.run(&killed_twice(case));
+        sweep.run(&case);
     }
 }
 
-fn cases() -> Vec<Case<'static, Semaphore>> {
+pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
     vec![
-        case(ALL, "owned/acquire_owned+release", |semaphore, _| drop(semaphore.acquire_owned()), next_ones),
+        case(ALL, "owned/acquire_owned+release", |semaphore, _| drop(semaphore.acquire_owned()), next_ones).sampled(2),
         // The first in its process: the keeper's thread is started in the midst of it.
-        Case::new("owned/acquire_owned, the first", make(ALL), |semaphore, _| drop(semaphore.acquire_owned()), next_ones)
-            .watch(|_| ours())
-            .wake_within(SOON)
-            .finally(nothing_left),
+        unwarmed(ALL, "owned/acquire_owned, the first", |semaphore, _| drop(semaphore.acquire_owned()), next_ones),
         case(
             ALL,
             "owned/try_acquire_owned",
@@ -31,7 +29,8 @@ fn cases() -> Vec<Case<'static, Semaphore>> {
         ),
         case(ALL, "owned/try_acquire_owned, in vain", |semaphore, _| drop(semaphore.try_acquire_owned()), woken_one)
             .peer(holder)
-            .release(let_go),
+            .release(let_go)
+            .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
         case(
             ALL,
             "owned/acquire_owned_timeout, in vain",
@@ -39,8 +38,10 @@ fn cases() -> Vec<Case<'static, Semaphore>> {
             woken_one,
         )
         .peer(holder)
-        .release(|_, _| ()),
-        case(ALL, "owned/acquire_many_owned", |semaphore, _| drop(semaphore.acquire_many_owned(ALL)), next_ones),
+        .release(|_, _| ())
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
+        case(ALL, "owned/acquire_many_owned", |semaphore, _| drop(semaphore.acquire_many_owned(ALL)), next_ones)
+            .heir(|semaphore, _| drop(semaphore.acquire_many(ALL))),
         case(ALL, "owned/try_acquire_many_owned", |semaphore, _| drop(semaphore.try_acquire_many_owned(ALL)), next_ones),
         case(
             ALL,
@@ -49,38 +50,21 @@ fn cases() -> Vec<Case<'static, Semaphore>> {
             woken_one,
         )
         .peer(|semaphore, cells| hold(semaphore, cells, 1))
-        .release(|_, _| ()),
-        // Taken for the process, and given back to one that waits for it.
-        case(
-            1,
-            "owned/release, another waits",
-            |semaphore, cells| {
-                let permit = semaphore.acquire_owned();
-                cells.set(HELD, 1);
-                await_asleep(cells, PEER, &[FUTEX, WAITV].concat());
-                drop(permit);
-            },
-            |semaphore, kill| {
-                kill.cells().set(HELD, 1);
-                woken_one(semaphore, kill)
-            },
-        )
-        .peer(|semaphore, cells| sleeper(semaphore, cells, 0)),
-        case(
-            ALL,
-            "owned/release, a gatherer asleep",
-            |semaphore, cells| {
-                let permits = semaphore.acquire_many_owned(ALL);
-                cells.set(HELD, 1);
-                await_asleep(cells, PEER, &[FUTEX, WAITV].concat());
-                drop(permits);
-            },
-            |semaphore, kill| {
-                kill.cells().set(HELD, 1);
-                woken_one(semaphore, kill)
-            },
-        )
-        .peer(|semaphore, cells| gatherer(semaphore, cells, 0)),
+        .release(|_, _| ())
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
+        unwarmed(1, "owned/release, another waits", release, woken_one)
+            .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
+            .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
+            .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
+        unwarmed(ALL, "owned/release, a gatherer asleep", release, woken_one)
+            .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
+            .peer(|semaphore, cells| gatherer(semaphore, cells, 0))
+            .heir(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, std::time::Duration::ZERO)))
+            .frozen(|semaphore, kill| {
+                stands_still(semaphore, kill)?;
+                // The gatherer needs them all.
+                if its(semaphore, kill) == 0 { peers_go_on(kill, 1) } else { Ok(()) }
+            }),
         case(
             ALL,
             "owned/acquire_owned, asleep, woken",
@@ -93,20 +77,9 @@ fn cases() -> Vec<Case<'static, Semaphore>> {
         )
         .peer(holder)
         .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
-        .release(let_go),
+        .release(let_go)
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
     ]
-}
-
-/// Double kills: the one who takes over is killed, too, at each of its states.
-fn heirs() -> Vec<Case<'static, Semaphore>> {
-    vec![
-        case(ALL, "owned/acquire_many_owned, then an heir", |semaphore, _| drop(semaphore.acquire_many_owned(ALL)), next_ones)
-            .heir(|semaphore, _| drop(semaphore.acquire_many(ALL))),
-    ]
-}
-
-fn make(permits: usize) -> impl Fn() -> Semaphore {
-    move || Semaphore::new(permits).unwrap()
 }
 
 fn case(
@@ -115,11 +88,40 @@ fn case(
     victim: impl Fn(&Semaphore, &Cells) + 'static,
     survive: impl Fn(&Semaphore, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Semaphore> {
-    Case::new(name, make(permits), victim, survive)
-        .warm(|_, _| multiproc::shm::Kept::ready().unwrap())
+    unwarmed(permits, name, victim, survive).warm(|_, _| multiproc::shm::Kept::ready().unwrap())
+}
+
+/// In a process that has no keeper yet.
+fn unwarmed(
+    permits: usize,
+    name: &str,
+    victim: impl Fn(&Semaphore, &Cells) + 'static,
+    survive: impl Fn(&Semaphore, &Kill<'_>) -> Result<(), Fault> + 'static,
+) -> Case<'static, Semaphore> {
+    Case::new(name, move || Semaphore::new(permits).unwrap(), victim, survive)
+        .heir(|semaphore, _| drop(semaphore.try_acquire()))
+        .frozen(stands_still)
         .watch(|_| ours())
         .wake_within(SOON)
         .finally(nothing_left)
+}
+
+/// What the victim's process has taken before its steps count.
+static TAKEN: Mutex<Vec<OwnedPermit>> = Mutex::new(Vec::new());
+
+fn taken() -> std::sync::MutexGuard<'static, Vec<OwnedPermit>> {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hold_until_asleep(semaphore: &Semaphore, cells: &Cells, sleepers: usize) {
+    *taken() = semaphore.acquire_many_owned(semaphore.permits()).unwrap();
+    cells.set(HELD, 1);
+    (0..sleepers).for_each(|number| await_asleep(cells, PEER + number, &[FUTEX, WAITV].concat()));
+}
+
+/// Gives all of it back.
+fn release(_: &Semaphore, _: &Cells) {
+    taken().clear();
 }
 
 fn holder(semaphore: &Semaphore, cells: &Cells) {

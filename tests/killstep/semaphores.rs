@@ -214,13 +214,13 @@ pub(crate) fn next_ones(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fa
     Ok(())
 }
 
-/// How many permits the victim holds.
-fn its(semaphore: &Semaphore, kill: &Kill<'_>) -> usize {
-    semaphore.holders().iter().filter(|owner| owner.tid == kill.victim()).count()
+/// How many permits the victim holds, by its thread or as a process.
+pub(crate) fn its(semaphore: &Semaphore, kill: &Kill<'_>) -> usize {
+    semaphore.holders().iter().filter(|owner| owner.pid == Some(kill.victim())).count()
 }
 
 /// While the victim stands still it keeps what it has, the others get what is free, and time-outs hold, also where it stands in the gate.
-fn stands_still(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
+pub(crate) fn stands_still(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
     let before = its(semaphore, kill);
     let begin = Instant::now();
     let free = semaphore.available();
@@ -250,7 +250,7 @@ fn stands_still(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
 }
 
 /// The same, and the peers, who hold some or want one each, go on, unless the victim has them all.
-fn peers_too(semaphore: &Semaphore, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
+pub(crate) fn peers_too(semaphore: &Semaphore, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     stands_still(semaphore, kill)?;
     kill.cells().set(GO, 1);
     if its(semaphore, kill) < semaphore.permits() { peers_go_on(kill, peers) } else { Ok(()) }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use multiproc::shm::{Gc, Namespace};
-use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Region};
+use multiproc_killstep::{Cells, Fault, Kill, Region};
 
 /// A namespace of this run alone, gone in the end; and one CPU, so that nobody spins: single steps through a spin loop prove nothing and take minutes.
 pub(crate) struct Home(PathBuf);
@@ -168,16 +168,4 @@ pub(crate) fn peers_go_on(kill: &Kill<'_>, count: usize) -> Result<(), Fault> {
         std::thread::sleep(Duration::from_micros(50));
     }
     Ok(())
-}
-
-/// A case whose oracle is not written for the other modes.
-pub(crate) fn killed_only<S>(case: Case<'_, S>) -> Case<'_, S> {
-    const WHY: &str = "its oracle is written for one death";
-    killed_twice(case).without(Mode::Double, WHY)
-}
-
-/// A case with an heir of its own.
-pub(crate) fn killed_twice<S>(case: Case<'_, S>) -> Case<'_, S> {
-    const WHY: &str = "its oracle is written for deaths of which the kernel tells";
-    case.without(Mode::Freeze, WHY).without(Mode::Missed, WHY)
 }

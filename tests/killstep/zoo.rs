@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use multiproc::{Capacity, GetError, Queue, Value};
 use multiproc_killstep::{Args, Case, Mode, Sweep};
 
-use crate::{arrays, barriers, conditions, events, locks, rwlocks, semaphores, support, values, words};
+use crate::{arrays, barriers, conditions, events, jobs, locks, owned, rwlocks, semaphores, support, values, words};
 
 /// Bug, what finds it, and how: cases with these names, or a test below.
 const ZOO: &[(&str, &str, Hunt)] = &[
@@ -33,6 +33,10 @@ const ZOO: &[(&str, &str, Hunt)] = &[
     ("PermitsWithoutBelt", "semaphore/acquire+release", Hunt::Only(Mode::Missed)),
     ("SignedTooEarly", "rwlock/write, asleep for a reader", Hunt::Cases),
     ("SignatureClearedLate", "rwlock/write+unlock", Hunt::Only(Mode::Freeze)),
+    ("KeeperWithoutPending", "owned/acquire_owned+release", Hunt::Cases),
+    ("OutBeforeHead", "jobs/get", Hunt::Cases),
+    ("SlotsUnwatched", "jobs/task_done, another sleeps", Hunt::Cases),
+    ("HalfMovedUnseen", "jobs/get, buries the last, one joins", Hunt::Cases),
     ("LengthReadTwice", "zoo.rs: lengths that change under the reader", Hunt::Test(a_length_changes)),
     ("UnlinkWithoutInode", "zoo.rs: the last user of a name that is another's by now", Hunt::Test(a_name_changes_hands)),
 ];
@@ -95,10 +99,12 @@ pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
         hunt_in(&mut sweep, bug, mode, &arrays::cases());
         hunt_in(&mut sweep, bug, mode, &words::cases());
         hunt_in(&mut sweep, bug, mode, &semaphores::cases());
+        hunt_in(&mut sweep, bug, mode, &owned::cases());
         hunt_in(&mut sweep, bug, mode, &conditions::cases());
         hunt_in(&mut sweep, bug, mode, &rwlocks::cases());
         hunt_in(&mut sweep, bug, mode, &events::cases());
         hunt_in(&mut sweep, bug, mode, &barriers::cases());
+        hunt_in(&mut sweep, bug, mode, &jobs::cases());
         sweep.report().zoo.iter().any(|planted| planted.found)
     };
     let verdict = match hunt {

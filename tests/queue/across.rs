@@ -1,5 +1,4 @@
 //! Many producers and consumers in processes of their own: order, exactness, and that nobody is left asleep.
-#![allow(unsafe_code, reason = "asks for the time as a C program does")]
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +6,6 @@ use multiproc::shm::Namespace;
 use multiproc::{AtomicValue, Capacity, GetError, Process, PutError, Queue};
 
 use crate::common::{Dice, Outcome, kill, spawn, value, wait_until};
-use crate::history::{self, Call};
 use crate::kit::{message, naps, read, wait_until_blocked, watchdog};
 
 #[test]
@@ -49,62 +47,6 @@ fn processes() -> Outcome {
         }
         assert_eq!(count, 2 * each);
         assert!(all.iter().all(|times| *times == 1));
-    }
-    Ok(())
-}
-
-/// Nanoseconds of a clock that all processes share.
-fn now() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a place for the time.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap()
-}
-
-#[test]
-fn history_is_that_of_a_fifo() -> Outcome {
-    let _watchdog = watchdog();
-    const EACH: usize = 10_000;
-    for capacity in [1, 4, 100_000] {
-        let queue = Queue::new(capacity)?;
-        fn produce((queue, producer): (Queue<usize>, usize)) -> Vec<Call> {
-            let put = |number| {
-                let value = number * 2 + producer;
-                let begun = now();
-                queue.put(value).unwrap();
-                Call { begun, ended: now(), value: Some(value) }
-            };
-            (0..EACH).map(put).collect()
-        }
-        fn consume((queue, seed): (Queue<usize>, u64)) -> Vec<Call> {
-            let mut dice = Dice::new(seed);
-            let mut calls = Vec::new();
-            loop {
-                let how = dice.below(3);
-                let begun = now();
-                let result = match how {
-                    0 => queue.try_get(),
-                    1 => queue.get_timeout(Duration::from_nanos(1 + dice.below(50_000))),
-                    _ => queue.get(),
-                };
-                let value = match result {
-                    Ok(value) => Some(value),
-                    Err(GetError::Empty) if how == 0 => None,
-                    // Here it may be the time that was short.
-                    Err(GetError::Empty | GetError::Busy) => continue,
-                    Err(error) => {
-                        assert_eq!(error, GetError::Closed);
-                        return calls;
-                    }
-                };
-                calls.push(Call { begun, ended: now(), value });
-            }
-        }
-        let consumers = [1, 2].map(|seed| spawn(consume, (queue.clone(), seed)));
-        let producers = [0, 1].map(|producer| spawn(produce, (queue.clone(), producer)));
-        let puts = producers.each_ref().map(value).concat();
-        queue.close();
-        history::check(&puts, &consumers.each_ref().map(value).concat());
     }
     Ok(())
 }

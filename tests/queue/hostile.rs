@@ -10,7 +10,7 @@ use crate::kit::{Naked, watchdog};
 
 const TIMEOUT: Duration = Duration::from_millis(50);
 /// What a call with that time-out may take, in milliseconds. Some 60 is usual; on two crowded CPUs 2,600 were seen once.
-const LONGEST: u64 = 5000;
+pub(crate) const LONGEST: u64 = 5000;
 
 /// Works until it is told to stop; the longest call, in milliseconds, and which kind of call it was.
 fn use_it((queue, role, calls, done): (Queue<[u8]>, u32, AtomicValue<u32>, AtomicValue<u32>)) -> (u64, u64) {
@@ -47,7 +47,7 @@ fn ignore_get(result: Result<Vec<u8>, GetError>) {
 }
 
 /// The most memory that a process ever had, in KiB.
-fn peak(pid: u32) -> u64 {
+pub(crate) fn peak(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse().ok());
     peak.unwrap_or(0)
@@ -79,7 +79,7 @@ fn under_fire(rounds: u32, mut scribble: impl FnMut(&Naked, &mut Dice)) -> Outco
 
 /// The word that says how far there is memory: who lies there makes a get copy as much as the longest message has, which would take these tests too long.
 fn sane_top(at: u64, word: u64) -> u64 {
-    if at == Naked::TOP { word & 0x1_ffff } else { word }
+    if at == Naked::TOP { word & 0x1_ffff_ffff_ffff } else { word }
 }
 
 #[test]

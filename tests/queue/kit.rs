@@ -109,13 +109,17 @@ pub(crate) struct Naked(File);
 impl Naked {
     /// Where the object begins.
     pub(crate) const OBJECT: u64 = 1024;
-    /// The word of the object that says how far the log has memory.
-    pub(crate) const TOP: u64 = 13;
+    /// The word of the object that says, in its high half, how far the log has memory.
+    pub(crate) const TOP: u64 = 11;
     const SIDE: u64 = 128;
     const BESIDE: u64 = 40;
 
     pub(crate) fn open<T: ?Sized>(queue: &Queue<T>) -> Self {
-        let path = Namespace::current().unwrap().path().join(queue.name().unwrap());
+        Self::named(queue.name().unwrap())
+    }
+
+    pub(crate) fn named(name: &str) -> Self {
+        let path = Namespace::current().unwrap().path().join(name);
         Self(File::options().read(true).write(true).open(path).unwrap())
     }
 

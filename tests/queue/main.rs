@@ -8,9 +8,16 @@ mod history;
 
 mod across;
 mod contract;
+mod counters;
+mod cpython_queue;
 mod crash;
+mod exact;
 mod hostile;
+mod hostile_jobs;
 mod kit;
+mod linear;
+mod roles;
 mod stopped;
+mod wakes;
 
 multiproc::test_support!();

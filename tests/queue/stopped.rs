@@ -1,10 +1,11 @@
 //! Processes that stand still (SIGSTOP): asleep, they are nobody's business; in the middle of a put or a get, others may wait for them, but not against their will, and nothing is taken from them.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use multiproc::{AtomicValue, Capacity, GetError, PutError, Queue};
 
-use crate::common::{Outcome, spawn, unique, value, wait_for, wait_until};
+use crate::common::{Dice, Outcome, spawn, unique, value, wait_for, wait_until};
 use crate::kit::{Naked, Side, go_on, message, read, stop, stop_inside, wait_until_blocked, watchdog};
 
 #[test]
@@ -34,6 +35,46 @@ fn sleeping_consumer() -> Outcome {
     }
     jobs.close();
     assert_eq!(value(&stopped) + value(&other), 5000);
+    Ok(())
+}
+
+#[test]
+fn most_of_many_sleepers() -> Outcome {
+    let _watchdog = watchdog();
+    const CREW: u32 = 8;
+    let (jobs, done, step) = (Queue::<u32>::create(&unique("stopped"), 100)?, AtomicValue::new(0)?, AtomicValue::new(0)?);
+    let naked = Naked::open(&jobs);
+    // What they say when a job is done is nothing that they could be stopped in the middle of.
+    fn serve((jobs, done, step): (Queue<u32>, AtomicValue<u32>, AtomicValue<u32>)) -> Vec<u32> {
+        step.fetch_add(1);
+        jobs.iter().map(Result::unwrap).inspect(|_| assert!(done.fetch_add(1) < u32::MAX)).collect()
+    }
+    let crew: Vec<_> = (0..CREW).map(|_| spawn(serve, (jobs.clone(), done.clone(), step.clone()))).collect();
+    let mut dice = Dice::of_this_run();
+    let mut sent = 0;
+    for _ in 0..80 {
+        crew.iter().for_each(|process| wait_until_blocked(process.pid(), &step, CREW));
+        let awake = usize::try_from(dice.below(u64::from(CREW)))?;
+        let stopped = || crew.iter().enumerate().filter(|(place, _)| *place != awake).map(|(_, process)| process.pid());
+        // Some of them before, and some of them just as they are woken.
+        let late = stopped().filter(|_| dice.below(2) == 0).collect::<Vec<_>>();
+        stopped().filter(|pid| !late.contains(pid)).for_each(stop);
+        let burst = 1 + u32::try_from(dice.below(20))?;
+        jobs.put_many((sent..sent + burst).collect::<Vec<_>>())?;
+        sent += burst;
+        late.into_iter().for_each(stop);
+        // Who stands in the middle of a get does hold the others up.
+        let holder = naked.holder(Side::Consumers);
+        if !stopped().any(|pid| Path::new(&format!("/proc/{pid}/task/{holder}")).exists()) {
+            wait_until(|| jobs.is_empty());
+        }
+        stopped().for_each(go_on);
+        wait_for(&done, sent);
+    }
+    jobs.close();
+    let mut all: Vec<u32> = crew.iter().flat_map(value).collect();
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..sent));
     Ok(())
 }
 

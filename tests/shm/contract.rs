@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use multiproc::shm::{AcquireError, Deadline, Side, ValueGuard};
+use multiproc::shm::{AcquireError, Deadline, Side, Sleep, ValueGuard};
 use multiproc::{AtomicValue, Capacity, ErrorKind, Lock, Queue, Value};
 
 use crate::common::{Outcome, alone, spawn, unique, value, wait_for, wait_until};
@@ -280,7 +280,7 @@ pub(crate) fn turn(
         if acted {
             return Ok(());
         }
-        if !other.sleep(mine, brief, deadline, ready, || ())? {
+        if !other.sleep(mine, Sleep::new(brief, deadline), ready, || ())? {
             return Err(AcquireError::TimedOut);
         }
         brief = false;

@@ -1,23 +1,17 @@
 //! What was put against what was got.
 
 use std::collections::HashMap;
-use std::fs;
-use std::path::{Path, PathBuf};
 
-use crate::roles::{Role, TORN};
-
-/// Where a process keeps its notes.
-pub(crate) fn path(directory: &Path, role: Role, number: u32) -> PathBuf {
-    directory.join(format!("{role:?}-{number}"))
-}
+use crate::notes::{Note, Notebook};
+use crate::roles::TORN;
 
 /// One producer's messages.
 #[derive(Debug)]
 struct Account {
-    noted: u32,
+    noted: usize,
     killed: bool,
-    /// How often each was got.
-    got: Vec<u8>,
+    /// How often each was got, and when last.
+    got: Vec<(u8, Note)>,
 }
 
 #[derive(Debug, Default)]
@@ -34,30 +28,27 @@ pub(crate) struct Verdict {
 }
 
 impl Ledger {
-    /// Reads, and removes, what a producer noted.
-    pub(crate) fn put(&mut self, directory: &Path, producer: u32, killed: bool) {
-        let bytes = take(&path(directory, Role::Producer, producer));
-        let noted = bytes.try_into().map_or(0, u32::from_le_bytes);
-        self.verdict.operations += u64::from(noted);
-        // Killed between the put and the note of it, it has put one more.
-        let got = vec![0; noted as usize + usize::from(killed)];
+    /// What a producer noted, which put so many at once. Killed between the put and the note of it, it has put as many more.
+    pub(crate) fn put(&mut self, notebook: &Notebook, producer: u32, killed: bool, at_once: usize) {
+        let noted = notebook.counted();
+        self.verdict.operations += noted as u64;
+        let got = vec![(0, Note::default()); noted + if killed { at_once } else { 0 }];
         self.accounts.insert(producer, Account { noted, killed, got });
     }
 
-    /// Reads, and removes, what a consumer noted.
-    pub(crate) fn got(&mut self, directory: &Path, consumer: u32) {
-        let bytes = take(&path(directory, Role::Consumer, consumer));
+    /// What a consumer noted.
+    pub(crate) fn got(&mut self, notebook: &Notebook, consumer: u32) {
         let mut next: HashMap<u32, u32> = HashMap::new();
-        for note in bytes.chunks_exact(8) {
-            let half = |at: usize| u32::from_le_bytes([note[at], note[at + 1], note[at + 2], note[at + 3]]);
-            let (producer, number) = (half(0), half(4));
+        for note in notebook.notes() {
+            let Note { producer, number, .. } = note;
             self.verdict.operations += 1;
             let account = self.accounts.get_mut(&producer);
             let complaint = match account.and_then(|account| account.got.get_mut(number as usize)) {
                 _ if producer == TORN => Some("torn"),
                 None => Some("never put"),
-                Some(times) => {
+                Some((times, last)) => {
                     *times = times.saturating_add(1);
+                    *last = note;
                     let next = next.entry(producer).or_default();
                     let late = number < *next;
                     *next = number + 1;
@@ -70,17 +61,19 @@ impl Ledger {
         }
     }
 
-    /// Each killed consumer may have taken one message with it.
-    pub(crate) fn settle(mut self, killed_consumers: u64) -> Verdict {
-        let missing = |account: &Account| account.got[..account.noted as usize].iter().filter(|times| **times == 0).count();
+    /// The killed consumers may have taken so many messages with them.
+    pub(crate) fn settle(mut self, may_be_lost: u64) -> Verdict {
+        let missing = |account: &Account| account.got[..account.noted].iter().filter(|(times, _)| *times == 0).count();
         let lost = self.accounts.values().map(missing).sum::<usize>();
         self.verdict.lost = u64::try_from(lost).unwrap();
-        if self.verdict.lost > killed_consumers {
+        if self.verdict.lost > may_be_lost {
             let incomplete: Vec<_> = self.accounts.iter().filter(|(_, account)| missing(account) > 0).collect();
             let shown: Vec<_> =
                 incomplete.iter().map(|(id, account)| (id, account.noted, account.killed, missing(account))).collect();
-            self.complain(format!("{lost} messages lost with {killed_consumers} killed consumers: {shown:?}"));
+            self.complain(format!("{lost} messages lost where {may_be_lost} may be: {shown:?}"));
         }
+        let overtaken: Vec<String> = self.accounts.values().flat_map(Account::overtaken).collect();
+        overtaken.into_iter().for_each(|complaint| self.complain(complaint));
         self.verdict
     }
 
@@ -89,9 +82,15 @@ impl Ledger {
     }
 }
 
-fn take(path: &Path) -> Vec<u8> {
-    // Whoever was killed before it opened its file has none.
-    let bytes = fs::read(path).unwrap_or_default();
-    let _ = fs::remove_file(path);
-    bytes
+impl Account {
+    /// Whoever got them: no message was got, wholly, before an earlier one began to be.
+    fn overtaken(&self) -> impl Iterator<Item = String> {
+        let mut latest = Note::default();
+        self.got.iter().filter(|(times, _)| *times > 0).filter_map(move |(_, note)| {
+            let complaint = (note.ended < latest.begun)
+                .then(|| format!("message {} of producer {} has overtaken {}", note.number, note.producer, latest.number));
+            latest = if note.begun > latest.begun { *note } else { latest };
+            complaint
+        })
+    }
 }

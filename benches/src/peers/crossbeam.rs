@@ -21,6 +21,11 @@ pub(crate) fn queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'st
     });
 }
 
+/// A vector for each message.
+pub(crate) fn vectors(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
+    row.add("crossbeam", How::Threads, move |n| pass::<Vec<u8>>(traffic(n)));
+}
+
 pub(crate) fn roundtrip(row: &mut Row, trip: Trip) {
     trip.add(row, "crossbeam", How::Threads, move |n| {
         let (there, back) = (bounded::<[u8; SIZE]>(capacity(SIZE)), bounded(capacity(SIZE)));

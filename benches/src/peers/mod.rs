@@ -41,6 +41,22 @@ pub(crate) fn queues(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 's
     let _ = scratch.path();
 }
 
+/// Adds crossbeam's channel of vectors: what carries a message of any length between threads.
+pub(crate) fn crossbeam_vectors(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
+    #[cfg(feature = "rivals")]
+    crossbeam::vectors(row, traffic);
+    #[cfg(not(feature = "rivals"))]
+    let _ = (row, traffic);
+}
+
+/// Adds the one whose queue takes any number of producers, in one process.
+pub(crate) fn crossbeam_queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
+    #[cfg(feature = "rivals")]
+    crossbeam::queue(row, traffic);
+    #[cfg(not(feature = "rivals"))]
+    let _ = (row, traffic);
+}
+
 /// Adds those whose queues can be asked and can answer.
 pub(crate) fn roundtrips(row: &mut Row, trip: Trip, scratch: &Scratch) {
     std_sync::roundtrip(row, trip);
@@ -82,6 +98,13 @@ impl<const N: usize> Message for [u8; N] {
     #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok()
+    }
+}
+
+impl Message for Vec<u8> {
+    #[inline]
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Some(bytes.into())
     }
 }
 

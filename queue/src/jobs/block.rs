@@ -76,10 +76,13 @@ pub(crate) struct Leases {
     pub(crate) morgue: AtomicU32,
     /// Those who wait for the last job to be done.
     pub(crate) joiners: Seq,
-    reserved: [AtomicU32; 9],
+    /// Counts dead letters that became jobs again.
+    pub(crate) revived: AtomicU32,
+    reserved: [AtomicU32; 8],
     /// Where the next look for jobs that came back begins. Written with the consumers' lock, like the next.
     pub(crate) next: AtomicU32,
-    reserved_too: AtomicU32,
+    /// Counts leases.
+    pub(crate) leased: AtomicU32,
     /// How many jobs were [taken](crate::JoinableQueue::take).
     pub(crate) taken: AtomicU64,
     reserved_as_well: [AtomicU64; 6],
@@ -106,7 +109,7 @@ const _: () = assert!(size_of::<Leases>() == 128 + MOST_OUT * 128);
 #[derive(Debug)]
 pub struct JobBlock<T: ?Sized> {
     ring: Ring,
-    /// Dead letters. Its two locks are never taken: who holds the consumers' lock of `ring` may do all.
+    /// Dead letters: who holds the consumers' lock of `ring` may do all. (Of its own locks, the producers' is taken at once or not at all, to give memory back.)
     morgue: Ring,
     leases: Leases,
     message: PhantomData<fn(&T)>,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use multiproc_shm::Reading;
 use serde::de::DeserializeOwned;
 
 use super::job::Holder;
@@ -125,6 +126,8 @@ impl<T: ?Sized> DeadLetter<T> {
     where
         T: Sized + DeserializeOwned,
     {
+        // The tickets of handles in it stay out: it may be read again.
+        let _reading = Reading::begin();
         decode(&self.letter.message, || "a dead letter".to_owned())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use multiproc_shm::spin;
 
-use super::{Appended, CPUS, FILLED, HEAD, JUMPED, LOW, Refusal, SELDOM, SOLID, TAIL, TOP, View, header_of};
+use super::{Appended, CPUS, FILLED, HEAD, JUMPED, LOW, Refusal, SELDOM, SOLID, TAIL, View, header_of};
 use crate::log::{Header, Memory, Place, Spot};
 
 /// Words of the largest page of any machine we know (64 KiB).
@@ -19,6 +19,7 @@ impl<M: Memory> View<'_, M> {
     #[cold]
     #[inline(never)]
     pub(super) fn append_afar(self, tail: Place, need: u32, message: &[u8], may_grow: bool) -> Result<Appended, Refusal> {
+        self.mark_puts(tail);
         let sizes = self.log().sizes;
         let Some(spot) = self.spot(tail, self.see_head(), need)? else { return Ok(Appended::NoRoom) };
         if sizes.is_fixed() {
@@ -50,6 +51,7 @@ impl<M: Memory> View<'_, M> {
                 self.log().at(tail.position).store(Header::Jump(index).word(), Release);
                 self.note_jump(old, filled);
                 self.producer(TAIL).store(next.word(), Relaxed);
+                self.count_bytes(message.len());
             }
         }
         Ok(Appended::Yes)
@@ -61,9 +63,24 @@ impl<M: Memory> View<'_, M> {
     }
 
     pub(super) fn note_jump(self, from: u32, filled: u32) {
-        self.set_note(JUMPED, from);
+        self.set_jumped_and_top(from, self.top());
         self.set_note(FILLED, filled);
         self.set_low(self.log().sizes.home, self.calm_laps());
+    }
+
+    /// Above this word there is no memory.
+    #[allow(clippy::cast_possible_truncation, reason = "the high half is wanted")]
+    pub(super) fn top(self) -> u32 {
+        (self.ring().producers.notes[JUMPED].load(Relaxed) >> 32) as u32
+    }
+
+    fn set_top(self, top: u32) {
+        self.set_jumped_and_top(self.note(JUMPED), top);
+    }
+
+    /// With the producers' lock, as every note.
+    fn set_jumped_and_top(self, jumped: u32, top: u32) {
+        self.ring().producers.notes[JUMPED].store(u64::from(jumped) | u64::from(top) << 32, Relaxed);
     }
 
     #[allow(clippy::cast_possible_truncation, reason = "the high half is wanted")]
@@ -85,7 +102,7 @@ impl<M: Memory> View<'_, M> {
         let step = (last + 1).next_power_of_two().min(sizes.piece);
         let rounded = (last + 1).next_multiple_of(step).min(sizes.span);
         for end in [rounded, last + 1] {
-            self.set_note(TOP, self.note(TOP).max(end));
+            self.set_top(self.top().max(end));
             // CRASH: memory that nobody noted: it lies below `top`, and is given back one day.
             if self.memory.populate(filled..end).is_ok() {
                 if filled <= self.end() {
@@ -121,6 +138,7 @@ impl<M: Memory> View<'_, M> {
         let (from, to) = (sizes.index(head.position), sizes.index(next.position));
         // Seldom: to look takes the producers' lines away from them.
         if to < from || (to ^ from) >= sizes.piece {
+            self.mark_gets(next);
             self.give_back(to < from);
         }
     }
@@ -144,10 +162,10 @@ impl<M: Memory> View<'_, M> {
             Some(Needless::Lap { short: true }) if self.calm_laps() >= CALM => {
                 self.set_note(SOLID, home);
                 self.set_note(FILLED, self.note(FILLED).min(home));
-                let top = self.note(TOP);
+                let top = self.top();
                 self.memory.give_back(home..top);
                 // CRASH: given back, not noted: it is given back once more.
-                self.set_note(TOP, home);
+                self.set_top(home);
                 self.set_low(home, 0);
             }
             Some(Needless::Lap { short }) => self.set_low(home, if short { self.calm_laps() + 1 } else { 0 }),
@@ -160,7 +178,7 @@ impl<M: Memory> View<'_, M> {
     /// worth. Far from there it is what lies behind the head, as soon as it is much.
     fn needless(self, wrapped: bool) -> Option<Needless> {
         let sizes = self.log().sizes;
-        if self.note(TOP) <= sizes.home || sizes.is_fixed() {
+        if self.top() <= sizes.home || sizes.is_fixed() {
             return None;
         }
         let (head, tail) = (Place::load(self.consumer(HEAD)), Place::load(self.producer(TAIL)));

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use multiproc_shm::copy;
 use multiproc_shm::zoo::{self, Bug};
 
-use super::{Appended, CPUS, FILLED, Found, HEAD, LINE, Refusal, SEEN_HEAD, TAIL, TOP, TRIES, View, header_of};
+use super::target::Target;
+use super::{Appended, CPUS, FILLED, Found, HEAD, LINE, Refusal, SEEN_HEAD, TAIL, TRIES, View, header_of};
 use crate::log::{Header, Memory, Place, record_words};
 
 /// How far ahead of the tail the producer fetches lines, in words.
@@ -47,6 +48,7 @@ impl<M: Memory> View<'_, M> {
         self.log().at(tail.position).store(header_of(message), Release);
         // CRASH: `tail` is one record behind; `recover` walks over it.
         self.producer(TAIL).store(next.word(), Relaxed);
+        self.count_bytes(message.len());
     }
 
     /// All of a record but its header.
@@ -59,7 +61,7 @@ impl<M: Memory> View<'_, M> {
 
     /// With the consumers' lock: copies the record at `head` out, behind what is in `message`, if that has room; and where the next record lies. The head stays.
     #[inline(always)]
-    pub(super) fn take(self, mut head: Place, message: &mut Vec<u8>) -> Result<(Found, Place), Refusal> {
+    pub(super) fn take(self, mut head: Place, message: &mut impl Target) -> Result<(Found, Place), Refusal> {
         // ORDER: Acquire pairs with the commit in `write` or `append_afar`: what the header leads to is there.
         let mut header = Header::from(self.log().at(head.position).load(Acquire));
         if let Header::Jump(index) = header {
@@ -72,7 +74,7 @@ impl<M: Memory> View<'_, M> {
         let Header::Message { length, cpu } = header else { return Ok((Found::Nothing, head)) };
         let length = Some(length as usize).filter(|length| self.may_be(head, *length)).ok_or(Refusal::Corrupt)?;
         let length = if zoo::planted(Bug::LengthReadTwice) { self.next_length_unchecked() } else { length };
-        if message.capacity() - message.len() < length {
+        if !message.has_room(length) {
             return Ok((Found::Longer(length), head));
         }
         Ok((Found::Taken, self.take_this(head, length, cpu, message)))
@@ -81,14 +83,13 @@ impl<M: Memory> View<'_, M> {
     /// Copies a record out, behind what is in `message`, which has room; and where the next one lies.
     #[inline(always)]
     #[allow(clippy::cast_possible_truncation, reason = "`may_be` found it short enough")]
-    pub(super) fn take_this(self, head: Place, length: usize, cpu: u32, message: &mut Vec<u8>) -> Place {
+    pub(super) fn take_this(self, head: Place, length: usize, cpu: u32, message: &mut impl Target) -> Place {
         let next = head.after(copy::words(length) as u32 + 1);
         if length > LONG {
             self.fetch_next(head.position, next.position);
         }
-        self.log().copy_out(head.position.wrapping_add(1), message.spare_capacity_mut().as_mut_ptr().cast(), length);
-        // SAFETY: the caller has checked the capacity, and `copy_out` wrote `length` bytes.
-        unsafe { message.set_len(message.len() + length) };
+        // SAFETY: the caller has asked whether it has room, and `copy_out` writes `length` bytes.
+        unsafe { message.append(length, |target| self.log().copy_out(head.position.wrapping_add(1), target, length)) };
         let cpus = self.consumer(CPUS).load(Relaxed);
         self.consumer(CPUS).store((cpus & 0xffff_ffff) | u64::from(cpu) << 32, Relaxed);
         next
@@ -111,7 +112,7 @@ impl<M: Memory> View<'_, M> {
             return true;
         }
         let below = |top: u32| end < top.clamp(sizes.home, sizes.span) as usize;
-        length <= sizes.longest() && (sizes.is_fixed() || below(self.note(TOP)))
+        length <= sizes.longest() && (sizes.is_fixed() || below(self.top()))
     }
 
     /// What a careless reader would do; only for the bug that is planted above.
@@ -135,7 +136,7 @@ impl<M: Memory> View<'_, M> {
     #[inline]
     pub(super) fn fetch_ahead(self, tail: Place, need: u32) {
         let sizes = self.log().sizes;
-        let head = sizes.index(Place::from(self.producer(SEEN_HEAD).load(Relaxed)).position);
+        let head = sizes.index(Place::from(self.ring().producers.notes[SEEN_HEAD].load(Relaxed)).position);
         let start = sizes.index(tail.position);
         let end = start + AHEAD + need;
         if end >= if head <= start { self.filled() } else { head } {
@@ -173,6 +174,7 @@ impl<M: Memory> View<'_, M> {
             tail = next.after(need);
             // CRASH: killed here, the next walks on.
             self.producer(TAIL).store(tail.word(), Relaxed);
+            self.count_bytes(length as usize);
         }
         // What it had set aside beyond, it did not use.
         self.set_note(FILLED, self.filled_at(sizes.index(tail.position)));

@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, copy, spin, this_cpu};
 
+use super::counts::{GET_SLEEPS, PUT_SLEEPS};
+use super::roles::Role;
 use super::{Appended, CPUS, HEAD, LEAST, LINE, PASSED, PAUSE, Refusal, SELDOM, TAIL, TRIES, View};
 use crate::log::{Memory, Place, UNBOUNDED, UNLIMITED};
 
@@ -39,7 +41,7 @@ impl Wait {
     }
 }
 
-impl<M: Memory> View<'_, M> {
+impl<'a, M: Memory> View<'a, M> {
     /// With the consumers' lock, having found nothing at this head: how long to pause before the next look.
     pub(super) fn next_pause(self, head: Place) -> u32 {
         let note = Place::from(self.consumer(PAUSE).load(Relaxed));
@@ -52,20 +54,44 @@ impl<M: Memory> View<'_, M> {
         pause
     }
 
-    pub(super) fn nothing(self) -> Refusal {
-        if self.is_closed() && !self.has_data() { Refusal::Closed } else { Refusal::TimedOut }
+    #[cold]
+    pub(super) fn nothing(self, others: Option<Role>) -> Refusal {
+        if let Some(others) = others {
+            self.poll_for_gone(others);
+        }
+        if self.has_ended(others) { Refusal::Closed } else { Refusal::TimedOut }
+    }
+
+    /// Whether nothing is there and nothing will come.
+    fn has_ended(self, others: Option<Role>) -> bool {
+        // In this order: what the last of them has put is seen by whoever finds him gone.
+        (self.is_closed() || others.is_some_and(|others| self.are_gone(others))) && !self.has_data()
     }
 
     /// Having found nothing: waits for something, unless there will be nothing.
-    pub(super) fn wait_or_end(self, wait: &mut Wait, pause: u32, head: Place, deadline: Deadline) -> Result<(), Refusal> {
-        if self.is_closed() && !self.has_data() { Err(Refusal::Closed) } else { self.wait_for_data(wait, pause, head, deadline) }
+    pub(super) fn wait_or_end(
+        self,
+        wait: &mut Wait,
+        pause: u32,
+        head: Place,
+        others: Option<Role>,
+        deadline: Deadline,
+    ) -> Result<(), Refusal> {
+        if self.has_ended(others) { Err(Refusal::Closed) } else { self.wait_for_data(wait, pause, head, others, deadline) }
     }
 
     #[cold]
     #[inline(never)]
-    pub(super) fn wait_for_data(self, wait: &mut Wait, pause: u32, head: Place, deadline: Deadline) -> Result<(), Refusal> {
+    fn wait_for_data(
+        self,
+        wait: &mut Wait,
+        pause: u32,
+        head: Place,
+        others: Option<Role>,
+        deadline: Deadline,
+    ) -> Result<(), Refusal> {
         if deadline == Deadline::NOW {
-            return Err(self.nothing());
+            return Err(self.nothing(others));
         }
         // Not whether it was closed: that word lies beside the producers' lock, and each look would take the line from the next producer. Who is told so late is about to sleep, and looks then.
         let ready = || self.log().at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word();
@@ -77,40 +103,68 @@ impl<M: Memory> View<'_, M> {
                 return Ok(());
             }
         }
-        let ready = || self.has_data() || self.is_closed();
-        let woken = || self.retell();
-        let awake = self.ring().producers.sleep(&self.ring().consumers, wait.sleep(deadline), ready, woken);
+        self.count(GET_SLEEPS);
+        let ready = || self.has_data() || self.is_closed() || others.is_some_and(|others| self.are_gone(others));
+        let woken = || self.retell_of(others);
+        let awake = self.ring().producers.sleep(&self.ring().consumers, self.watching(others, wait, deadline), ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 
-    pub(super) fn wait_to_append(self, why: Appended, wait: &mut Wait, need: u32, deadline: Deadline) -> Result<(), Refusal> {
+    pub(super) fn wait_to_append(
+        self,
+        why: Appended,
+        wait: &mut Wait,
+        need: u32,
+        others: Option<Role>,
+        deadline: Deadline,
+    ) -> Result<(), Refusal> {
         if why == Appended::WouldGrow {
             self.wait_before_growing(need);
             wait.may_grow = true;
             return Ok(());
         }
-        self.wait_for_room(wait, need, deadline)
+        self.wait_for_room(wait, need, others, deadline)
     }
 
     #[cold]
     #[inline(never)]
-    pub(super) fn wait_for_room(self, wait: &mut Wait, need: u32, deadline: Deadline) -> Result<(), Refusal> {
+    fn wait_for_room(self, wait: &mut Wait, need: u32, others: Option<Role>, deadline: Deadline) -> Result<(), Refusal> {
+        if let Some(others) = others {
+            self.poll_for_gone(others);
+            if self.are_gone(others) {
+                return Err(Refusal::Closed);
+            }
+        }
         if deadline == Deadline::NOW {
             return Err(Refusal::TimedOut);
         }
-        let ready = || self.has_room(need) || self.is_closed();
+        let ready = || self.has_room(need) || self.is_closed() || others.is_some_and(|others| self.are_gone(others));
         if wait.may_spin() {
             let partner = Place::from(self.consumer(CPUS).load(Relaxed)).position.wrapping_sub(1);
             if spin(partner, SELDOM, SELDOM, || self.is_roomy() || self.is_closed()) || ready() {
                 return Ok(());
             }
         }
+        self.count(PUT_SLEEPS);
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
-        let woken = || self.retell();
-        let awake = self.ring().consumers.sleep(&self.ring().producers, wait.sleep(deadline), ready, woken);
+        let woken = || self.retell_of(others);
+        let awake = self.ring().consumers.sleep(&self.ring().producers, self.watching(others, wait, deadline), ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
+    }
+
+    /// How to sleep for these.
+    fn watching(self, others: Option<Role>, wait: &Wait, deadline: Deadline) -> Sleep<'a> {
+        Sleep { watched: others.map_or(&[], |others| self.memory.seats(others)), ..wait.sleep(deadline) }
+    }
+
+    /// Woken, perhaps by a death: what it may have left untold is told again.
+    fn retell_of(self, others: Option<Role>) {
+        self.retell();
+        if let Some(others) = others {
+            self.tell_if_gone(others);
+        }
     }
 
     /// With the producers' lock, having found too little room for this message: what there is may do for another, smaller one. All are woken, once for each

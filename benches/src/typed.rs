@@ -1,0 +1,96 @@
+//! `queue/plain/64` and `queue/typed/64`: the messages are values, of 64 bytes in memory.
+
+use multiproc::{Plain, Pod, Queue, Zeroable, bytemuck};
+use serde::{Deserialize, Serialize};
+
+use crate::harness::{OURS, Row};
+use crate::os::Scratch;
+use crate::peers::{crossbeam_vectors, limit, queues};
+use crate::queue::{Get, Put, Traffic, capacity, run};
+use crate::race::{How, Place};
+
+const SIZE: usize = size_of::<Sample>();
+
+/// What a program might send: a number, a few measured values, a mark.
+#[derive(Clone, Copy, Debug, Pod, Zeroable, Serialize, Deserialize)]
+#[bytemuck(crate = "multiproc::bytemuck")]
+#[repr(C)]
+pub(crate) struct Sample {
+    stamp: u64,
+    values: [f64; 6],
+    mark: u64,
+}
+
+const _: () = assert!(SIZE == 64);
+
+pub(crate) fn rows(scratch: &Scratch) -> Vec<Row> {
+    vec![plain(scratch), typed()]
+}
+
+fn traffic(each: u64) -> Traffic {
+    Traffic { producers: 1, consumers: 1, size: SIZE, warm_up: each / 10, each }
+}
+
+/// The value travels as its bytes.
+fn plain(scratch: &Scratch) -> Row {
+    let mut row = Row::new(format!("queue/plain/{SIZE}"), Place::Cross);
+    row.add(OURS, How::Processes, |n| {
+        let queue = Queue::<Plain<Sample>>::new(capacity(SIZE)).map_err(|problem| problem.to_string())?;
+        let same = queue.clone();
+        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Taker(same.clone(), Sample::zeroed())))
+    });
+    row.add("limit", How::Processes, |n| limit::queue(traffic(n)));
+    queues(&mut row, traffic, scratch);
+    row
+}
+
+/// The value travels through serde: here, as it would through any channel of bytes.
+fn typed() -> Row {
+    let mut row = Row::new(format!("queue/typed/{SIZE}"), Place::Cross);
+    row.add(OURS, How::Processes, |n| {
+        let queue = Queue::<Sample>::new(capacity(SIZE)).map_err(|problem| problem.to_string())?;
+        let same = queue.clone();
+        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(same.clone()))
+    });
+    crossbeam_vectors(&mut row, traffic);
+    row
+}
+
+fn sample(message: &[u8]) -> Result<Sample, String> {
+    bytemuck::try_pod_read_unaligned(message).map_err(|problem| problem.to_string())
+}
+
+impl Put for Queue<Plain<Sample>> {
+    #[inline]
+    fn put(&mut self, message: &[u8]) -> Result<(), String> {
+        // As it lies in the worker's memory: there it is a value already.
+        let sample = bytemuck::try_from_bytes(message).map_err(|problem| problem.to_string())?;
+        self.put_plain(sample).map_err(|problem| problem.to_string())
+    }
+}
+
+/// Our queue, and where its values are copied to.
+struct Taker(Queue<Plain<Sample>>, Sample);
+
+impl Get for Taker {
+    #[inline]
+    fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
+        self.0.get_plain_into(&mut self.1).map_err(|problem| problem.to_string())?;
+        Ok(look(bytemuck::bytes_of(&self.1)))
+    }
+}
+
+impl Put for Queue<Sample> {
+    #[inline]
+    fn put(&mut self, message: &[u8]) -> Result<(), String> {
+        Self::put(self, sample(message)?).map_err(|problem| problem.to_string())
+    }
+}
+
+impl Get for Queue<Sample> {
+    #[inline]
+    fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
+        let sample = Self::get(self).map_err(|problem| problem.to_string())?;
+        Ok(look(bytemuck::bytes_of(&sample)))
+    }
+}

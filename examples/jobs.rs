@@ -1,0 +1,67 @@
+//! Three processes do jobs. One is killed with a job in its hands, which another gets; one job nobody can do, and it ends as a dead letter.
+//!
+//! `cargo run --example jobs`
+#![allow(clippy::print_stdout, reason = "an example talks")]
+
+use std::{error::Error, thread};
+
+use multiproc::{AtomicValue, JobLimits, JoinableQueue, Process, process::Exit};
+
+/// Numbers to be squared; squares are added up.
+type Squares = (JoinableQueue<u64>, AtomicValue<u64>);
+
+fn work((jobs, sum): Squares) -> Result<u32, String> {
+    let mut again = 0;
+    for job in jobs.iter() {
+        let job = job.map_err(|error| error.to_string())?;
+        again += u32::from(job.attempts() > 1);
+        if *job == 13 {
+            // Nobody can do this one. To drop a job is to give it back.
+            continue;
+        }
+        sum.fetch_add(*job * *job);
+        job.done();
+    }
+    Ok(again)
+}
+
+/// Takes a job, says so, and never gets it done.
+fn sleep_over_it((jobs, holding): (JoinableQueue<u64>, AtomicValue<u64>)) {
+    let job = jobs.get();
+    holding.store(1);
+    while job.is_ok() {
+        thread::park();
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    multiproc::init();
+    let jobs = JoinableQueue::new(JobLimits::from(100).max_deliveries(3))?;
+    jobs.put(1)?;
+    let holding = AtomicValue::new(0)?;
+    let sleeper = Process::spawn(sleep_over_it, (jobs.clone(), holding.clone()))?;
+    while holding.load() == 0 {
+        thread::yield_now();
+    }
+
+    let sum = AtomicValue::new(0)?;
+    let workers = (0..3).map(|_| Process::spawn(work, (jobs.clone(), sum.clone()))).collect::<Result<Vec<_>, _>>()?;
+    (2..=20).try_for_each(|number| jobs.put(number))?;
+    println!("{} unfinished, {} out; killing the one that sleeps over its job", jobs.unfinished(), jobs.out());
+    sleeper.kill()?;
+    jobs.join()?;
+    jobs.close();
+
+    let mut again = 0;
+    for worker in workers {
+        if let Exit::Value(count) = worker.join()? {
+            again += count?;
+        }
+    }
+    let letters = jobs.dead_letters().list()?;
+    println!("the squares add up to {}; {again} jobs came back; {} is a dead letter", sum.load(), letters[0].value()?);
+    assert_eq!((sum.load(), letters.len(), letters[0].attempts()), (2870 - 169, 1, 3));
+    // The one that died had 1, once; 13 was handed out three times.
+    assert_eq!(again, 3);
+    Ok(())
+}

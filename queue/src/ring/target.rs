@@ -1,0 +1,106 @@
+//! Where a get copies its message to.
+#![allow(unsafe_code, reason = "bytes that were copied into spare room")]
+
+use std::collections::TryReserveError;
+
+/// Room for a message.
+pub(crate) trait Target {
+    /// Forgets what is in it.
+    fn clear(&mut self);
+
+    /// Whether a message of this many bytes has room behind what is in it.
+    fn has_room(&self, length: usize) -> bool;
+
+    /// The same, if it is [cleared](Self::clear) before.
+    fn holds(&self, length: usize) -> bool;
+
+    /// Makes room for one.
+    fn make_room(&mut self, length: usize) -> Result<(), TryReserveError>;
+
+    /// Appends a message, which `copy` writes.
+    ///
+    /// # Safety
+    ///
+    /// - It [has room](Self::has_room) for so many bytes.
+    /// - `copy` writes all of them.
+    unsafe fn append(&mut self, length: usize, copy: impl FnOnce(*mut u8));
+}
+
+impl Target for Vec<u8> {
+    #[inline(always)]
+    fn clear(&mut self) {
+        Self::clear(self);
+    }
+
+    #[inline(always)]
+    fn has_room(&self, length: usize) -> bool {
+        self.capacity() - self.len() >= length
+    }
+
+    #[inline(always)]
+    fn holds(&self, length: usize) -> bool {
+        self.capacity() >= length
+    }
+
+    fn make_room(&mut self, length: usize) -> Result<(), TryReserveError> {
+        self.try_reserve(length)
+    }
+
+    #[inline(always)]
+    unsafe fn append(&mut self, length: usize, copy: impl FnOnce(*mut u8)) {
+        copy(self.spare_capacity_mut().as_mut_ptr().cast());
+        // SAFETY: the caller has checked the capacity, and `copy` wrote `length` bytes.
+        unsafe { self.set_len(self.len() + length) };
+    }
+}
+
+/// Room for one message of a known length; one of another length goes elsewhere.
+pub(crate) struct Exact<'a> {
+    bytes: &'a mut [u8],
+    other: Option<Vec<u8>>,
+}
+
+impl<'a> Exact<'a> {
+    #[inline(always)]
+    pub(crate) fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, other: None }
+    }
+
+    /// The message, if it has another length.
+    #[inline(always)]
+    pub(crate) fn into_other(self) -> Option<Vec<u8>> {
+        self.other
+    }
+}
+
+impl Target for Exact<'_> {
+    #[inline(always)]
+    fn clear(&mut self) {}
+
+    #[inline(always)]
+    fn has_room(&self, length: usize) -> bool {
+        length == self.bytes.len() || self.other.as_ref().is_some_and(|other| other.has_room(length))
+    }
+
+    #[inline(always)]
+    fn holds(&self, length: usize) -> bool {
+        length == self.bytes.len()
+    }
+
+    /// Only for one of another length, which nobody has put who has the same type.
+    #[cold]
+    fn make_room(&mut self, length: usize) -> Result<(), TryReserveError> {
+        self.other.get_or_insert_default().try_reserve(length)
+    }
+
+    #[inline(always)]
+    unsafe fn append(&mut self, length: usize, copy: impl FnOnce(*mut u8)) {
+        if length == self.bytes.len() {
+            self.other = None;
+            copy(self.bytes.as_mut_ptr());
+        } else if let Some(other) = &mut self.other {
+            // SAFETY: the caller's promise.
+            unsafe { Target::append(other, length, copy) };
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Random operations, the same on a joinable queue and on a model of it: what waits, what is out, what came back and from whom, what is dead.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod kit;
+
+use std::collections::VecDeque;
+use std::thread;
+use std::time::Duration;
+
+use multiproc_queue::{GetError, Job, JobLimits, JoinableQueue, PutError};
+use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
+
+use kit::pattern;
+
+/// How somebody was rid of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Nobody,
+    GaveBack,
+    Died,
+}
+
+/// A job that somebody has had, or that was dead.
+#[derive(Clone, Debug, PartialEq)]
+struct Known {
+    value: Vec<u8>,
+    deliveries: u32,
+    last: Last,
+}
+
+/// What a joinable queue promises.
+struct Model {
+    messages: usize,
+    /// 0: no limit.
+    most: u32,
+    closed: bool,
+    waiting: VecDeque<Vec<u8>>,
+    /// Those that came back. Who was handed out too often dies at some later get.
+    back: Vec<Known>,
+    dead: VecDeque<Known>,
+    /// By `take`, from the oldest on.
+    taken: VecDeque<Known>,
+    /// Jobs that were out or back at once, at most.
+    peak: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(usize),
+    Get,
+    GetBriefly,
+    /// The job with this number of those in our hands, counted round.
+    Done(usize),
+    Retry(usize),
+    /// A thread gets one, and ends.
+    Die,
+    Take,
+    TaskDone,
+    Join,
+    TakeLetter,
+    Replay,
+    Close,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let length = || prop_oneof![20 => 8..40_usize, 5 => 40..9000_usize, 1 => 100_000..300_000_usize];
+    let step = prop_oneof![
+        30 => length().prop_map(Step::Put),
+        20 => Just(Step::Get),
+        4 => Just(Step::GetBriefly),
+        14 => any::<usize>().prop_map(Step::Done),
+        10 => any::<usize>().prop_map(Step::Retry),
+        2 => Just(Step::Die),
+        4 => Just(Step::Take),
+        4 => Just(Step::TaskDone),
+        3 => Just(Step::Join),
+        3 => Just(Step::TakeLetter),
+        2 => Just(Step::Replay),
+        1 => Just(Step::Close),
+    ];
+    prop::collection::vec(step, 0..200)
+}
+
+/// So many jobs at most; each may be out, or back.
+const MOST: usize = 100;
+/// With more slots than this in use, a get may take a new job although another came back: it does not look at all.
+const LOOKS: usize = 4;
+const BRIEFLY: Duration = Duration::from_nanos(1);
+
+type Jobs = JoinableQueue<Vec<u8>>;
+
+impl Model {
+    fn spent(&self, job: &Known) -> bool {
+        self.most != 0 && job.deliveries >= self.most
+    }
+
+    /// Some of those that were handed out too often are dead by now: those that the queue says are.
+    fn bury(&mut self, queue: &Jobs) -> Result<(), TestCaseError> {
+        let letters = queue.dead_letters().list().unwrap();
+        prop_assert_eq!(queue.dead_letters().len(), letters.len());
+        for (place, letter) in letters.iter().enumerate() {
+            let value = letter.value().unwrap();
+            if place >= self.dead.len() {
+                let found = self.back.iter().position(|job| job.value == value);
+                let job = self.back.swap_remove(found.expect("a dead letter came back before"));
+                prop_assert!(self.spent(&job), "{} deliveries, and dead", job.deliveries);
+                self.dead.push_back(job);
+            }
+            let job = &self.dead[place];
+            prop_assert_eq!((&value, letter.attempts()), (&job.value, job.deliveries));
+            prop_assert_eq!(letter.last_holder().died(), job.last == Last::Died);
+        }
+        prop_assert_eq!(letters.len(), self.dead.len());
+        Ok(())
+    }
+
+    /// This one was handed out, in this state.
+    fn got(&mut self, queue: &Jobs, value: &[u8]) -> Result<Known, TestCaseError> {
+        self.bury(queue)?;
+        if let Some(found) = self.back.iter().position(|job| job.value == value) {
+            let job = self.back.swap_remove(found);
+            prop_assert!(!self.spent(&job), "handed out more often than may be");
+            return Ok(Known { deliveries: job.deliveries + 1, ..job });
+        }
+        prop_assert_eq!(Some(value), self.waiting.front().map(Vec::as_slice));
+        let alive = self.back.iter().any(|job| !self.spent(job));
+        prop_assert!(!alive || self.peak > LOOKS, "a new one before one that came back");
+        self.waiting.pop_front();
+        Ok(Known { value: value.to_vec(), deliveries: 1, last: Last::Nobody })
+    }
+
+    /// Nothing was handed out.
+    fn got_nothing(&mut self, queue: &Jobs, error: &GetError) -> Result<(), TestCaseError> {
+        self.bury(queue)?;
+        prop_assert_eq!((&self.back, self.waiting.len()), (&vec![], 0));
+        prop_assert_eq!(error, &if self.closed { GetError::Closed } else { GetError::Empty });
+        Ok(())
+    }
+}
+
+proptest! {
+    // The minimal failing case is printed; it belongs into a test with a name, not into a file beside this one.
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn jobs(messages in prop_oneof![1..8_usize, 1..80_usize], most in 0..4_u16, steps in steps()) {
+        let limits = JobLimits::from(messages);
+        let limits = if most == 0 { limits.unlimited_deliveries() } else { limits.max_deliveries(most) };
+        let queue: Jobs = JoinableQueue::new(limits).unwrap();
+        let mut model = Model {
+            messages,
+            most: u32::from(most),
+            closed: false,
+            waiting: VecDeque::new(),
+            back: Vec::new(),
+            dead: VecDeque::new(),
+            taken: VecDeque::new(),
+            peak: 0,
+        };
+        let mut held: Vec<(Job<'_, Vec<u8>>, Known)> = Vec::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            let out = held.len() + model.taken.len();
+            match step {
+                Step::Put(_) if out + model.back.len() + model.dead.len() + model.waiting.len() >= MOST => {}
+                Step::Put(length) => {
+                    let value = pattern(number as u64, length);
+                    match queue.try_put(value.clone()) {
+                        Ok(()) => {
+                            prop_assert!(!model.closed && model.waiting.len() < model.messages);
+                            model.waiting.push_back(value);
+                        }
+                        Err(PutError::Full(back)) => {
+                            prop_assert!(!model.closed && model.waiting.len() == model.messages && back == value);
+                        }
+                        Err(PutError::Closed(back)) => prop_assert!(model.closed && back == value),
+                        Err(error) => prop_assert!(false, "{}", error),
+                    }
+                }
+                Step::Get | Step::GetBriefly => {
+                    match if matches!(step, Step::Get) { queue.try_get() } else { queue.get_timeout(BRIEFLY) } {
+                        Ok(job) => {
+                            let known = model.got(&queue, &job)?;
+                            prop_assert_eq!(job.attempts(), known.deliveries);
+                            prop_assert_eq!(job.last_holder().is_none(), known.last == Last::Nobody);
+                            prop_assert_eq!(job.last_holder().is_some_and(|last| last.died()), known.last == Last::Died);
+                            held.push((job, known));
+                        }
+                        Err(error) => model.got_nothing(&queue, &error)?,
+                    }
+                }
+                Step::Done(_) | Step::Retry(_) if held.is_empty() => {}
+                Step::Done(which) => held.swap_remove(which % held.len()).0.done(),
+                Step::Retry(which) => {
+                    let (job, known) = held.swap_remove(which % held.len());
+                    job.retry();
+                    model.back.push(Known { last: Last::GaveBack, ..known });
+                }
+                Step::Die => {
+                    let queue = &queue;
+                    let died = thread::scope(|scope| {
+                        let die = scope.spawn(|| queue.try_get().map(|job| {
+                            let value = job.clone();
+                            std::mem::forget(job);
+                            value
+                        }));
+                        die.join().unwrap()
+                    });
+                    match died {
+                        Ok(value) => {
+                            let known = model.got(queue, &value)?;
+                            model.back.push(Known { last: Last::Died, ..known });
+                        }
+                        // What is in our hands may come back, in that thread's eyes.
+                        Err(GetError::Empty) if out > 0 => model.bury(queue)?,
+                        Err(error) => model.got_nothing(queue, &error)?,
+                    }
+                }
+                Step::Take if model.waiting.is_empty() && model.back.iter().all(|job| model.spent(job)) => {}
+                Step::Take => {
+                    let value = queue.take().unwrap();
+                    let known = model.got(&queue, &value)?;
+                    model.taken.push_back(known);
+                }
+                Step::TaskDone => {
+                    prop_assert_eq!(queue.task_done().is_ok(), model.taken.pop_front().is_some());
+                }
+                Step::Join => {
+                    let all = out + model.back.len() + model.waiting.len() == 0;
+                    prop_assert_eq!(queue.join_timeout(BRIEFLY), Ok(all));
+                }
+                Step::TakeLetter => {
+                    let letter = queue.dead_letters().take().unwrap().map(|letter| letter.value().unwrap());
+                    prop_assert_eq!(letter, model.dead.pop_front().map(|job| job.value));
+                }
+                Step::Replay => {
+                    prop_assert_eq!(queue.dead_letters().replay(), Ok(model.dead.len()));
+                    let alive = |job: Known| Known { deliveries: 0, last: Last::Nobody, ..job };
+                    model.back.extend(model.dead.drain(..).map(alive));
+                }
+                Step::Close => {
+                    queue.close();
+                    model.closed = true;
+                }
+            }
+            let out = held.len() + model.taken.len();
+            model.peak = model.peak.max(out + model.back.len());
+            prop_assert_eq!((queue.len(), queue.out()), (model.waiting.len(), out));
+            prop_assert_eq!(queue.unfinished(), model.waiting.len() + out + model.back.len());
+            prop_assert_eq!(queue.is_full(), model.waiting.len() == model.messages);
+            prop_assert_eq!((queue.is_empty(), queue.is_closed()), (model.waiting.is_empty(), model.closed));
+            prop_assert_eq!(queue.dead_letters().len(), model.dead.len());
+        }
+    }
+}

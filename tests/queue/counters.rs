@@ -1,0 +1,93 @@
+//! What has gone through a queue, counted by all processes.
+
+use std::time::Duration;
+
+use multiproc::{AtomicValue, GetError, Queue};
+
+use crate::common::{Dice, Outcome, kill, spawn, unique, value, wait_until};
+use crate::kit::{Naked, Side, message, read, stop_inside, wait_until_blocked, watchdog};
+
+#[test]
+fn all_processes_count() -> Outcome {
+    const EACH: u32 = 20_000;
+    let _watchdog = watchdog();
+    let queue: Queue<[u8]> = Queue::new(100)?;
+    fn produce((queue, producer): (Queue<[u8]>, u32)) -> u64 {
+        let mut bytes = 0;
+        for number in 0..EACH {
+            let message = message(producer, number);
+            queue.put_bytes(&message).unwrap();
+            bytes += message.len() as u64;
+        }
+        bytes
+    }
+    fn consume(queue: Queue<[u8]>) -> u64 {
+        let mut count = 0;
+        while queue.get_bytes().is_ok() {
+            count += 1;
+        }
+        count
+    }
+    let producers = [0, 1].map(|producer| spawn(produce, (queue.clone(), producer)));
+    let consumers = [(); 2].map(|()| spawn(consume, queue.clone()));
+    let bytes: u64 = producers.iter().map(value).sum();
+    queue.close();
+    let taken: u64 = consumers.iter().map(value).sum();
+    let counters = queue.counters();
+    assert_eq!((counters.puts, counters.gets, counters.bytes), (u64::from(2 * EACH), taken, bytes));
+    assert_eq!((taken, counters.deaths), (u64::from(2 * EACH), 0));
+    Ok(())
+}
+
+#[test]
+fn who_sleeps_is_counted() -> Outcome {
+    let _watchdog = watchdog();
+    let (queue, step) = (Queue::new(1)?, AtomicValue::new(0)?);
+    fn get((queue, step): (Queue<u8>, AtomicValue<u32>)) -> Result<u8, String> {
+        step.fetch_add(1);
+        queue.get().map_err(|error| error.to_string())
+    }
+    let child = spawn(get, (queue.clone(), step.clone()));
+    wait_until_blocked(child.pid(), &step, 1);
+    let asleep = queue.counters();
+    assert!(asleep.get_sleeps >= 1 && asleep.put_sleeps == 0, "{asleep:?}");
+    queue.put(1)?;
+    assert_eq!(value(&child), Ok(1));
+    queue.put(2)?;
+    assert!(queue.put_timeout(3, Duration::from_millis(20)).is_err());
+    assert!(queue.counters().put_sleeps >= 1);
+    assert_eq!((queue.get(), queue.try_get()), (Ok(2), Err(GetError::Empty)));
+    Ok(())
+}
+
+#[test]
+fn the_dead_are_counted() -> Outcome {
+    let _watchdog = watchdog();
+    for (round, side) in [Side::Producers, Side::Consumers, Side::Producers].into_iter().enumerate() {
+        let queue: Queue<[u8]> = Queue::create(&unique("deaths"), 100)?;
+        let naked = Naked::open(&queue);
+        fn toil(queue: Queue<[u8]>) {
+            let mut dice = Dice::new(7);
+            loop {
+                queue.put_bytes(&message(1, u32::try_from(dice.below(1000)).unwrap())).unwrap();
+                read(&queue.get_bytes().unwrap());
+            }
+        }
+        let child = spawn(toil, queue.clone());
+        wait_until(|| naked.head() != 0);
+        stop_inside(child.pid(), &naked, side);
+        kill(&child);
+        let before = queue.counters();
+        queue.put_bytes(&message(2, 0))?;
+        read(&queue.get_bytes()?);
+        let after = queue.counters();
+        assert_eq!(before.deaths, 0, "round {round}");
+        assert_eq!(after.deaths, 1, "round {round}");
+        // Messages are exact: what it had put and not got is still there.
+        while queue.try_get_bytes().is_ok() {}
+        let end = queue.counters();
+        assert_eq!((end.puts, end.gets), (after.puts, after.puts));
+        assert_eq!(after.puts, before.puts + 1);
+    }
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! Roles: who waits for those who are gone is told so, whatever their end.
+#![allow(unsafe_code, reason = "what a C program does to its own process")]
+
+use std::ptr;
+use std::time::{Duration, Instant};
+
+use multiproc::{AtomicValue, GetError, PutError, Queue};
+
+use crate::common::{Dice, How, Outcome, fork, kill, spawn, value, wait_for, wait_until};
+use crate::kit::{message, read, wait_until_blocked, watchdog};
+
+/// The belt is a second: what the kernel tells comes much sooner.
+const AT_ONCE: Duration = Duration::from_millis(800);
+
+type Work = (Queue<[u8]>, AtomicValue<u32>, u32);
+
+/// Takes the role, puts some messages, says so, and stays.
+fn produce((queue, step, me): Work) {
+    let producer = queue.producer().unwrap();
+    (0..10).for_each(|number| producer.put_bytes(&message(me, number)).unwrap());
+    step.fetch_add(1);
+    wait_for(&step, u32::MAX);
+}
+
+/// Takes the role, says so, and gets until nobody is there.
+fn consume((queue, step, _): Work) -> u32 {
+    let consumer = queue.consumer().unwrap();
+    step.fetch_add(1);
+    let mut count = 0;
+    loop {
+        match consumer.get_bytes() {
+            Ok(bytes) => {
+                read(&bytes);
+                count += 1;
+            }
+            Err(error) => {
+                assert_eq!(error, GetError::Closed);
+                return count;
+            }
+        }
+    }
+}
+
+#[test]
+fn last_producer_killed() -> Outcome {
+    let _watchdog = watchdog();
+    let mut slow = 0;
+    for _ in 0..10 {
+        let (queue, step) = (Queue::new(100)?, AtomicValue::new(0)?);
+        let consumers = [(); 3].map(|()| spawn(consume, (queue.clone(), step.clone(), 0)));
+        // None has come: they wait, and for longer than the first, brief sleep.
+        consumers.iter().for_each(|consumer| wait_until_blocked(consumer.pid(), &step, 3));
+        let producers = [1, 2].map(|me| spawn(produce, (queue.clone(), step.clone(), me)));
+        wait_for(&step, 5);
+        wait_until(|| queue.is_empty());
+        consumers.iter().for_each(|consumer| wait_until_blocked(consumer.pid(), &step, 5));
+        assert_eq!((queue.producers(), queue.consumers()), (2, 3));
+        kill(&producers[0]);
+        assert_eq!(queue.producers(), 1);
+        assert!(consumers.iter().all(|consumer| consumer.is_alive()));
+        let begun = Instant::now();
+        kill(&producers[1]);
+        assert_eq!(consumers.iter().map(value).sum::<u32>(), 20);
+        slow += u32::from(begun.elapsed() > AT_ONCE);
+        assert_eq!((queue.producers(), queue.consumers()), (0, 0));
+        assert!(!queue.is_closed());
+    }
+    assert!(slow <= 1, "{slow} of 10 took a second");
+    Ok(())
+}
+
+#[test]
+fn what_was_put_comes_first() -> Outcome {
+    let _watchdog = watchdog();
+    let (queue, step) = (Queue::new(100)?, AtomicValue::new(0)?);
+    let producer = spawn(produce, (queue.clone(), step.clone(), 1));
+    wait_for(&step, 1);
+    kill(&producer);
+    assert_eq!(value(&spawn(consume, (queue.clone(), step.clone(), 0))), 10);
+    // Another may come.
+    let producer = queue.producer()?;
+    let consumer = queue.consumer()?;
+    producer.put_bytes(&message(2, 0))?;
+    assert_eq!(read(&consumer.get_bytes()?), (2, 0));
+    assert_eq!(consumer.try_get_bytes(), Err(GetError::Empty));
+    let clone = producer.clone();
+    drop(producer);
+    assert_eq!(consumer.get_bytes_timeout(Duration::from_millis(20)), Err(GetError::Empty));
+    drop(clone);
+    assert_eq!(consumer.get_bytes_timeout(Duration::from_millis(20)), Err(GetError::Closed));
+    // Without a role one waits as ever.
+    assert_eq!(queue.get_bytes_timeout(Duration::from_millis(20)), Err(GetError::Empty));
+    Ok(())
+}
+
+#[test]
+fn last_consumer_killed() -> Outcome {
+    let _watchdog = watchdog();
+    let mut slow = 0;
+    for _ in 0..10 {
+        let (queue, step) = (Queue::new(3)?, AtomicValue::new(0)?);
+        fn fill((queue, step, me): Work) -> u32 {
+            let producer = queue.producer().unwrap();
+            step.fetch_add(1);
+            let mut count = 0;
+            loop {
+                match producer.put_bytes(&message(me, count)) {
+                    Ok(()) => count += 1,
+                    Err(error) => {
+                        assert_eq!(error, PutError::Closed(()));
+                        return count;
+                    }
+                }
+            }
+        }
+        fn stay((queue, step, _): Work) {
+            let _consumer = queue.consumer().unwrap();
+            step.fetch_add(1);
+            wait_for(&step, u32::MAX);
+        }
+        let consumers = [(); 2].map(|()| spawn(stay, (queue.clone(), step.clone(), 0)));
+        let producers = [1, 2].map(|me| spawn(fill, (queue.clone(), step.clone(), me)));
+        wait_until(|| queue.is_full());
+        producers.iter().for_each(|producer| wait_until_blocked(producer.pid(), &step, 4));
+        kill(&consumers[0]);
+        assert!(producers.iter().all(|producer| producer.is_alive()));
+        let begun = Instant::now();
+        kill(&consumers[1]);
+        assert_eq!(producers.iter().map(value).sum::<u32>(), 3);
+        slow += u32::from(begun.elapsed() > AT_ONCE);
+    }
+    assert!(slow <= 1, "{slow} of 10 took a second");
+    Ok(())
+}
+
+/// Producers come and go and are killed; whenever the last one has gone, all who wait know it.
+#[test]
+fn storm_of_killed_producers() -> Outcome {
+    let _watchdog = watchdog();
+    fn toil((queue, step, me): Work) {
+        let mut dice = Dice::new(u64::from(me));
+        loop {
+            let producer = queue.producer().unwrap();
+            step.fetch_add(1);
+            for _ in 0..dice.below(4) {
+                // Consumers come and go, too.
+                let _ = producer.put_bytes(&message(me, 0));
+            }
+        }
+    }
+    fn come_and_go((queue, step, _): Work) -> u32 {
+        let mut ends = 0;
+        while step.load() < u32::MAX / 2 {
+            let consumer = queue.consumer().unwrap();
+            while consumer.get_bytes().is_ok() {}
+            ends += 1;
+        }
+        ends
+    }
+    let mut dice = Dice::of_this_run();
+    let (queue, step) = (Queue::new(5)?, AtomicValue::new(0)?);
+    let consumers = [(); 2].map(|()| spawn(come_and_go, (queue.clone(), step.clone(), 0)));
+    for round in 0..60 {
+        let before = step.load();
+        let producers = [1, 2].map(|me| spawn(toil, (queue.clone(), step.clone(), me + 2 * round)));
+        wait_for(&step, before + 1 + u32::try_from(dice.below(50))?);
+        producers.iter().for_each(kill);
+        // The dead have left no seat taken, so nobody waits for them.
+        let begun = Instant::now();
+        wait_until(|| queue.producers() == 0 || begun.elapsed() > Duration::from_secs(3));
+        assert_eq!(queue.producers(), 0, "round {round}");
+    }
+    step.store(u32::MAX / 2);
+    assert!(consumers.iter().map(value).sum::<u32>() > 0);
+    Ok(())
+}
+
+#[test]
+fn exit_and_exec_end_a_role() -> Outcome {
+    let _watchdog = watchdog();
+    for leave in [exits, executes] {
+        let (queue, step) = (Queue::new(100)?, AtomicValue::new(0)?);
+        let consumer = spawn(consume, (queue.clone(), step.clone(), 0));
+        wait_until_blocked(consumer.pid(), &step, 1);
+        let producer = spawn(leave, (queue.clone(), step.clone(), 1));
+        wait_for(&step, 2);
+        assert_eq!(value(&consumer), 1);
+        let _ = producer.kill();
+        let _ = producer.join();
+    }
+    Ok(())
+}
+
+fn exits((queue, step, me): Work) {
+    let producer = queue.producer().unwrap();
+    producer.put_bytes(&message(me, 0)).unwrap();
+    step.fetch_add(1);
+    std::mem::forget(producer);
+    // SAFETY: this process has nothing to tidy up.
+    unsafe { libc::_exit(0) };
+}
+
+fn executes((queue, step, me): Work) {
+    let producer = queue.producer().unwrap();
+    producer.put_bytes(&message(me, 0)).unwrap();
+    step.fetch_add(1);
+    let arguments = [c"sleep".as_ptr(), c"1000".as_ptr(), ptr::null()];
+    // SAFETY: a path, and arguments that end with a null pointer.
+    unsafe { libc::execv(c"/bin/sleep".as_ptr(), arguments.as_ptr()) };
+    drop(producer);
+}
+
+#[test]
+fn forked_copies_are_the_parents() -> Outcome {
+    let _watchdog = watchdog();
+    let queue: Queue<[u8]> = Queue::new(3)?;
+    let (producer, consumer) = (queue.producer()?, queue.consumer()?);
+    let child = fork(How::Libc, || {
+        drop(producer.clone());
+        // A copy of its parent's: to drop it ends nothing.
+        // SAFETY: read once, and never dropped again, for this process exits.
+        drop(unsafe { ptr::read(&raw const producer) });
+        i32::from(queue.producers() != 1 || consumer.try_get_bytes() != Err(GetError::Empty))
+    });
+    assert_eq!(child.wait(), 0);
+    assert_eq!((queue.producers(), queue.consumers()), (1, 1));
+    drop(producer);
+    assert_eq!(consumer.get_bytes(), Err(GetError::Closed));
+    Ok(())
+}
+
+#[test]
+fn sixty_of_each() -> Outcome {
+    let _watchdog = watchdog();
+    let queue: Queue<u8> = Queue::new(3)?;
+    let mut all: Vec<_> = (0..60).map(|_| queue.producer()).collect::<Result<_, _>>()?;
+    assert!(queue.producer().is_err_and(|error| error.to_string().contains("places are taken")));
+    let _consumer = queue.consumer()?;
+    all.swap_remove(17);
+    all.push(queue.producer()?);
+    assert_eq!((queue.producers(), queue.consumers()), (60, 1));
+    drop(all);
+    assert_eq!(queue.producers(), 0);
+    Ok(())
+}

@@ -19,6 +19,7 @@ fn lease(roles: &[Role], [slots, used, filled]: [u8; 3], [kills, timeouts, spuri
         kills,
         timeouts,
         spurious,
+        belt: false,
         bug: None,
     };
     Row { system: System::Lease(lease), expect: Expect::Right, deep: false, live: true }
@@ -52,6 +53,10 @@ impl Row {
         self.lease_with(|lease| lease.letter = true)
     }
 
+    fn lease_belt(self) -> Self {
+        self.lease_with(|lease| lease.belt = true)
+    }
+
     fn closed(self) -> Self {
         self.lease_with(|lease| lease.closed = true)
     }
@@ -81,7 +86,6 @@ pub(super) fn lease_rows() -> Vec<Row> {
         lease(&[MANY, J], [2, 0, 2], [2, 1, 1]),
         lease(&[PUTS, MANY, J], [1, 0, 0], [1, 0, 0]),
         lease(&[ONE, ONE, J], [1, 1, 2], [1, 0, 0]),
-        lease(&[ONE, ONE, J], [2, 0, 1], [1, 0, 0]),
         lease(&[MANY, MANY], [2, 0, 1], [2, 0, 0]).closed(),
         lease(&[ONE, J], [1, 1, 1], [2, 0, 1]).closed(),
         lease(&[MANY, MANY, MANY], [2, 2, 1], [0, 0, 1]).closed(),
@@ -90,15 +94,18 @@ pub(super) fn lease_rows() -> Vec<Row> {
         lease(&[REVIVER, MANY], [1, 1, 1], [2, 0, 0]).letter(),
         lease(&[REVIVER, ONE, ONE], [1, 1, 1], [1, 0, 0]).letter(),
         lease(&[ONE, ONE], [1, 1, 1], [1, 1, 1]).legacy(),
-        lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).legacy(),
         lease(&[MANY, MANY], [1, 1, 2], [2, 0, 0]).backs(1).poison(),
         lease(&[MANY, J], [2, 0, 2], [2, 0, 0]).backs(1).poison(),
-        lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).backs(1).poison(),
         // Large ones.
+        lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).backs(1).poison().deep(),
+        lease(&[ONE, ONE, J], [2, 0, 1], [1, 0, 0]).deep(),
+        lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).legacy().deep(),
         lease(&[ONE, ONE, J], [2, 2, 1], [1, 0, 0]).closed().deep(),
         lease(&[REVIVER, ONE, J], [2, 2, 0], [1, 0, 0]).letter().deep(),
         lease(&[REVIVER, ONE, J], [2, 2, 1], [1, 0, 0]).letter().deep(),
         lease(&[MANY, MANY, J], [1, 1, 1], [1, 0, 0]).deep(),
+        lease(&[MANY, MANY, J], [2, 0, 2], [1, 0, 0]).deep(),
+        lease(&[PUTS, MANY, MANY, J], [1, 1, 0], [0, 0, 0]).deep(),
         lease(&[MANY, MANY, MANY], [1, 1, 2], [1, 0, 0]).deep(),
         lease(&[PUTS, MANY, J], [2, 0, 1], [2, 0, 0]).deep(),
         lease(&[PUTS, MANY, MANY], [1, 1, 0], [2, 0, 0]).deep(),
@@ -106,6 +113,9 @@ pub(super) fn lease_rows() -> Vec<Row> {
             .hole(&["JOINS THOUGH ALL IS DONE", "LOST LOCK WAKE", "SLEEPS BESIDE A JOB"])
             .deep(),
         lease(&[ONE, ONE, ONE], [1, 1, 1], [2, 0, 0]).hole(&["SLEEPS BESIDE A JOB"]).deep(),
+        // The same, with the belt.
+        lease(&[ONE, ONE, J], [1, 1, 1], [2, 0, 0]).lease_belt().deep(),
+        lease(&[ONE, ONE, ONE], [1, 1, 1], [2, 0, 0]).lease_belt().deep(),
     ]
 }
 

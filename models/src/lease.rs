@@ -29,6 +29,19 @@
 //! - `join` returns only if, while it looked for the last time, there was an instant at which all was done.
 //! - When nobody can move by himself: no consumer sleeps while there is a job and a slot for it, or a slot that a dead one has half moved; nobody joins when all is done; nobody waits for a free lock; of a closed queue, nobody sleeps for what will not come.
 //! - Nobody is kept busy for ever (`live`).
+//!
+//! # Orderings
+//!
+//! The model is sequentially consistent. What it relies on, beside what is said in [`mod@crate::ring`], are pairs of a store and a load in two threads, each of which must see the other's store:
+//!
+//! | one | the other |
+//! |---|---|
+//! | takes a slot (`compare_exchange`, SeqCst), then looks whether somebody sleeps, to move a count | counts itself, then notes the slot's word |
+//! | releases a slot (`fetch_sub`, SeqCst), then looks whether somebody joins, sleeps, starves, whether it is closed | counts itself, says that it starves, closes; then reads the slot's word, and its state after it |
+//! | counts a slot's first use, then looks whether somebody sleeps | counts itself, then asks how many slots there are |
+//! | releases a slot, then reads those of others | the same: of two that are the last, one sees both free |
+//!
+//! All of these are SeqCst. A state is a Release store before the release of its slot, or before the head moves, so whoever sees those sees it.
 
 mod deaths;
 mod done;

@@ -1,4 +1,5 @@
 //! [`Queue<T>`]: Queue
+//! [`JoinableQueue<T>`]: JoinableQueue
 //! [`SimpleQueue<T>`]: SimpleQueue
 //! [`Process`]: Process
 //! [`Lock`]: Lock

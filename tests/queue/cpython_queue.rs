@@ -1,9 +1,11 @@
 //! CPython's own tests of `Queue` and `SimpleQueue` (`Lib/test/_test_multiprocessing.py`), under their names; a module for each class.
 
 mod test_queue {
+    use std::thread;
     use std::time::{Duration, Instant};
 
-    use multiproc::{Event, GetError, PutError, Queue};
+    use multiproc::queue::NothingTaken;
+    use multiproc::{Capacity, Event, GetError, JoinableQueue, PutError, Queue};
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
     use crate::common::{Outcome, spawn, value, watchdog};
@@ -109,6 +111,28 @@ mod test_queue {
         assert_eq!(queue.len(), 1);
         queue.get()?;
         assert_eq!(queue.len(), 0);
+        Ok(())
+    }
+
+    fn do_tasks(queue: JoinableQueue<Option<u32>>) {
+        while queue.take().expect("a job").is_some() {
+            thread::sleep(Duration::from_millis(10));
+            queue.task_done().expect("one was taken");
+        }
+    }
+
+    #[test]
+    fn test_task_done() -> Outcome {
+        let _watchdog = watchdog();
+        let queue = JoinableQueue::new(Capacity::unbounded())?;
+        assert_eq!(queue.task_done(), Err(NothingTaken));
+        let workers: Vec<_> = (0..4).map(|_| spawn(do_tasks, queue.clone())).collect();
+        (0..10).try_for_each(|number| queue.put(Some(number)))?;
+        queue.join()?;
+        assert_eq!((queue.len(), queue.out(), queue.unfinished()), (0, 0, 0));
+        workers.iter().try_for_each(|_| queue.put(None))?;
+        workers.iter().for_each(value);
+        queue.close();
         Ok(())
     }
 

@@ -12,6 +12,7 @@ mod counters;
 mod cpython_queue;
 mod crash;
 mod exact;
+mod holders;
 mod hostile;
 mod hostile_jobs;
 mod kit;

@@ -13,6 +13,7 @@
 //! | `Recover`, `TellA` … `TellSeqWake` | with a lock that a dead one left: what became of the slot; everybody looks again |
 //! | `Look`, `LockOfBack`, `UseNew` | `lease_one`: a slot whose job came back, or the oldest message and a free slot, or the first use of one |
 //! | `SlotPending` … `Out` | its lock, watched (A moves, if a dead one had it); `TAKING`; the head; `OUT` |
+//! | `Bury`, `Letter` | what came back too often becomes a dead letter: `BURYING`, the commit, and then what `done` does |
 //! | `Count` | of a dead letter that becomes a job: it is counted, between `REVIVING` and the commit |
 //! | `CRelease` … `Disarm` | leaves, with the chain |
 //! | `Decide`, `Arm` … `Flight` | sleeps: what is watched is noted, then all is looked at, then the kernel compares and queues one word after the other |
@@ -28,18 +29,36 @@
 //! - `join` returns only if, while it looked for the last time, there was an instant at which all was done.
 //! - When nobody can move by himself: no consumer sleeps while there is a job and a slot for it, or a slot that a dead one has half moved; nobody joins when all is done; nobody waits for a free lock; of a closed queue, nobody sleeps for what will not come.
 //! - Nobody is kept busy for ever (`live`).
+//!
+//! # Orderings
+//!
+//! The model is sequentially consistent. What it relies on, beside what is said in [`mod@crate::ring`], are pairs of a store and a load in two threads, each of which must see the other's store:
+//!
+//! | one | the other |
+//! |---|---|
+//! | takes a slot (`compare_exchange`, SeqCst), then looks whether somebody sleeps, to move a count | counts itself, then notes the slot's word |
+//! | releases a slot (`fetch_sub`, SeqCst), then looks whether somebody joins, sleeps, starves, whether it is closed | counts itself, says that it starves, closes; then reads the slot's word, and its state after it |
+//! | counts a slot's first use, then looks whether somebody sleeps | counts itself, then asks how many slots there are |
+//! | releases a slot, then reads those of others | the same: of two that are the last, one sees both free |
+//!
+//! All of these are SeqCst. A state is a Release store before the release of its slot, or before the head moves, so whoever sees those sees it.
 
 mod deaths;
 mod done;
 mod get;
+mod looks;
+mod put;
 mod sleep;
+mod state;
+mod turn;
 
 use crate::checker::{Kind, Model, Step};
 use crate::robust::Low;
-use std::{
-    fmt,
-    hash::{Hash, Hasher},
+use state::{
+    A, At, C, COUNTS, FC, FP, FREVIVED, FSEQ, For, KB, LETTER, MOST, P, Process, S, SEQ, SLOTS, Says, Slot, State, WORDS, tid,
 };
+use std::fmt;
+use turn::Turn;
 
 /// One run.
 #[derive(Debug, Clone)]
@@ -52,6 +71,10 @@ pub(crate) struct Lease {
     pub(crate) filled: u8,
     /// Whether there is a dead letter.
     pub(crate) letter: bool,
+    /// The first consumer has found nothing, and then somebody has died with the first message. (Who takes it is not killed before he has moved A: that is a hole, of two deaths.)
+    pub(crate) legacy: bool,
+    /// What comes back becomes a dead letter.
+    pub(crate) poison: bool,
     /// No more puts, from the beginning.
     pub(crate) closed: bool,
     /// How often a job may be given back.
@@ -59,6 +82,8 @@ pub(crate) struct Lease {
     pub(crate) kills: u8,
     pub(crate) timeouts: u8,
     pub(crate) spurious: u8,
+    /// Who sleeps and should not wakes up after a second.
+    pub(crate) belt: bool,
     pub(crate) bug: Option<Bug>,
 }
 
@@ -107,6 +132,8 @@ pub(crate) enum Bug {
     WokenTellsNobody,
     /// "All is done" is decided without a second look at the log.
     FinishedWithoutSecondLook,
+    /// There is no `BURYING`: the letter, then `FREE`.
+    NoBurying,
     /// A dead letter that becomes a job is not counted.
     RevivedUncounted,
     /// It is counted before its slot says so.
@@ -129,417 +156,6 @@ pub(crate) enum Bug {
     NoChain,
 }
 
-/// Most processes, most slots, and the words that have an owner.
-const MOST: usize = 4;
-const SLOTS: usize = 2;
-const WORDS: usize = 2 + SLOTS;
-/// The producers' lock, the consumers', and the first slot's.
-const P: usize = 0;
-const C: usize = 1;
-const S: usize = 2;
-/// Futex words beside them: A of P, the consumers' contenders, the joiners' count.
-const A: usize = WORDS;
-const KB: usize = WORDS + 1;
-const SEQ: usize = WORDS + 2;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-enum At {
-    PStart,
-    PTry,
-    PCommit,
-    PRelease,
-    PBump,
-    PWake,
-    PClear,
-    PDisarm,
-    GStart,
-    GTry,
-    WaitKb,
-    WaitLock,
-    Contending,
-    Recover,
-    TellA,
-    TellAWake,
-    TellSeq,
-    TellSeqWake,
-    Look,
-    LockOfBack,
-    UseNew,
-    SlotPending,
-    SlotTake,
-    SlotMoves,
-    Count,
-    Taking,
-    Head,
-    Out,
-    CRelease,
-    WakeKb,
-    Chain,
-    ChainWake,
-    Clear,
-    Disarm,
-    Held,
-    Decide,
-    Arm,
-    Announce,
-    Note,
-    Ready,
-    ReadyStarved,
-    ReadyBack,
-    Queue,
-    Asleep,
-    Woken,
-    DutyKb,
-    Retell,
-    PassOn,
-    PassWake,
-    Flight,
-    JStart,
-    FHead,
-    FSlot,
-    FSame,
-    FEmpty,
-    SeqBump,
-    SeqWake,
-    EndBump,
-    EndWake,
-    DCount,
-    DFree,
-    DRelease,
-    DTell,
-    DStarved,
-    DBump,
-    DWake,
-    DDisarm,
-    BCount,
-    BRelease,
-    BBump,
-    BWake,
-    Dying,
-    DyingWakes,
-    Early,
-    Gone,
-}
-
-/// What a look at all slots is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-enum For {
-    Join,
-    Ready,
-    Done,
-    Retell,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Process {
-    at: At,
-    purpose: For,
-    /// Futex words it is queued on; woken since.
-    queued: u8,
-    rung: bool,
-    /// The pending word plus 1.
-    pending: u8,
-    /// The words as noted, and which counts have not moved since: of P (A), of C, the joiners', of letters that became jobs.
-    seen: [Low; WORDS],
-    fresh: [bool; COUNTS],
-    /// In a release: W must stay.
-    keep: bool,
-    /// Counted as a sleeper.
-    napping: bool,
-    /// The lock was left by a dead one, and that is to be seen to.
-    heir: bool,
-    /// How many slots it watches; the one that it looks at.
-    watch: u8,
-    index: u8,
-    /// The slot that it takes or has, plus 1.
-    slot: u8,
-    /// That slot's job came back.
-    back: bool,
-    /// The head, as noted.
-    head: u8,
-    /// Messages still to put, jobs still to do.
-    left: u8,
-    /// For the properties: all was done at some instant of this look.
-    instant: bool,
-}
-
-const FP: usize = 0;
-const FC: usize = 1;
-const FSEQ: usize = 2;
-const FREVIVED: usize = 3;
-const COUNTS: usize = 4;
-/// The number of the dead letter.
-const LETTER: u8 = 5;
-
-impl Process {
-    const fn new(at: At, left: u8) -> Self {
-        Self {
-            at,
-            purpose: For::Join,
-            queued: 0,
-            rung: false,
-            pending: 0,
-            seen: [Low(0); WORDS],
-            fresh: [false; COUNTS],
-            keep: false,
-            napping: false,
-            heir: false,
-            watch: 0,
-            index: 0,
-            slot: 0,
-            back: false,
-            head: 0,
-            left,
-            instant: false,
-        }
-    }
-
-    const GONE: Self = Self::new(At::Gone, 0);
-
-    fn bytes(&self) -> ([u8; 8], [u8; 8]) {
-        let flags =
-            [self.rung, self.fresh[FP], self.fresh[FC], self.fresh[FSEQ], self.keep, self.napping, self.heir, self.instant];
-        let flags = flags.iter().fold(0, |all, &flag| all << 1 | u8::from(flag));
-        let places = self.watch << 6 | self.index << 3 | self.slot << 1 | u8::from(self.back);
-        let counts = self.head << 4 | self.left;
-        (
-            [self.at as u8, self.purpose as u8, self.queued, flags, self.pending, places, counts, self.fresh[FREVIVED].into()],
-            [self.seen[0].0, self.seen[1].0, self.seen[2].0, self.seen[3].0, 0, 0, 0, 0],
-        )
-    }
-
-    /// Forgets what it has seen: it will look again.
-    fn forget(&mut self) {
-        (self.queued, self.rung, self.keep) = (0, false, false);
-        (self.seen, self.fresh) = ([Low(0); WORDS], [false; COUNTS]);
-        (self.watch, self.index, self.head) = (0, 0, 0);
-    }
-
-    /// Looks whether all is done, for this.
-    fn scan(&mut self, purpose: For) {
-        (self.at, self.purpose, self.instant) = (At::FHead, purpose, false);
-    }
-
-    fn asleep(&self) -> bool {
-        matches!(self.at, At::Asleep | At::Contending) && !self.rung
-    }
-}
-
-/// What a slot says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum Says {
-    Free,
-    Out,
-    Taking,
-    Reviving,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    says: Says,
-    /// The message that it is to be filled with, and has in it.
-    number: u8,
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct State {
-    low: [Low; WORDS],
-    slots: [Slot; SLOTS],
-    puts: u8,
-    head: u8,
-    /// Dead letters.
-    letters: u8,
-    used: u8,
-    starved: bool,
-    /// Counts that a dead one has left too high: contenders, sleepers, joiners.
-    leaked: [bool; 3],
-    /// For the properties: what was done.
-    done: u8,
-    /// Kills, time-outs, signals, jobs to be given back.
-    left: [u8; 4],
-    processes: [Process; MOST],
-}
-
-impl Hash for State {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let flags = [self.starved, self.leaked[0], self.leaked[1], self.leaked[2]];
-        let flags = flags.iter().fold(0, |all, &flag| all << 1 | u8::from(flag));
-        let [one, two] = self.slots.map(|slot| slot.number << 2 | slot.says as u8);
-        hasher.write(&[self.low[0].0, self.low[1].0, self.low[2].0, self.low[3].0, one, two, self.done, flags]);
-        let [kills, timeouts, spurious, backs] = self.left;
-        hasher.write(&[self.puts, self.head, self.used, kills, timeouts, spurious, backs, self.letters]);
-        for process in &self.processes {
-            let (one, two) = process.bytes();
-            hasher.write_u64(u64::from_le_bytes(one) ^ u64::from_le_bytes(two) << 56);
-            hasher.write_u64(u64::from_le_bytes(two));
-        }
-    }
-}
-
-fn tid(me: usize) -> u8 {
-    u8::try_from(me + 1).unwrap_or(Low::TID)
-}
-
-impl State {
-    /// A+1 of a side, or the joiners' count.
-    fn bump(&mut self, count: usize) {
-        for process in &mut self.processes {
-            process.fresh[count] = false;
-        }
-    }
-
-    /// `W`, and A+1.
-    fn announce(&mut self, side: usize) {
-        self.low[side].0 |= Low::W;
-        self.bump(side);
-    }
-
-    fn is_held(&self, slot: usize) -> bool {
-        self.low[S + slot].owner() != 0
-    }
-
-    fn used(&self) -> std::ops::Range<usize> {
-        0..usize::from(self.used)
-    }
-
-    fn has_data(&self) -> bool {
-        self.puts > self.head
-    }
-
-    fn contenders(&self) -> bool {
-        let contends = |p: &Process| matches!(p.at, At::WaitKb | At::WaitLock | At::Contending);
-        self.leaked[0] || self.processes.iter().any(contends)
-    }
-
-    /// FUTEX_WAKE of one: whomever it may reach, or nobody.
-    fn wake_one(&self, word: usize, mut found: impl FnMut(Self, bool)) {
-        let mut nobody = true;
-        for sleeper in (0..MOST).filter(|i| self.processes[*i].queued & 1 << word != 0) {
-            nobody = false;
-            let mut state = *self;
-            let p = &mut state.processes[sleeper];
-            (p.queued, p.rung) = (p.queued & !(1 << word), true);
-            found(state, true);
-        }
-        if nobody {
-            found(*self, false);
-        }
-    }
-
-    fn wake_all(&mut self, word: usize) -> Kind {
-        let mut kind = Kind::Own;
-        for p in self.processes.iter_mut().filter(|p| p.queued & 1 << word != 0) {
-            (p.queued, p.rung, kind) = (p.queued & !(1 << word), true, Kind::Wakes);
-        }
-        kind
-    }
-}
-
-impl Lease {
-    fn is(&self, bug: Bug) -> bool {
-        self.bug == Some(bug)
-    }
-
-    fn joins(&self, me: usize) -> bool {
-        self.roles.get(me) == Some(&Role::Joiner)
-    }
-
-    /// Consumers that sleep, as they are counted.
-    fn sleepers(&self, state: &State) -> bool {
-        state.leaked[1] || (0..MOST).any(|me| state.processes[me].napping && !self.joins(me))
-    }
-
-    fn joiners(&self, state: &State) -> bool {
-        state.leaked[2] || (0..MOST).any(|me| state.processes[me].napping && self.joins(me))
-    }
-
-    fn has_slot(&self, state: &State) -> bool {
-        state.used < self.slots || state.used().any(|slot| !state.is_held(slot) && state.slots[slot].says == Says::Free)
-    }
-
-    /// A job that came back, or one that a dead one has half moved.
-    fn is_back(&self, state: &State, slot: usize) -> bool {
-        let says = state.slots[slot].says;
-        !state.is_held(slot) && (says == Says::Out || (says != Says::Free && !self.is(Bug::HalfMovedUnseen)))
-    }
-
-    /// Somebody has died on the way into a slot.
-    fn is_half_moved(&self, state: &State) -> bool {
-        let half = |slot: usize| !matches!(state.slots[slot].says, Says::Free | Says::Out) && !state.is_held(slot);
-        !self.is(Bug::JoinerRecoversNothing) && state.used().any(half)
-    }
-
-    fn has_job(&self, state: &State) -> bool {
-        (state.has_data() && self.has_slot(state)) || state.used().any(|slot| self.is_back(state, slot))
-    }
-
-    fn all_done(&self, state: &State) -> bool {
-        u32::from(state.puts) + u32::from(self.letter) == state.done.count_ones()
-    }
-
-    /// Nothing will ever come but what this one has itself.
-    fn is_over(&self, state: &State, me: usize) -> bool {
-        let mine = |slot: usize| state.low[S + slot].owner() == tid(me);
-        self.closed && !state.has_data() && state.used().all(|slot| mine(slot) || state.slots[slot].says == Says::Free)
-    }
-
-    /// A process that has done its part.
-    fn start(&self, me: usize) -> At {
-        match self.roles[me] {
-            Role::Producer { .. } => At::PStart,
-            Role::Consumer { .. } => At::GStart,
-            Role::Joiner => At::JStart,
-            Role::Reviver => At::GStart,
-        }
-    }
-
-    /// Somebody who ought not to sleep, when nobody moves.
-    fn stuck(&self, state: &State) -> Option<&'static str> {
-        let right = Self { bug: None, ..self.clone() };
-        state.processes.iter().enumerate().find_map(|(me, p)| match p.at {
-            At::Contending => Some("LOST LOCK WAKE"),
-            At::Asleep if self.joins(me) => self.all_done(state).then_some("JOINS THOUGH ALL IS DONE"),
-            At::Asleep if right.has_job(state) => Some("SLEEPS BESIDE A JOB"),
-            At::Asleep if right.is_over(state, me) => Some("SLEEPS THROUGH THE END"),
-            _ => None,
-        })
-    }
-
-    /// A message that is nowhere, or twice.
-    fn astray(&self, state: &State) -> Option<&'static str> {
-        let holder = |slot: usize| {
-            let has = |p: &Process| usize::from(p.slot) == slot + 1 && matches!(p.at, At::Held | At::DCount);
-            state.processes.iter().filter(|p| has(p)).count()
-        };
-        for (me, p) in state.processes.iter().enumerate().filter(|(_, p)| p.at == At::Held) {
-            let slot = usize::from(p.slot) - 1;
-            if state.low[S + slot].owner() != tid(me) || holder(slot) > 1 {
-                return Some("OUT TWICE");
-            }
-            if state.done & 1 << state.slots[slot].number != 0 {
-                return Some("DONE, AND OUT AGAIN");
-            }
-        }
-        for message in (0..state.puts).chain(self.letter.then_some(LETTER)) {
-            let lies = |slot: &Slot, says| slot.says == says && slot.number == message;
-            let out = state.slots.iter().filter(|slot| lies(slot, Says::Out)).count();
-            let moving = state.slots.iter().any(|slot| lies(slot, Says::Taking) || lies(slot, Says::Reviving));
-            let waits = usize::from(message >= state.head && message != LETTER);
-            let done = usize::from(state.done & 1 << message != 0);
-            if waits + out + done > 1 {
-                return Some("ONE TOO MANY");
-            }
-            if waits + out + done == 0 && !moving {
-                return Some("LOST");
-            }
-        }
-        None
-    }
-}
-
 impl fmt::Display for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for role in &self.roles {
@@ -556,10 +172,19 @@ impl fmt::Display for Lease {
         say("used", self.used)?;
         say("filled", self.filled)?;
         say("given back", self.backs)?;
+        if self.legacy {
+            write!(f, ", a legacy")?;
+        }
+        if self.poison {
+            write!(f, ", poison")?;
+        }
         if self.letter {
             write!(f, ", a letter")?;
         }
-        if self.closed { write!(f, ", closed") } else { Ok(()) }
+        if self.closed {
+            write!(f, ", closed")?;
+        }
+        if self.belt { write!(f, ", belt") } else { Ok(()) }
     }
 }
 
@@ -577,11 +202,15 @@ impl Model for Lease {
             };
             *process = Process::new(self.start(me), left);
         }
+        let (mut low, mut slots) = ([Low(0); WORDS], [Slot { says: Says::Free, number: 0 }; SLOTS]);
+        if self.legacy {
+            (low[S], slots[0].says, processes[0].at) = (Low(Low::OD | Low::W), Says::Out, At::Decide);
+        }
         State {
-            low: [Low(0); WORDS],
-            slots: [Slot { says: Says::Free, number: 0 }; SLOTS],
+            low,
+            slots,
             puts: self.filled,
-            head: 0,
+            head: self.legacy.into(),
             letters: self.letter.into(),
             used: self.used,
             starved: false,
@@ -597,6 +226,12 @@ impl Model for Lease {
             let turn = Turn { lease: self, before: state, me, p: state.processes[me] };
             turn.own_step(next);
             turn.mishaps(next);
+        }
+        if self.belt
+            && next.iter().all(|step| step.kind == Kind::Chance)
+            && let Some((me, _)) = self.stuck(state)
+        {
+            Turn { lease: self, before: state, me, p: state.processes[me] }.belt(next);
         }
         for step in next.iter_mut() {
             self.hurry(&mut step.state);
@@ -640,7 +275,7 @@ impl Model for Lease {
         if state.processes.iter().any(|p| p.at == At::Early) {
             return Some("JOINED TOO EARLY");
         }
-        self.astray(state).or_else(|| if quiet { self.stuck(state) } else { None })
+        self.astray(state).or_else(|| if quiet { self.stuck(state).map(|(_, why)| why) } else { None })
     }
 
     fn show(&self, state: &State) -> String {
@@ -668,58 +303,5 @@ impl Model for Lease {
             if state.starved { " starved" } else { "" },
             all.join("  ")
         )
-    }
-}
-
-/// One process at one state: everything that a step needs.
-struct Turn<'a> {
-    lease: &'a Lease,
-    before: &'a State,
-    me: usize,
-    p: Process,
-}
-
-impl Turn<'_> {
-    /// The one thing that it does next by itself.
-    fn own_step(&self, next: &mut Vec<Step<State>>) {
-        match self.p.at {
-            At::Gone | At::Early => {}
-            at if at <= At::PDisarm => self.put(next),
-            at if at <= At::TellSeqWake => self.enter(next),
-            at if at <= At::Out => self.take(next),
-            at if at <= At::Disarm => self.leave(next),
-            At::Held => {}
-            at if at <= At::Flight => self.sleep(next),
-            at if at <= At::EndWake => self.finished(next),
-            at if at <= At::BWake => self.done(next),
-            _ => self.die(next),
-        }
-    }
-
-    fn push(&self, next: &mut Vec<Step<State>>, what: &'static str, state: State) {
-        next.push(Step { who: self.me, what, kind: Kind::Own, state });
-    }
-
-    /// Goes on there, having changed these.
-    fn go(&self, next: &mut Vec<Step<State>>, what: &'static str, mut state: State, p: Process) {
-        state.processes[self.me] = p;
-        self.push(next, what, state);
-    }
-
-    /// Wakes one on a word, or nobody, and goes on as `then` says.
-    fn wake(&self, next: &mut Vec<Step<State>>, word: usize, what: &'static str, then: impl Fn(&mut Process, bool)) {
-        self.before.wake_one(word, |mut state, woke| {
-            then(&mut state.processes[self.me], woke);
-            let kind = if woke { Kind::Wakes } else { Kind::Own };
-            next.push(Step { who: self.me, what, kind, state });
-        });
-    }
-
-    /// Wakes all on a word.
-    fn wake_all(&self, next: &mut Vec<Step<State>>, word: usize, what: &'static str, then: At) {
-        let mut state = *self.before;
-        let kind = state.wake_all(word);
-        state.processes[self.me].at = then;
-        next.push(Step { who: self.me, what, kind, state });
     }
 }

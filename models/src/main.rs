@@ -1,10 +1,10 @@
-//! Explicit-state models of the robust lock, of what is made of several of them, and of the ring's sleep protocol, with death as a step.
+//! Explicit-state models of the robust lock, of what is made of several of them, and of the ring's sleep protocol and of jobs that are leased, with death as a step.
 //!
 //! `multiproc-models [--deep] [--trace] [words]` runs the tables below and exits with 1 if a right configuration fails,
 //! if a planted bug is **not** found, or if a known hole has changed. `--deep` runs the large configurations too, `--trace`
 //! prints the shortest way to each failure that was found, and words select the rows whose text contains all of them.
 //!
-//! Start reading at [`mod@lock`], then [`mod@ring`]; [`checker`] is the machine below all. [`mod@semaphore`], [`mod@rwlock`] and [`mod@barrier`] stand on [`mod@robust`]; [`mod@rows`] has the tables.
+//! Start reading at [`mod@lock`], then [`mod@ring`]; [`checker`] is the machine below all. [`mod@semaphore`], [`mod@rwlock`] and [`mod@barrier`] stand on [`mod@robust`]; [`mod@lease`] is the ring's again, with jobs; [`mod@rows`] has the tables.
 
 mod barrier;
 mod checker;

@@ -1,6 +1,6 @@
 //! What may happen to a process, and the kernel for the dead.
 
-use super::{ALL, At, Lease, Low, P, Process, Role, State, Turn, WORDS, tid};
+use super::{ALL, At, C, Lease, Low, P, Process, Role, State, Turn, WORDS, tid};
 use crate::checker::{Kind, Step};
 
 impl Turn<'_> {
@@ -62,7 +62,8 @@ impl Turn<'_> {
             push(None, "has done it", &|p| p.at = At::DCount);
             push(Some(3), "cannot do it", &|p| p.at = At::BCount);
         }
-        if !matches!(p.at, At::Gone | At::Early | At::Dying | At::DyingWakes) {
+        let spared = self.lease.legacy && p.at == At::SlotMoves;
+        if !spared && !matches!(p.at, At::Gone | At::Early | At::Dying | At::DyingWakes) {
             push(Some(0), "is killed", &|p| *p = Process { at: At::Dying, pending: p.pending, ..Process::GONE });
         }
         if p.at == At::Asleep && !p.rung {
@@ -75,10 +76,10 @@ impl Turn<'_> {
 }
 
 impl Process {
-    /// At the end of an operation with a job.
-    pub(super) fn rest(&mut self) {
-        let left = if self.left == ALL { ALL } else { self.left.saturating_sub(1) };
-        *self = Self::new(At::GStart, left);
+    /// At the end of an operation with a job; of who has buried one and looks for another, with the consumers' lock.
+    pub(super) fn rest(&mut self, inside: bool) {
+        let left = if self.left == ALL || inside { self.left } else { self.left.saturating_sub(1) };
+        *self = Self::new(if inside { At::Look } else { At::GStart }, left);
     }
 }
 
@@ -99,6 +100,7 @@ impl Lease {
             return;
         }
         for me in 0..self.roles.len() {
+            let inside = state.low[C].owner() == tid(me);
             let p = &mut state.processes[me];
             loop {
                 p.at = match p.at {
@@ -108,8 +110,8 @@ impl Lease {
                     At::SlotPending => At::SlotTake,
                     At::Disarm => self.after_leaving(me, p.slot),
                     At::DDisarm => {
-                        p.rest();
-                        At::GStart
+                        p.rest(inside);
+                        p.at
                     }
                     At::PStart | At::GStart => {
                         *p = Process::GONE;

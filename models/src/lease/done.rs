@@ -1,6 +1,6 @@
 //! Done, and given back.
 
-use super::{A, At, Bug, FP, FSEQ, For, Low, S, Says, State, Turn, tid};
+use super::{A, At, Bug, C, FP, FSEQ, For, Low, S, Says, State, Turn, tid};
 use crate::checker::Step;
 
 impl Turn<'_> {
@@ -62,7 +62,7 @@ impl Turn<'_> {
             At::DWake if p.keep => return self.wake_all(next, A, "wakes all", At::DDisarm),
             At::DWake | At::BWake => return self.wake(next, A, "wakes one", |p, _| p.at = At::DDisarm),
             At::DDisarm => {
-                p.rest();
+                p.rest(state.low[C].owner() == tid(self.me));
                 "pending = 0"
             }
             At::BCount => {

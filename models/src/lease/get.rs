@@ -1,70 +1,10 @@
-//! Put, and what a consumer does with its lock.
+//! What a consumer does with its lock.
 
-use super::{A, At, Bug, C, COUNTS, FC, FP, FREVIVED, FSEQ, KB, LETTER, P, Process, Role, S, SEQ, Says, Slot, State, Turn, tid};
+use super::{A, At, Bug, C, COUNTS, FC, FP, FREVIVED, FSEQ, KB, LETTER, Process, Role, S, SEQ, Says, Slot, State, Turn, tid};
 use crate::checker::Step;
 use crate::robust::Low;
 
 impl Turn<'_> {
-    /// A producer: the lock, the commit, one wake.
-    pub(super) fn put(&self, next: &mut Vec<Step<State>>) {
-        let (mut state, mut p, low) = (*self.before, self.p, self.before.low[P]);
-        let what = match p.at {
-            At::PStart if p.left == 0 => {
-                p = Process::GONE;
-                "leaves for good"
-            }
-            At::PStart => {
-                (p.pending, p.at) = (tid(P), At::PTry);
-                "pending = P"
-            }
-            At::PTry if low.owner() != 0 => return,
-            At::PTry => {
-                state.low[P] = Low(tid(self.me) | low.0 & Low::W);
-                if low != Low(0) {
-                    state.bump(FP);
-                }
-                (p.pending, p.at) = (0, At::PCommit);
-                "takes P"
-            }
-            At::PCommit => {
-                state.puts += 1;
-                (p.left, p.at) = (p.left - 1, At::PRelease);
-                "puts"
-            }
-            At::PRelease => {
-                state.low[P].0 &= Low::W;
-                let settles = low.has(Low::W);
-                (p.pending, p.fresh[FP], p.at) = (tid(P), settles, if settles { At::PBump } else { At::PDisarm });
-                "releases P"
-            }
-            At::PBump if !self.lease.sleepers(&state) => {
-                p.at = At::PClear;
-                "nobody sleeps"
-            }
-            At::PBump => {
-                p.keep |= !(p.fresh[FP] && low == Low(Low::W));
-                state.bump(FP);
-                (p.fresh[FP], p.at) = (true, At::PWake);
-                "A+1"
-            }
-            At::PWake => {
-                return self.wake(next, A, "wakes one", |p, woke| (p.keep, p.at) = (p.keep | woke, At::PClear));
-            }
-            At::PClear => {
-                if low == Low(Low::W) && p.fresh[FP] && !p.keep {
-                    state.low[P] = Low(0);
-                }
-                (p.fresh, p.keep, p.at) = ([false; COUNTS], false, At::PDisarm);
-                "clears W, if it is still its"
-            }
-            _ => {
-                (p.pending, p.at) = (0, At::PStart);
-                "pending = 0"
-            }
-        };
-        self.go(next, what, state, p);
-    }
-
     /// A consumer enters, and sees to what a dead one left.
     pub(super) fn enter(&self, next: &mut Vec<Step<State>>) {
         let (mut state, mut p, low) = (*self.before, self.p, self.before.low[C]);
@@ -109,12 +49,13 @@ impl Turn<'_> {
                 "wakes for C"
             }
             At::Recover => {
-                let (head, letters) = (state.head, state.letters);
+                let (head, letters, done) = (state.head, state.letters, state.done);
                 for slot in &mut state.slots {
                     slot.says = match slot.says {
                         Says::Taking if slot.number == head => Says::Free,
                         Says::Reviving if letters > 0 => Says::Free,
-                        Says::Taking | Says::Reviving => Says::Out,
+                        Says::Burying if done & 1 << slot.number != 0 => Says::Free,
+                        Says::Taking | Says::Reviving | Says::Burying => Says::Out,
                         other => other,
                     };
                 }
@@ -194,6 +135,18 @@ impl Turn<'_> {
                 p.at = self.after_slot();
                 "a dead one's: A+1"
             }
+            At::Bury => {
+                if !lease.is(Bug::NoBurying) {
+                    state.slots[slot].says = Says::Burying;
+                }
+                p.at = At::Letter;
+                "BURYING"
+            }
+            At::Letter => {
+                state.done |= 1 << state.slots[slot].number;
+                p.at = At::DCount;
+                "the tail of the letters"
+            }
             At::Count => {
                 if !lease.is(Bug::RevivedUncounted) {
                     state.bump(FREVIVED);
@@ -239,6 +192,7 @@ impl Turn<'_> {
 
     fn after_slot(&self) -> At {
         match () {
+            () if self.p.back && self.lease.poison => At::Bury,
             () if self.p.back => At::CRelease,
             () if self.revives() && self.lease.is(Bug::CountedFirst) => At::Count,
             () => At::Taking,

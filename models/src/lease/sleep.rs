@@ -159,6 +159,18 @@ impl Turn<'_> {
         if self.lease.is(Bug::WatchesNoSlots) { 0 } else { self.p.watch.into() }
     }
 
+    /// After a second, asleep: looks again.
+    pub(super) fn belt(&self, next: &mut Vec<Step<State>>) {
+        let mut p = self.p;
+        if p.at == At::Contending {
+            p.forget();
+            p.at = At::GTry;
+        } else {
+            self.awake(&mut p);
+        }
+        self.go(next, "belt", *self.before, p);
+    }
+
     /// Leaves the sleep, and looks in earnest.
     pub(super) fn awake(&self, p: &mut Process) -> &'static str {
         p.forget();

@@ -6,8 +6,22 @@ use crate::{Expect, Row, System};
 /// A row of the leases: who takes part, slots and how many of them were used, messages that are there, kills/timeouts/signals.
 fn lease(roles: &[Role], [slots, used, filled]: [u8; 3], [kills, timeouts, spurious]: [u8; 3]) -> Row {
     let roles = roles.to_vec();
-    let lease =
-        Lease { roles, slots, used, filled, letter: false, closed: false, backs: 0, kills, timeouts, spurious, bug: None };
+    let lease = Lease {
+        roles,
+        slots,
+        used,
+        filled,
+        letter: false,
+        legacy: false,
+        poison: false,
+        closed: false,
+        backs: 0,
+        kills,
+        timeouts,
+        spurious,
+        belt: false,
+        bug: None,
+    };
     Row { system: System::Lease(lease), expect: Expect::Right, deep: false, live: true }
 }
 
@@ -24,9 +38,23 @@ impl Row {
         self.lease_with(|lease| lease.backs = backs)
     }
 
+    /// A dead one has left a job.
+    fn legacy(self) -> Self {
+        self.lease_with(|lease| lease.legacy = true)
+    }
+
+    /// What comes back becomes a dead letter.
+    fn poison(self) -> Self {
+        self.lease_with(|lease| lease.poison = true)
+    }
+
     /// There is a dead letter.
     fn letter(self) -> Self {
         self.lease_with(|lease| lease.letter = true)
+    }
+
+    fn lease_belt(self) -> Self {
+        self.lease_with(|lease| lease.belt = true)
     }
 
     fn closed(self) -> Self {
@@ -58,7 +86,6 @@ pub(super) fn lease_rows() -> Vec<Row> {
         lease(&[MANY, J], [2, 0, 2], [2, 1, 1]),
         lease(&[PUTS, MANY, J], [1, 0, 0], [1, 0, 0]),
         lease(&[ONE, ONE, J], [1, 1, 2], [1, 0, 0]),
-        lease(&[ONE, ONE, J], [2, 0, 1], [1, 0, 0]),
         lease(&[MANY, MANY], [2, 0, 1], [2, 0, 0]).closed(),
         lease(&[ONE, J], [1, 1, 1], [2, 0, 1]).closed(),
         lease(&[MANY, MANY, MANY], [2, 2, 1], [0, 0, 1]).closed(),
@@ -66,16 +93,29 @@ pub(super) fn lease_rows() -> Vec<Row> {
         lease(&[REVIVER, J], [1, 0, 0], [2, 1, 1]).letter(),
         lease(&[REVIVER, MANY], [1, 1, 1], [2, 0, 0]).letter(),
         lease(&[REVIVER, ONE, ONE], [1, 1, 1], [1, 0, 0]).letter(),
+        lease(&[ONE, ONE], [1, 1, 1], [1, 1, 1]).legacy(),
+        lease(&[MANY, MANY], [1, 1, 2], [2, 0, 0]).backs(1).poison(),
+        lease(&[MANY, J], [2, 0, 2], [2, 0, 0]).backs(1).poison(),
         // Large ones.
+        lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).backs(1).poison().deep(),
+        lease(&[ONE, ONE, J], [2, 0, 1], [1, 0, 0]).deep(),
+        lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).legacy().deep(),
         lease(&[ONE, ONE, J], [2, 2, 1], [1, 0, 0]).closed().deep(),
         lease(&[REVIVER, ONE, J], [2, 2, 0], [1, 0, 0]).letter().deep(),
         lease(&[REVIVER, ONE, J], [2, 2, 1], [1, 0, 0]).letter().deep(),
         lease(&[MANY, MANY, J], [1, 1, 1], [1, 0, 0]).deep(),
+        lease(&[MANY, MANY, J], [2, 0, 2], [1, 0, 0]).deep(),
+        lease(&[PUTS, MANY, MANY, J], [1, 1, 0], [0, 0, 0]).deep(),
         lease(&[MANY, MANY, MANY], [1, 1, 2], [1, 0, 0]).deep(),
         lease(&[PUTS, MANY, J], [2, 0, 1], [2, 0, 0]).deep(),
         lease(&[PUTS, MANY, MANY], [1, 1, 0], [2, 0, 0]).deep(),
-        lease(&[ONE, ONE, J], [1, 1, 1], [2, 0, 0]).deep(),
-        lease(&[ONE, ONE, ONE], [1, 1, 1], [2, 0, 0]).deep(),
+        lease(&[ONE, ONE, J], [1, 1, 1], [2, 0, 0])
+            .hole(&["JOINS THOUGH ALL IS DONE", "LOST LOCK WAKE", "SLEEPS BESIDE A JOB"])
+            .deep(),
+        lease(&[ONE, ONE, ONE], [1, 1, 1], [2, 0, 0]).hole(&["SLEEPS BESIDE A JOB"]).deep(),
+        // The same, with the belt.
+        lease(&[ONE, ONE, J], [1, 1, 1], [2, 0, 0]).lease_belt().deep(),
+        lease(&[ONE, ONE, ONE], [1, 1, 1], [2, 0, 0]).lease_belt().deep(),
     ]
 }
 
@@ -90,6 +130,7 @@ pub(super) fn lease_bugs() -> Vec<Row> {
         lease(&[MANY, J], [2, 0, 2], [1, 0, 0]).lease_bug(Bug::FirstUseTellsNobody),
         lease(&[MANY, J], [2, 0, 2], [1, 0, 0]).lease_bug(Bug::SlotsCountedOnce),
         lease(&[MANY, MANY], [1, 1, 2], [1, 0, 0]).backs(1).lease_bug(Bug::HalfMovedUnseen),
+        lease(&[MANY, MANY], [1, 1, 1], [2, 0, 0]).poison().lease_bug(Bug::NoBurying),
         lease(&[REVIVER, J], [1, 1, 0], [1, 0, 0]).letter().lease_bug(Bug::JoinerRecoversNothing),
         lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).lease_bug(Bug::JoinerKeepsWake),
         lease(&[ONE, ONE, J], [1, 1, 1], [1, 0, 0]).lease_bug(Bug::WokenTellsNobody),
@@ -100,7 +141,7 @@ pub(super) fn lease_bugs() -> Vec<Row> {
         lease(&[MANY, J], [2, 0, 2], [1, 0, 0]).lease_bug(Bug::CountStays),
         lease(&[ONE, ONE, ONE], [1, 1, 3], [1, 0, 0]).lease_bug(Bug::DoneStays),
         lease(&[MANY, MANY], [1, 1, 2], [1, 0, 0]).backs(1).lease_bug(Bug::BackStays),
-        lease(&[ONE, ONE, ONE], [1, 1, 1], [2, 0, 0]).lease_bug(Bug::HeirStays),
+        lease(&[ONE, ONE], [1, 1, 1], [1, 0, 0]).legacy().lease_bug(Bug::HeirStays),
         lease(&[ONE, ONE, ONE], [1, 1, 3], [0, 0, 0]).lease_bug(Bug::StarvedForgotten),
         lease(&[MANY, MANY, MANY], [2, 2, 1], [0, 0, 1]).closed().lease_bug(Bug::WokenTellsAll).live(),
         lease(&[Role::Producer { messages: 2 }, ONE, ONE], [2, 2, 0], [1, 0, 0]).lease_bug(Bug::NoChain),

@@ -45,26 +45,25 @@ pub(crate) fn rows(scratch: &Scratch) -> Vec<Row> {
             rows.push(row(users, size, scratch));
         }
     }
-    rows.push(batch_row(scratch));
+    rows.extend([8, 64].map(|size| batch_row(size, scratch)));
     rows
 }
 
-/// Messages that we put and get with one lock in `queue/batch32/64`. The peers have no such call, or none that waits, and move them one by one.
+/// Messages that we put and get with one lock in `queue/batch32/SIZE`. The peers have no such call, or none that waits, and move them one by one.
 const BATCH: usize = 32;
 
-fn batch_row(scratch: &Scratch) -> Row {
-    const SIZE: usize = 64;
-    let mut row = Row::new(format!("queue/batch{BATCH}/{SIZE}"), Place::Cross);
-    let traffic = |messages: u64| {
+fn batch_row(size: usize, scratch: &Scratch) -> Row {
+    let mut row = Row::new(format!("queue/batch{BATCH}/{size}"), Place::Cross);
+    let traffic = move |messages: u64| {
         let whole = 10 * BATCH as u64;
         let each = messages.next_multiple_of(whole);
-        Traffic { producers: 1, consumers: 1, size: SIZE, warm_up: each / 10, each }
+        Traffic { producers: 1, consumers: 1, size, warm_up: each / 10, each }
     };
     row.add(OURS, How::Processes, move |n| {
-        let queue = ours(SIZE)?;
+        let queue = ours(size)?;
         let same = queue.clone();
-        let put = move |_| Ok(Batch { queue: queue.clone(), messages: Messages::with_capacity(BATCH * SIZE), next: 0 });
-        let get = move |_| Ok(Batch { queue: same.clone(), messages: Messages::with_capacity(BATCH * SIZE), next: 0 });
+        let put = move |_| Ok(Batch { queue: queue.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 });
+        let get = move |_| Ok(Batch { queue: same.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 });
         run(traffic(n), How::Processes, put, get)
     });
     row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));

@@ -1,12 +1,13 @@
 //! Roles: who waits for those who are gone is told so, whatever their end.
 #![allow(unsafe_code, reason = "what a C program does to its own process")]
 
+use std::path::PathBuf;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use multiproc::{AtomicValue, GetError, PutError, Queue};
+use multiproc::{AtomicValue, GetError, Options, PutError, Queue};
 
-use crate::common::{Dice, How, Outcome, fork, kill, spawn, value, wait_for, wait_until};
+use crate::common::{Dice, How, Outcome, Space, fork, kill, spawn, value, wait_for, wait_until};
 use crate::kit::{message, read, wait_until_blocked, watchdog};
 
 /// The belt is a second: what the kernel tells comes much sooner.
@@ -226,6 +227,34 @@ fn forked_copies_are_the_parents() -> Outcome {
     assert_eq!((queue.producers(), queue.consumers()), (1, 1));
     drop(producer);
     assert_eq!(consumer.get_bytes(), Err(GetError::Closed));
+    Ok(())
+}
+
+/// In memory that cannot grow the seats are there from the beginning.
+#[test]
+fn in_an_ordinary_file() -> Outcome {
+    let _watchdog = watchdog();
+    let space = Space::new();
+    let path = space.file("ordinary");
+    fn keep((path, step): (PathBuf, AtomicValue<u32>)) {
+        let queue: Queue<u8> = Options::new().open_file(&path).unwrap();
+        let producer = queue.producer().unwrap();
+        producer.put(1).unwrap();
+        step.store(1);
+        wait_for(&step, u32::MAX);
+    }
+    let step = AtomicValue::new(0)?;
+    let queue: Queue<u8> = Options::new().create_file(&path, 3.into())?;
+    let child = spawn(keep, (path.clone(), step.clone()));
+    wait_for(&step, 1);
+    let consumer = queue.consumer()?;
+    assert_eq!((consumer.get(), consumer.try_get(), queue.producers()), (Ok(1), Err(GetError::Empty), 1));
+    kill(&child);
+    assert_eq!(consumer.get(), Err(GetError::Closed));
+    drop((queue, consumer));
+    // Whoever opens it first finds nobody there.
+    let queue: Queue<u8> = Options::new().open_file(&path)?;
+    assert_eq!((queue.producers(), queue.consumers()), (0, 0));
     Ok(())
 }
 

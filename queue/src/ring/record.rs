@@ -88,8 +88,9 @@ impl<M: Memory> View<'_, M> {
         if length > LONG {
             self.fetch_next(head.position, next.position);
         }
-        // SAFETY: the caller has asked whether it has room, and `copy_out` writes `length` bytes.
-        unsafe { message.append(length, |target| self.log().copy_out(head.position.wrapping_add(1), target, length)) };
+        self.log().copy_out(head.position.wrapping_add(1), message.place(length), length);
+        // SAFETY: the caller has asked whether it has room, and `copy_out` wrote `length` bytes there.
+        unsafe { message.written(length) };
         let cpus = self.consumer(CPUS).load(Relaxed);
         self.consumer(CPUS).store((cpus & 0xffff_ffff) | u64::from(cpu) << 32, Relaxed);
         next

@@ -17,13 +17,15 @@ pub(crate) trait Target {
     /// Makes room for one.
     fn make_room(&mut self, length: usize) -> Result<(), TryReserveError>;
 
-    /// Appends a message, which `copy` writes.
+    /// Where a message of this many bytes goes, for which it [has room](Self::has_room).
+    fn place(&mut self, length: usize) -> *mut u8;
+
+    /// The message is there.
     ///
     /// # Safety
     ///
-    /// - It [has room](Self::has_room) for so many bytes.
-    /// - `copy` writes all of them.
-    unsafe fn append(&mut self, length: usize, copy: impl FnOnce(*mut u8));
+    /// - It has room for so many bytes, and all of them were written to where [`place`](Self::place) told.
+    unsafe fn written(&mut self, length: usize);
 }
 
 impl Target for Vec<u8> {
@@ -47,9 +49,13 @@ impl Target for Vec<u8> {
     }
 
     #[inline(always)]
-    unsafe fn append(&mut self, length: usize, copy: impl FnOnce(*mut u8)) {
-        copy(self.spare_capacity_mut().as_mut_ptr().cast());
-        // SAFETY: the caller has checked the capacity, and `copy` wrote `length` bytes.
+    fn place(&mut self, _: usize) -> *mut u8 {
+        self.spare_capacity_mut().as_mut_ptr().cast()
+    }
+
+    #[inline(always)]
+    unsafe fn written(&mut self, length: usize) {
+        // SAFETY: the caller's promise.
         unsafe { self.set_len(self.len() + length) };
     }
 }
@@ -94,13 +100,20 @@ impl Target for Exact<'_> {
     }
 
     #[inline(always)]
-    unsafe fn append(&mut self, length: usize, copy: impl FnOnce(*mut u8)) {
+    fn place(&mut self, length: usize) -> *mut u8 {
+        match &mut self.other {
+            Some(other) if length != self.bytes.len() => Target::place(other, length),
+            _ => self.bytes.as_mut_ptr(),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn written(&mut self, length: usize) {
         if length == self.bytes.len() {
             self.other = None;
-            copy(self.bytes.as_mut_ptr());
         } else if let Some(other) = &mut self.other {
             // SAFETY: the caller's promise.
-            unsafe { Target::append(other, length, copy) };
+            unsafe { Target::written(other, length) };
         }
     }
 }

@@ -219,9 +219,10 @@ impl<M: Jobs> View<'_, M> {
     /// With the consumers' lock: a slot whose job came back.
     fn came_back(self, looks: u32) -> Option<usize> {
         let used = u32::try_from(self.used()).unwrap_or(0);
-        let start = self.leases().next.load(Relaxed);
-        let found = (0..looks.min(used)).map(|look| start.wrapping_add(look) % used).find(|slot| self.is_back(*slot as usize));
-        let looked = found.unwrap_or_else(|| start.wrapping_add(looks.min(used)));
+        // One of them, whatever is there: else some slot would never be looked at.
+        let start = self.leases().next.load(Relaxed).checked_rem(used).unwrap_or(0);
+        let found = (0..looks.min(used)).map(|look| (start + look) % used).find(|slot| self.is_back(*slot as usize));
+        let looked = found.unwrap_or(start + looks.min(used));
         if looks < used {
             self.leases().next.store(looked % used, Relaxed);
         }

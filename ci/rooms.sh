@@ -24,6 +24,7 @@ unsafe_rooms=(
     shm/src/flag.rs
     shm/src/watch.rs
     shm/src/identity.rs
+    shm/src/identity/enrol.rs
     shm/src/keeper.rs
     shm/src/copy.rs
     shm/src/value.rs
@@ -36,8 +37,10 @@ unsafe_rooms=(
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     sync/src/event.rs       # its block: `unsafe impl Object`
     sync/src/barrier/parties.rs
+    sync/src/barrier/block.rs # `unsafe impl Object`
     sync/src/rlock.rs       # the same
     sync/src/bounded.rs     # its block
+    sync/src/semaphore/owned.rs # what is kept for a process
     sync/src/semaphore.rs   # its permits lie behind its block
     queue/src/block.rs      # `unsafe impl Object`
     queue/src/log.rs

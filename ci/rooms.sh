@@ -25,6 +25,7 @@ unsafe_rooms=(
     shm/src/flag.rs
     shm/src/watch.rs
     shm/src/identity.rs
+    shm/src/identity/enrol.rs
     shm/src/keeper.rs
     shm/src/copy.rs
     shm/src/value.rs
@@ -37,8 +38,10 @@ unsafe_rooms=(
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     sync/src/event.rs       # its block: `unsafe impl Object`
     sync/src/barrier/parties.rs
+    sync/src/barrier/block.rs # `unsafe impl Object`
     sync/src/rlock.rs       # the same
     sync/src/bounded.rs     # its block
+    sync/src/semaphore/owned.rs # what is kept for a process
     sync/src/semaphore.rs   # its permits lie behind its block
     queue/src/jobs/block.rs # the same, and the slots' areas
     queue/src/ring/lease.rs

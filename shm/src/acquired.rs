@@ -97,3 +97,20 @@ impl From<NoList> for AcquireError {
         Self::Unsupported
     }
 }
+
+/// Why a lock could not be taken, and whose.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}", .0.0, .0.1)]
+pub struct LockError(Box<(String, AcquireError)>);
+
+impl LockError {
+    /// For the handles of other crates: this cause, on this object.
+    pub fn new(object: String, cause: AcquireError) -> Self {
+        Self(Box::new((object, cause)))
+    }
+
+    /// What went wrong.
+    pub fn cause(&self) -> AcquireError {
+        self.0.1
+    }
+}

@@ -31,18 +31,18 @@ use std::time::Duration;
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
-use crate::acquired::{AcquireError, Acquired, Owner};
+use crate::acquired::{AcquireError, Acquired, LockError, Owner};
 use crate::array_error::{ArrayError, ArrayLockError};
 use crate::array_guard::ArrayGuard;
 use crate::copy;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::handle::Handle;
 use crate::header::Element;
 use crate::identity::Me;
-use crate::options::{Handle, Options};
+use crate::options::Options;
 use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
-use crate::value::LockError;
 
 /// A fixed number of elements that processes share, with one lock (Python's `Array`).
 ///

@@ -5,9 +5,8 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use crate::acquired::Death;
+use crate::acquired::{Death, LockError};
 use crate::array_guard::{ArrayGuard, OwnerDied};
-use crate::value::LockError;
 
 /// Why `lock` gave no guard, or one only with a warning.
 ///

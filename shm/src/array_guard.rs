@@ -9,12 +9,11 @@ use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
 use bytemuck::Pod;
 
-use crate::acquired::{AcquireError, Death};
+use crate::acquired::{AcquireError, Death, LockError};
 use crate::array::Array;
 use crate::array_error::{ArrayError, ArrayLockError, HalfWritten, OutOfRange, Unfinished};
 use crate::copy;
 use crate::identity::Me;
-use crate::value::LockError;
 use crate::zoo::{self, Bug};
 
 /// A locked [`Array`]: its elements are copied in and out until the guard is dropped.

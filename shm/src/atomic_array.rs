@@ -12,8 +12,9 @@ use crate::array_error::OutOfRange;
 use crate::atomic_word::Word;
 use crate::copy;
 use crate::error::Error;
+use crate::handle::Handle;
 use crate::header::Element;
-use crate::options::{Handle, Options};
+use crate::options::Options;
 use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
 

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::atomic_word::Word;
 use crate::error::Error;
+use crate::handle::Handle;
 use crate::header::Element;
-use crate::options::{Handle, Options};
+use crate::options::Options;
 use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
 

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::copy;
 use crate::error::{Error, ErrorKind};
-use crate::options::{Handle, Options};
+use crate::handle::Handle;
+use crate::options::Options;
 #[cfg(feature = "shared_memory")]
 use crate::os_block::OsBlock;
 use crate::robust_lock::RobustLock;

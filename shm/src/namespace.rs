@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use crate::access::{self, Access};
 use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
+use crate::gc::TICKET_AGE;
 use crate::header;
 use crate::name::Name;
 use crate::sys;
@@ -69,8 +70,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const DROP_PATIENCE: Duration = Duration::from_millis(20);
 /// How many entries the first creation of a process looks at.
 const FIRST_SWEEP: usize = 64;
-/// How long a handle may be on its way between two processes before its object may be swept.
-const TICKET_AGE: Duration = Duration::from_secs(600);
 
 impl Namespace {
     /// The namespace that names mean by default: `MULTIPROC_DIR` if it is set, else `/dev/shm/multiproc-<uid>`.
@@ -293,25 +292,6 @@ impl Namespace {
             let _ = self.sweep(FIRST_SWEEP, TICKET_AGE, false);
         }
     }
-
-    fn sweep(&self, limit: usize, ticket_age: Duration, dry: bool) -> Result<GcReport, Error> {
-        let failed = |error| Error::os("sweep", self.path().display(), error);
-        let mut report = GcReport::default();
-        for entry in std::fs::read_dir(self.path()).map_err(failed)?.take(limit) {
-            let entry = entry.map_err(failed)?;
-            let shown = entry.file_name().to_string_lossy().into_owned();
-            let removed = match Name::existing(&shown, "sweep") {
-                Ok(_) if shown.starts_with(MEETING_PLACE) => remove_meeting_place(&entry.path(), dry),
-                Ok(name) => {
-                    let lock = self.lock("sweep")?;
-                    self.remove_if_unused(&lock, &name, None, ticket_age, dry).unwrap_or(false)
-                }
-                Err(_) => false,
-            };
-            if removed { report.removed.push(shown) } else { report.kept.push(shown) }
-        }
-        Ok(report)
-    }
 }
 
 /// It travels with handles to processes that run elsewhere.
@@ -344,88 +324,9 @@ fn make_shared(path: &Path, c_path: &CStr, group: u32) -> io::Result<()> {
     renamed.or_else(|error| if error.kind() == io::ErrorKind::AlreadyExists { Ok(()) } else { Err(error) })
 }
 
-/// Where a spawning process and its child meet: a directory that its maker keeps locked. Both were killed if nobody does.
-fn remove_meeting_place(path: &Path, dry: bool) -> bool {
-    let Ok(directory) = File::open(path) else { return false };
-    let unused = directory.metadata().is_ok_and(|facts| facts.is_dir()) && directory.try_lock().is_ok();
-    unused && (dry || std::fs::remove_dir_all(path).is_ok())
-}
-
-/// What their names begin with, as `multiproc-process` makes them.
-const MEETING_PLACE: &str = ".spawn-";
-
 fn default_path() -> PathBuf {
     std::env::var_os("MULTIPROC_DIR").filter(|path| !path.is_empty()).map_or_else(
         || PathBuf::from(format!("/dev/shm/multiproc-{}", sys::effective_user())),
         |path| std::path::absolute(&path).unwrap_or(path.into()),
     )
-}
-
-/// A sweep of what killed processes left behind. Objects in use, persistent ones and those with a handle on its way stay.
-///
-/// ```
-/// use multiproc_shm::{Gc, Namespace};
-///
-/// let report = Gc::new().dry_run(true).run(&Namespace::current()?)?;
-/// println!("would remove {:?}", report.removed);
-/// # Ok::<(), multiproc_shm::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug)]
-#[must_use = "call `run`"]
-pub struct Gc {
-    dry_run: bool,
-    ticket_age: Duration,
-}
-
-/// What a sweep found: file names, anonymous objects with a leading dot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct GcReport {
-    /// Taken away; in a dry run: would be.
-    pub removed: Vec<String>,
-    /// In use, persistent, on their way, or not ours.
-    pub kept: Vec<String>,
-}
-
-impl Gc {
-    /// A real sweep, in which handles may have been on their way for ten minutes.
-    pub fn new() -> Self {
-        Self { dry_run: false, ticket_age: TICKET_AGE }
-    }
-
-    /// Only tell what would be removed.
-    pub fn dry_run(mut self, dry: bool) -> Self {
-        self.dry_run = dry;
-        self
-    }
-
-    /// How old a ticket must be to count as lost; zero: all are.
-    pub fn ticket_age(mut self, age: Duration) -> Self {
-        self.ticket_age = age;
-        self
-    }
-
-    /// Sweeps this namespace.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`] when the directory cannot be read or locked.
-    pub fn run(self, namespace: &Namespace) -> Result<GcReport, Error> {
-        namespace.sweep(usize::MAX, self.ticket_age, self.dry_run)
-    }
-}
-
-impl Default for Gc {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// Sweeps the default namespace.
-///
-/// # Errors
-///
-/// [`Error`] when the directory cannot be read or locked.
-pub fn gc() -> Result<GcReport, Error> {
-    Gc::new().run(&Namespace::current()?)
 }

@@ -4,35 +4,13 @@ use std::path::Path;
 
 use crate::access::Access;
 use crate::error::{Error, ErrorKind};
+use crate::handle::Handle;
 use crate::header::HEADER;
 use crate::name::Name;
 use crate::namespace::Namespace;
 use crate::placed::{Region, Users};
 use crate::segment::{Expected, Plan, Segment};
 use crate::shared::{Object, Shared, checked_extents, checked_size};
-
-/// A public type around a [`Shared`] object, so that [`Options`] can make it.
-pub trait Handle: Sized {
-    /// What it is a handle to.
-    type Object: Object;
-
-    /// Wraps the object.
-    fn from_shared(shared: Shared<Self::Object>) -> Self;
-
-    /// The object: where it is, how large. `None` for a block of somebody else's ([`SharedMemory`](crate::SharedMemory)).
-    fn shared(&self) -> Option<&Shared<Self::Object>>;
-
-    /// Writes what has changed in an ordinary file to its disk: [`Shared::sync`].
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: it is in no file, or the disk fails.
-    fn sync(&self) -> Result<(), Error> {
-        let nowhere =
-            || Error::new(ErrorKind::Unsupported, "sync", Self::Object::KIND).with_detail("it is somebody else's block");
-        self.shared().ok_or_else(nowhere)?.sync()
-    }
-}
 
 /// The verbs with every knob, for any [`Handle`].
 ///

@@ -4,21 +4,22 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, fence};
 use std::time::Duration;
 
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
-use crate::acquired::{AcquireError, Acquired, Death, Owner};
+use crate::acquired::{AcquireError, Acquired, LockError, Owner};
 use crate::copy;
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::handle::Handle;
 use crate::header::Element;
-use crate::options::{Handle, Options};
+use crate::options::Options;
 use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
+use crate::value_guard::ValueGuard;
 use crate::zoo::{self, Bug};
 
 /// A value that processes share, with its own lock (Python's `Value`).
@@ -124,23 +125,6 @@ impl<T: Pod> Handle for Value<T> {
     }
 }
 
-/// Why a lock could not be taken, and whose.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}: {}", .0.0, .0.1)]
-pub struct LockError(Box<(String, AcquireError)>);
-
-impl LockError {
-    /// For the handles of other crates: this cause, on this object.
-    pub fn new(object: String, cause: AcquireError) -> Self {
-        Self(Box::new((object, cause)))
-    }
-
-    /// What went wrong.
-    pub fn cause(&self) -> AcquireError {
-        self.0.1
-    }
-}
-
 impl<T: Pod> Value<T> {
     /// A value without a name, for handles in arguments and messages.
     ///
@@ -234,7 +218,7 @@ impl<T: Pod> Value<T> {
                 return Ok(value);
             }
         }
-        self.lock().map(|guard| guard.copy)
+        self.lock().map(|guard| *guard)
     }
 
     /// Sets the value.
@@ -313,7 +297,7 @@ impl<T: Pod> Value<T> {
         };
         // Nothing to repair: a dead writer never made its buffer current.
         let copy = self.read(self.shared.version.load(Relaxed));
-        Ok(ValueGuard { value: self, copy, changed: false, died, panicking: std::thread::panicking(), here: PhantomData })
+        Ok(ValueGuard::new(self, copy, died))
     }
 
     #[cold]
@@ -337,7 +321,7 @@ impl<T: Pod> Value<T> {
 
     /// Makes a new value current; only with the lock held.
     #[inline(always)]
-    fn commit(&self, value: &T) {
+    pub(crate) fn commit(&self, value: &T) {
         let version = self.shared.version.load(Relaxed);
         if zoo::planted(Bug::TwoStoreCommit) {
             // SAFETY: as below.
@@ -363,58 +347,5 @@ impl<T: Pod> Clone for Value<T> {
 impl<T: Pod + fmt::Debug> fmt::Debug for Value<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Value").field("object", &self.shared).field("value", &self.get()).field("owner", &self.owner()).finish()
-    }
-}
-
-/// A locked [`Value`]: a private copy that becomes the value when the guard is dropped, except in a panic that began while it was held.
-#[must_use = "if unused, the value is unlocked at once"]
-pub struct ValueGuard<'a, T: Pod> {
-    pub(crate) value: &'a Value<T>,
-    copy: T,
-    /// Whether anybody has had the copy to change it.
-    changed: bool,
-    died: Option<Death>,
-    panicking: bool,
-    /// Not `Send`: the kernel gives the lock back when *this* thread ends.
-    here: PhantomData<*const ()>,
-}
-
-impl<T: Pod> ValueGuard<'_, T> {
-    /// Who held the lock before and died; the value is whole all the same, as it was before that owner.
-    pub fn previous_owner_died(this: &Self) -> Option<Death> {
-        this.died
-    }
-}
-
-impl<T: Pod> Deref for ValueGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.copy
-    }
-}
-
-impl<T: Pod> DerefMut for ValueGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
-        self.changed = true;
-        &mut self.copy
-    }
-}
-
-impl<T: Pod> Drop for ValueGuard<'_, T> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // In a forked child this is a copy of the parent's guard: it owns nothing and changes nothing.
-        self.value.shared.lock.release_after(|| {
-            if self.changed && (self.panicking || !std::thread::panicking()) {
-                self.value.commit(&self.copy);
-            }
-        });
-    }
-}
-
-impl<T: Pod + fmt::Debug> fmt::Debug for ValueGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.copy.fmt(f)
     }
 }

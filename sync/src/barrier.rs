@@ -2,6 +2,7 @@
 //!
 //! The protocol, and why a death among the waiting reaches the others, is in `barrier/parties.rs`; this is its handle.
 
+mod block;
 mod parties;
 
 use std::fmt;
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::verbs::verbs;
 
+pub use block::{BarrierBlock, MAX_PARTIES};
 use parties::Parties;
-pub use parties::{BarrierBlock, MAX_PARTIES};
 
 /// A place where a number of parties wait for each other, again and again (Python's `Barrier`), by name or as a handle in an argument or message.
 ///

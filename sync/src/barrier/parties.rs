@@ -41,91 +41,18 @@
 //! # More parties than seats
 //!
 //! If there are more threads than parties, or a dead one is not found yet, somebody finds no seat. It looks again every 5 ms, and when somebody leaves.
-#![allow(unsafe_code, reason = "seats behind the block; a lock whose mapping the handle keeps")]
+#![allow(unsafe_code, reason = "locks whose mapping the handle keeps")]
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
-use multiproc_shm::watch::{MAX_WATCHED, sleep_watching, wake_watchers};
+use multiproc_shm::watch::{sleep_watching, wake_watchers};
 use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{
-    AcquireError, Acquired, BRIEF, Deadline, Death, EAGER, NO_CPU, Object, RobustLock, Seq, Shared, spin, this_cpu,
-};
+use multiproc_shm::{AcquireError, Acquired, BRIEF, Deadline, Death, EAGER, NO_CPU, Object, RobustLock, Shared, spin, this_cpu};
 
 use super::Broken;
-
-/// The most parties that a barrier can have: each waits for a word of every other one, and the kernel watches 128 at a time.
-pub const MAX_PARTIES: usize = 120;
-
-const _: () = assert!(MAX_PARTIES < MAX_WATCHED);
-
-/// The shared part of a [`Barrier`](super::Barrier): behind it lie the seats, and the helm.
-#[repr(C, align(64))]
-#[derive(Debug)]
-pub struct BarrierBlock {
-    state: AtomicU64,
-    /// Which process's death broke a round: low half the process, high half the round.
-    cause: AtomicU64,
-    /// Those who find no seat.
-    left: Seq,
-    /// How many; too high after a death.
-    outside: AtomicU32,
-    reserved: [AtomicU64; 4],
-}
-
-const _: () = assert!(size_of::<BarrierBlock>() == 64);
-
-const ARRIVED: u64 = 0xff;
-const BROKEN: u64 = 1 << 8;
-const TURN: u64 = 1 << 9;
-const SLEEPERS: u64 = 1 << 10;
-const ROUND: u64 = 1 << 32;
-
-/// Beside a seat: the round in which its owner arrived, with a mark that there is one.
-const IN_ROUND: usize = 0;
-const MARK: u64 = 1 << 32;
-/// Beside a seat: the CPU where its last owner was seen, plus 1.
-const CPU: usize = 1;
-/// Beside a seat: who has noted the round there, process id << 32 | thread id. (The lock's own signature is the next owner's as soon as there is one.)
-const NOTED_BY: usize = 2;
-
-// SAFETY: `repr(C)`, atomics only; its size depends on the extents; the locks are those behind it.
-unsafe impl Object for BarrierBlock {
-    const KIND: &'static str = "barrier";
-    const LAYOUT: u32 = 1;
-    type Params = usize;
-
-    fn extents(parties: &usize) -> Result<[u64; 2], String> {
-        let fits = (1..=MAX_PARTIES).contains(parties);
-        if fits { Ok([*parties as u64, 0]) } else { Err(format!("{parties} parties, and not 1 to {MAX_PARTIES}")) }
-    }
-
-    fn size(extents: [u64; 2]) -> Option<usize> {
-        let parties =
-            usize::try_from(extents[0]).ok().filter(|parties| (1..=MAX_PARTIES).contains(parties) && extents[1] == 0)?;
-        Some(size_of::<Self>() + (parties + 1) * size_of::<RobustLock>())
-    }
-
-    unsafe fn init(&self, _: *const AtomicU64, _: usize) {}
-
-    fn locks(&self) -> [Option<&RobustLock>; 2] {
-        [None, None]
-    }
-
-    unsafe fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
-        let locks = usize::try_from(extents[0]).unwrap_or(0).min(MAX_PARTIES) + 1;
-        // SAFETY: `size` puts so many locks behind the block, aligned as it is; they are atomics only, and every bit pattern is one.
-        unsafe { std::slice::from_raw_parts(tail.cast(), locks) }
-    }
-}
-
-impl BarrierBlock {
-    /// How many have arrived and not been released.
-    pub(super) fn waiting(&self) -> usize {
-        arrived(self.state.load(SeqCst))
-    }
-}
+use super::block::{ARRIVED, BROKEN, BarrierBlock, CPU, IN_ROUND, MARK, NOTED_BY, ROUND, SLEEPERS, TURN, arrived, broken, round};
 
 /// A barrier's words, as a party sees them.
 #[derive(Clone, Copy)]
@@ -467,11 +394,6 @@ impl Drop for Helm<'_> {
     }
 }
 
-/// The state after a break.
-fn broken(state: u64) -> u64 {
-    (state.wrapping_add(ROUND) & !(ARRIVED | SLEEPERS)) | BROKEN
-}
-
 /// Who died in a seat that has a new owner already, which has not yet broken the round that is noted there.
 fn followed(seat: &RobustLock) -> Option<Death> {
     let noter = seat.beside[NOTED_BY].load(SeqCst);
@@ -481,12 +403,4 @@ fn followed(seat: &RobustLock) -> Option<Death> {
 
 fn in_round(seat: &RobustLock, round: u32) -> bool {
     seat.beside[IN_ROUND].load(SeqCst) == MARK | u64::from(round)
-}
-
-fn round(state: u64) -> u32 {
-    u32::try_from(state >> 32).unwrap_or(0)
-}
-
-fn arrived(state: u64) -> usize {
-    usize::try_from(state & ARRIVED).unwrap_or(0)
 }

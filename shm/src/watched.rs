@@ -8,7 +8,7 @@
 //! - Whoever is woken looks for everything that a death may have left, for it may have taken a wake that was meant for another.
 #![allow(unsafe_code, reason = "a lock whose mapping the caller keeps")]
 
-use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::identity::Me;
 use crate::robust_lock::{ANNOUNCE, AcquireError, Acquired, OWNER_DIED, RobustLock, TID, WAITERS};
@@ -32,8 +32,9 @@ impl RobustLock {
         let mut seen = self.word().load(Relaxed);
         while seen & TID == 0 {
             let next = (seen & !OWNER_DIED).wrapping_add(ANNOUNCE) | WAITERS | me.tid();
-            // ORDER: Acquire pairs with the release in `give`. CRASH: after it the word is ours, and pending names it.
-            match self.word().compare_exchange(seen, next, Acquire, Relaxed) {
+            // ORDER: SeqCst, hence Acquire, pairs with the release in `give`; and with one who counts himself as a sleeper and then notes this word: what we look at next we look at after it.
+            // CRASH: after it the word is ours, and pending names it.
+            match self.word().compare_exchange(seen, next, SeqCst, Relaxed) {
                 Ok(_) => return Ok(Some(self.taken(me, seen & OWNER_DIED != 0))),
                 Err(now) => seen = now,
             }

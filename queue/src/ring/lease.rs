@@ -44,7 +44,7 @@
 //! the last, those who join are woken; is the queue closed and its log empty, consumers are; did somebody wait for a slot, likewise.
 //!
 //! A slot's word is the same before a job was in it and after. One who noted it before, looked while the job was out, and compares it after it came back, would sleep beside it if whoever gave it back is killed before the wake. So who gives back,
-//! and who takes a slot from the dead, first moves the word that consumers compare last (`A`), and who has done a job the one that joiners compare last.
+//! and who takes a slot from the dead, first moves the word that consumers compare last (`A`), and who has done a job moves it, too, for those who wait for a slot, and the one that joiners compare last.
 //!
 //! "The last" is decided by: the log is empty at the head; each slot, its lock read before its state, is free; the log is still empty at the same head. The head has not moved, so nothing was put (a put that was taken moves it) and
 //! nothing went from the log to a slot between the two looks; each slot's job was done when it was seen; so at the second look all was done.
@@ -152,8 +152,9 @@ impl<M: Jobs> View<'_, M> {
         let lock = self.slot(slot);
         let commit = || {
             self.leases().notes[slot].taken.store(0, Relaxed);
-            // One who joins may have noted this slot before it was filled, and would find it unchanged once we have left it, and died: the count, which it compares last, is another one.
+            // One who is about to sleep may have noted this slot before it was filled, and would find it unchanged once we have left it, and died: what it compares last is another one.
             self.leases().joiners.touch();
+            self.ring().producers.touch();
             // ORDER: Release; who reads the lock's word after our release of it sees this too. CRASH: the commit: before it the job comes back.
             lock.beside[STATE].store(FREE, Release);
             // Nobody fills the slot before we have given its lock back.
@@ -195,7 +196,9 @@ impl<M: Jobs> View<'_, M> {
             (Found::Longer(length), _) => return Ok(Outcome::Longer(length)),
             (Found::Nothing, _) => {
                 // Nobody waits for a slot where there is nothing to put in it.
-                self.leases().starved.store(0, SeqCst);
+                if self.leases().starved.load(Relaxed) != 0 {
+                    self.leases().starved.store(0, SeqCst);
+                }
                 return Ok(Outcome::Nothing);
             }
         };
@@ -216,9 +219,10 @@ impl<M: Jobs> View<'_, M> {
     /// With the consumers' lock: a slot whose job came back.
     fn came_back(self, looks: u32) -> Option<usize> {
         let used = u32::try_from(self.used()).unwrap_or(0);
-        let start = self.leases().next.load(Relaxed);
-        let found = (0..looks.min(used)).map(|look| start.wrapping_add(look) % used).find(|slot| self.is_back(*slot as usize));
-        let looked = found.unwrap_or_else(|| start.wrapping_add(looks.min(used)));
+        // One of them, whatever is there: else some slot would never be looked at.
+        let start = self.leases().next.load(Relaxed).checked_rem(used).unwrap_or(0);
+        let found = (0..looks.min(used)).map(|look| (start + look) % used).find(|slot| self.is_back(*slot as usize));
+        let looked = found.unwrap_or(start + looks.min(used));
         if looks < used {
             self.leases().next.store(looked % used, Relaxed);
         }

@@ -26,7 +26,7 @@
 //! | with a seat | a free seat | the kernel wakes one of those who watch it, who tells the others if all are gone |
 //! | letting go, before the lock is free | the same | |
 //! | after it, before everybody is told | the same: to free the lock wakes one of those who watch | that one tells the others |
-//! | the one who was woken, before it has told | | its pending names the side on which it sleeps, as in every sleep there: the kernel wakes the next, who looks, too |
+//! | the one who was woken, before it has told | | its pending names the side on which it sleeps, as in every sleep there: the kernel wakes the next, who looks, too; if that is one without a role, the others find out within a second (two deaths) |
 //!
 //! What the kernel misses is found by those who sleep, once a second, and by every sixty-fourth futile poll. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
 #![allow(unsafe_code, reason = "takes seats, whose mapping the handle keeps")]
@@ -34,7 +34,7 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
 
-use multiproc_shm::{AcquireError, Kept, RobustLock, bury};
+use multiproc_shm::{AcquireError, Acquired, Kept, RobustLock, bury};
 
 use super::View;
 use crate::log::Memory;
@@ -81,8 +81,10 @@ impl<M: Memory> View<'_, M> {
         Kept::ready()?;
         for (at, seat) in seats.iter().enumerate() {
             // SAFETY: whoever keeps it keeps a handle, also if that is leaked.
-            if unsafe { seat.take_watched() }?.is_none() {
-                continue;
+            let Some(how) = unsafe { seat.take_watched() }? else { continue };
+            if how != Acquired::Clean {
+                // As in `leave_seat`: should we die like that one, the seat looks as it did before.
+                self.touch_both();
             }
             // CRASH: this thread's until it is its process's, which die together.
             // SAFETY: as above.
@@ -106,10 +108,17 @@ impl<M: Memory> View<'_, M> {
 
     /// Lets go of a seat of this process.
     pub(crate) fn leave_seat(self, role: Role, seat: &RobustLock, kept: Kept) {
+        // One who is about to sleep may have noted this seat before it was taken, and would find it unchanged once it is free, and we are dead: what it compares last is another one.
+        self.touch_both();
         // CRASH: to free it wakes one of those who watch it, who tells the others.
         if seat.release_kept(kept) {
             self.tell_if_gone(role);
         }
+    }
+
+    fn touch_both(self) {
+        self.ring().producers.touch();
+        self.ring().consumers.touch();
     }
 
     /// Tells everybody who sleeps, if all of this role are gone.

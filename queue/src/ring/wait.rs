@@ -104,9 +104,10 @@ impl<'a, M: Memory> View<'a, M> {
             }
         }
         self.count(GET_SLEEPS);
-        let ready = || self.has_data() || self.is_closed() || others.is_some_and(|others| self.are_gone(others));
+        let how = self.watching(others, wait, deadline);
+        let ready = || self.has_data() || self.is_closed() || self.is_news(others, how);
         let woken = || self.retell_of(others);
-        let awake = self.ring().producers.sleep(&self.ring().consumers, self.watching(others, wait, deadline), ready, woken);
+        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -139,7 +140,8 @@ impl<'a, M: Memory> View<'a, M> {
         if deadline == Deadline::NOW {
             return Err(Refusal::TimedOut);
         }
-        let ready = || self.has_room(need) || self.is_closed() || others.is_some_and(|others| self.are_gone(others));
+        let how = self.watching(others, wait, deadline);
+        let ready = || self.has_room(need) || self.is_closed() || self.is_news(others, how);
         if wait.may_spin() {
             let partner = Place::from(self.consumer(CPUS).load(Relaxed)).position.wrapping_sub(1);
             if spin(partner, SELDOM, SELDOM, || self.is_roomy() || self.is_closed()) || ready() {
@@ -149,7 +151,7 @@ impl<'a, M: Memory> View<'a, M> {
         self.count(PUT_SLEEPS);
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
         let woken = || self.retell_of(others);
-        let awake = self.ring().consumers.sleep(&self.ring().producers, self.watching(others, wait, deadline), ready, woken);
+        let awake = self.ring().consumers.sleep(&self.ring().producers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -157,6 +159,12 @@ impl<'a, M: Memory> View<'a, M> {
     /// How to sleep for these.
     fn watching(self, others: Option<Role>, wait: &Wait, deadline: Deadline) -> Sleep<'a> {
         Sleep { watched: others.map_or(&[], |others| self.memory.seats(others)), ..wait.sleep(deadline) }
+    }
+
+    /// Whether there is something new of these: all are gone, or there is one more seat to be watched.
+    fn is_news(self, others: Option<Role>, how: Sleep<'_>) -> bool {
+        // ORDER: whoever uses a seat for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more.
+        others.is_some_and(|others| self.are_gone(others) || self.memory.seats(others).len() != how.watched.len())
     }
 
     /// Woken, perhaps by a death: what it may have left untold is told again.

@@ -52,8 +52,9 @@ impl<M: Jobs> View<'_, M> {
                 self.give_back_job(slot);
                 return Err(refusal);
             }
-            self.leases().revived.fetch_add(1, SeqCst);
             self.set_state(slot, REVIVING | u64::from(head.count) << 32);
+            // Between the slot and the commit: who looks whether all is done, and has seen the slot free, sees this move.
+            self.leases().revived.fetch_add(1, SeqCst);
             // CRASH: the commit.
             dead.move_head(next);
             self.set_state(slot, OUT);

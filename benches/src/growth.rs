@@ -43,7 +43,7 @@ fn producers_row(producers: usize) -> Row {
 
 /// So many are put, and then got, by one process; again and again, if they are few.
 fn waiting_row(waiting: u64) -> Row {
-    let mut row = Row::new(format!("queue/growth/waiting-{waiting}"), Place::Cross);
+    let mut row = Row::new(format!("queue/growth/waiting-{:e}", waiting as f64), Place::Cross);
     row.add_fixed(OURS, How::Processes, waiting.max(AT_LEAST), move |messages| {
         let queue: Queue<[u8]> = Queue::new(Capacity::unbounded()).map_err(|problem| problem.to_string())?;
         let laps = messages / waiting;
@@ -73,7 +73,7 @@ fn waiting_row(waiting: u64) -> Row {
 
 /// So many messages in one run, from one producer to one consumer.
 fn through_row(messages: u64) -> Row {
-    let mut row = Row::new(format!("queue/growth/through-{messages}"), Place::Cross);
+    let mut row = Row::new(format!("queue/growth/through-{:e}", messages as f64), Place::Cross);
     let traffic = |each| Traffic { producers: 1, consumers: 1, size: SMALL, warm_up: 0, each };
     row.add_fixed(OURS, How::Processes, messages, move |n| {
         let queue = ours(SMALL)?;

@@ -8,8 +8,9 @@ use crate::race::{How, Place};
 
 /// Who we are among the rivals.
 pub(crate) const OURS: &str = "multiproc";
-/// What a run may take before it counts as hung.
+/// What a run may take before it counts as hung; and one of those that take long.
 const PATIENCE: Duration = Duration::from_secs(20);
+const LONG: Duration = Duration::from_secs(300);
 
 /// One line of the comparison: the same work, by several.
 pub(crate) struct Row {
@@ -56,6 +57,10 @@ impl Default for Settings {
 }
 
 impl Settings {
+    fn patience(&self) -> Duration {
+        if self.long { LONG } else { PATIENCE }
+    }
+
     pub(crate) fn quick(&mut self) {
         self.rounds = 1;
         self.nanoseconds = 10_000_000;
@@ -139,7 +144,7 @@ fn measure(row: &Row, settings: &Settings) -> Vec<Result<Figures, String>> {
         for turn in 0..count {
             let rival = (round + turn) % count;
             let Ok(operations) = sizes[rival] else { continue };
-            match os::isolated(PATIENCE, &|| (row.rivals[rival].run)(operations)) {
+            match os::isolated(settings.patience(), &|| (row.rivals[rival].run)(operations)) {
                 Ok(value) => values[rival].push(value),
                 Err(problem) => sizes[rival] = Err(problem),
             }
@@ -155,7 +160,7 @@ fn operations(rival: &Rival, settings: &Settings) -> Result<u64, String> {
     };
     let wanted = settings.nanoseconds as f64;
     loop {
-        let each = os::isolated(PATIENCE, &|| (rival.run)(count))?;
+        let each = os::isolated(settings.patience(), &|| (rival.run)(count))?;
         let enough = (wanted / each.max(0.1)).ceil();
         // A short run says little about a long one.
         if each * count as f64 >= wanted / 5.0 {

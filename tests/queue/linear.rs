@@ -336,7 +336,8 @@ fn spoil(steps: &mut [Step], dice: &mut Dice) {
 
 #[test]
 fn the_two_checkers_agree() {
-    let mut dice = Dice::of_this_run();
+    // The same ones in each run; others if one likes.
+    let mut dice = Dice::new(std::env::var("MULTIPROC_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1));
     let (mut right, mut wrong, mut unseen) = (0, 0, 0);
     for round in 0..20_000 {
         let capacity = [None, None, Some(1), Some(2)][round % 4];
@@ -350,8 +351,8 @@ fn the_two_checkers_agree() {
             assert_eq!(fast, Ok(()), "{capacity:?}: {}", told(&steps));
         } else {
             wrong += 1;
-            // What it cannot see is a matter of how much there is room for.
-            assert!(fast.is_err() || capacity.is_some(), "not seen: {}", told(&steps));
+            // What it cannot see is a matter of how much there is room for, or of what one call does in several steps.
+            assert!(fast.is_err() || capacity.is_some() || in_parts, "not seen: {}", told(&steps));
             unseen += usize::from(fast.is_ok());
         }
     }

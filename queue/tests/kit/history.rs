@@ -2,7 +2,8 @@
 //!
 //! Values are unique, and each call lies somewhere between two moments. A history without any of the following is that of a queue without limit (Henzinger, Sezgin, Vafeiadis: *Aspect-oriented
 //! linearizability proofs*): a value that was got twice, or before it was put; one that overtook another which had been put before it; an answer that the queue is empty, at a time when there was
-//! always something in it. For a queue with a limit two more conditions are looked at, which are necessary and not sufficient: never more in it than it holds, and no *full* unless it can have been.
+//! always something in it. Two more things are looked at, and only what is plain of them, so that some wrong histories pass: a queue with a limit never has more in it than it holds, and is not *full* unless it can have been;
+//! and steps of one call come one after the other.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::HashMap;
@@ -60,9 +61,9 @@ const NEVER: End = End { begun: u64::MAX, ended: u64::MAX, call: u64::MAX, part:
 /// What no queue does.
 pub(crate) fn check(steps: &[Step], capacity: Option<usize>) -> Result<(), String> {
     let mut stays = stays(steps)?;
+    tighten(&mut stays);
     in_order(&stays)?;
     in_order_in_calls(&stays)?;
-    tighten(&mut stays);
     let frontier = Frontier::new(&stays);
     let closed = closed(steps, &frontier)?;
     emptiness(steps, &frontier, closed)?;

@@ -2,6 +2,8 @@
 //! vector of exactly its size: `ci/asan.sh` runs this under AddressSanitizer, for as long as `MULTIPROC_FUZZ_SECONDS` says.
 #![allow(clippy::cast_possible_truncation, clippy::panic, clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::ops::Range;
 use std::process;
 use std::sync::atomic::AtomicBool;
@@ -203,8 +205,9 @@ fn watchdog() -> mpsc::Sender<()> {
 }
 
 fn seed() -> u64 {
-    let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos());
-    let seed = std::env::var("MULTIPROC_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(clock as u64);
+    // What the standard library seeds its maps with: another number each time.
+    let any = || BuildHasher::hash_one(&RandomState::new(), 0);
+    let seed = std::env::var("MULTIPROC_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(any);
     eprintln!("seed {seed}");
     seed
 }

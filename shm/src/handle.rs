@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind};
 use crate::shared::{Object, Shared};
 
-/// A public type around a [`Shared`] object, so that [`Options`] can make it.
+/// A public type around a [`Shared`] object, so that [`Options`](crate::Options) can make it.
 pub trait Handle: Sized {
     /// What it is a handle to.
     type Object: Object;

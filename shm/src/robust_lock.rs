@@ -191,7 +191,7 @@ impl RobustLock {
         self.holder.store(owner, Relaxed);
     }
 
-    /// Who took it last, as one word for [`Death::of`]: the holder, while it is held.
+    /// Who took it last, as one word for [`Death::of`](crate::Death::of): the holder, while it is held.
     #[inline]
     pub fn signature(&self) -> u64 {
         self.holder.load(Relaxed)

@@ -238,6 +238,11 @@ fn passed_on(pair: &Pair, kill: &Kill<'_>) -> Result<(), Fault> {
     cells.set(LET_GO, 1);
     cells.set(HOLD, 1);
     if !called {
+        // The one that sleeps there finds an unnoticed death by itself, and would do so while we count.
+        let living = usize::from(cells.get(DOOMED) != 0);
+        if kill.mode() == Mode::Missed && living > 0 {
+            wait_until(|| pair.0.waiters() == living);
+        }
         let before = pair.0.waiters();
         cells.set(GO, 1);
         wait_until(|| pair.0.waiters() == before + 1);
@@ -259,6 +264,10 @@ fn passed_on(pair: &Pair, kill: &Kill<'_>) -> Result<(), Fault> {
 
 /// Of `all` that wait, `called` or, if the notifier was killed before, none have been called: nothing between.
 fn whole(pair: &Pair, kill: &Kill<'_>, all: usize, called: usize) -> Result<(), Fault> {
+    if kill.mode() == Mode::Missed {
+        // Whoever sleeps there finds by itself that the victim, which counts as one that waits, is dead.
+        wait_until(|| pair.0.waiters() <= all);
+    }
     let left = pair.0.waiters();
     // Its heir notifies as well: once more all, or nobody.
     let heirs = if kill.mode() == Mode::Double { called } else { 0 };

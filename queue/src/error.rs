@@ -196,3 +196,16 @@ impl fmt::Display for GetError {
 }
 
 impl std::error::Error for GetError {}
+
+/// This thread has no job that it took, and did not say [`task_done`](crate::JoinableQueue::task_done) for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs, reason = "there is nothing else to say")]
+pub struct NothingTaken;
+
+impl fmt::Display for NothingTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("task_done() called more often than this thread has taken jobs")
+    }
+}
+
+impl std::error::Error for NothingTaken {}

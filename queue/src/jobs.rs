@@ -3,15 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Error, Handle, Options, Reading, Shared, Transit};
+use multiproc_shm::{Deadline, Reading, Shared, Transit};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::codec;
-use crate::error::{GetError, PutError};
+use crate::error::{GetError, NothingTaken, PutError};
 use crate::log::UNBOUNDED;
 use crate::ring::View;
 use crate::typed::with_buffer;
+use crate::verbs::verbs;
 
 pub(crate) mod block;
 mod job;
@@ -58,65 +59,10 @@ pub struct JoinableQueue<T: ?Sized + 'static> {
     pub(crate) shared: Shared<JobBlock<T>>,
 }
 
-impl<T: ?Sized + 'static> Handle for JoinableQueue<T> {
-    type Object = JobBlock<T>;
+verbs!(JoinableQueue, JobBlock, "joinable queue", limits: JobLimits);
 
-    fn from_shared(shared: Shared<JobBlock<T>>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<JobBlock<T>>> {
-        Some(&self.shared)
-    }
-}
-
-/// Making, finding, looking.
+/// Looking, and closing.
 impl<T: ?Sized + 'static> JoinableQueue<T> {
-    /// A queue without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: limits that cannot be; no space.
-    pub fn new(limits: impl Into<JobLimits>) -> Result<Self, Error> {
-        Options::new().anonymous(limits.into())
-    }
-
-    /// Makes a named queue, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; limits that cannot be; no space.
-    pub fn create(name: &str, limits: impl Into<JobLimits>) -> Result<Self, Error> {
-        Options::new().create(name, limits.into())
-    }
-
-    /// Finds a named queue, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name; it is no joinable queue, or one of other messages.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named queue, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no joinable queue, or one of other messages or limits; no space.
-    pub fn open_or_create(name: &str, limits: impl Into<JobLimits>) -> Result<Self, Error> {
-        Options::new().open_or_create(name, limits.into())
-    }
-
-    /// Takes a name away at once; those who have handles keep the queue.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// No more puts, in any process. Gets go on until everything is done, also what others have in their hands now and may give back, and find it closed then. Idempotent.
     pub fn close(&self) {
         self.view().close_jobs();
@@ -188,11 +134,6 @@ impl<T: ?Sized + 'static> JoinableQueue<T> {
     /// Bytes of the longest job that it takes.
     pub fn longest_job(&self) -> usize {
         block::longest_job(self.shared.extents())
-    }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
     }
 
     /// The jobs that nobody got done.
@@ -375,25 +316,6 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], queue: impl FnOnce() -> 
         bytes: bytes.to_vec(),
         problem: problem.to_string(),
     })
-}
-
-/// This thread has no job that it took, and did not say [`task_done`](JoinableQueue::task_done) for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs, reason = "there is nothing else to say")]
-pub struct NothingTaken;
-
-impl fmt::Display for NothingTaken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("task_done() called more often than this thread has taken jobs")
-    }
-}
-
-impl std::error::Error for NothingTaken {}
-
-impl<T: ?Sized + 'static> Clone for JoinableQueue<T> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
-    }
 }
 
 impl<T: ?Sized + 'static> fmt::Debug for JoinableQueue<T> {

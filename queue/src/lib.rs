@@ -15,11 +15,12 @@ mod ring;
 mod roles;
 mod simple;
 mod typed;
+mod verbs;
 
 pub use block::{Capacity, QueueBlock};
 pub use counters::Counters;
-pub use error::{GetError, PutError};
-pub use jobs::{DeadLetter, DeadLetters, Holder, Job, JobBlock, JobLimits, JoinableQueue, MOST_OUT, NothingTaken};
+pub use error::{GetError, NothingTaken, PutError};
+pub use jobs::{DeadLetter, DeadLetters, Holder, Job, JobBlock, JobLimits, JoinableQueue, MOST_OUT};
 pub use messages::Messages;
 pub use multiproc_shm::{Error, ErrorKind};
 pub use plain::Plain;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use multiproc_shm::{Deadline, Error, Handle, Options, Shared};
+use multiproc_shm::{Deadline, Error, Shared};
 use serde::{Deserialize, Serialize};
 
 use crate::block::{Capacity, QueueBlock};
@@ -10,6 +10,7 @@ use crate::error::{GetError, PutError};
 use crate::log::UNBOUNDED;
 use crate::ring::roles::Role;
 use crate::ring::{Refusal, View};
+use crate::verbs::verbs;
 
 /// A queue of messages between processes: many may put, many may get, each message reaches one (Python's `Queue`).
 ///
@@ -37,65 +38,10 @@ use crate::ring::{Refusal, View};
 pub struct Queue<T: ?Sized + 'static> {
     pub(crate) shared: Shared<QueueBlock<T>>,
 }
-impl<T: ?Sized + 'static> Handle for Queue<T> {
-    type Object = QueueBlock<T>;
+verbs!(Queue, QueueBlock, "queue", capacity: Capacity);
 
-    fn from_shared(shared: Shared<QueueBlock<T>>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<QueueBlock<T>>> {
-        Some(&self.shared)
-    }
-}
-
-/// Making, finding, looking: the same for bytes and for types.
+/// Looking, and closing.
 impl<T: ?Sized + 'static> Queue<T> {
-    /// A queue without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: a capacity that cannot be; no space.
-    pub fn new(capacity: impl Into<Capacity>) -> Result<Self, Error> {
-        Options::new().anonymous(capacity.into())
-    }
-
-    /// Makes a named queue, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; a capacity that cannot be; no space.
-    pub fn create(name: &str, capacity: impl Into<Capacity>) -> Result<Self, Error> {
-        Options::new().create(name, capacity.into())
-    }
-
-    /// Finds a named queue, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name; it is no queue, or one of other messages.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named queue, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no queue, or one of other messages or capacity; no space.
-    pub fn open_or_create(name: &str, capacity: impl Into<Capacity>) -> Result<Self, Error> {
-        Options::new().open_or_create(name, capacity.into())
-    }
-
-    /// Takes a name away at once; those who have handles keep the queue.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// No more puts, in any process; gets go on until the queue is empty, and then, like everybody who waits, find it closed. Idempotent. Dropping a handle closes nothing.
     pub fn close(&self) {
         self.view().close();
@@ -132,11 +78,6 @@ impl<T: ?Sized + 'static> Queue<T> {
         self.view().log().sizes.longest()
     }
 
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
-    }
-
     #[inline]
     pub(crate) fn view(&self) -> View<'_, Shared<QueueBlock<T>>> {
         View { memory: &self.shared }
@@ -170,12 +111,6 @@ impl<T: ?Sized + 'static> Queue<T> {
         GetError::from_refusal(refusal, || self.shared.describe())
     }
 }
-impl<T: ?Sized + 'static> Clone for Queue<T> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
-    }
-}
-
 impl<T: ?Sized + 'static> fmt::Debug for Queue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue")

@@ -281,35 +281,17 @@ impl<M: Jobs> View<'_, M> {
         for slot in 0..self.used() {
             let state = self.state(slot);
             let number = high(state);
-            let now = match state & 0xffff_ffff {
-                TAKING => {
-                    if number == head {
-                        FREE
-                    } else {
-                        OUT
-                    }
-                }
-                REVIVING => {
-                    if number == first {
-                        FREE
-                    } else {
-                        OUT
-                    }
-                }
-                BURYING => {
-                    if number == next {
-                        OUT
-                    } else {
-                        FREE
-                    }
-                }
+            let is_out = match state & 0xffff_ffff {
                 FREE | OUT if number == 0 => continue,
-                OUT => OUT,
+                OUT => true,
+                TAKING => number != head,
+                REVIVING => number != first,
+                BURYING => number == next,
                 // No such state.
-                _ => FREE,
+                _ => false,
             };
             // CRASH: as often as need be: nothing that this depends on moves before the lock is given back.
-            self.set_state(slot, now);
+            self.set_state(slot, if is_out { OUT } else { FREE });
         }
         self.tell_everybody();
     }

@@ -96,7 +96,7 @@ impl<M: Memory> View<'_, M> {
                 }
             };
             let used = at as u64 + 1;
-            // CRASH: from here on it is looked at.
+            // ORDER: SeqCst; pairs with the second look at `used` of one who has counted himself as a sleeper. CRASH: from here on it is looked at.
             if self.ring().consumers.notes[USED[role as usize]].fetch_max(used, SeqCst) < used {
                 // Those who sleep do not watch it yet.
                 self.tell_all();

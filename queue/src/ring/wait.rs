@@ -69,6 +69,8 @@ impl<'a, M: Memory> View<'a, M> {
     }
 
     /// Having found nothing: waits for something, unless there will be nothing.
+    #[cold]
+    #[inline(never)]
     pub(super) fn wait_or_end(
         self,
         wait: &mut Wait,
@@ -77,19 +79,9 @@ impl<'a, M: Memory> View<'a, M> {
         others: Option<Role>,
         deadline: Deadline,
     ) -> Result<(), Refusal> {
-        if self.has_ended(others) { Err(Refusal::Closed) } else { self.wait_for_data(wait, pause, head, others, deadline) }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wait_for_data(
-        self,
-        wait: &mut Wait,
-        pause: u32,
-        head: Place,
-        others: Option<Role>,
-        deadline: Deadline,
-    ) -> Result<(), Refusal> {
+        if self.has_ended(others) {
+            return Err(Refusal::Closed);
+        }
         if deadline == Deadline::NOW {
             return Err(self.nothing(others));
         }

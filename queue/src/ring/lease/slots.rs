@@ -33,6 +33,7 @@ impl<M: Jobs> View<'_, M> {
     }
 
     pub(super) fn set_state(self, slot: usize, state: u64) {
+        // ORDER: Release; pairs with the load in `state`: who finds a job out, or back, finds its bytes, its length and its deliveries.
         self.slot(slot).beside[STATE].store(state, Release);
     }
 
@@ -65,6 +66,7 @@ impl<M: Jobs> View<'_, M> {
         if used == MOST_OUT {
             return Ok(None);
         }
+        // ORDER: SeqCst; pairs with the second look at `used` of one who has counted himself as a sleeper.
         self.leases().used.fetch_add(1, SeqCst);
         // Those who sleep do not watch this one. CRASH: counted, and nobody told: whoever takes the consumers' lock next tells them.
         self.tell_everybody();

@@ -209,6 +209,7 @@ impl<M: Jobs> View<'_, M> {
 
     /// No more puts. The mark comes first: who makes a job free sees it, or the queue is not closed yet.
     pub(crate) fn close_jobs(self) {
+        // ORDER: SeqCst; pairs with the look in `tell_done`. CRASH: marked, not closed: some look once more than need be.
         self.leases().closing.store(1, SeqCst);
         self.close();
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use multiproc_shm::{Element, Error, Object, RobustLock, Shared, copy};
 
 use crate::log::{Log, Memory, PIECE, SPAN, Sizes, UNBOUNDED, UNLIMITED};
-use crate::ring::Ring;
+use crate::ring::{Reservations, Ring};
 
 /// How much a queue holds. A plain number is a number of messages.
 ///
@@ -67,7 +67,7 @@ impl From<usize> for Capacity {
     }
 }
 
-/// The shared part of a [`Queue`](crate::Queue); the log lies behind it.
+/// The shared part of a [`Queue`](crate::Queue); the log lies behind it, and what belongs to reservations behind that.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct QueueBlock<T: ?Sized> {
@@ -110,7 +110,7 @@ pub(crate) fn checked_sizes(extents: [u64; 2]) -> Option<Sizes> {
     sound.then_some(sizes)
 }
 
-// SAFETY: `repr(C)`, atomics only; its size is the ring and the log; both locks are told.
+// SAFETY: `repr(C)`, atomics only; its size is the ring, the log and the reservations; all locks are told.
 unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     const KIND: &'static str = "queue";
     const LAYOUT: u32 = 1;
@@ -139,11 +139,12 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     }
 
     fn size(extents: [u64; 2]) -> Option<usize> {
-        checked_sizes(extents).map(|sizes| size_of::<Ring>() + sizes.span as usize * copy::WORD)
+        checked_sizes(extents).map(|sizes| bytes_of_reservations(sizes).end)
     }
 
     fn reserved(extents: [u64; 2]) -> Option<usize> {
-        checked_sizes(extents).map(|sizes| size_of::<Ring>() + sizes.home as usize * copy::WORD)
+        let home = |sizes: Sizes| size_of::<Ring>() + sizes.home as usize * copy::WORD;
+        checked_sizes(extents).map(|sizes| if sizes.is_fixed() { bytes_of_reservations(sizes).end } else { home(sizes) })
     }
 
     fn placed(capacity: Capacity) -> Capacity {
@@ -158,6 +159,16 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
 
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         self.ring.locks()
+    }
+
+    unsafe fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
+        // Before the first reservation they have no memory.
+        if !self.ring.has_reservations() {
+            return &[];
+        }
+        // SAFETY: the caller's promise: behind the log, which `size` has told.
+        let reservations = unsafe { &*tail.wrapping_add(sizes_of(extents).span as usize).cast::<Reservations>() };
+        reservations.locks()
     }
 }
 
@@ -181,6 +192,25 @@ impl<T: ?Sized + 'static> Memory for Shared<QueueBlock<T>> {
         // Where the file system cannot, it stays.
         let _ = Self::give_back(self, bytes_of(words));
     }
+
+    #[inline]
+    fn reservations(&self) -> Option<&Reservations> {
+        let place = self.tail().wrapping_add(self.log().sizes.span as usize).cast::<Reservations>();
+        // SAFETY: behind the log, which `size` has told; atomics only, and every bit pattern is valid.
+        self.ring.has_reservations().then(|| unsafe { &*place })
+    }
+
+    fn populate_reservations(&self) -> Result<(), Error> {
+        let sizes = self.log().sizes;
+        // A log that cannot grow has all its memory.
+        if sizes.is_fixed() { Ok(()) } else { Self::populate(self, bytes_of_reservations(sizes)) }
+    }
+}
+
+/// Behind the log.
+fn bytes_of_reservations(sizes: Sizes) -> Range<usize> {
+    let start = size_of::<Ring>() + sizes.span as usize * copy::WORD;
+    start..start + size_of::<Reservations>()
 }
 
 /// Bytes of the object.

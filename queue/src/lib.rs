@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod block;
+mod borrowed;
 mod bytes;
 mod codec;
 mod counters;
@@ -11,11 +12,13 @@ mod log;
 mod messages;
 mod plain;
 mod queue;
+mod reserve;
 mod ring;
 mod simple;
 mod typed;
 
 pub use block::{Capacity, QueueBlock};
+pub use borrowed::Borrowed;
 pub use counters::Counters;
 pub use error::{GetError, PutError};
 pub use jobs::{DeadLetter, DeadLetters, Holder, Job, JobBlock, JobLimits, JoinableQueue, MOST_OUT, NothingTaken};
@@ -23,5 +26,6 @@ pub use messages::Messages;
 pub use multiproc_shm::{Error, ErrorKind};
 pub use plain::Plain;
 pub use queue::Queue;
+pub use reserve::{MOST_RESERVED, Reserved};
 pub use simple::SimpleQueue;
 pub use typed::Iter;

@@ -104,3 +104,30 @@ impl Target for Exact<'_> {
         }
     }
 }
+
+/// A look at a message where it lies: nothing is copied.
+#[derive(Default)]
+pub(crate) struct InPlace {
+    /// Bytes of the message.
+    pub(crate) length: usize,
+}
+
+impl Target for InPlace {
+    fn clear(&mut self) {}
+
+    fn has_room(&self, _: usize) -> bool {
+        true
+    }
+
+    fn holds(&self, _: usize) -> bool {
+        true
+    }
+
+    fn make_room(&mut self, _: usize) -> Result<(), TryReserveError> {
+        Ok(())
+    }
+
+    unsafe fn append(&mut self, length: usize, _: impl FnOnce(*mut u8)) {
+        self.length = length;
+    }
+}

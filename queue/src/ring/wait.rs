@@ -6,7 +6,7 @@ use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, copy, spin, this_cpu};
 
 use super::counts::{GET_SLEEPS, PUT_SLEEPS};
 use super::{Appended, CPUS, HEAD, LEAST, LINE, PASSED, PAUSE, Refusal, SELDOM, TAIL, TRIES, View};
-use crate::log::{Memory, Place, UNBOUNDED, UNLIMITED};
+use crate::log::{Header, Memory, Place, UNBOUNDED, UNLIMITED};
 
 /// Pauses before a consumer that found nothing looks again: the longer it lets a busy producer build a run, the fewer cache lines go back and forth.
 const SHORTEST_PAUSE: u32 = 4;
@@ -20,6 +20,8 @@ const SPINS: u32 = 4;
 #[derive(Default)]
 pub(super) struct Wait {
     pub(super) may_grow: bool,
+    /// Moved the head over so many.
+    pub(super) holes: u32,
     spins: u32,
     sleeps: u32,
 }
@@ -54,12 +56,21 @@ impl<M: Memory> View<'_, M> {
     }
 
     pub(super) fn nothing(self) -> Refusal {
-        if self.is_closed() && !self.has_data() { Refusal::Closed } else { Refusal::TimedOut }
+        if self.is_ended() {
+            return Refusal::Closed;
+        }
+        self.poll_for_dead_producers();
+        Refusal::TimedOut
+    }
+
+    /// Whether nothing will ever come: what is reserved may.
+    fn is_ended(self) -> bool {
+        self.is_closed() && !self.has_record()
     }
 
     /// Having found nothing: waits for something, unless there will be nothing.
     pub(super) fn wait_or_end(self, wait: &mut Wait, pause: u32, head: Place, deadline: Deadline) -> Result<(), Refusal> {
-        if self.is_closed() && !self.has_data() { Err(Refusal::Closed) } else { self.wait_for_data(wait, pause, head, deadline) }
+        if self.is_ended() { Err(Refusal::Closed) } else { self.wait_for_data(wait, pause, head, deadline) }
     }
 
     #[cold]
@@ -69,7 +80,8 @@ impl<M: Memory> View<'_, M> {
             return Err(self.nothing());
         }
         // Not whether it was closed: that word lies beside the producers' lock, and each look would take the line from the next producer. Who is told so late is about to sleep, and looks then.
-        let ready = || self.log().at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word();
+        let (position, seen) = self.front(head);
+        let ready = || self.log().at(position).load(Acquire) != seen || self.consumer(HEAD).load(Relaxed) != head.word();
         if wait.may_spin() {
             let partner = if head.count == 0 { NO_CPU } else { Place::from(self.consumer(CPUS).load(Relaxed)).count };
             if spin(partner, pause, EAGER, ready) {
@@ -79,9 +91,12 @@ impl<M: Memory> View<'_, M> {
             }
         }
         self.count(GET_SLEEPS);
-        let ready = || self.has_data() || self.is_closed();
+        let watched = self.watched();
+        let how = Sleep { watched, ..wait.sleep(deadline) };
+        // ORDER: whoever reserves for the first time notes it before it wakes those who sleep: either it finds us, or we find that there is more to be watched.
+        let ready = || self.has_data() || self.is_ended() || self.watched().len() != watched.len();
         let woken = || self.retell();
-        let awake = self.ring().producers.sleep(&self.ring().consumers, wait.sleep(deadline), ready, woken);
+        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -162,8 +177,28 @@ impl<M: Memory> View<'_, M> {
             && (sizes.messages == UNBOUNDED || messages <= sizes.messages - sizes.messages.div_ceil(4))
     }
 
-    /// Without a lock: the header at a head that did not move while we looked.
+    /// Without a lock: whether there is something at the head, of which we looked whether it moved meanwhile: a message, or a hole to be got over.
     pub(super) fn has_data(self) -> bool {
+        for _ in 0..TRIES {
+            let head = self.consumer(HEAD).load(SeqCst);
+            let header = Header::from(self.log().at(Place::from(head).position).load(SeqCst));
+            let is_something = match header {
+                Header::Empty => false,
+                Header::Message { .. } => true,
+                _ => self.is_something(Place::from(head), header),
+            };
+            if is_something {
+                return true;
+            }
+            if self.consumer(HEAD).load(SeqCst) == head {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The same, or a place that is being filled.
+    pub(super) fn has_record(self) -> bool {
         for _ in 0..TRIES {
             let head = self.consumer(HEAD).load(SeqCst);
             if self.log().at(Place::from(head).position).load(SeqCst) != 0 {
@@ -179,12 +214,18 @@ impl<M: Memory> View<'_, M> {
     /// Whoever closed it may have died before it told everybody.
     pub(super) fn retell(self) {
         if self.is_closed() {
-            self.tell_all();
+            self.ring().consumers.wake_all_sleepers();
+            // Those who wait for what is being filled would sleep again, and wake each other for ever. Whoever fills it tells them.
+            if self.has_data() || !self.has_record() {
+                self.ring().producers.wake_all_sleepers();
+            }
         }
+        self.retell_waiters();
     }
 
     pub(super) fn tell_all(self) {
         self.ring().producers.wake_all_sleepers();
         self.ring().consumers.wake_all_sleepers();
+        self.retell_waiters();
     }
 }

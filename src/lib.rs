@@ -37,7 +37,8 @@ pub use multiproc_sync as sync;
 
 pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
 pub use multiproc_queue::{
-    Capacity, Counters, GetError, Job, JobLimits, JoinableQueue, Messages, Plain, PutError, Queue, SimpleQueue,
+    Borrowed, Capacity, Counters, GetError, Job, JobLimits, JoinableQueue, Messages, Plain, PutError, Queue, Reserved,
+    SimpleQueue,
 };
 pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
 pub use multiproc_shm::{

@@ -104,6 +104,14 @@ fn unique(what: &str) -> String {
     format!("layout-{what}-{}", std::process::id())
 }
 
+/// Bytes far behind the beginning.
+fn behind(name: &str, from: usize, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let file = File::open(Namespace::current().unwrap().path().join(name)).unwrap();
+    file.read_exact_at(&mut bytes, from as u64).unwrap();
+    bytes
+}
+
 /// Position (in words) and number of messages.
 fn place(position: u64, messages: u64) -> u64 {
     position | messages << 32
@@ -360,11 +368,13 @@ fn queue() -> Outcome {
     const LOG: usize = OBJECT + 256;
     let [tail, count_of_bytes, closed, seen_head] = [40, 48, 56, 104].map(|at| OBJECT + at);
     let [head, pause, cpus] = [40, 48, 56].map(|at| OBJECT + 128 + at);
+    /// Behind the log.
+    const RESERVATIONS: usize = 256 + (8 << 30);
     let name = unique("queue");
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;
     let fresh = Bytes::of(&name);
     // Messages, words of home, the limit in words. Most of it is only address space.
-    fresh.check_header("queue", 1, 256 + (8 << 30), [5 | 512 << 32, 512], (0, 0, "[u8]"));
+    fresh.check_header("queue", 1, RESERVATIONS + 576, [5 | 512 << 32, 512], (0, 0, "[u8]"));
     assert!(fresh.is_zero(OBJECT, OBJECT + 256 + 4096));
 
     queue.put_bytes(b"hello, world")?;
@@ -405,6 +415,19 @@ fn queue() -> Outcome {
     assert_eq!((back.u32(LOG + 8 * place_of_jump), back.u32(LOG + 8 * place_of_jump + 4)), (u32::MAX, 0));
     assert_eq!((back.u32(LOG), back.text(LOG + 8, 4), back.u32(jumped)), (4001, "xxxx", 605));
     assert_eq!(back.u64(tail), place((1 << 30) + 501, 4));
+    // A place that is reserved: its length + 1; the mark, of the first lock at its first turn.
+    let reserved = queue.reserve(5)?;
+    let marked = Bytes::of(&name);
+    assert_eq!((marked.u32(LOG + 8 * 501), marked.u32(LOG + 8 * 501 + 4)), (6, 1 << 31 | 1 << 3));
+    assert_eq!(marked.u64(OBJECT + 128 + 112), 1, "the reservations have memory");
+    let lock = Bytes(behind(&name, OBJECT + RESERVATIONS, 576), 0);
+    assert_eq!(lock.u32(0) & 0x3fff_ffff, lock.u32(16), "owner word, holder: thread");
+    assert_eq!(lock.u32(0) & 0x8000_0000, 0x8000_0000, "whoever watches it is woken");
+    assert_eq!(lock.u64(40), 1, "its turn");
+    assert!(lock.is_zero(64, 512) && lock.is_zero(524, 576));
+    drop(reserved);
+    let lock = Bytes(behind(&name, OBJECT + RESERVATIONS, 576), 0);
+    assert_eq!(lock.u64(40), 2);
     queue.close();
     assert_eq!(Bytes::of(&name).u64(closed), 1);
     Ok(())

@@ -21,6 +21,7 @@ mod operations;
 mod owned;
 mod placed;
 mod queues;
+mod reserved;
 mod rlock_waits;
 mod rlocks;
 mod rwlocks;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
     words::run(&mut sweep);
     queues::run(&mut sweep);
     batches::run(&mut sweep);
+    reserved::run(&mut sweep);
     jobs::run(&mut sweep);
     kinds::run(&mut sweep);
     names::run(&mut sweep);

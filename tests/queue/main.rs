@@ -16,6 +16,7 @@ mod hostile;
 mod hostile_jobs;
 mod kit;
 mod linear;
+mod reserve;
 mod stopped;
 
 multiproc::test_support!();

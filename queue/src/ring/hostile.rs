@@ -101,7 +101,10 @@ impl Rubbish {
             3 => (1 + dice.below(100), 0),
             4 => (self.number(dice), self.number(dice)),
             // Reserved, with the first few turns of a lock.
-            5 => (1 + if dice.one_in(4) { self.number(dice) } else { dice.below(100) }, 1 << 31 | dice.below(64)),
+            5 => {
+                let length = if dice.one_in(4) { self.number(dice) } else { dice.below(100) };
+                (length.wrapping_add(1), 1 << 31 | dice.below(64))
+            }
             _ => return dice.next(),
         };
         u64::from(low) | u64::from(high) << 32
@@ -181,7 +184,11 @@ impl Rubbish {
                         let bytes = &vec![5; length][..dice.below(length as u32 + 1) as usize];
                         payload.write_at(dice.below((length - bytes.len()) as u32 + 1) as usize, bytes);
                     }
-                    if dice.one_in(3) { view.give_up(place) } else { view.commit(place) };
+                    if dice.one_in(3) {
+                        view.give_up(place)
+                    } else {
+                        view.commit(place)
+                    };
                 }
             }
             13 => {

@@ -1,6 +1,6 @@
 //! Places that are reserved, and messages that are read where they lie: whole messages or none, in their order, and nobody waits for the dead.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use multiproc::{GetError, PutError};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Region, Sweep};
@@ -186,15 +186,20 @@ fn one_or_none(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     usable(queue, kill)
 }
 
-/// One sleeps for a message: what is there reaches it without help; then it is fed.
+/// One sleeps for a message: what is there reaches it without help, and it gets over a hole; then it is fed.
 fn for_a_sleeper(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
-    if !queue.is_empty() || kill.finished() {
-        kill.must_wake(0)?;
-    } else {
+    let begin = Instant::now();
+    while !queue.is_empty() && !kill.peer_ended(0) {
+        if begin.elapsed() > SOON {
+            return Err(Fault::Hang("the death did not wake the one who sleeps".into()));
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    if !kill.peer_ended(0) {
         // A place that nobody fills must not stand in the way of what is put behind it.
         queue.put_bytes_timeout(b"fed", kill.patience())?;
-        kill.must_wake(0)?;
     }
+    kill.must_wake(0)?;
     usable(queue, kill)
 }
 
@@ -233,12 +238,12 @@ fn usable(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
 
 /// Somebody stands still, perhaps with a lock, or with a place: time-outs hold.
 fn stands_still(queue: &Bytes, _: &Kill<'_>) -> Result<(), Fault> {
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     match queue.put_bytes_timeout(b"f", BRIEFLY) {
         Ok(()) | Err(PutError::Full(()) | PutError::Busy(())) => in_time("a put", begin, BRIEFLY)?,
         Err(error) => return Err(error.into()),
     }
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     match queue.get_bytes_timeout(BRIEFLY) {
         Ok(_) | Err(GetError::Empty | GetError::Busy) => in_time("a get", begin, BRIEFLY),
         Err(error) => Err(error.into()),

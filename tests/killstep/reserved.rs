@@ -63,17 +63,12 @@ fn cases() -> Vec<Case<'static, Bytes>> {
         case("queue/reserve", used, |queue, _| reserve_hello(queue), one_or_none),
         asleep(case("queue/reserve, the first, a consumer asleep", empty, |queue, _| reserve_hello(queue), for_a_sleeper)),
         asleep(case("queue/reserve, a consumer asleep", used, |queue, _| reserve_hello(queue), for_a_sleeper)),
-        case(
-            "queue/try_reserve",
-            used,
-            |queue, _| ignore(queue.try_reserve(200).map(|place| place.commit())),
-            |queue, kill| usable(queue, kill),
-        ),
+        case("queue/try_reserve", used, |queue, _| ignore(queue.try_reserve(200).map(|place| place.commit())), usable),
         case(
             "queue/reserve_timeout, full",
             full,
             |queue, _| ignore(queue.reserve_timeout(1, Duration::from_millis(20)).map(drop)),
-            |queue, kill| usable(queue, kill),
+            usable,
         )
         .release(|_, _| ()),
         case(
@@ -85,7 +80,7 @@ fn cases() -> Vec<Case<'static, Bytes>> {
                     ignore(place.commit());
                 }
             },
-            |queue, kill| usable(queue, kill),
+            usable,
         ),
         case(
             "queue/reserve, given up",

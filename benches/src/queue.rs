@@ -97,8 +97,8 @@ impl Put for InPlace {
     fn put(&mut self, message: &[u8]) -> Result<(), String> {
         let mut place = self.0.reserve(message.len()).map_err(|problem| format!("{problem:?}"))?;
         // SAFETY: nobody scribbles; the queue grows, so the place lies in one piece.
-        unsafe { place.as_mut_slices() }
-        [0].copy_from_slice(message);
+        let [bytes, _] = unsafe { place.as_mut_slices() };
+        bytes.copy_from_slice(message);
         place.commit().map_err(|problem| format!("{problem:?}"))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use multiproc::{Capacity, GetError, PutError, Queue};
+use multiproc::{GetError, PutError};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Region, Sweep};
 
 use crate::queues::{Bytes, PEER, consumer, empty, first, full, rest_is_usable, two};
@@ -117,16 +117,6 @@ fn cases() -> Vec<Case<'static, Bytes>> {
             },
             one_or_none,
         ),
-        case(
-            "queue/reserve, a second one waits for a lock",
-            || Queue::new(Capacity::messages(20).bytes(4096)).unwrap(),
-            |queue, _| drop((0..8).map_while(|_| queue.try_reserve(0).ok()).collect::<Vec<_>>()),
-            |queue, kill| {
-                kill.must_wake(0)?;
-                usable(queue, kill)
-            },
-        )
-        .late_peer(|queue, _| ignore(queue.reserve(1).map(|place| place.commit()))),
         case("queue/get_with", two, |queue, cells| cells.set(0, first(queue.get_with(|message| message.to_vec()))), taken),
         case("queue/try_get_with", two, |queue, cells| cells.set(0, first(queue.try_get_with(|it| it.to_vec()))), taken),
         case(

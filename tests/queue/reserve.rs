@@ -62,6 +62,30 @@ fn stopped_while_it_fills() -> Outcome {
 }
 
 #[test]
+fn killed_while_another_waits_for_a_lock() -> Outcome {
+    let _watchdog = watchdog();
+    fn reserve((queue, count, step): (Queue<[u8]>, u32, AtomicValue<u32>)) {
+        step.store(1);
+        let places: Vec<_> = (0..count).map(|_| queue.reserve(1).unwrap()).collect();
+        step.store(2);
+        wait_for(&step, 3);
+        drop(places);
+    }
+    let queue: Queue<[u8]> = Queue::new(20)?;
+    let [all, more] = [AtomicValue::new(0)?, AtomicValue::new(0)?];
+    let child = spawn(reserve, (queue.clone(), 8, all.clone()));
+    wait_for(&all, 2);
+    let waiting = spawn(reserve, (queue.clone(), 1, more.clone()));
+    wait_until_blocked(waiting.pid(), &more, 1);
+    kill(&child);
+    wait_for(&more, 2);
+    more.store(3);
+    value(&waiting);
+    assert_eq!((queue.try_get_bytes(), queue.len()), (Err(GetError::Empty), 0));
+    Ok(())
+}
+
+#[test]
 fn killed_while_it_reads() -> Outcome {
     let _watchdog = watchdog();
     fn look((queue, step): (Queue<[u8]>, AtomicValue<u32>)) {

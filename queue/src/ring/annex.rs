@@ -37,7 +37,7 @@ pub(super) enum Locks {
 /// A note of the consumers' side: how many locks of each kind, from the first on, were ever taken.
 const USED: usize = 5;
 /// Bits of each of the three.
-const LANE: u32 = 16;
+const LANE: u32 = u16::BITS;
 
 impl Locks {
     fn shift(self) -> u32 {
@@ -47,8 +47,9 @@ impl Locks {
         }
     }
 
+    #[allow(clippy::cast_possible_truncation, reason = "one of the three is wanted")]
     fn used_in(self, note: u64) -> usize {
-        (note >> self.shift()) as usize & ((1 << LANE) - 1)
+        usize::from((note >> self.shift()) as u16)
     }
 }
 

@@ -526,8 +526,11 @@ impl<'a, M: Memory> View<'a, M> {
     }
 
     fn spot(self, tail: Place, head: Place, need: u32) -> Result<Option<Spot>, Refusal> {
-        let sizes = self.log().sizes;
-        sizes.spot(tail, head, self.jumped(), self.end(), need).map_err(|Contradiction| Refusal::Corrupt)
+        self.spot_within(tail, head, need, self.end().max(self.log().sizes.roomy(need)))
+    }
+
+    fn spot_within(self, tail: Place, head: Place, need: u32, end: u32) -> Result<Option<Spot>, Refusal> {
+        self.log().sizes.spot(tail, head, self.jumped(), end, need).map_err(|Contradiction| Refusal::Corrupt)
     }
 
     /// The word of the last jump.

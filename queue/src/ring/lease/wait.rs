@@ -6,6 +6,7 @@ use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, bury, spin};
 
+use super::super::counts::GET_SLEEPS;
 use super::super::wait::Wait;
 use super::super::{CPUS, HEAD, Refusal, View};
 use super::{FREE, TAKING};
@@ -116,6 +117,7 @@ impl<M: Jobs> View<'_, M> {
                 return Ok(());
             }
         }
+        self.count(GET_SLEEPS);
         let leases = self.leases();
         let used = self.used();
         let watched = if zoo::planted(Bug::SlotsUnwatched) { &[] } else { &leases.slots[..used] };

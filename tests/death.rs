@@ -34,6 +34,7 @@ fn check_case(name: &str) -> Result<(), String> {
         "batches",
         "kinds",
         "jobs",
+        "job_kinds",
         "roles",
         "names",
         "blocks",

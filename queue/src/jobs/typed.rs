@@ -49,7 +49,7 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
         self.get_until(Deadline::NEVER)
     }
 
-    /// Leases a job if there is one, and fewer than [`MOST_OUT`] are out.
+    /// Leases a job if there is one, and fewer than [`MOST_OUT`](crate::MOST_OUT) are out.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@ use multiproc_shm::{Deadline, Pod, Tickets, bytemuck};
 use super::{DeadLetter, Job, JoinableQueue, each};
 use crate::error::{GetError, PutError};
 use crate::plain::Plain;
-use crate::typed::with_buffer;
+use crate::typed::Buffer;
 
 /// Plain values, as their bytes.
 impl<T: Pod> JoinableQueue<Plain<T>> {
@@ -86,11 +86,10 @@ impl<T: Pod> JoinableQueue<Plain<T>> {
     }
 
     fn get_plain_until(&self, deadline: Deadline) -> Result<Job<'_, T, Plain<T>>, GetError> {
-        with_buffer(|buffer| {
-            let (lease, leased) = self.lease(buffer, deadline)?;
-            let value = plain(buffer, || self.shared.describe())?;
-            Ok(Job::new(lease, value, leased, Tickets::default()))
-        })
+        let mut buffer = Buffer::take();
+        let (lease, leased) = self.lease(&mut buffer, deadline)?;
+        let value = plain(&buffer, || self.shared.describe())?;
+        Ok(Job::new(lease, value, leased, Tickets::default()))
     }
 }
 

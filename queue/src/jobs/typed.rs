@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{Job, JoinableQueue, each};
 use crate::codec;
 use crate::error::{GetError, NothingTaken, PutError};
-use crate::typed::with_buffer;
+use crate::typed::Buffer;
 
 /// Jobs.
 impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
@@ -141,21 +141,20 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
     }
 
     fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {
-        with_buffer(|buffer| {
-            buffer.clear();
-            // Encoded before any lock is taken: serde is other people's code.
-            let transit = Transit::begin();
-            if let Err(problem) = codec::encode(&value, buffer) {
-                return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });
+        let mut buffer = Buffer::take();
+        buffer.clear();
+        // Encoded before any lock is taken: serde is other people's code.
+        let transit = Transit::begin();
+        if let Err(problem) = codec::encode(&value, &mut buffer) {
+            return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });
+        }
+        match self.put_encoded(&buffer, deadline) {
+            Ok(()) => {
+                transit.sent();
+                Ok(())
             }
-            match self.put_encoded(buffer, deadline) {
-                Ok(()) => {
-                    transit.sent();
-                    Ok(())
-                }
-                Err(refusal) => Err(self.put_error(value, refusal, buffer.len())),
-            }
-        })
+            Err(refusal) => Err(self.put_error(value, refusal, buffer.len())),
+        }
     }
 
     fn take_until(&self, deadline: Deadline) -> Result<T, GetError> {
@@ -163,12 +162,11 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
     }
 
     fn get_until(&self, deadline: Deadline) -> Result<Job<'_, T>, GetError> {
-        with_buffer(|buffer| {
-            let (lease, leased) = self.lease(buffer, deadline)?;
-            let reading = Reading::begin();
-            let value = decode(buffer, || self.shared.describe())?;
-            Ok(Job::new(lease, value, leased, reading.end()))
-        })
+        let mut buffer = Buffer::take();
+        let (lease, leased) = self.lease(&mut buffer, deadline)?;
+        let reading = Reading::begin();
+        let value = decode(&buffer, || self.shared.describe())?;
+        Ok(Job::new(lease, value, leased, reading.end()))
     }
 }
 

@@ -224,11 +224,12 @@ impl<M: Jobs> View<'_, M> {
     fn came_back(self, looks: u32) -> Option<usize> {
         let used = u32::try_from(self.used()).unwrap_or(0);
         // One of them, whatever is there: else some slot would never be looked at.
-        let start = self.leases().next.load(Relaxed).checked_rem(used).unwrap_or(0);
-        let found = (0..looks.min(used)).map(|look| (start + look) % used).find(|slot| self.is_back(*slot as usize));
-        let looked = found.unwrap_or(start + looks.min(used));
+        // A division would take as long as the looks.
+        let round = |slot: u32| if slot < used { slot } else { slot - used };
+        let start = Some(self.leases().next.load(Relaxed)).filter(|next| *next < used).unwrap_or(0);
+        let found = (0..looks.min(used)).map(|look| round(start + look)).find(|slot| self.is_back(*slot as usize));
         if looks < used {
-            self.leases().next.store(looked % used, Relaxed);
+            self.leases().next.store(found.unwrap_or(round(start + looks)), Relaxed);
         }
         found.map(|slot| slot as usize)
     }

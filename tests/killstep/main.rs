@@ -22,6 +22,7 @@ mod operations;
 mod owned;
 mod placed;
 mod queues;
+mod reserved;
 mod rlock_waits;
 mod rlocks;
 mod roles;
@@ -66,6 +67,7 @@ fn main() -> ExitCode {
     words::run(&mut sweep);
     queues::run(&mut sweep);
     batches::run(&mut sweep);
+    reserved::run(&mut sweep);
     jobs::run(&mut sweep);
     job_kinds::run(&mut sweep);
     kinds::run(&mut sweep);

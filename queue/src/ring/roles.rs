@@ -28,15 +28,13 @@
 //! | after it, before everybody is told | the same: to free the lock wakes one of those who watch | that one tells the others |
 //! | the one who was woken, before it has told | | its pending names the side on which it sleeps, as in every sleep there: the kernel wakes the next, who looks, too; if that is one without a role, the others find out within a second (two deaths) |
 //!
-//! What the kernel misses is found by those who sleep, once a second, and by every sixty-fourth futile poll. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
+//! What the kernel misses is found by those who sleep, once a second, and by every 61st futile poll. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
 #![allow(unsafe_code, reason = "takes seats, whose mapping the handle keeps")]
 
-use std::cell::Cell;
-use std::sync::atomic::Ordering::SeqCst;
-
-use multiproc_shm::{AcquireError, Acquired, Kept, RobustLock, bury};
+use multiproc_shm::{AcquireError, Acquired, Error, Kept, RobustLock};
 
 use super::View;
+use super::annex::Locks;
 use crate::log::Memory;
 
 /// What a process says that it does.
@@ -48,32 +46,24 @@ pub(crate) enum Role {
 
 /// Seats of each role.
 pub(crate) const SEATS: usize = 60;
-/// Notes of the consumers' side: how many seats of producers, and of consumers, were ever taken.
-const USED: [usize; 2] = [5, 6];
-/// Polls that find nothing between two looks for those whose death the kernel has missed.
-const POLLS: u32 = 64;
 
-impl super::Ring {
-    /// How many seats of this role were ever taken.
-    #[inline]
-    pub(crate) fn used_seats(&self, role: Role) -> usize {
-        let used = self.consumers.notes[USED[role as usize]].load(SeqCst);
-        usize::try_from(used).unwrap_or(SEATS).min(SEATS)
-    }
-}
-
-impl<M: Memory> View<'_, M> {
+impl<'a, M: Memory> View<'a, M> {
     /// Whether there were such, and are no more.
     #[inline]
     pub(crate) fn are_gone(self, role: Role) -> bool {
-        let seats = self.memory.seats(role);
+        let seats = self.used_locks(Locks::Seats(role));
         // ORDER: SeqCst pairs with the release of a seat: what its holder did before is seen by whoever finds it free.
         !seats.is_empty() && !seats.iter().any(RobustLock::is_held_now)
     }
 
     /// How many are there.
     pub(crate) fn present(self, role: Role) -> usize {
-        self.memory.seats(role).iter().filter(|seat| seat.is_held_now()).count()
+        self.used_locks(Locks::Seats(role)).iter().filter(|seat| seat.is_held_now()).count()
+    }
+
+    /// All seats of this role. The first time they get memory.
+    pub(crate) fn all_seats(self, role: Role) -> Result<&'a [RobustLock], Error> {
+        self.all(Locks::Seats(role))
     }
 
     /// Takes a seat among all of this role, for this process; which, and who keeps it.
@@ -95,9 +85,7 @@ impl<M: Memory> View<'_, M> {
                     return Err(error);
                 }
             };
-            let used = at as u64 + 1;
-            // ORDER: SeqCst; pairs with the second look at `used` of one who has counted himself as a sleeper. CRASH: from here on it is looked at.
-            if self.ring().consumers.notes[USED[role as usize]].fetch_max(used, SeqCst) < used {
+            if self.use_up_to(Locks::Seats(role), at + 1) {
                 // Those who sleep do not watch it yet.
                 self.tell_all();
             }
@@ -107,36 +95,17 @@ impl<M: Memory> View<'_, M> {
     }
 
     /// Lets go of a seat of this process.
-    pub(crate) fn leave_seat(self, role: Role, seat: &RobustLock, kept: Kept) {
+    pub(crate) fn leave_seat(self, role: Role, at: usize, kept: Kept) {
         // One who is about to sleep may have noted this seat before it was taken, and would find it unchanged once it is free, and we are dead: what it compares last is another one.
         self.touch_both();
         // CRASH: to free it wakes one of those who watch it, who tells the others.
-        if seat.release_kept(kept) {
-            self.tell_if_gone(role);
+        if self.every(Locks::Seats(role)).get(at).is_some_and(|seat| seat.release_kept(kept)) && self.are_gone(role) {
+            self.tell_all();
         }
     }
 
     fn touch_both(self) {
         self.ring().producers.touch();
         self.ring().consumers.touch();
-    }
-
-    /// Tells everybody who sleeps, if all of this role are gone.
-    pub(super) fn tell_if_gone(self, role: Role) {
-        if self.are_gone(role) {
-            self.tell_all();
-        }
-    }
-
-    /// Who polls never sleeps, and must look for those whose death the kernel has missed now and then.
-    #[cold]
-    pub(super) fn poll_for_gone(self, role: Role) {
-        thread_local! {
-            static POLLED: Cell<u32> = const { Cell::new(0) };
-        }
-        POLLED.set(POLLED.get().wrapping_add(1));
-        if POLLED.get().is_multiple_of(POLLS) {
-            self.memory.seats(role).iter().for_each(|seat| _ = bury(seat));
-        }
     }
 }

@@ -137,7 +137,7 @@ impl Rig {
             match Header::from(view.log().at(place.position).load(Relaxed)) {
                 Header::Empty => panic!("the log ends at {place:?} before {tail:?}"),
                 Header::Jump(index) => place.position = self.sizes.onward(place.position, index),
-                Header::Message { length, .. } => {
+                Header::Message { length, .. } | Header::Reserved { length, .. } => {
                     let need = record_words(length as usize).unwrap();
                     let first = self.sizes.index(place.position);
                     assert!((first..first + need).all(there), "{place:?}");
@@ -221,6 +221,18 @@ fn an_empty_queue_has_no_memory_but_its_home() {
         rig.get();
     }
     assert_eq!(rig.memory.words.borrow().len(), 0);
+}
+
+#[test]
+fn long_messages_have_more_room_if_there_is_memory() {
+    for (most, words) in [(usize::MAX, 64 - 32), (20, 16)] {
+        let mut rig = Rig::new(UNBOUNDED, 32, UNLIMITED, 1 << 16, most);
+        for _ in 0..200 {
+            rig.put(10 * 8).unwrap();
+            rig.get();
+        }
+        assert_eq!(rig.memory.words.borrow().len(), words);
+    }
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! Waiting for data, and for room: without any lock.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
-use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, copy, spin, this_cpu};
+use multiproc_shm::{Deadline, EAGER, NO_CPU, RobustLock, Sleep, bury, copy, spin, this_cpu};
 
+use super::annex::Locks;
 use super::counts::{GET_SLEEPS, PUT_SLEEPS};
 use super::roles::Role;
 use super::{Appended, CPUS, HEAD, LEAST, LINE, PASSED, PAUSE, Refusal, SELDOM, TAIL, TRIES, View};
-use crate::log::{Memory, Place, UNBOUNDED, UNLIMITED};
+use crate::log::{Header, Memory, Place, UNBOUNDED, UNLIMITED};
 
 /// Pauses before a consumer that found nothing looks again: the longer it lets a busy producer build a run, the fewer cache lines go back and forth.
 const SHORTEST_PAUSE: u32 = 4;
@@ -17,10 +19,27 @@ const RUN: u32 = 3;
 /// How often one call spins before it sleeps, when others are always faster.
 const SPINS: u32 = 4;
 
+/// Polls that find nothing between two looks for those whose death the kernel has missed: a prime, so that who polls several queues in turn looks at each of them.
+const POLLS: u32 = 61;
+
+/// Who polls never sleeps, and must look for those whose death the kernel has missed now and then.
+#[cold]
+pub(super) fn bury_now_and_then(locks: [&[RobustLock]; 2]) {
+    thread_local! {
+        static POLLED: Cell<u32> = const { Cell::new(0) };
+    }
+    POLLED.set(POLLED.get().wrapping_add(1));
+    if POLLED.get().is_multiple_of(POLLS) {
+        locks.into_iter().flatten().for_each(|lock| _ = bury(lock));
+    }
+}
+
 /// What one call remembers between its sleeps.
 #[derive(Default)]
 pub(super) struct Wait {
     pub(super) may_grow: bool,
+    /// Moved the head over so many.
+    pub(super) holes: u32,
     spins: u32,
     sleeps: u32,
 }
@@ -56,16 +75,19 @@ impl<'a, M: Memory> View<'a, M> {
 
     #[cold]
     pub(super) fn nothing(self, others: Option<Role>) -> Refusal {
-        if let Some(others) = others {
-            self.poll_for_gone(others);
-        }
+        bury_now_and_then([self.seats_of(others), self.used_locks(Locks::Places)]);
         if self.has_ended(others) { Refusal::Closed } else { Refusal::TimedOut }
     }
 
-    /// Whether nothing is there and nothing will come.
+    /// Whether, when what is there is taken, nothing will come for those who have a role at least.
+    pub(super) fn is_ending(self) -> bool {
+        self.is_closed() || self.are_gone(Role::Producer)
+    }
+
+    /// Whether nothing is there and nothing will come: what is reserved may.
     fn has_ended(self, others: Option<Role>) -> bool {
         // In this order: what the last of them has put is seen by whoever finds him gone.
-        (self.is_closed() || others.is_some_and(|others| self.are_gone(others))) && !self.has_data()
+        (self.is_closed() || others.is_some_and(|others| self.are_gone(others))) && !self.has_record()
     }
 
     /// Having found nothing: waits for something, unless there will be nothing.
@@ -86,7 +108,8 @@ impl<'a, M: Memory> View<'a, M> {
             return Err(self.nothing(others));
         }
         // Not whether it was closed: that word lies beside the producers' lock, and each look would take the line from the next producer. Who is told so late is about to sleep, and looks then.
-        let ready = || self.log().at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word();
+        let (position, seen) = self.front(head);
+        let ready = || self.log().at(position).load(Acquire) != seen || self.consumer(HEAD).load(Relaxed) != head.word();
         if wait.may_spin() {
             let partner = if head.count == 0 { NO_CPU } else { Place::from(self.consumer(CPUS).load(Relaxed)).count };
             if spin(partner, pause, EAGER, ready) {
@@ -96,9 +119,12 @@ impl<'a, M: Memory> View<'a, M> {
             }
         }
         self.count(GET_SLEEPS);
-        let how = self.watching(others, wait, deadline);
-        let ready = || self.has_data() || self.is_closed() || self.is_news(others, how);
-        let woken = || self.retell_of(others);
+        let how = Sleep { watched: [self.seats_of(others), self.used_locks(Locks::Places)], ..wait.sleep(deadline) };
+        // ORDER: whoever uses a lock for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more.
+        let watched_all =
+            || how.watched.map(<[_]>::len) == [self.seats_of(others), self.used_locks(Locks::Places)].map(<[_]>::len);
+        let ready = || self.has_data() || self.has_ended(others) || !watched_all();
+        let woken = || self.retell(others);
         let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
@@ -124,7 +150,7 @@ impl<'a, M: Memory> View<'a, M> {
     #[inline(never)]
     fn wait_for_room(self, wait: &mut Wait, need: u32, others: Option<Role>, deadline: Deadline) -> Result<(), Refusal> {
         if let Some(others) = others {
-            self.poll_for_gone(others);
+            bury_now_and_then([self.used_locks(Locks::Seats(others)), &[]]);
             if self.are_gone(others) {
                 return Err(Refusal::Closed);
             }
@@ -132,8 +158,10 @@ impl<'a, M: Memory> View<'a, M> {
         if deadline == Deadline::NOW {
             return Err(Refusal::TimedOut);
         }
-        let how = self.watching(others, wait, deadline);
-        let ready = || self.has_room(need) || self.is_closed() || self.is_news(others, how);
+        let how = Sleep { watched: [self.seats_of(others), &[]], ..wait.sleep(deadline) };
+        // ORDER: as in `wait_or_end`.
+        let has_ended = || self.is_closed() || others.is_some_and(|others| self.are_gone(others));
+        let ready = || self.has_room(need) || has_ended() || how.watched[0].len() != self.seats_of(others).len();
         if wait.may_spin() {
             let partner = Place::from(self.consumer(CPUS).load(Relaxed)).position.wrapping_sub(1);
             if spin(partner, SELDOM, SELDOM, || self.is_roomy() || self.is_closed()) || ready() {
@@ -142,29 +170,15 @@ impl<'a, M: Memory> View<'a, M> {
         }
         self.count(PUT_SLEEPS);
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
-        let woken = || self.retell_of(others);
+        let woken = || self.retell(others);
         let awake = self.ring().consumers.sleep(&self.ring().producers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
 
-    /// How to sleep for these.
-    fn watching(self, others: Option<Role>, wait: &Wait, deadline: Deadline) -> Sleep<'a> {
-        Sleep { watched: others.map_or(&[], |others| self.memory.seats(others)), ..wait.sleep(deadline) }
-    }
-
-    /// Whether there is something new of these: all are gone, or there is one more seat to be watched.
-    fn is_news(self, others: Option<Role>, how: Sleep<'_>) -> bool {
-        // ORDER: whoever uses a seat for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more.
-        others.is_some_and(|others| self.are_gone(others) || self.memory.seats(others).len() != how.watched.len())
-    }
-
-    /// Woken, perhaps by a death: what it may have left untold is told again.
-    fn retell_of(self, others: Option<Role>) {
-        self.retell();
-        if let Some(others) = others {
-            self.tell_if_gone(others);
-        }
+    /// The used seats of these.
+    fn seats_of(self, others: Option<Role>) -> &'a [RobustLock] {
+        others.map_or(&[], |others| self.used_locks(Locks::Seats(others)))
     }
 
     /// With the producers' lock, having found too little room for this message: what there is may do for another, smaller one. All are woken, once for each
@@ -213,8 +227,28 @@ impl<'a, M: Memory> View<'a, M> {
             && (sizes.messages == UNBOUNDED || messages <= sizes.messages - sizes.messages.div_ceil(4))
     }
 
-    /// Without a lock: the header at a head that did not move while we looked.
+    /// Without a lock: whether there is something at the head, of which we looked whether it moved meanwhile: a message, or a hole to be got over.
     pub(super) fn has_data(self) -> bool {
+        for _ in 0..TRIES {
+            let head = self.consumer(HEAD).load(SeqCst);
+            let header = Header::from(self.log().at(Place::from(head).position).load(SeqCst));
+            let is_something = match header {
+                Header::Empty => false,
+                Header::Message { .. } => true,
+                _ => self.is_something(Place::from(head), header),
+            };
+            if is_something {
+                return true;
+            }
+            if self.consumer(HEAD).load(SeqCst) == head {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The same, or a place that is being filled.
+    pub(super) fn has_record(self) -> bool {
         for _ in 0..TRIES {
             let head = self.consumer(HEAD).load(SeqCst);
             if self.log().at(Place::from(head).position).load(SeqCst) != 0 {
@@ -227,15 +261,22 @@ impl<'a, M: Memory> View<'a, M> {
         true
     }
 
-    /// Whoever closed it may have died before it told everybody.
-    pub(super) fn retell(self) {
-        if self.is_closed() {
-            self.tell_all();
+    /// Woken, perhaps by a death: what it may have left untold is told again, as far as they then do not sleep again: they would wake each other for ever.
+    pub(super) fn retell(self, others: Option<Role>) {
+        let is_over = |role| self.is_closed() || (others == Some(role) && self.are_gone(role));
+        if is_over(Role::Consumer) {
+            self.ring().consumers.wake_all_sleepers();
         }
+        // Those who wait for what is being filled are told by whoever fills it; or, if he has died, by one who may himself have no role.
+        if (is_over(Role::Producer) && !self.has_record()) || (self.is_ending() && self.has_data()) {
+            self.ring().producers.wake_all_sleepers();
+        }
+        self.retell_waiters();
     }
 
     pub(super) fn tell_all(self) {
         self.ring().producers.wake_all_sleepers();
         self.ring().consumers.wake_all_sleepers();
+        self.retell_waiters();
     }
 }

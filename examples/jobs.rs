@@ -63,5 +63,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!((sum.load(), letters.len(), letters[0].attempts()), (2870 - 169, 1, 3));
     // The one that died had 1, once; 13 was handed out three times.
     assert_eq!(again, 3);
+    let counters = jobs.counters();
+    assert_eq!((counters.puts, counters.gets, counters.redelivered, counters.buried), (20, 20, 3, 1));
     Ok(())
 }

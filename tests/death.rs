@@ -35,6 +35,7 @@ fn check_case(name: &str) -> Result<(), String> {
         "reserved",
         "kinds",
         "jobs",
+        "job_kinds",
         "roles",
         "names",
         "blocks",

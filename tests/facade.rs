@@ -23,6 +23,8 @@ same! {
     multiproc::ErrorKind = multiproc::shm::ErrorKind,
     multiproc::Exit<u8> = multiproc::process::Exit<u8>,
     multiproc::GetError = multiproc::queue::GetError,
+    multiproc::JobCounters = multiproc::queue::JobCounters,
+    multiproc::JoinableQueue<u8> = multiproc::queue::JoinableQueue<u8>,
     multiproc::JoinError = multiproc::process::JoinError,
     multiproc::Lock = multiproc::sync::Lock,
     multiproc::LockError = multiproc::shm::LockError,

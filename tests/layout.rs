@@ -462,6 +462,8 @@ fn joinable_queue() -> Outcome {
     assert_eq!(owner_words(&bytes), [0, 0]);
     assert_eq!((bytes.u64(SLOTS + 40), bytes.u64(SLOTS + 64 + 40)), (1, 0));
     queue.get()?.retry();
+    // Handed out twice; once again, of all jobs that were there.
+    assert_eq!(Bytes::of(&name).u64(SLOTS + 48), 1 << 24 | 2);
     queue.get()?.done();
     // `morgue`, and the places of the dead letters' log.
     let bytes = Bytes::of(&name);

@@ -3,22 +3,24 @@
 use std::fmt;
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Reading, Shared, Transit};
-use serde::de::DeserializeOwned;
+use multiproc_shm::{Deadline, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::codec;
-use crate::error::{GetError, NothingTaken, PutError};
+use crate::error::{GetError, PutError};
 use crate::log::UNBOUNDED;
-use crate::ring::View;
-use crate::typed::with_buffer;
+use crate::ring::lease::Leased;
+use crate::ring::{Refusal, View};
 use crate::verbs::verbs;
 
 pub(crate) mod block;
+mod bytes;
 mod job;
 mod letters;
+mod plain;
+mod typed;
 
 pub use block::{JobBlock, JobLimits, MOST_OUT};
+use job::Lease;
 pub use job::{Holder, Job};
 pub use letters::{DeadLetter, DeadLetters};
 
@@ -29,6 +31,8 @@ pub use letters::{DeadLetter, DeadLetters};
 ///
 /// At most [`MOST_OUT`] (120) jobs are out at a time; who asks for one more waits until one is done. A job that was handed out too often ([`JobLimits::max_deliveries`]; 5 times, if nothing is said) and
 /// came back each time is a [dead letter](Self::dead_letters): it counts as done, and waits there for somebody to look at it.
+///
+/// [`JoinableQueue<[u8]>`](JoinableQueue#impl-JoinableQueue<[u8]>) carries bytes as they are, `JoinableQueue<Plain<T>>` [plain values](crate::Plain); any other `T` travels through serde.
 ///
 /// # When a process dies
 ///
@@ -146,175 +150,44 @@ impl<T: ?Sized + 'static> JoinableQueue<T> {
         View { memory: &self.shared }
     }
 
-    pub(crate) fn get_error(&self, refusal: crate::ring::Refusal) -> GetError {
+    pub(crate) fn get_error(&self, refusal: Refusal) -> GetError {
         GetError::from_refusal(refusal, || self.shared.describe())
     }
-}
 
-/// Jobs.
-impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
-    /// Puts a job, waiting for room as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// [`PutError`] with the value in it: closed, too large, not encodable.
-    pub fn put(&self, value: T) -> Result<(), PutError<T>> {
-        self.put_until(value, Deadline::NEVER)
+    fn put_encoded(&self, message: &[u8], deadline: Deadline) -> Result<(), Refusal> {
+        if message.len() > self.longest_job() {
+            return Err(Refusal::TooLarge);
+        }
+        self.view().put(message, deadline)
     }
 
-    /// Puts a job if there is room.
-    ///
-    /// # Errors
-    ///
-    /// [`PutError`] with the value in it: full, and as [`put`](Self::put).
-    pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
-        self.put_until(value, Deadline::NOW)
+    #[cold]
+    fn put_error<V>(&self, value: V, refusal: Refusal, length: usize) -> PutError<V> {
+        PutError::from_refusal(value, refusal, length, self.longest_job(), || self.shared.describe())
     }
 
-    /// Puts a job, waiting for room at most this long.
-    ///
-    /// # Errors
-    ///
-    /// [`PutError`] with the value in it: full, busy, and as [`put`](Self::put).
-    pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
-        self.put_until(value, Deadline::after(timeout))
-    }
-
-    /// Leases a job, waiting for one as long as it takes.
-    ///
-    /// # Errors
-    ///
-    /// [`GetError`]: closed, and everything is done (but for what this thread itself has in its hands); not a `T`, then with the bytes: that was a delivery, and the job came back.
-    pub fn get(&self) -> Result<Job<'_, T>, GetError> {
-        self.get_until(Deadline::NEVER)
-    }
-
-    /// Leases a job if there is one, and fewer than [`MOST_OUT`] are out.
-    ///
-    /// # Errors
-    ///
-    /// [`GetError`]: empty, and as [`get`](Self::get).
-    pub fn try_get(&self) -> Result<Job<'_, T>, GetError> {
-        self.get_until(Deadline::NOW)
-    }
-
-    /// Leases a job, waiting for one at most this long.
-    ///
-    /// # Errors
-    ///
-    /// [`GetError`]: empty; busy; and as [`get`](Self::get).
-    pub fn get_timeout(&self, timeout: Duration) -> Result<Job<'_, T>, GetError> {
-        self.get_until(Deadline::after(timeout))
-    }
-
-    /// Jobs as they come, until the queue is closed and everything is done. An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
-    ///
-    /// ```
-    /// use multiproc_queue::JoinableQueue;
-    ///
-    /// let queue = JoinableQueue::new(16)?;
-    /// queue.put(1_u32)?;
-    /// queue.close();
-    /// for job in queue.iter() {
-    ///     let job = job?;
-    ///     assert_eq!(*job, 1);
-    ///     job.done();
-    /// }
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn iter(&self) -> impl Iterator<Item = Result<Job<'_, T>, GetError>> {
-        let mut broken = false;
-        std::iter::from_fn(move || {
-            if broken {
-                return None;
-            }
-            match self.get() {
-                Err(GetError::Closed) => None,
-                Err(error) => {
-                    broken = !matches!(error, GetError::Decode { .. });
-                    Some(Err(error))
-                }
-                job => Some(job),
-            }
-        })
-    }
-
-    /// Python's `get`: the value of a job, which stays this thread's until it says [`task_done`](Self::task_done). For programs that are ported; a [`Job`] cannot be forgotten.
-    ///
-    /// # When a process dies
-    ///
-    /// As with a [`Job`]: when this *thread* ends without `task_done`, the job comes back.
-    ///
-    /// ```
-    /// use multiproc_queue::JoinableQueue;
-    ///
-    /// let queue = JoinableQueue::new(16)?;
-    /// queue.put(7_u32)?;
-    /// assert_eq!(queue.take()?, 7);
-    /// assert_eq!(queue.unfinished(), 1);
-    /// queue.task_done()?;
-    /// queue.join()?;
-    /// assert!(queue.task_done().is_err());
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get).
-    pub fn take(&self) -> Result<T, GetError> {
-        Ok(self.get()?.leave_to_task_done())
-    }
-
-    /// Says that the oldest job is done that this thread has [taken](Self::take).
-    ///
-    /// # Errors
-    ///
-    /// [`NothingTaken`]: called too many times, or by another thread.
-    pub fn task_done(&self) -> Result<(), NothingTaken> {
-        let view = self.view();
-        view.first_taken().filter(|slot| view.finish(*slot)).map(|_| ()).ok_or(NothingTaken)
-    }
-
-    fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {
-        with_buffer(|buffer| {
-            buffer.clear();
-            // Encoded before any lock is taken: serde is other people's code.
-            let transit = Transit::begin();
-            let queue = || self.shared.describe();
-            if let Err(problem) = codec::encode(&value, buffer) {
-                return Err(PutError::Encode { value, queue: queue(), problem: problem.to_string() });
-            }
-            let (length, longest) = (buffer.len(), self.longest_job());
-            if length > longest {
-                return Err(PutError::TooLarge { value, queue: queue(), length, longest });
-            }
-            match self.view().put(buffer, deadline) {
-                Ok(()) => {
-                    transit.sent();
-                    Ok(())
-                }
-                Err(refusal) => Err(PutError::from_refusal(value, refusal, length, longest, queue)),
-            }
-        })
-    }
-
-    fn get_until(&self, deadline: Deadline) -> Result<Job<'_, T>, GetError> {
-        with_buffer(|buffer| {
-            let leased = self.view().lease(buffer, deadline).map_err(|refusal| self.get_error(refusal))?;
-            // From here on a panic of other people's code gives it back.
-            let lease = job::Lease::new(self, leased.slot);
-            let reading = Reading::begin();
-            let value = decode(buffer, || self.shared.describe())?;
-            Ok(Job::new(lease, value, leased, reading.end()))
-        })
+    /// Leases a job, whose bytes replace those in `message`. A panic from here on gives it back.
+    fn lease(&self, message: &mut Vec<u8>, deadline: Deadline) -> Result<(Lease<'_, T>, Leased), GetError> {
+        let leased = self.view().lease(message, deadline).map_err(|refusal| self.get_error(refusal))?;
+        Ok((Lease::new(self, leased.slot), leased))
     }
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], queue: impl FnOnce() -> String) -> Result<T, GetError> {
-    codec::decode(bytes).map_err(|problem| GetError::Decode {
-        queue: queue(),
-        bytes: bytes.to_vec(),
-        problem: problem.to_string(),
+/// What this gets, until the queue is closed and everything is done. An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
+fn each<J>(mut get: impl FnMut() -> Result<J, GetError>) -> impl Iterator<Item = Result<J, GetError>> {
+    let mut broken = false;
+    std::iter::from_fn(move || {
+        if broken {
+            return None;
+        }
+        match get() {
+            Err(GetError::Closed) => None,
+            Err(error) => {
+                broken = !matches!(error, GetError::Decode { .. });
+                Some(Err(error))
+            }
+            job => Some(job),
+        }
     })
 }
 

@@ -21,7 +21,7 @@ mod verbs;
 
 pub use block::{Capacity, QueueBlock};
 pub use borrowed::Borrowed;
-pub use counters::Counters;
+pub use counters::{Counters, JobCounters};
 pub use error::{GetError, NothingTaken, PutError};
 pub use jobs::{DeadLetter, DeadLetters, Holder, Job, JobBlock, JobLimits, JoinableQueue, MOST_OUT};
 pub use messages::Messages;

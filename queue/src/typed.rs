@@ -1,6 +1,7 @@
 //! A queue of values, through serde.
 
-use std::cell::RefCell;
+use std::cell::Cell;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use multiproc_shm::{Deadline, Transit};
@@ -145,21 +146,20 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     }
 
     pub(crate) fn put_to(&self, value: T, others: Option<Role>, deadline: Deadline) -> Result<(), PutError<T>> {
-        with_buffer(|buffer| {
-            buffer.clear();
-            // Encoded before any lock is taken: serde is other people's code.
-            let transit = Transit::begin();
-            if let Err(problem) = codec::encode(&value, buffer) {
-                return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });
+        let mut buffer = Buffer::take();
+        buffer.clear();
+        // Encoded before any lock is taken: serde is other people's code.
+        let transit = Transit::begin();
+        if let Err(problem) = codec::encode(&value, &mut buffer) {
+            return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });
+        }
+        match self.view().put_to(&buffer, others, deadline) {
+            Ok(()) => {
+                transit.sent();
+                Ok(())
             }
-            match self.view().put_to(buffer, others, deadline) {
-                Ok(()) => {
-                    transit.sent();
-                    Ok(())
-                }
-                Err(refusal) => Err(self.put_error(value, refusal, buffer.len())),
-            }
-        })
+            Err(refusal) => Err(self.put_error(value, refusal, buffer.len())),
+        }
     }
 
     fn put_many_until(&self, mut values: Vec<T>, deadline: Deadline) -> Result<(), PutError<Vec<T>>> {
@@ -189,10 +189,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     }
 
     pub(crate) fn get_from(&self, others: Option<Role>, deadline: Deadline) -> Result<T, GetError> {
-        with_buffer(|buffer| {
-            self.view().get_from(buffer, others, deadline).map_err(|refusal| self.get_error(refusal))?;
-            self.decode(buffer)
-        })
+        let mut buffer = Buffer::take();
+        self.view().get_from(&mut *buffer, others, deadline).map_err(|refusal| self.get_error(refusal))?;
+        self.decode(&buffer)
     }
 
     fn get_many_until(&self, most: usize, deadline: Deadline) -> Result<Vec<Result<T, GetError>>, GetError> {
@@ -248,17 +247,42 @@ impl<'a, T: Serialize + DeserializeOwned> IntoIterator for &'a Queue<T> {
 /// Buffers above this are given back after use.
 const KEPT: usize = 1 << 20;
 
-/// Runs with this thread's buffer; a nested call (a message that puts a message while it is encoded) gets one of its own.
-pub(crate) fn with_buffer<R>(work: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-    thread_local! {
-        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+thread_local! {
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// This thread's buffer, while it is in use; a nested call (a message that puts a message while it is encoded) gets one of its own. A value, and not a closure with the buffer, through which each result would be moved once more.
+pub(crate) struct Buffer(Vec<u8>);
+
+impl Buffer {
+    #[inline]
+    pub(crate) fn take() -> Self {
+        Self(BUFFER.try_with(Cell::take).unwrap_or_default())
     }
-    let mut buffer = BUFFER
-        .try_with(|kept| kept.try_borrow_mut().map(|mut kept| std::mem::take(&mut *kept)).unwrap_or_default())
-        .unwrap_or_default();
-    let result = work(&mut buffer);
-    if buffer.capacity() <= KEPT {
-        let _ = BUFFER.try_with(|kept| kept.try_borrow_mut().map(|mut kept| *kept = buffer));
+}
+
+impl Deref for Buffer {
+    type Target = Vec<u8>;
+
+    #[inline]
+    fn deref(&self) -> &Vec<u8> {
+        &self.0
     }
-    result
+}
+
+impl DerefMut for Buffer {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.0
+    }
+}
+
+impl Drop for Buffer {
+    #[inline]
+    fn drop(&mut self) {
+        if self.0.capacity() <= KEPT {
+            let buffer = std::mem::take(&mut self.0);
+            let _ = BUFFER.try_with(|kept| kept.set(buffer));
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::thread;
 use std::time::Duration;
 
-use multiproc_queue::{GetError, Job, JobLimits, JoinableQueue, PutError};
+use multiproc_queue::{GetError, Job, JobCounters, JobLimits, JoinableQueue, PutError};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
@@ -43,6 +43,16 @@ struct Model {
     taken: VecDeque<Known>,
     /// Jobs that were out or back at once, at most.
     peak: usize,
+    counts: Counts,
+}
+
+/// What the counters say.
+#[derive(Debug, Default, PartialEq)]
+struct Counts {
+    puts: u64,
+    gets: u64,
+    redelivered: u64,
+    buried: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -106,6 +116,7 @@ impl Model {
                 let job = self.back.swap_remove(found.expect("a dead letter came back before"));
                 prop_assert!(self.spent(&job), "{} deliveries, and dead", job.deliveries);
                 self.dead.push_back(job);
+                self.counts.buried += 1;
             }
             let job = &self.dead[place];
             prop_assert_eq!((&value, letter.attempts()), (&job.value, job.deliveries));
@@ -121,12 +132,15 @@ impl Model {
         if let Some(found) = self.back.iter().position(|job| job.value == value) {
             let job = self.back.swap_remove(found);
             prop_assert!(!self.spent(&job), "handed out more often than may be");
+            // Not the first time of one that was dead.
+            self.counts.redelivered += u64::from(job.deliveries > 0);
             return Ok(Known { deliveries: job.deliveries + 1, ..job });
         }
         prop_assert_eq!(Some(value), self.waiting.front().map(Vec::as_slice));
         let alive = self.back.iter().any(|job| !self.spent(job));
         prop_assert!(!alive || self.peak > LOOKS, "a new one before one that came back");
         self.waiting.pop_front();
+        self.counts.gets += 1;
         Ok(Known { value: value.to_vec(), deliveries: 1, last: Last::Nobody })
     }
 
@@ -157,6 +171,7 @@ proptest! {
             dead: VecDeque::new(),
             taken: VecDeque::new(),
             peak: 0,
+            counts: Counts::default(),
         };
         let mut held: Vec<(Job<'_, Vec<u8>>, Known)> = Vec::new();
         for (number, step) in steps.into_iter().enumerate() {
@@ -169,6 +184,7 @@ proptest! {
                         Ok(()) => {
                             prop_assert!(!model.closed && model.waiting.len() < model.messages);
                             model.waiting.push_back(value);
+                            model.counts.puts += 1;
                         }
                         Err(PutError::Full(back)) => {
                             prop_assert!(!model.closed && model.waiting.len() == model.messages && back == value);
@@ -218,7 +234,12 @@ proptest! {
                 }
                 Step::Take if model.waiting.is_empty() && model.back.iter().all(|job| model.spent(job)) => {}
                 Step::Take => {
-                    let value = queue.take().unwrap();
+                    let value = match number % 3 {
+                        0 => queue.take(),
+                        1 => queue.try_take(),
+                        _ => queue.take_timeout(Duration::from_secs(9)),
+                    };
+                    let value = value.unwrap();
                     let known = model.got(&queue, &value)?;
                     model.taken.push_back(known);
                 }
@@ -250,6 +271,8 @@ proptest! {
             prop_assert_eq!(queue.is_full(), model.waiting.len() == model.messages);
             prop_assert_eq!((queue.is_empty(), queue.is_closed()), (model.waiting.is_empty(), model.closed));
             prop_assert_eq!(queue.dead_letters().len(), model.dead.len());
+            let JobCounters { puts, gets, redelivered, buried, .. } = queue.counters();
+            prop_assert_eq!(&Counts { puts, gets, redelivered, buried }, &model.counts);
         }
     }
 }

@@ -9,6 +9,7 @@
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::thread::LocalKey;
 
 use crate::header::Ticket;
 use crate::segment::Segment;
@@ -21,10 +22,16 @@ thread_local! {
     static DEPTH: Cell<usize> = const { Cell::new(0) };
     /// Whether there is something in `OPEN`.
     static ANY: Cell<bool> = const { Cell::new(false) };
-    /// What was taken in open scopes, each with the number of its scope.
-    static OPEN: RefCell<Vec<(usize, Arc<Segment>, Ticket)>> = const { RefCell::new(Vec::new()) };
-    static READ: RefCell<Vec<Taken>> = const { RefCell::new(Vec::new()) };
+    /// What was taken in open scopes.
+    static OPEN: Open = const { RefCell::new(Vec::new()) };
+    /// The same of [`Reading`].
+    static READERS: Cell<usize> = const { Cell::new(0) };
+    static ANY_READ: Cell<bool> = const { Cell::new(false) };
+    static READ: Open = const { RefCell::new(Vec::new()) };
 }
+
+/// Tickets, each with the number of its scope.
+type Open = RefCell<Vec<(usize, Arc<Segment>, Ticket)>>;
 
 /// The time in which this thread serialises one message. Every handle in it takes a ticket.
 ///
@@ -59,7 +66,7 @@ impl Transit {
     #[inline]
     pub fn sent(self) {
         if ANY.get() {
-            drop(taken_here());
+            drop(taken_in(DEPTH.get(), &OPEN, &ANY));
         }
     }
 }
@@ -68,7 +75,7 @@ impl Drop for Transit {
     #[inline]
     fn drop(&mut self) {
         if ANY.get() {
-            for (segment, ticket) in taken_here() {
+            for (segment, ticket) in taken_in(DEPTH.get(), &OPEN, &ANY) {
                 segment.return_ticket(ticket);
             }
         }
@@ -76,15 +83,14 @@ impl Drop for Transit {
     }
 }
 
-/// Forgets what was taken in the innermost scope.
+/// Forgets what was taken in this scope, the innermost.
 #[cold]
-fn taken_here() -> Taken {
-    let depth = DEPTH.get();
-    let taken = OPEN.try_with(|open| {
+fn taken_in(scope: usize, open: &'static LocalKey<Open>, any: &'static LocalKey<Cell<bool>>) -> Taken {
+    let taken = open.try_with(|open| {
         let mut open = open.borrow_mut();
-        let first = open.iter().position(|(scope, ..)| *scope == depth).unwrap_or(open.len());
+        let first = open.iter().position(|(of, ..)| *of == scope).unwrap_or(open.len());
         let taken = open.drain(first..).map(|(_, segment, ticket)| (segment, ticket)).collect();
-        ANY.set(!open.is_empty());
+        any.set(!open.is_empty());
         taken
     });
     taken.unwrap_or_default()
@@ -106,21 +112,26 @@ pub struct Tickets(Taken);
 
 impl Reading {
     /// Opens a scope on this thread; scopes nest.
+    #[inline]
     pub fn begin() -> Self {
-        let _ = READ.try_with(|read| read.borrow_mut().push(Vec::new()));
+        READERS.set(READERS.get() + 1);
         Self { here: PhantomData }
     }
 
     /// The message was read.
+    #[inline]
     pub fn end(self) -> Tickets {
-        let tickets = READ.try_with(|read| read.borrow_mut().last_mut().map(std::mem::take));
-        Tickets(tickets.ok().flatten().unwrap_or_default())
+        Tickets(if ANY_READ.get() { taken_in(READERS.get(), &READ, &ANY_READ) } else { Taken::new() })
     }
 }
 
 impl Drop for Reading {
+    #[inline]
     fn drop(&mut self) {
-        let _ = READ.try_with(|read| read.borrow_mut().pop());
+        if ANY_READ.get() {
+            drop(taken_in(READERS.get(), &READ, &ANY_READ));
+        }
+        READERS.set(READERS.get() - 1);
     }
 }
 
@@ -141,13 +152,11 @@ impl std::fmt::Debug for Tickets {
 
 /// A handle has arrived with this ticket.
 pub(crate) fn arrived(segment: &Arc<Segment>, ticket: Ticket) {
-    let kept = READ.try_with(|read| {
-        let mut read = read.borrow_mut();
-        let scope = read.last_mut()?;
-        scope.push((Arc::clone(segment), ticket));
-        Some(())
-    });
-    if kept.ok().flatten().is_none() {
+    let scope = READERS.get();
+    let kept = scope > 0 && READ.try_with(|read| read.borrow_mut().push((scope, Arc::clone(segment), ticket))).is_ok();
+    if kept {
+        ANY_READ.set(true);
+    } else {
         segment.return_ticket(ticket);
     }
 }

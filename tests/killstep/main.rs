@@ -13,6 +13,7 @@ mod blocks;
 mod bounded;
 mod conditions;
 mod events;
+mod job_kinds;
 mod jobs;
 mod kinds;
 mod locks;
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
     batches::run(&mut sweep);
     reserved::run(&mut sweep);
     jobs::run(&mut sweep);
+    job_kinds::run(&mut sweep);
     kinds::run(&mut sweep);
     roles::run(&mut sweep);
     names::run(&mut sweep);

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use multiproc::{AtomicValue, GetError, Queue};
+use multiproc::{AtomicValue, GetError, JobLimits, JoinableQueue, Queue};
 
-use crate::common::{Dice, Outcome, kill, spawn, unique, value, wait_until};
+use crate::common::{Dice, Outcome, kill, spawn, unique, value, wait_for, wait_until};
 use crate::kit::{Naked, Side, message, read, stop_inside, wait_until_blocked, watchdog};
 
 #[test]
@@ -89,5 +89,40 @@ fn the_dead_are_counted() -> Outcome {
         assert_eq!((end.puts, end.gets), (after.puts, after.puts));
         assert_eq!(after.puts, before.puts + 1);
     }
+    Ok(())
+}
+
+#[test]
+fn a_killed_holder_is_no_less_counted() -> Outcome {
+    const JOBS: u32 = 20;
+    let _watchdog = watchdog();
+    type Desk = (JoinableQueue<[u8]>, AtomicValue<u32>);
+    let (queue, step): Desk = (JoinableQueue::new(JobLimits::from(100).max_deliveries(3))?, AtomicValue::new(0)?);
+    fn hold((queue, step): Desk) {
+        let jobs: Vec<_> = (0..3).map(|_| queue.get_bytes().unwrap()).collect();
+        step.fetch_add(1);
+        wait_for(&step, 100);
+        jobs.into_iter().for_each(multiproc::Job::done);
+    }
+    (0..JOBS).try_for_each(|number| queue.put_bytes(&number.to_ne_bytes()))?;
+    for round in 1..=4 {
+        let child = spawn(hold, (queue.clone(), step.clone()));
+        wait_for(&step, round);
+        kill(&child);
+        // The same three, until they are buried.
+        let counters = queue.counters();
+        let expected = if round < 4 { (3, 3 * u64::from(round - 1), 0) } else { (6, 6, 3) };
+        assert_eq!((counters.gets, counters.redelivered, counters.buried), expected, "round {round}");
+    }
+    fn work(queue: JoinableQueue<[u8]>) -> u64 {
+        queue.iter_bytes().map(|job| u64::from(job.map(|job| (job.attempts(), job.done()).0).unwrap() > 1)).sum()
+    }
+    let workers = [(); 2].map(|()| spawn(work, queue.clone()));
+    queue.join()?;
+    queue.close();
+    assert_eq!(workers.iter().map(value).sum::<u64>(), 3);
+    let counters = queue.counters();
+    assert_eq!((counters.puts, counters.gets, counters.bytes), (u64::from(JOBS), u64::from(JOBS), 4 * u64::from(JOBS)));
+    assert_eq!((counters.redelivered, counters.buried, counters.deaths), (9, 3, 0));
     Ok(())
 }

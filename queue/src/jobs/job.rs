@@ -12,6 +12,8 @@ use crate::ring::lease::{Last, Leased};
 
 /// A job that is this thread's: its value, and the duty to say [`done`](Self::done). Dropped without that, it is given back, to the front.
 ///
+/// It derefs to its value, a `V`, which came from a `JoinableQueue<T>`. Mostly that is the same: a `Job<T>`. Of bytes it is a `Job<Vec<u8>, [u8]>`, of plain values a `Job<T, Plain<T>>`.
+///
 /// It belongs to this *thread* (it is not `Send`): when the thread ends, or its process, by whatever death, the kernel gives the job back.
 ///
 /// ```
@@ -26,16 +28,16 @@ use crate::ring::lease::{Last, Leased};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use = "dropped, it is given back"]
-pub struct Job<'a, T: 'static> {
+pub struct Job<'a, V: 'static, T: ?Sized + 'static = V> {
     lease: Lease<'a, T>,
-    value: T,
+    value: V,
     deliveries: u32,
     last: Option<Last>,
     tickets: Tickets,
 }
 
-impl<'a, T> Job<'a, T> {
-    pub(super) fn new(lease: Lease<'a, T>, value: T, leased: Leased, tickets: Tickets) -> Self {
+impl<'a, V, T: ?Sized> Job<'a, V, T> {
+    pub(super) fn new(lease: Lease<'a, T>, value: V, leased: Leased, tickets: Tickets) -> Self {
         Self { lease, value, deliveries: leased.deliveries, last: leased.last, tickets }
     }
 
@@ -45,7 +47,7 @@ impl<'a, T> Job<'a, T> {
     }
 
     /// It is done, and its value is the caller's.
-    pub fn into_inner(self) -> T {
+    pub fn into_inner(self) -> V {
         if self.lease.finish() {
             self.tickets.redeem();
         }
@@ -66,29 +68,29 @@ impl<'a, T> Job<'a, T> {
     }
 
     /// Forgets the duty; `task_done` has it from now on.
-    pub(super) fn leave_to_task_done(self) -> T {
+    pub(super) fn leave_to_task_done(self) -> V {
         self.lease.leave_to_task_done();
         // Nobody remembers them; a second reader may still need them.
         self.value
     }
 }
 
-impl<T> Deref for Job<'_, T> {
-    type Target = T;
+impl<V, T: ?Sized> Deref for Job<'_, V, T> {
+    type Target = V;
 
-    fn deref(&self) -> &T {
+    fn deref(&self) -> &V {
         &self.value
     }
 }
 
 /// The value in this process; what is handed out again, should it come to that, is what was put.
-impl<T> DerefMut for Job<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
+impl<V, T: ?Sized> DerefMut for Job<'_, V, T> {
+    fn deref_mut(&mut self) -> &mut V {
         &mut self.value
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Job<'_, T> {
+impl<V: fmt::Debug, T: ?Sized> fmt::Debug for Job<'_, V, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job")
             .field("value", &self.value)
@@ -99,14 +101,14 @@ impl<T: fmt::Debug> fmt::Debug for Job<'_, T> {
 }
 
 /// A slot that this thread holds, to be given back.
-pub(super) struct Lease<'a, T: 'static> {
+pub(super) struct Lease<'a, T: ?Sized + 'static> {
     queue: &'a JoinableQueue<T>,
     slot: usize,
     /// The kernel knows it as this thread's.
     here: PhantomData<*const ()>,
 }
 
-impl<'a, T> Lease<'a, T> {
+impl<'a, T: ?Sized> Lease<'a, T> {
     pub(super) fn new(queue: &'a JoinableQueue<T>, slot: usize) -> Self {
         Self { queue, slot, here: PhantomData }
     }
@@ -122,7 +124,7 @@ impl<'a, T> Lease<'a, T> {
     }
 }
 
-impl<T> Drop for Lease<'_, T> {
+impl<T: ?Sized> Drop for Lease<'_, T> {
     fn drop(&mut self) {
         // In a forked child this does nothing: the job is its parent's.
         self.queue.view().give_back_job(self.slot);

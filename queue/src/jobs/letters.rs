@@ -6,8 +6,9 @@ use std::marker::PhantomData;
 use multiproc_shm::Reading;
 use serde::de::DeserializeOwned;
 
+use super::JoinableQueue;
 use super::job::Holder;
-use super::{JoinableQueue, decode};
+use super::typed::decode;
 use crate::error::GetError;
 use crate::ring::lease::Letter;
 

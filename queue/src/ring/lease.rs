@@ -67,8 +67,12 @@ mod wait;
 
 /// The words beside a slot's lock.
 const STATE: usize = 0;
+/// How often the job that is in the slot was handed out, in the low bits; above them, how often any job was handed out again from this slot. So one store counts both.
 const DELIVERIES: usize = 1;
 const LENGTH: usize = 2;
+/// Where the second of these begins.
+const AGAIN: u32 = 24;
+const MOST_DELIVERIES: u32 = (1 << AGAIN) - 1;
 
 /// States, in the low half; the number of a message in the high half.
 const FREE: u64 = 0;
@@ -222,11 +226,12 @@ impl<M: Jobs> View<'_, M> {
     fn came_back(self, looks: u32) -> Option<usize> {
         let used = u32::try_from(self.used()).unwrap_or(0);
         // One of them, whatever is there: else some slot would never be looked at.
-        let start = self.leases().next.load(Relaxed).checked_rem(used).unwrap_or(0);
-        let found = (0..looks.min(used)).map(|look| (start + look) % used).find(|slot| self.is_back(*slot as usize));
-        let looked = found.unwrap_or(start + looks.min(used));
+        // A division would take as long as the looks.
+        let round = |slot: u32| if slot < used { slot } else { slot - used };
+        let start = Some(self.leases().next.load(Relaxed)).filter(|next| *next < used).unwrap_or(0);
+        let found = (0..looks.min(used)).map(|look| round(start + look)).find(|slot| self.is_back(*slot as usize));
         if looks < used {
-            self.leases().next.store(looked % used, Relaxed);
+            self.leases().next.store(found.unwrap_or(round(start + looks)), Relaxed);
         }
         found.map(|slot| slot as usize)
     }
@@ -234,7 +239,8 @@ impl<M: Jobs> View<'_, M> {
     /// With the consumers' lock: hands a job out once more, or buries it; `Nothing` then.
     fn lease_again(self, slot: usize, message: &mut Vec<u8>) -> Result<Outcome, Refusal> {
         let lock = self.slot(slot);
-        let deliveries = word(lock.beside[DELIVERIES].load(Relaxed));
+        let counted = lock.beside[DELIVERIES].load(Relaxed);
+        let deliveries = word(counted) & MOST_DELIVERIES;
         let length = word(lock.beside[LENGTH].load(Relaxed)) as usize;
         if copy::words(length) > self.slot_words(slot) {
             // Somebody has scribbled over it: there is no such job.
@@ -263,8 +269,9 @@ impl<M: Jobs> View<'_, M> {
         if most != 0 && deliveries >= most && self.bury_job(slot, message, Letter { deliveries, last, message: Vec::new() }) {
             return Ok(Outcome::Nothing);
         }
-        let deliveries = deliveries.saturating_add(1);
-        lock.beside[DELIVERIES].store(u64::from(deliveries), Relaxed);
+        let again = (counted >> AGAIN) + u64::from(deliveries != 0);
+        let deliveries = (deliveries + 1).min(MOST_DELIVERIES);
+        lock.beside[DELIVERIES].store(again << AGAIN | u64::from(deliveries), Relaxed);
         // A letter that was brought back to life has no history.
         let last = (deliveries > 1).then_some(last);
         Ok(Outcome::Leased(Leased { slot, deliveries, last }))

@@ -67,19 +67,24 @@ impl<M: Jobs> View<'_, M> {
 
     /// How many dead letters there are.
     pub(crate) fn letter_count(self) -> usize {
-        if self.leases().morgue.load(Relaxed) == 0 {
-            // There is no memory to look at.
-            return 0;
-        }
-        let morgue = self.memory.morgue();
-        View { memory: &morgue }.len()
+        if self.has_morgue() { View { memory: &self.memory.morgue() }.len() } else { 0 }
+    }
+
+    /// How many jobs have become dead letters so far.
+    pub(super) fn buried(self) -> u64 {
+        if self.has_morgue() { View { memory: &self.memory.morgue() }.counters().puts } else { 0 }
+    }
+
+    /// Whether there is memory to look at.
+    fn has_morgue(self) -> bool {
+        self.leases().morgue.load(Relaxed) != 0
     }
 
     /// With the lock of the consumers, as who alone may touch the dead letters; `none` where there never was one.
     fn in_morgue<R>(self, none: R, work: impl FnOnce(View<'_, M::Morgue<'_>>) -> Result<R, Refusal>) -> Result<R, Refusal> {
         self.enter(&self.ring().consumers, Deadline::NEVER, || self.recover_leases())?;
         let morgue = self.memory.morgue();
-        let result = if self.leases().morgue.load(Relaxed) == 0 { Ok(none) } else { work(View { memory: &morgue }) };
+        let result = if self.has_morgue() { work(View { memory: &morgue }) } else { Ok(none) };
         self.leave_consumers_of_jobs();
         result
     }
@@ -87,7 +92,7 @@ impl<M: Jobs> View<'_, M> {
     /// With the consumers' lock and the slot's: makes the job a dead letter; false when there is no memory for it, and the slot is still held.
     #[cold]
     pub(super) fn bury_job(self, slot: usize, message: &[u8], letter: Letter) -> bool {
-        if self.leases().morgue.load(Relaxed) == 0 && self.open_morgue().is_err() {
+        if !self.has_morgue() && self.open_morgue().is_err() {
             return false;
         }
         let morgue = self.memory.morgue();

@@ -8,7 +8,8 @@ use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Acquired, RobustLock, copy};
 
 use super::super::{Refusal, View};
-use super::{DELIVERIES, FREE, LENGTH, OUT, STATE};
+use super::{AGAIN, DELIVERIES, FREE, LENGTH, OUT, STATE};
+use crate::counters::{Counters, JobCounters};
 use crate::jobs::block::{Jobs, Leases, MOST_OUT};
 
 /// Words for which a slot's area gets memory at a time, and words that it keeps between jobs.
@@ -91,7 +92,8 @@ impl<M: Jobs> View<'_, M> {
         self.memory.write(slot, message);
         let lock = self.slot(slot);
         lock.beside[LENGTH].store(message.len() as u64, Relaxed);
-        lock.beside[DELIVERIES].store(u64::from(deliveries), Relaxed);
+        let again = lock.beside[DELIVERIES].load(Relaxed) >> AGAIN;
+        lock.beside[DELIVERIES].store(again << AGAIN | u64::from(deliveries), Relaxed);
         Ok(())
     }
 
@@ -148,6 +150,14 @@ impl<M: Jobs> View<'_, M> {
         let taken = |slot: usize| self.leases().notes[slot].taken.load(Relaxed);
         let mine = (0..self.used()).filter(|slot| taken(*slot) != 0 && self.slot(*slot).is_held_by_this_thread());
         mine.min_by_key(|slot| taken(*slot))
+    }
+
+    /// What has gone through.
+    pub(crate) fn job_counters(self) -> JobCounters {
+        let Counters { puts, gets, bytes, put_sleeps, get_sleeps, deaths } = self.counters();
+        let again = |slot: usize| self.slot(slot).beside[DELIVERIES].load(Relaxed) >> AGAIN;
+        let redelivered = (0..self.used()).map(again).fold(0, u64::wrapping_add);
+        JobCounters { puts, gets, redelivered, buried: self.buried(), bytes, put_sleeps, get_sleeps, deaths }
     }
 
     /// Jobs that are out now.

@@ -1,0 +1,107 @@
+//! Jobs of bytes, as they are.
+
+use std::time::Duration;
+
+use multiproc_shm::{Deadline, Tickets};
+
+use super::{Job, JoinableQueue, each};
+use crate::error::{GetError, PutError};
+
+/// Bytes as they are, without serde. Of [dead letters](JoinableQueue::dead_letters) they are the [`bytes`](crate::DeadLetter::bytes).
+impl JoinableQueue<[u8]> {
+    /// Puts a job, waiting for room as long as it takes.
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// let queue: JoinableQueue<[u8]> = JoinableQueue::new(16)?;
+    /// queue.put_bytes(b"raw")?;
+    /// let job = queue.get_bytes()?;
+    /// assert_eq!((&job[..], job.attempts()), (&b"raw"[..], 1));
+    /// job.done();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`]: closed, too large.
+    pub fn put_bytes(&self, job: &[u8]) -> Result<(), PutError<()>> {
+        self.put_bytes_until(job, Deadline::NEVER)
+    }
+
+    /// Puts a job if there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`]: full, closed, too large.
+    pub fn try_put_bytes(&self, job: &[u8]) -> Result<(), PutError<()>> {
+        self.put_bytes_until(job, Deadline::NOW)
+    }
+
+    /// Puts a job, waiting for room at most this long.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`]: full, busy, closed, too large.
+    pub fn put_bytes_timeout(&self, job: &[u8], timeout: Duration) -> Result<(), PutError<()>> {
+        self.put_bytes_until(job, Deadline::after(timeout))
+    }
+
+    /// Leases a job, waiting for one as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: closed, and everything is done (but for what this thread itself has in its hands).
+    pub fn get_bytes(&self) -> Result<Job<'_, Vec<u8>, [u8]>, GetError> {
+        self.get_bytes_until(Deadline::NEVER)
+    }
+
+    /// Leases a job if there is one, and fewer than [`MOST_OUT`](crate::MOST_OUT) are out.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, and as [`get_bytes`](Self::get_bytes).
+    pub fn try_get_bytes(&self) -> Result<Job<'_, Vec<u8>, [u8]>, GetError> {
+        self.get_bytes_until(Deadline::NOW)
+    }
+
+    /// Leases a job, waiting for one at most this long.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty; busy; and as [`get_bytes`](Self::get_bytes).
+    pub fn get_bytes_timeout(&self, timeout: Duration) -> Result<Job<'_, Vec<u8>, [u8]>, GetError> {
+        self.get_bytes_until(Deadline::after(timeout))
+    }
+
+    /// Jobs as they come, until the queue is closed and everything is done. An error is an item, too, and the last.
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// let queue: JoinableQueue<[u8]> = JoinableQueue::new(16)?;
+    /// queue.put_bytes(b"one")?;
+    /// queue.close();
+    /// for job in queue.iter_bytes() {
+    ///     let job = job?;
+    ///     assert_eq!(*job, b"one");
+    ///     job.done();
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter_bytes(&self) -> impl Iterator<Item = Result<Job<'_, Vec<u8>, [u8]>, GetError>> {
+        each(|| self.get_bytes())
+    }
+
+    fn put_bytes_until(&self, job: &[u8], deadline: Deadline) -> Result<(), PutError<()>> {
+        self.put_encoded(job, deadline).map_err(|refusal| self.put_error((), refusal, job.len()))
+    }
+
+    fn get_bytes_until(&self, deadline: Deadline) -> Result<Job<'_, Vec<u8>, [u8]>, GetError> {
+        let mut job = Vec::new();
+        // A guess: it may be another job that is handed out. If it fails, so does the lease, which knows the job.
+        let _ = job.try_reserve_exact(self.view().next_length().unwrap_or(0));
+        let (lease, leased) = self.lease(&mut job, deadline)?;
+        Ok(Job::new(lease, job, leased, Tickets::default()))
+    }
+}

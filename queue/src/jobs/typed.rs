@@ -1,0 +1,179 @@
+//! Jobs that travel through serde.
+
+use std::time::Duration;
+
+use multiproc_shm::{Deadline, Reading, Transit};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Job, JoinableQueue, each};
+use crate::codec;
+use crate::error::{GetError, NothingTaken, PutError};
+use crate::typed::Buffer;
+
+/// Jobs.
+impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
+    /// Puts a job, waiting for room as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] with the value in it: closed, too large, not encodable.
+    pub fn put(&self, value: T) -> Result<(), PutError<T>> {
+        self.put_until(value, Deadline::NEVER)
+    }
+
+    /// Puts a job if there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] with the value in it: full, and as [`put`](Self::put).
+    pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
+        self.put_until(value, Deadline::NOW)
+    }
+
+    /// Puts a job, waiting for room at most this long.
+    ///
+    /// # Errors
+    ///
+    /// [`PutError`] with the value in it: full, busy, and as [`put`](Self::put).
+    pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
+        self.put_until(value, Deadline::after(timeout))
+    }
+
+    /// Leases a job, waiting for one as long as it takes.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: closed, and everything is done (but for what this thread itself has in its hands); not a `T`, then with the bytes: that was a delivery, and the job came back.
+    pub fn get(&self) -> Result<Job<'_, T>, GetError> {
+        self.get_until(Deadline::NEVER)
+    }
+
+    /// Leases a job if there is one, and fewer than [`MOST_OUT`](crate::MOST_OUT) are out.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty, and as [`get`](Self::get).
+    pub fn try_get(&self) -> Result<Job<'_, T>, GetError> {
+        self.get_until(Deadline::NOW)
+    }
+
+    /// Leases a job, waiting for one at most this long.
+    ///
+    /// # Errors
+    ///
+    /// [`GetError`]: empty; busy; and as [`get`](Self::get).
+    pub fn get_timeout(&self, timeout: Duration) -> Result<Job<'_, T>, GetError> {
+        self.get_until(Deadline::after(timeout))
+    }
+
+    /// Jobs as they come, until the queue is closed and everything is done. An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// let queue = JoinableQueue::new(16)?;
+    /// queue.put(1_u32)?;
+    /// queue.close();
+    /// for job in queue.iter() {
+    ///     let job = job?;
+    ///     assert_eq!(*job, 1);
+    ///     job.done();
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = Result<Job<'_, T>, GetError>> {
+        each(|| self.get())
+    }
+
+    /// Python's `get`: the value of a job, which stays this thread's until it says [`task_done`](Self::task_done). For programs that are ported; a [`Job`] cannot be forgotten.
+    ///
+    /// # When a process dies
+    ///
+    /// As with a [`Job`]: when this *thread* ends without `task_done`, the job comes back.
+    ///
+    /// ```
+    /// use multiproc_queue::JoinableQueue;
+    ///
+    /// let queue = JoinableQueue::new(16)?;
+    /// queue.put(7_u32)?;
+    /// assert_eq!(queue.take()?, 7);
+    /// assert_eq!(queue.unfinished(), 1);
+    /// queue.task_done()?;
+    /// queue.join()?;
+    /// assert!(queue.task_done().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn take(&self) -> Result<T, GetError> {
+        self.take_until(Deadline::NEVER)
+    }
+
+    /// Python's `get_nowait`: [takes](Self::take) a job if there is one.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_get`](Self::try_get).
+    pub fn try_take(&self) -> Result<T, GetError> {
+        self.take_until(Deadline::NOW)
+    }
+
+    /// Python's `get` with a time-out: [takes](Self::take) a job, waiting for one at most this long.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_timeout`](Self::get_timeout).
+    pub fn take_timeout(&self, timeout: Duration) -> Result<T, GetError> {
+        self.take_until(Deadline::after(timeout))
+    }
+
+    /// Says that the oldest job is done that this thread has [taken](Self::take).
+    ///
+    /// # Errors
+    ///
+    /// [`NothingTaken`]: called too many times, or by another thread.
+    pub fn task_done(&self) -> Result<(), NothingTaken> {
+        let view = self.view();
+        view.first_taken().filter(|slot| view.finish(*slot)).map(|_| ()).ok_or(NothingTaken)
+    }
+
+    fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {
+        let mut buffer = Buffer::take();
+        buffer.clear();
+        // Encoded before any lock is taken: serde is other people's code.
+        let transit = Transit::begin();
+        if let Err(problem) = codec::encode(&value, &mut buffer) {
+            return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });
+        }
+        match self.put_encoded(&buffer, deadline) {
+            Ok(()) => {
+                transit.sent();
+                Ok(())
+            }
+            Err(refusal) => Err(self.put_error(value, refusal, buffer.len())),
+        }
+    }
+
+    fn take_until(&self, deadline: Deadline) -> Result<T, GetError> {
+        Ok(self.get_until(deadline)?.leave_to_task_done())
+    }
+
+    fn get_until(&self, deadline: Deadline) -> Result<Job<'_, T>, GetError> {
+        let mut buffer = Buffer::take();
+        let (lease, leased) = self.lease(&mut buffer, deadline)?;
+        let reading = Reading::begin();
+        let value = decode(&buffer, || self.shared.describe())?;
+        Ok(Job::new(lease, value, leased, reading.end()))
+    }
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], queue: impl FnOnce() -> String) -> Result<T, GetError> {
+    codec::decode(bytes).map_err(|problem| GetError::Decode {
+        queue: queue(),
+        bytes: bytes.to_vec(),
+        problem: problem.to_string(),
+    })
+}

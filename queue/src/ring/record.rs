@@ -15,6 +15,8 @@ use crate::log::{Header, Log, Memory, Place, record_words};
 const AHEAD: u32 = 64;
 /// Messages of more bytes are worth it to fetch the next while one is copied; shorter ones come with the lines around them.
 const LONG: usize = 256;
+/// At every message so many, a consumer says where it is.
+const SAYS: u32 = 256;
 /// Lines that are fetched so at most: the processor has few to spare.
 const MOST_LINES: u32 = 32;
 
@@ -111,6 +113,9 @@ impl<M: Memory> View<'_, M> {
         unsafe { message.written(length) };
         let cpus = self.consumer(CPUS).load(Relaxed);
         self.consumer(CPUS).store((cpus & 0xffff_ffff) | u64::from(cpu) << 32, Relaxed);
+        if cpus & 0xffff_ffff == 0 || head.count.is_multiple_of(SAYS) {
+            self.say_where();
+        }
         next
     }
 

@@ -73,9 +73,16 @@ impl<'a, M: Memory> View<'a, M> {
         let pause =
             if run >= RUN { (note.position.clamp(SHORTEST_PAUSE, LONGEST_PAUSE) * 2).min(LONGEST_PAUSE) } else { SHORTEST_PAUSE };
         self.consumer(PAUSE).store(Place { position: pause, count: head.count }.word(), Relaxed);
-        let cpus = self.consumer(CPUS).load(Relaxed);
-        self.consumer(CPUS).store((cpus >> 32) << 32 | u64::from(this_cpu().wrapping_add(1)), Relaxed);
+        self.say_where();
         pause
+    }
+
+    /// With the consumers' lock: producers that wait for room ask where consumers are. Who finds nothing says so, too; those who always find something never would, and a producer that is bound to one CPU takes them
+    /// to be there, and does not wait until there is more room than for one.
+    #[cold]
+    pub(super) fn say_where(self) {
+        let producer = Place::from(self.consumer(CPUS).load(Relaxed)).count;
+        self.consumer(CPUS).store(Place { position: this_cpu().wrapping_add(1), count: producer }.word(), Relaxed);
     }
 
     #[cold]

@@ -3,7 +3,7 @@
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 
 use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, bury, spin, this_cpu};
+use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, bury, spin};
 
 use super::super::counts::GET_SLEEPS;
 use super::super::wait::{Wait, bury_now_and_then};
@@ -177,16 +177,7 @@ impl<M: Jobs> View<'_, M> {
         self.leases().leased.store(number.wrapping_add(1), Relaxed);
         if number % LEASES == LEASES - 1 {
             self.bury_in(number / LEASES);
-            self.say_where();
         }
-    }
-
-    /// With the consumers' lock: producers that wait for room ask where consumers are. Who finds nothing says so (`next_pause`); those who always find something never would, and a producer that is bound to one CPU takes them
-    /// to be there, and does not wait until there is more room than for one.
-    #[cold]
-    fn say_where(self) {
-        let producer = Place::from(self.consumer(CPUS).load(Relaxed)).count;
-        self.consumer(CPUS).store(Place { position: this_cpu().wrapping_add(1), count: producer }.word(), Relaxed);
     }
 
     #[cold]

@@ -164,8 +164,9 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     }
 
     unsafe fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
-        // Before the first was taken there may be no memory.
-        if [Role::Producer, Role::Consumer].into_iter().all(|role| self.ring.used_seats(role) == 0) {
+        // Before the first was taken there may be no memory; where there is, somebody may have died in one before that was noted.
+        let unused = [Role::Producer, Role::Consumer].into_iter().all(|role| self.ring.used_seats(role) == 0);
+        if unused && !sizes_of(extents).is_fixed() {
             return &[];
         }
         // SAFETY: the caller's promise.
@@ -228,8 +229,8 @@ impl<T: ?Sized + 'static> Memory for Shared<QueueBlock<T>> {
     }
 
     #[inline]
-    fn seats(&self, role: Role) -> &[RobustLock] {
-        &QueueBlock::seats_of(self, role)[..self.ring.used_seats(role)]
+    fn seats(&self, role: Role, count: usize) -> &[RobustLock] {
+        &QueueBlock::seats_of(self, role)[..count]
     }
 }
 

@@ -106,8 +106,8 @@ pub(crate) trait Memory {
     /// Gives the memory of these words back; what cannot be given back is kept.
     fn give_back(&self, words: Range<u32>);
 
-    /// The seats of a role that were ever taken.
-    fn seats(&self, _role: Role) -> &[RobustLock] {
+    /// The first seats of a role. There is memory for them from the first use of one on, of whatever role.
+    fn seats(&self, _role: Role, _count: usize) -> &[RobustLock] {
         &[]
     }
 }

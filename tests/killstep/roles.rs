@@ -22,7 +22,7 @@ pub(crate) fn run(sweep: &mut Sweep) {
     }
 }
 
-fn cases() -> Vec<Case<'static, Bytes>> {
+pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
     vec![
         case("queue/producer, two consumers asleep", empty, |queue, _| drop(queue.producer()), producers_came_or_not)
             .peer(|queue, cells| consumer(queue, cells, 0))

@@ -4,36 +4,44 @@
 //!
 //! A process that says "I put" or "I get" (a *role*) takes one of 60 *seats* of that role, and has it until it lets go of it, or dies. A seat is a robust lock, taken [watched](RobustLock::take_watched) and
 //! [kept](RobustLock::keep) for the process: so the kernel frees it, and wakes one of those who watch it, at whatever end of the process. The lock alone says that somebody is there; nothing is counted.
-//! `used` says how many seats, from the first on, were ever taken: those are looked at, and watched.
+//! `used` says how many seats, from the first on, were ever taken: those are looked at.
 //!
 //! | `used` | seats before it | they |
 //! |---|---|---|
 //! | 0 | | have not come yet: they are waited for |
 //! | more | one is held | are there |
-//! | more | all are free | **are gone**, until another comes |
+//! | more | all are free, at one instant | **are gone**, until another comes |
 //!
-//! Who waits with a role gets "closed" when the other role is gone; a consumer only if the queue is empty, too. "Gone" is read first and "empty" after it: what the last producer put before it let go of its seat is seen then.
+//! Who waits with a role gets "closed" when there was an instant, while it looked, at which the other role was gone; a consumer only if the queue was empty then, too. Seats are read one after the other, so they are read twice: if all
+//! were free both times, and none was taken meanwhile (each take counts), all were free in between; and in between a consumer looks whether the queue is empty. One look would not do: who hands over to another
+//! that has come already may have been met neither here nor there. What the last producer put before it let go of its seat is seen by whoever finds that free.
 //! Whoever uses the queue without a role is not waited for, and waits as ever.
 //!
 //! # Who sleeps, and who wakes
 //!
-//! Who sleeps with a role watches the used seats of the other role beside the words of both sides. A seat that is used for the first time is not among them; so its taker raises `used` with the lock held, and then wakes everybody, once for each seat.
+//! Who sleeps with a role watches, beside the words of both sides, the used seats of the other role and the next one: so who takes that for the first time is watched before it is there. Its taker raises `used` with the lock
+//! held, and then wakes everybody, once for each seat: they go on to watch one more. Only the watched seats of *its* role's opposite end a sleep, so their wakes do not reach those who wait without a role.
 //!
 //! | killed | what is there | who mends it |
 //! |---|---|---|
 //! | taking a seat, before `used` covers it | a free lock that nobody looks at | nobody needs to |
-//! | after that, before everybody is woken | a free seat. Those who sleep do not watch it, but another seat that is or was held | if it was the last one there, that other's end woke one of them, who found this one there and watches both; so this death wakes it |
+//! | after that, before everybody is woken | a free seat, which all who sleep watch | the kernel wakes one of them, who tells the others if all are gone |
+//! | the same, and another had taken the seat before, but not noted it | a free seat that nobody watches | that other is there, and watched: whoever is woken by its end watches both |
 //! | with a seat | a free seat | the kernel wakes one of those who watch it, who tells the others if all are gone |
 //! | letting go, before the lock is free | the same | |
 //! | after it, before everybody is told | the same: to free the lock wakes one of those who watch | that one tells the others |
-//! | the one who was woken, before it has told | | its pending names the side on which it sleeps, as in every sleep there: the kernel wakes the next, who looks, too; if that is one without a role, the others find out within a second (two deaths) |
+//! | the one who was woken, before it has told | | whoever let go tells all; if that one was killed, too: what is pending names the side on which the woken one sleeps, as in every sleep there, and the kernel wakes the next, who looks, too; if that is one without a role, the others find out within a second (two deaths) |
+//! | taking a seat that a dead one left, before A has moved | the seat as it was | one who noted it then, and saw it held, sleeps for at most a second (two deaths) |
 //!
-//! What the kernel misses is found by those who sleep, once a second, and by every sixty-fourth futile poll. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
+//! What the kernel misses is found by those who sleep, once a second, by every sixty-fourth futile look of those who do not, and by who finds no seat. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
+//!
+//! *Modelled* (`models/src/roles.rs`), and each of these was otherwise before the model was there: that the next seat is watched (`ci/models.sh NextUnwatched`), and the second look (`ci/models.sh OneLook`).
 #![allow(unsafe_code, reason = "takes seats, whose mapping the handle keeps")]
 
 use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{AcquireError, Acquired, Kept, RobustLock, bury};
 
 use super::View;
@@ -62,48 +70,94 @@ impl super::Ring {
     }
 }
 
-impl<M: Memory> View<'_, M> {
+impl<'a, M: Memory> View<'a, M> {
     /// Whether there were such, and are no more.
     #[inline]
     pub(crate) fn are_gone(self, role: Role) -> bool {
-        let seats = self.memory.seats(role);
+        self.seem_gone(role) && self.are_gone_while(role, || true)
+    }
+
+    /// Whether there was an instant at which this was so, and there had been such, and were no more.
+    #[cold]
+    pub(super) fn are_gone_while(self, role: Role, so: impl FnOnce() -> bool) -> bool {
+        let before = self.absence(role);
+        before.is_some() && so() && self.absence(role) == before
+    }
+
+    /// The same, seat by seat: while one hands over to another, both may be missed.
+    #[inline]
+    pub(super) fn seem_gone(self, role: Role) -> bool {
+        let seats = self.seats(role);
         // ORDER: SeqCst pairs with the release of a seat: what its holder did before is seen by whoever finds it free.
         !seats.is_empty() && !seats.iter().any(RobustLock::is_held_now)
     }
 
+    /// If there were such, and none was met: how many seats were used, and how often they had been taken.
+    fn absence(self, role: Role) -> Option<(usize, u64)> {
+        let seats = self.seats(role);
+        // ORDER: as above; and `used` first: who has come before this is looked for. Counts only grow, so two sums are the same only if all of their parts are.
+        let takes: u64 = seats.iter().map(|seat| seat.free_since().map(u64::from)).sum::<Option<_>>()?;
+        (!seats.is_empty()).then_some((seats.len(), takes))
+    }
+
     /// How many are there.
     pub(crate) fn present(self, role: Role) -> usize {
-        self.memory.seats(role).iter().filter(|seat| seat.is_held_now()).count()
+        self.seats(role).iter().filter(|seat| seat.is_held_now()).count()
+    }
+
+    /// Those that were ever taken.
+    #[inline]
+    fn seats(self, role: Role) -> &'a [RobustLock] {
+        self.memory.seats(role, self.ring().used_seats(role))
+    }
+
+    /// Those, and the next: what is watched by one who has a role, and therefore memory for them.
+    pub(super) fn watched_seats(self, role: Role) -> &'a [RobustLock] {
+        let next = usize::from(!zoo::planted(Bug::NextSeatUnwatched));
+        self.memory.seats(role, (self.ring().used_seats(role) + next).min(SEATS))
     }
 
     /// Takes a seat among all of this role, for this process; which, and who keeps it.
     pub(crate) fn take_seat(self, role: Role, seats: &[RobustLock]) -> Result<(usize, Kept), AcquireError> {
         Kept::ready()?;
-        for (at, seat) in seats.iter().enumerate() {
-            // SAFETY: whoever keeps it keeps a handle, also if that is leaked.
-            let Some(how) = unsafe { seat.take_watched() }? else { continue };
-            if how != Acquired::Clean {
-                // As in `leave_seat`: should we die like that one, the seat looks as it did before.
-                self.touch_both();
-            }
-            // CRASH: this thread's until it is its process's, which die together.
-            // SAFETY: as above.
-            let kept = match unsafe { seat.keep() } {
-                Ok(kept) => kept,
-                Err(error) => {
-                    seat.give_watched(|| (), || ());
-                    return Err(error);
+        loop {
+            for (at, seat) in seats.iter().enumerate() {
+                if let Some(kept) = self.take_this_seat(role, at, seat)? {
+                    return Ok((at, kept));
                 }
-            };
-            let used = at as u64 + 1;
-            // ORDER: SeqCst; pairs with the second look at `used` of one who has counted himself as a sleeper. CRASH: from here on it is looked at.
-            if self.ring().consumers.notes[USED[role as usize]].fetch_max(used, SeqCst) < used {
-                // Those who sleep do not watch it yet.
-                self.tell_all();
             }
-            return Ok((at, kept));
+            // Of all 60, some may be of the dead, and nobody has noticed.
+            if seats.iter().filter(|seat| bury(seat)).count() == 0 {
+                return Err(AcquireError::NoPlace);
+            }
         }
-        Err(AcquireError::NoPlace)
+    }
+
+    /// `None`: somebody has it.
+    fn take_this_seat(self, role: Role, at: usize, seat: &RobustLock) -> Result<Option<Kept>, AcquireError> {
+        // SAFETY: whoever keeps it keeps a handle, also if that is leaked.
+        let Some(how) = unsafe { seat.take_watched() }? else { return Ok(None) };
+        if how != Acquired::Clean {
+            // As in `leave_seat`: should we die like that one, the seat looks as it did before.
+            self.touch_both();
+        }
+        // CRASH: this thread's until it is its process's, which die together.
+        // SAFETY: as above.
+        let kept = match unsafe { seat.keep() } {
+            Ok(kept) => kept,
+            Err(error) => {
+                // Somebody may have seen it held.
+                seat.give_watched(|| self.touch_both(), || self.tell_if_gone(role));
+                return Err(error);
+            }
+        };
+        let used = at as u64 + 1;
+        // ORDER: SeqCst; pairs with the second look at `used` of one who has counted himself as a sleeper. CRASH: from here on it is looked at, and who sleeps watches it, as the next one.
+        if self.ring().consumers.notes[USED[role as usize]].fetch_max(used, SeqCst) < used {
+            // They are to watch the next one.
+            self.tell_all();
+        }
+        Ok(Some(kept))
     }
 
     /// Lets go of a seat of this process.
@@ -121,14 +175,14 @@ impl<M: Memory> View<'_, M> {
         self.ring().consumers.touch();
     }
 
-    /// Tells everybody who sleeps, if all of this role are gone.
+    /// Tells everybody who sleeps, if all of this role are gone, or seem to be: they look themselves.
     pub(super) fn tell_if_gone(self, role: Role) {
-        if self.are_gone(role) {
+        if self.seem_gone(role) {
             self.tell_all();
         }
     }
 
-    /// Who polls never sleeps, and must look for those whose death the kernel has missed now and then.
+    /// Who polls, or waits but briefly, never sleeps with an eye on the seats, and must look for those whose death the kernel has missed now and then.
     #[cold]
     pub(super) fn poll_for_gone(self, role: Role) {
         thread_local! {
@@ -136,7 +190,7 @@ impl<M: Memory> View<'_, M> {
         }
         POLLED.set(POLLED.get().wrapping_add(1));
         if POLLED.get().is_multiple_of(POLLS) {
-            self.memory.seats(role).iter().for_each(|seat| _ = bury(seat));
+            self.seats(role).iter().for_each(|seat| _ = bury(seat));
         }
     }
 }

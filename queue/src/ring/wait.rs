@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, copy, spin, this_cpu};
 
 use super::counts::{GET_SLEEPS, PUT_SLEEPS};
@@ -56,16 +57,15 @@ impl<'a, M: Memory> View<'a, M> {
 
     #[cold]
     pub(super) fn nothing(self, others: Option<Role>) -> Refusal {
-        if let Some(others) = others {
-            self.poll_for_gone(others);
-        }
         if self.has_ended(others) { Refusal::Closed } else { Refusal::TimedOut }
     }
 
     /// Whether nothing is there and nothing will come.
     fn has_ended(self, others: Option<Role>) -> bool {
-        // In this order: what the last of them has put is seen by whoever finds him gone.
-        (self.is_closed() || others.is_some_and(|others| self.are_gone(others))) && !self.has_data()
+        if let Some(others) = others {
+            self.poll_for_gone(others);
+        }
+        (self.is_closed() && !self.has_data()) || others.is_some_and(|others| self.are_gone_while(others, || !self.has_data()))
     }
 
     /// Having found nothing: waits for something, unless there will be nothing.
@@ -79,11 +79,11 @@ impl<'a, M: Memory> View<'a, M> {
         others: Option<Role>,
         deadline: Deadline,
     ) -> Result<(), Refusal> {
-        if self.has_ended(others) {
-            return Err(Refusal::Closed);
-        }
         if deadline == Deadline::NOW {
             return Err(self.nothing(others));
+        }
+        if self.has_ended(others) {
+            return Err(Refusal::Closed);
         }
         // Not whether it was closed: that word lies beside the producers' lock, and each look would take the line from the next producer. Who is told so late is about to sleep, and looks then.
         let ready = || self.log().at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word();
@@ -150,19 +150,21 @@ impl<'a, M: Memory> View<'a, M> {
 
     /// How to sleep for these.
     fn watching(self, others: Option<Role>, wait: &Wait, deadline: Deadline) -> Sleep<'a> {
-        Sleep { watched: others.map_or(&[], |others| self.memory.seats(others)), ..wait.sleep(deadline) }
+        Sleep { watched: others.map_or(&[], |others| self.watched_seats(others)), ..wait.sleep(deadline) }
     }
 
     /// Whether there is something new of these: all are gone, or there is one more seat to be watched.
     fn is_news(self, others: Option<Role>, how: Sleep<'_>) -> bool {
         // ORDER: whoever uses a seat for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more.
-        others.is_some_and(|others| self.are_gone(others) || self.memory.seats(others).len() != how.watched.len())
+        others.is_some_and(|others| self.seem_gone(others) || self.watched_seats(others).len() != how.watched.len())
     }
 
     /// Woken, perhaps by a death: what it may have left untold is told again.
     fn retell_of(self, others: Option<Role>) {
         self.retell();
-        if let Some(others) = others {
+        if let Some(others) = others
+            && !zoo::planted(Bug::GoneToldToNobody)
+        {
             self.tell_if_gone(others);
         }
     }

@@ -103,6 +103,8 @@ pub(crate) enum Bug {
     LeaverTellsNobody,
     /// Nor does one who is woken.
     WokenTellsNobody,
+    /// Who is woken does not tell that a seat was used for the first time.
+    FirstUseNotRetold,
     /// "Empty" is read before "gone".
     EmptyFirst,
     /// Nobody looks a second time whether all are gone.

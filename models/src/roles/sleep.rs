@@ -70,25 +70,31 @@ impl Turn<'_> {
                 p.at = At::Retell;
                 "duty: C is well"
             }
-            At::Retell if guest || state.used == 0 || roles.is(Bug::WokenTellsNobody) => {
+            At::Retell if guest => {
                 p.at = At::Flight;
                 "tells nobody"
             }
+            At::Retell if state.used != p.used => self.news(&mut p),
             At::Retell => {
-                (p.used, p.at) = (state.used, At::RetellSeat);
+                p.at = At::RetellSeat;
                 "are they gone?"
             }
-            At::RetellSeat if p.index < p.used && state.is_held(p.index) => {
-                (p.index, p.at) = (0, At::Flight);
-                "they are not gone"
-            }
-            At::RetellSeat if p.index < p.used => {
+            At::RetellSeat if p.index < p.used && !state.is_held(p.index) => {
                 p.index += 1;
                 "one is free"
             }
-            At::RetellSeat => {
-                (p.index, p.at) = (0, At::RTell);
+            At::RetellSeat if p.index >= p.used && p.used > 0 && !roles.is(Bug::WokenTellsNobody) => {
+                p.at = At::RTell;
                 "all are gone"
+            }
+            At::RetellSeat => {
+                p.at = At::RetellUsed;
+                "they are not gone"
+            }
+            At::RetellUsed if state.used != p.used => self.news(&mut p),
+            At::RetellUsed => {
+                p.at = At::Flight;
+                "as many as before"
             }
             At::RTell => {
                 self.bump(&mut state, &mut p, FP);
@@ -104,6 +110,12 @@ impl Turn<'_> {
             }
         };
         self.go(next, what, state, p);
+    }
+
+    /// There are more seats than it watched.
+    fn news(&self, p: &mut Process) -> &'static str {
+        p.at = if self.roles.is(Bug::FirstUseNotRetold) { At::Flight } else { At::RTell };
+        "there is one more"
     }
 
     /// The kernel compares one word and queues on it: the seats, C, P, the bell.

@@ -74,6 +74,7 @@ pub(super) enum At {
     DutyKb,
     Retell,
     RetellSeat,
+    RetellUsed,
     RTell,
     RTellWake,
     Flight,

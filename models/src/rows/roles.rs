@@ -61,9 +61,11 @@ pub(super) fn roles_rows() -> Vec<Row> {
         roles(&[p(1, 0), p(1, 0), C, C], [2, 0], [1, 1, 0]).deep(),
         roles(&[p(1, 0), C, C, G], [1, 1], [1, 0, 0]).deep(),
         roles(&[p(1, 1), C, C, G], [1, 1], [1, 0, 0]).deep(),
-        roles(&[p(2, 1), p(1, 0), C], [2, 1], [2, 0, 0]).deep(),
-        roles(&[p(1, 0), C, C], [2, 0], [2, 0, 0]).deep(),
-        roles(&[p(1, 0), C, C], [2, 0], [2, 0, 0]).roles_belt().deep(),
+        // Two deaths: what is left to the belt, and that the belt is enough.
+        roles(&[p(2, 1), p(1, 0), C], [2, 1], [2, 0, 0]).hole(&["WAITS FOR THOSE WHO ARE GONE"]).deep(),
+        roles(&[p(1, 0), C, C], [1, 0], [2, 0, 0]).hole(&["WAITS FOR THOSE WHO ARE GONE"]).deep(),
+        roles(&[p(2, 1), p(1, 0), C], [2, 1], [2, 0, 0]).roles_belt().deep(),
+        roles(&[p(1, 0), C, C], [1, 0], [2, 0, 0]).roles_belt().deep(),
     ]
 }
 
@@ -81,6 +83,7 @@ pub(super) fn roles_bugs() -> Vec<Row> {
         roles(&[p(1, 0), C, C], [1, 1], [1, 0, 0]).roles_bug(Bug::WokenTellsNobody),
         roles(&[p(1, 1), C], [1, 1], [0, 0, 0]).roles_bug(Bug::EmptyFirst),
         roles(&[p(1, 0), p(2, 0), C], [2, 2], [0, 0, 0]).roles_bug(Bug::OneLook),
-        roles(&[p(1, 0), p(1, 0), C, C], [2, 0], [1, 1, 0]).roles_bug(Bug::FirstUseTellsNobody).deep(),
+        roles(&[p(1, 0), p(1, 0), C, C], [2, 0], [1, 0, 0]).roles_bug(Bug::FirstUseNotRetold).deep(),
+        roles(&[p(1, 0), p(1, 0), C, C], [2, 0], [1, 0, 0]).roles_bug(Bug::FirstUseTellsNobody).deep(),
     ]
 }

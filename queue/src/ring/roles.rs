@@ -20,22 +20,23 @@
 //! # Who sleeps, and who wakes
 //!
 //! Who sleeps with a role watches, beside the words of both sides, the used seats of the other role and the next one: so who takes that for the first time is watched before it is there. Its taker raises `used` with the lock
-//! held, and then wakes everybody, once for each seat: they go on to watch one more. Only the watched seats of *its* role's opposite end a sleep, so their wakes do not reach those who wait without a role.
+//! held, and then wakes everybody, once for each seat: they go on to watch one more. Whoever is woken, by whatever, looks for both kinds of news, that all are gone and that there is one more seat, and tells all.
 //!
 //! | killed | what is there | who mends it |
 //! |---|---|---|
 //! | taking a seat, before `used` covers it | a free lock that nobody looks at | nobody needs to |
 //! | after that, before everybody is woken | a free seat, which all who sleep watch | the kernel wakes one of them, who tells the others if all are gone |
-//! | the same, and another had taken the seat before, but not noted it | a free seat that nobody watches | that other is there, and watched: whoever is woken by its end watches both |
+//! | the same, and another has the seat before, but had not noted it | a free seat that nobody watches | that other is there, and watched: whoever is woken by its end finds one seat more, and tells all |
 //! | with a seat | a free seat | the kernel wakes one of those who watch it, who tells the others if all are gone |
 //! | letting go, before the lock is free | the same | |
-//! | after it, before everybody is told | the same: to free the lock wakes one of those who watch | that one tells the others |
-//! | the one who was woken, before it has told | | whoever let go tells all; if that one was killed, too: what is pending names the side on which the woken one sleeps, as in every sleep there, and the kernel wakes the next, who looks, too; if that is one without a role, the others find out within a second (two deaths) |
+//! | after it, before everybody is told | the same: to free the lock wakes one of those who watch | whoever is woken tells the others |
+//! | the one who was woken, before it has told | | whoever let go tells all; if that one was killed, too: what is pending names the side on which the woken one sleeps, as in every sleep there, and the kernel wakes the next, who looks, too; if that is one without a role, or does not quite sleep yet, the others find out within a second (two deaths) |
 //! | taking a seat that a dead one left, before A has moved | the seat as it was | one who noted it then, and saw it held, sleeps for at most a second (two deaths) |
 //!
 //! What the kernel misses is found by those who sleep, once a second, by every sixty-fourth futile look of those who do not, and by who finds no seat. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
 //!
-//! *Modelled* (`models/src/roles.rs`), and each of these was otherwise before the model was there: that the next seat is watched (`ci/models.sh NextUnwatched`), and the second look (`ci/models.sh OneLook`).
+//! *Modelled* (`models/src/roles.rs`), and each of these was otherwise before the model was there: that the next seat is watched (`ci/models.sh NextUnwatched`), that one seat more is told again
+//! (`ci/models.sh --deep FirstUseNotRetold`), and the second look (`ci/models.sh OneLook`).
 #![allow(unsafe_code, reason = "takes seats, whose mapping the handle keeps")]
 
 use std::cell::Cell;
@@ -176,7 +177,7 @@ impl<'a, M: Memory> View<'a, M> {
     }
 
     /// Tells everybody who sleeps, if all of this role are gone, or seem to be: they look themselves.
-    pub(super) fn tell_if_gone(self, role: Role) {
+    fn tell_if_gone(self, role: Role) {
         if self.seem_gone(role) {
             self.tell_all();
         }

@@ -98,7 +98,7 @@ impl<'a, M: Memory> View<'a, M> {
         self.count(GET_SLEEPS);
         let how = self.watching(others, wait, deadline);
         let ready = || self.has_data() || self.is_closed() || self.is_news(others, how);
-        let woken = || self.retell_of(others);
+        let woken = || self.retell_of(others, how);
         let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
@@ -142,7 +142,7 @@ impl<'a, M: Memory> View<'a, M> {
         }
         self.count(PUT_SLEEPS);
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
-        let woken = || self.retell_of(others);
+        let woken = || self.retell_of(others, how);
         let awake = self.ring().consumers.sleep(&self.ring().producers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
@@ -160,12 +160,9 @@ impl<'a, M: Memory> View<'a, M> {
     }
 
     /// Woken, perhaps by a death: what it may have left untold is told again.
-    fn retell_of(self, others: Option<Role>) {
-        self.retell();
-        if let Some(others) = others
-            && !zoo::planted(Bug::GoneToldToNobody)
-        {
-            self.tell_if_gone(others);
+    fn retell_of(self, others: Option<Role>, how: Sleep<'_>) {
+        if self.is_closed() || (self.is_news(others, how) && !zoo::planted(Bug::GoneToldToNobody)) {
+            self.tell_all();
         }
     }
 

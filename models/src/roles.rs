@@ -8,7 +8,7 @@
 //!
 //! | [`At`] | the queue's line |
 //! |---|---|
-//! | `TStart` … `TTellWake` | `take_seat`: the first that is free; A moves, if a dead one had it; `used`; all are told of a first use |
+//! | `TStart` … `TTellWake` | `take_seat`: the first that is free; if a dead one had it, that is settled, and A moves; `used`; all are told of a first use |
 //! | `Held` | has a role; by chance it puts, or lets go |
 //! | `PStart` … `PDisarm` | put: enter, commit, release, wake one on A, clear |
 //! | `LTouch` … `LTellWake` | `leave_seat`: A moves; the lock, waking one who watches it; are all gone? then all are told |
@@ -30,7 +30,7 @@
 //!
 //! | one | the other |
 //! |---|---|
-//! | takes a seat that a dead one had, or is about to free one, then looks whether somebody sleeps, to move a count | counts itself, then notes the seat's word |
+//! | settles a death, or is about to free a seat, then looks whether somebody sleeps, to move a count | counts itself, then notes the seat's word |
 //! | counts a seat's first use, then looks whether somebody sleeps | counts itself, then asks how many seats there are |
 //! | frees a seat, then reads those of others | the same: of two that are the last, one sees both free |
 //!
@@ -56,7 +56,7 @@ pub(crate) struct Roles {
     pub(crate) seats: u8,
     /// Seats that were used before.
     pub(crate) used: u8,
-    /// The first consumer has found somebody in the first of them, who has died then. (Who takes it is not killed before he has moved A: that is a hole, of two deaths.)
+    /// The first consumer has found somebody in the first of them, who has died then.
     pub(crate) legacy: bool,
     pub(crate) kills: u8,
     pub(crate) timeouts: u8,
@@ -93,8 +93,10 @@ pub(crate) enum Bug {
     NextUnwatched,
     /// Who lets go does not move A before the seat's lock is free.
     LeaverTouchesNothing,
-    /// Who takes a seat that a dead one left does not move A.
+    /// Who takes a seat that a dead one left does not settle that death first.
     HeirStays,
+    /// He does, and does not move A then.
+    SettledUnheard,
     /// To free a seat wakes nobody.
     FreedUnheard,
     /// It does, with nothing pending.

@@ -63,8 +63,7 @@ impl Turn<'_> {
         if p.at == At::Held && p.left > 0 {
             push(None, "puts", &|p| p.at = At::PStart);
         }
-        let spared = self.roles.legacy && p.at == At::TTouch;
-        if !spared && !matches!(p.at, At::Gone | At::Early | At::Dying | At::DyingWakes) {
+        if !matches!(p.at, At::Gone | At::Early | At::Dying | At::DyingWakes) {
             push(Some(0), "is killed", &|p| *p = Process { at: At::Dying, pending: p.pending, ..Process::GONE });
         }
         if p.at == At::Asleep && !p.rung {

@@ -15,7 +15,18 @@ impl Turn<'_> {
                 p = Process::GONE;
                 "leaves for good"
             }
-            At::TStart => {
+            At::TStart if state.low[S + seat].is_dead() && !roles.is(Bug::HeirStays) => {
+                state.low[S + seat].0 &= !Low::OD;
+                self.bump(&mut state, &mut p, S + seat);
+                p.at = if roles.is(Bug::SettledUnheard) { At::TPending } else { At::TTouch };
+                "settles a death"
+            }
+            At::TTouch => {
+                self.touch(&mut state, &mut p);
+                p.at = At::TPending;
+                "A+1, if somebody sleeps"
+            }
+            At::TStart | At::TPending => {
                 p.pending = tid(S + seat);
                 p.at = if roles.is(Bug::RaisesFirst) { At::TRaiseFirst } else { At::TTake };
                 "pending = seat"
@@ -30,18 +41,12 @@ impl Turn<'_> {
                 "used, too early"
             }
             At::TTake => {
-                let heir = state.low[S + seat].has(Low::OD) && !roles.is(Bug::HeirStays);
                 state.low[S + seat] = Low(tid(self.me) | Low::W);
                 self.bump(&mut state, &mut p, S + seat);
                 // On the list, and soon the keeper's: to the kernel it is all the same.
-                (p.pending, p.seat, p.at) = (0, p.index + 1, if heir { At::TTouch } else { At::TRaise });
+                (p.pending, p.seat, p.at) = (0, p.index + 1, At::TRaise);
                 (p.index, state.came) = (0, true);
                 "takes the seat"
-            }
-            At::TTouch => {
-                self.touch(&mut state, &mut p);
-                p.at = At::TRaise;
-                "a dead one's: A+1"
             }
             At::TRaise => {
                 let first = state.used < p.seat || roles.is(Bug::RaisesFirst);

@@ -20,9 +20,10 @@ pub(super) const KB: usize = WORDS + 1;
 #[repr(u8)]
 pub(super) enum At {
     TStart,
+    TTouch,
+    TPending,
     TRaiseFirst,
     TTake,
-    TTouch,
     TRaise,
     TTell,
     TTellWake,

@@ -52,7 +52,8 @@ pub(super) fn roles_rows() -> Vec<Row> {
         roles(&[p(1, 0), C, G], [1, 0], [1, 0, 0]),
         // Seats that were used before; one hands over to another.
         roles(&[p(2, 1), C], [1, 1], [2, 1, 1]),
-        roles(&[C, p(2, 0)], [1, 1], [1, 0, 0]).left_by_the_dead(),
+        roles(&[C, p(2, 0)], [1, 1], [2, 0, 0]).left_by_the_dead(),
+        roles(&[C, p(1, 0), p(1, 0)], [2, 2], [1, 0, 0]).left_by_the_dead(),
         roles(&[p(1, 1), p(2, 0), C], [2, 2], [0, 0, 0]),
         roles(&[p(2, 0), p(1, 0), C], [2, 1], [1, 0, 0]),
         // Large ones.
@@ -77,6 +78,7 @@ pub(super) fn roles_bugs() -> Vec<Row> {
         roles(&[p(1, 0), p(1, 0), C], [2, 0], [1, 0, 0]).roles_bug(Bug::NoSecondLook),
         roles(&[p(2, 0), C], [1, 1], [1, 0, 0]).roles_bug(Bug::LeaverTouchesNothing),
         roles(&[C, p(2, 0)], [1, 1], [1, 0, 0]).left_by_the_dead().roles_bug(Bug::HeirStays),
+        roles(&[C, p(1, 0), p(1, 0)], [1, 1], [2, 0, 0]).left_by_the_dead().roles_bug(Bug::SettledUnheard),
         roles(&[p(1, 0), C], [1, 1], [1, 0, 0]).roles_bug(Bug::FreedUnheard),
         roles(&[p(1, 0), C], [1, 1], [1, 0, 0]).roles_bug(Bug::DisarmedBeforeWake),
         roles(&[p(1, 0), C, C, G], [1, 1], [1, 0, 0]).roles_bug(Bug::LeaverTellsNobody).deep(),

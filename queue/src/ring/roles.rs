@@ -31,7 +31,6 @@
 //! | letting go, before the lock is free | the same | |
 //! | after it, before everybody is told | the same: to free the lock wakes one of those who watch | whoever is woken tells the others |
 //! | the one who was woken, before it has told | | whoever let go tells all; if that one was killed, too: what is pending names the side on which the woken one sleeps, as in every sleep there, and the kernel wakes the next, who looks, too; if that is one without a role, or does not quite sleep yet, the others find out within a second (two deaths) |
-//! | taking a seat that a dead one left, before A has moved | the seat as it was | one who noted it then, and saw it held, sleeps for at most a second (two deaths) |
 //!
 //! What the kernel misses is found by those who sleep, once a second, by every sixty-fourth futile look of those who do not, and by who finds no seat. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
 //!
@@ -43,7 +42,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering::SeqCst;
 
 use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{AcquireError, Acquired, Kept, RobustLock, bury};
+use multiproc_shm::{AcquireError, Kept, RobustLock, bury};
 
 use super::View;
 use crate::log::Memory;
@@ -136,11 +135,13 @@ impl<'a, M: Memory> View<'a, M> {
 
     /// `None`: somebody has it.
     fn take_this_seat(self, role: Role, at: usize, seat: &RobustLock) -> Result<Option<Kept>, AcquireError> {
-        // SAFETY: whoever keeps it keeps a handle, also if that is leaked.
-        let Some(how) = unsafe { seat.take_watched() }? else { return Ok(None) };
-        if how != Acquired::Clean {
-            // As in `leave_seat`: should we die like that one, the seat looks as it did before.
+        // CRASH: a free seat, which looks to one who noted it before, and is about to sleep, as it did not then. Should we die in it ourselves, it looks as it did, but by then what he compares last is another one.
+        if seat.settle_death(|_| ()) {
             self.touch_both();
+        }
+        // SAFETY: whoever keeps it keeps a handle, also if that is leaked.
+        if unsafe { seat.take_watched() }?.is_none() {
+            return Ok(None);
         }
         // CRASH: this thread's until it is its process's, which die together.
         // SAFETY: as above.

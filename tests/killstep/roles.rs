@@ -1,6 +1,6 @@
 //! Roles: whoever dies with one, taking it or letting go of it, those who wait for him hear of it, all of them, soon.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use multiproc::shm::Kept;
 use multiproc::{GetError, PutError};
@@ -103,11 +103,14 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
                 }
                 kill.cells().set(GO, 1);
                 kill.must_wake(0)?;
-                if consumer.get_bytes_timeout(kill.patience()) == Err(GetError::Closed) {
-                    rest_is_usable(queue, kill)
-                } else {
-                    Err(Fault::Hang("not closed".into()))
+                // Also who never sleeps for long finds out.
+                let begin = Instant::now();
+                while consumer.get_bytes_timeout(Duration::from_millis(1)) != Err(GetError::Closed) {
+                    if begin.elapsed() > kill.patience() {
+                        return Err(Fault::Hang("not closed".into()));
+                    }
                 }
+                rest_is_usable(queue, kill)
             },
         )
         .peer(|queue, cells| {
@@ -115,6 +118,27 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             cells.set(HELD, 1);
             wait_for(cells, GO);
             drop(producer);
+        })
+        .warm(|_, cells| {
+            Kept::ready().unwrap();
+            wait_for(cells, HELD);
+        }),
+        case(
+            "queue/producer, the last place",
+            empty,
+            |queue, _| drop(queue.producer()),
+            |queue, kill| {
+                let taken = queue.producer().map(drop);
+                kill.cells().set(GO, 1);
+                kill.must_wake(0)?;
+                if taken.is_err() { Err(Fault::Leaked("a place".into())) } else { rest_is_usable(queue, kill) }
+            },
+        )
+        .peer(|queue, cells| {
+            let producers = [(); PLACES - 1].map(|()| queue.producer().unwrap());
+            cells.set(HELD, 1);
+            wait_for(cells, GO);
+            drop(producers);
         })
         .warm(|_, cells| {
             Kept::ready().unwrap();
@@ -129,6 +153,8 @@ fn two_asleep(cells: &Cells) {
     await_asleep(cells, PEER + 1, WAITV);
 }
 
+/// So many roles of one kind there can be.
+const PLACES: usize = 60;
 /// Seats that are used before, so that the oracle's own role is no first use, which would tell everybody who sleeps.
 const USED: usize = 4;
 

@@ -48,6 +48,9 @@ unsafe_rooms=(
     queue/src/ring/lease/slots.rs
     queue/src/block.rs      # `unsafe impl Object`
     queue/src/log.rs
+    queue/src/borrowed.rs   # slices of what others may write
+    queue/src/reserve.rs    # the same
+    queue/src/ring/reserve.rs
     queue/src/ring.rs
     queue/src/ring/record.rs
     queue/src/ring/roles.rs

@@ -38,7 +38,8 @@ pub use multiproc_sync as sync;
 
 pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
 pub use multiproc_queue::{
-    Capacity, Consumer, Counters, GetError, Job, JobLimits, JoinableQueue, Messages, Plain, Producer, PutError, Queue,
+    Borrowed, Capacity, Consumer, Counters, GetError, Job, JobLimits, JoinableQueue, Messages, Plain, Producer, PutError, Queue,
+    Reserved,
 };
 pub use multiproc_queue::{RoleError, SimpleQueue};
 pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};

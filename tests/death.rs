@@ -32,6 +32,7 @@ fn check_case(name: &str) -> Result<(), String> {
         "words",
         "queues",
         "batches",
+        "reserved",
         "kinds",
         "jobs",
         "roles",

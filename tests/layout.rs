@@ -104,6 +104,14 @@ fn unique(what: &str) -> String {
     format!("layout-{what}-{}", std::process::id())
 }
 
+/// Bytes far behind the beginning.
+fn behind(name: &str, from: usize, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    let file = File::open(Namespace::current().unwrap().path().join(name)).unwrap();
+    file.read_exact_at(&mut bytes, from as u64).unwrap();
+    bytes
+}
+
 /// Position (in words) and number of messages.
 fn place(position: u64, messages: u64) -> u64 {
     position | messages << 32
@@ -360,11 +368,13 @@ fn queue() -> Outcome {
     const LOG: usize = OBJECT + 256;
     let [tail, count_of_bytes, closed, seen_head] = [40, 48, 56, 104].map(|at| OBJECT + at);
     let [head, pause, cpus] = [40, 48, 56].map(|at| OBJECT + 128 + at);
+    /// Behind the log.
+    const ANNEX: usize = 256 + (8 << 30);
     let name = unique("queue");
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(5).bytes(4000))?;
     let fresh = Bytes::of(&name);
     // Messages, words of home, the limit in words. Most of it is only address space.
-    fresh.check_header("queue", 1, 256 + (8 << 30) + 120 * 64, [5 | 512 << 32, 512], (0, 0, "[u8]"));
+    fresh.check_header("queue", 1, ANNEX + 129 * 64, [5 | 512 << 32, 512], (0, 0, "[u8]"));
     assert!(fresh.is_zero(OBJECT, OBJECT + 256 + 4096));
 
     queue.put_bytes(b"hello, world")?;
@@ -405,6 +415,19 @@ fn queue() -> Outcome {
     assert_eq!((back.u32(LOG + 8 * place_of_jump), back.u32(LOG + 8 * place_of_jump + 4)), (u32::MAX, 0));
     assert_eq!((back.u32(LOG), back.text(LOG + 8, 4), back.u32(jumped)), (4001, "xxxx", 605));
     assert_eq!(back.u64(tail), place((1 << 30) + 501, 4));
+    // A place that is reserved: its length + 1; the mark, of the first lock at its first turn.
+    let reserved = queue.reserve(5)?;
+    let marked = Bytes::of(&name);
+    assert_eq!((marked.u32(LOG + 8 * 501), marked.u32(LOG + 8 * 501 + 4)), (6, 1 << 31 | 1 << 3));
+    assert_eq!(marked.u64(OBJECT + 128 + 112), 1 << 32, "one lock of a place was used");
+    let lock = Bytes(behind(&name, OBJECT + ANNEX + 120 * 64, 576), 0);
+    assert_eq!(lock.u32(0) & 0x3fff_ffff, lock.u32(16), "owner word, holder: thread");
+    assert_eq!(lock.u32(0) & 0x8000_0000, 0x8000_0000, "whoever watches it is woken");
+    assert_eq!(lock.u64(40), 1, "its turn");
+    assert!(lock.is_zero(64, 512) && lock.is_zero(524, 576));
+    drop(reserved);
+    let lock = Bytes(behind(&name, OBJECT + ANNEX + 120 * 64, 576), 0);
+    assert_eq!(lock.u64(40), 2);
     queue.close();
     assert_eq!(Bytes::of(&name).u64(closed), 1);
     Ok(())
@@ -452,10 +475,10 @@ fn joinable_queue() -> Outcome {
 
 #[test]
 fn queue_with_roles() -> Outcome {
-    use std::os::unix::fs::FileExt;
+    /// How many locks of each kind were ever taken, 16 bits each.
+    const USED: usize = OBJECT + 240;
     let name = unique("roles");
     let queue: Queue<[u8]> = Queue::create(&name, 5)?;
-    let [used_by_producers, used_by_consumers] = [240, 248].map(|at| OBJECT + at);
     let file = File::open(Namespace::current()?.path().join(&name))?;
     let seat = |at: usize| {
         let mut word = [0; 4];
@@ -463,10 +486,10 @@ fn queue_with_roles() -> Outcome {
         u32::from_le_bytes(word)
     };
     let fresh = Bytes::of(&name);
-    assert_eq!((fresh.u64(used_by_producers), fresh.u64(used_by_consumers)), (0, 0));
+    assert_eq!(fresh.u64(USED), 0);
     let roles = (queue.producer()?, queue.producer()?, queue.consumer()?);
     let taken = Bytes::of(&name);
-    assert_eq!((taken.u64(used_by_producers), taken.u64(used_by_consumers)), (2, 1));
+    assert_eq!(taken.u64(USED), 2 | 1 << 16);
     // Each is held by the thread that keeps it for this process, and watched.
     for at in [0, 1, 60] {
         assert_eq!(seat(at) >> 30, 2, "waiters");
@@ -475,7 +498,7 @@ fn queue_with_roles() -> Outcome {
     assert_eq!([2, 59, 61, 119].map(seat), [0; 4]);
     drop(roles);
     assert_eq!([0, 1, 60].map(|at| seat(at) & 0x7fff_ffff), [0; 3]);
-    assert_eq!(Bytes::of(&name).u64(used_by_producers), 2);
+    assert_eq!(Bytes::of(&name).u64(USED), 2 | 1 << 16);
     Ok(())
 }
 

@@ -1,4 +1,5 @@
 //! `queue/…`: messages from producers to consumers.
+#![allow(unsafe_code, reason = "messages where they lie")]
 
 use std::hint::black_box;
 
@@ -46,6 +47,7 @@ pub(crate) fn rows(scratch: &Scratch) -> Vec<Row> {
         }
     }
     rows.extend([8, 64].map(|size| batch_row(size, scratch)));
+    rows.push(reserve_row(scratch));
     rows
 }
 
@@ -69,6 +71,44 @@ fn batch_row(size: usize, scratch: &Scratch) -> Row {
     row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
     crate::peers::queues(&mut row, traffic, scratch);
     row
+}
+
+/// Messages that are written and read where they lie. The limit is one copy of the bytes into bare shared memory, and a look at them there; the peers copy them twice.
+fn reserve_row(scratch: &Scratch) -> Row {
+    const SIZE: usize = 65536;
+    let mut row = Row::new(format!("queue/reserve/{SIZE}"), Place::Cross);
+    let traffic =
+        |messages: u64| Traffic { producers: 1, consumers: 1, size: SIZE, warm_up: messages / 10, each: messages.max(1) };
+    row.add(OURS, How::Processes, move |n| {
+        let queue = ours(SIZE)?;
+        let same = queue.clone();
+        run(traffic(n), How::Processes, move |_| Ok(InPlace(queue.clone())), move |_| Ok(InPlace(same.clone())))
+    });
+    row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
+    crate::peers::queues(&mut row, traffic, scratch);
+    row
+}
+
+struct InPlace(Queue<[u8]>);
+
+impl Put for InPlace {
+    #[inline]
+    fn put(&mut self, message: &[u8]) -> Result<(), String> {
+        let mut place = self.0.reserve(message.len()).map_err(|problem| format!("{problem:?}"))?;
+        // SAFETY: nobody scribbles; the queue grows, so the place lies in one piece.
+        let [bytes, _] = unsafe { place.as_mut_slices() };
+        bytes.copy_from_slice(message);
+        place.commit().map_err(|problem| format!("{problem:?}"))
+    }
+}
+
+impl Get for InPlace {
+    #[inline]
+    fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
+        // SAFETY: nobody scribbles; the queue grows, so the message lies in one piece.
+        let seen = self.0.get_with(|message| look(unsafe { message.as_slices() }[0]));
+        seen.map_err(|problem| problem.to_string())
+    }
 }
 
 /// Our queue, and the messages of one call.

@@ -10,7 +10,7 @@ use multiproc_shm::{Element, Error, Object, RobustLock, Shared, copy};
 
 use crate::log::{Log, Memory, PIECE, SPAN, Sizes, UNBOUNDED, UNLIMITED};
 use crate::ring::Ring;
-use crate::ring::roles::{Role, SEATS};
+use crate::ring::annex::{Annex, LOCKS};
 
 /// How much a queue holds. A plain number is a number of messages.
 ///
@@ -69,7 +69,7 @@ impl From<usize> for Capacity {
     }
 }
 
-/// The shared part of a [`Queue`](crate::Queue); the log lies behind it, and behind that the seats of those who have a role.
+/// The shared part of a [`Queue`](crate::Queue); the log lies behind it, and the annex behind that.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct QueueBlock<T: ?Sized> {
@@ -112,7 +112,7 @@ pub(crate) fn checked_sizes(extents: [u64; 2]) -> Option<Sizes> {
     sound.then_some(sizes)
 }
 
-// SAFETY: `repr(C)`, atomics only; its size is the ring and the log; both locks are told.
+// SAFETY: `repr(C)`, atomics only; its size is the ring, the log and the reservations; all locks are told.
 unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     const KIND: &'static str = "queue";
     const LAYOUT: u32 = 1;
@@ -141,12 +141,12 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     }
 
     fn size(extents: [u64; 2]) -> Option<usize> {
-        checked_sizes(extents).map(|sizes| bytes_of(sizes.span..sizes.span).end + SEAT_BYTES)
+        checked_sizes(extents).map(|sizes| bytes_of_annex(sizes).end)
     }
 
     fn reserved(extents: [u64; 2]) -> Option<usize> {
         let home = |sizes: Sizes| size_of::<Ring>() + sizes.home as usize * copy::WORD;
-        checked_sizes(extents).map(|sizes| home(sizes) + if sizes.is_fixed() { SEAT_BYTES } else { 0 })
+        checked_sizes(extents).map(|sizes| if sizes.is_fixed() { bytes_of_annex(sizes).end } else { home(sizes) })
     }
 
     fn placed(capacity: Capacity) -> Capacity {
@@ -164,46 +164,12 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     }
 
     unsafe fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
-        // Before the first was taken there may be no memory; where there is, somebody may have died in one before that was noted.
-        let unused = [Role::Producer, Role::Consumer].into_iter().all(|role| self.ring.used_seats(role) == 0);
-        if unused && !sizes_of(extents).is_fixed() {
+        // Before the first of them was taken there may be no memory; where there is, somebody may have died in one before that was noted.
+        if !self.ring.has_annex() && !sizes_of(extents).is_fixed() {
             return &[];
         }
-        // SAFETY: the caller's promise.
-        unsafe { seats(tail, sizes_of(extents)) }
-    }
-}
-
-/// Bytes of all seats: those of producers, then those of consumers.
-const SEAT_BYTES: usize = 2 * SEATS * size_of::<RobustLock>();
-
-/// The seats of both roles.
-///
-/// # Safety
-///
-/// - `tail` is where the log of an object with these sizes begins, which stays mapped for `'a`.
-unsafe fn seats<'a>(tail: *const AtomicU64, sizes: Sizes) -> &'a [RobustLock] {
-    // SAFETY: `size` has room for them behind the log, whose length is a multiple of their alignment; they are only atomics, of which every pattern is valid.
-    unsafe { slice::from_raw_parts(tail.wrapping_add(sizes.span as usize).cast(), 2 * SEATS) }
-}
-
-impl<T: ?Sized + 'static> QueueBlock<T> {
-    /// All seats of a role. The first time they get their memory.
-    pub(crate) fn all_seats(shared: &Shared<Self>, role: Role) -> Result<&[RobustLock], Error> {
-        let sizes = sizes_of(shared.extents());
-        if !sizes.is_fixed() {
-            let start = bytes_of(sizes.span..sizes.span).start;
-            shared.populate(start..start + SEAT_BYTES)?;
-        }
-        Ok(Self::seats_of(shared, role))
-    }
-
-    #[inline]
-    pub(crate) fn seats_of(shared: &Shared<Self>, role: Role) -> &[RobustLock] {
-        // SAFETY: `size` has checked the extents when the handle was made, which is borrowed.
-        let all = unsafe { seats(shared.tail(), sizes_of(shared.extents())) };
-        let start = role as usize * SEATS;
-        &all[start..start + SEATS]
+        // SAFETY: behind the log, as `annex` says; the locks are the first in it.
+        unsafe { slice::from_raw_parts(annex(tail, sizes_of(extents)).cast(), LOCKS) }
     }
 }
 
@@ -229,9 +195,27 @@ impl<T: ?Sized + 'static> Memory for Shared<QueueBlock<T>> {
     }
 
     #[inline]
-    fn seats(&self, role: Role, count: usize) -> &[RobustLock] {
-        &QueueBlock::seats_of(self, role)[..count]
+    fn annex(&self) -> Option<&Annex> {
+        // SAFETY: `size` has checked the extents when the handle was made, which is borrowed; atomics only, of which every pattern is valid.
+        Some(unsafe { &*annex(self.tail(), sizes_of(self.extents())) })
     }
+
+    fn populate_annex(&self) -> Result<(), Error> {
+        let sizes = self.log().sizes;
+        // What cannot grow has all its memory.
+        if sizes.is_fixed() { Ok(()) } else { Self::populate(self, bytes_of_annex(sizes)) }
+    }
+}
+
+/// Where the annex is if the log begins at `tail`.
+fn annex(tail: *const AtomicU64, sizes: Sizes) -> *const Annex {
+    tail.wrapping_add(sizes.span as usize).cast()
+}
+
+/// Of the object.
+fn bytes_of_annex(sizes: Sizes) -> Range<usize> {
+    let start = bytes_of(sizes.span..sizes.span).start;
+    start..start + size_of::<Annex>()
 }
 
 /// Bytes of the object.

@@ -30,10 +30,10 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use multiproc_shm::{RobustLock, copy};
+use multiproc_shm::copy;
 
 use crate::ring::Ring;
-use crate::ring::roles::Role;
+use crate::ring::annex::Annex;
 
 /// Words of address space of a log that can grow: 8 GiB.
 pub(crate) const SPAN: u32 = 1 << 30;
@@ -41,6 +41,8 @@ pub(crate) const SPAN: u32 = 1 << 30;
 pub(crate) const PIECE: u32 = 1 << 17;
 /// The low half of a jump.
 const JUMP: u32 = u32::MAX;
+/// The uppermost two bits where a message has its CPU: a place that is reserved. (No CPU has such a number; "no CPU" is all ones.)
+const RESERVED: u32 = 0b10;
 /// As a number of messages: no limit.
 pub(crate) const UNBOUNDED: u32 = i32::MAX.cast_unsigned();
 /// As a number of words: no limit.
@@ -60,8 +62,29 @@ pub(crate) enum Header {
     Empty,
     /// A message of this many bytes, put on this CPU.
     Message { length: u32, cpu: u32 },
+    /// The place of a message of this many bytes, which whoever has made this mark writes or has left there unwritten; see `ring/reserve.rs`.
+    Reserved { length: u32, mark: Mark },
     /// It goes on at this word.
     Jump(u32),
+}
+
+/// Which lock a reservation holds, and as the how-many-th it has taken it: 27 bits, as the lock counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mark(u32);
+
+impl Mark {
+    pub(crate) fn new(lock: u32, turn: u32) -> Self {
+        Self((turn << 3 | lock & 7) & (u32::MAX >> 2))
+    }
+
+    pub(crate) fn lock(self) -> usize {
+        self.0 as usize & 7
+    }
+
+    /// Whether it was made at this turn.
+    pub(crate) fn is_of(self, turn: u32) -> bool {
+        Self::new(self.0, turn) == self
+    }
 }
 
 /// Where the next record may lie.
@@ -106,9 +129,14 @@ pub(crate) trait Memory {
     /// Gives the memory of these words back; what cannot be given back is kept.
     fn give_back(&self, words: Range<u32>);
 
-    /// The first seats of a role. There is memory for them from the first use of one on, of whatever role.
-    fn seats(&self, _role: Role, _count: usize) -> &[RobustLock] {
-        &[]
+    /// What lies behind the log of a queue; it has memory as far as the ring says that it was used.
+    fn annex(&self) -> Option<&Annex> {
+        None
+    }
+
+    /// Sets memory aside for that.
+    fn populate_annex(&self) -> Result<(), multiproc_shm::Error> {
+        Ok(())
     }
 }
 
@@ -138,6 +166,9 @@ impl Header {
         match (word as u32, (word >> 32) as u32) {
             (0, 0) => Self::Empty,
             (JUMP, index) => Self::Jump(index),
+            (length, mark) if mark >> 30 == RESERVED => {
+                Self::Reserved { length: length.wrapping_sub(1), mark: Mark(mark & (u32::MAX >> 2)) }
+            }
             // No length, but not empty either: nobody wrote this, and it is longer than any message. (As empty it would be waited for by some, and be something for others.)
             (length, cpu) => Self::Message { length: length.wrapping_sub(1), cpu },
         }
@@ -148,6 +179,7 @@ impl Header {
         let (low, high) = match self {
             Self::Empty => (0, 0),
             Self::Message { length, cpu } => (length + 1, cpu),
+            Self::Reserved { length, mark: Mark(mark) } => (length + 1, RESERVED << 30 | mark),
             Self::Jump(index) => (JUMP, index),
         };
         u64::from(low) | u64::from(high) << 32
@@ -291,6 +323,74 @@ impl<'a> Log<'a> {
             // SAFETY: as above: the rest (less than the log), from the beginning of the log.
             unsafe { copy::load(self.words, target.wrapping_add(first), length - first) };
         }
+    }
+}
+
+/// Where the payload of a record lies: in a fixed log perhaps in two pieces, else in one.
+#[derive(Clone, Copy)]
+pub(crate) struct Payload<'a> {
+    log: Log<'a>,
+    position: u32,
+    length: usize,
+}
+
+impl<'a> Payload<'a> {
+    /// Of a record whose header lies before `position`; `length` is at most [`Sizes::longest`].
+    pub(crate) fn new(log: Log<'a>, position: u32, length: usize) -> Self {
+        Self { log, position, length }
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.length
+    }
+
+    /// The first byte of each piece, and how many there are.
+    pub(crate) fn pieces(self) -> [(*mut u8, usize); 2] {
+        let index = self.log.sizes.index(self.position) as usize;
+        let first = self.length.min((self.log.sizes.span as usize - index) * copy::WORD);
+        let bytes = |word: usize| self.log.words.wrapping_add(word).cast_mut().cast();
+        [(bytes(index), first), (bytes(0), self.length - first)]
+    }
+
+    /// Copies bytes out, from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all inside.
+    pub(crate) fn read_at(self, offset: usize, target: &mut [u8]) {
+        self.check(offset, target.len());
+        let [(first, length), (second, _)] = self.pieces();
+        let (early, late) = target.split_at_mut(target.len().min(length.saturating_sub(offset)));
+        // SAFETY: inside the payload, as was checked, and so inside the log.
+        unsafe { copy::load_at(first.cast_const().cast(), offset, early.as_mut_ptr(), early.len()) };
+        if !late.is_empty() {
+            let offset = (offset + early.len()) - length;
+            // SAFETY: as above: the rest, in the second piece.
+            unsafe { copy::load_at(second.cast_const().cast(), offset, late.as_mut_ptr(), late.len()) };
+        }
+    }
+
+    /// Copies bytes in, from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// If they are not all inside.
+    pub(crate) fn write_at(self, offset: usize, source: &[u8]) {
+        self.check(offset, source.len());
+        let [(first, length), (second, _)] = self.pieces();
+        let (early, late) = source.split_at(source.len().min(length.saturating_sub(offset)));
+        // SAFETY: inside the payload, as was checked, and so inside the log.
+        unsafe { copy::store_at(first.cast_const().cast(), offset, early) };
+        if !late.is_empty() {
+            let offset = (offset + early.len()) - length;
+            // SAFETY: as above: the rest, in the second piece.
+            unsafe { copy::store_at(second.cast_const().cast(), offset, late) };
+        }
+    }
+
+    fn check(self, offset: usize, count: usize) {
+        let inside = offset.checked_add(count).is_some_and(|end| end <= self.length);
+        assert!(inside, "{count} bytes at {offset} of a message of {}", self.length);
     }
 }
 

@@ -7,6 +7,7 @@
 //! | 0..128 | producers' side; beside its lock: `tail`, `bytes`, `closed`; notes: `least`, `passed`, `jumped` and `top`, `filled`, `seen head`, `low`, `solid` | its lock's holder; `closed` once; `least` by who is about to sleep |
 //! | 128..256 | consumers' side; beside its lock: `head`, `pause`, `CPUs`; notes: counts (`ring/counts.rs`) | its lock's holder; counts by anybody, seldom |
 //! | 256.. | the log: 8-byte words (`log.rs`) | producers |
+//! | behind it | the annex (`ring/annex.rs`): locks of those who have a role, and of those who fill reserved places | who has them |
 //!
 //! A *place* is one word: position in words (low half), number of messages so far (high half), both counting on for ever, modulo 2^32. One store moves both, so `head` and `tail` are never half moved.
 //!
@@ -47,12 +48,14 @@ use multiproc_shm::{AcquireError, Acquired, Deadline, RobustLock, Side, this_cpu
 use crate::log::{Contradiction, Header, Log, Memory, Place, Spot, record_words};
 use crate::messages::Messages;
 
+pub(crate) mod annex;
 mod counts;
 mod grow;
 #[cfg(test)]
 mod hostile;
 pub(crate) mod lease;
 mod record;
+mod reserve;
 pub(crate) mod roles;
 mod target;
 #[cfg(test)]
@@ -60,6 +63,7 @@ mod tests;
 mod wait;
 
 use counts::DEATHS;
+pub(crate) use reserve::{MOST, Reservation};
 use roles::Role;
 pub(crate) use target::Exact;
 use target::Target;
@@ -285,7 +289,7 @@ impl<'a, M: Memory> View<'a, M> {
             let found = self.take(head, message);
             let mut pause = 0;
             match &found {
-                Ok((Found::Taken, next)) => self.move_head(*next),
+                Ok((Found::Taken | Found::Hole, next)) => self.move_head(*next),
                 Ok((Found::Nothing, _)) => pause = self.next_pause(head),
                 _ => {}
             }
@@ -294,6 +298,10 @@ impl<'a, M: Memory> View<'a, M> {
                 (Found::Taken, next) => {
                     self.tidy(head, next);
                     return Ok(());
+                }
+                (Found::Hole, next) => {
+                    self.tidy(head, next);
+                    self.go_on_after_hole(&mut wait, deadline)?;
                 }
                 // Memory is fetched without the lock: an allocator is somebody else's code.
                 (Found::Longer(length), _) => message.make_room(length).map_err(|_| Refusal::NoMemory(length))?,
@@ -329,12 +337,19 @@ impl<'a, M: Memory> View<'a, M> {
                         }
                     }
                     _ if next != head => break Ok(Found::Taken),
-                    other => break other.map(|(found, _)| found),
+                    other => {
+                        break other.map(|(found, after)| {
+                            if matches!(found, Found::Hole) {
+                                next = after;
+                            }
+                            found
+                        });
+                    }
                 }
             };
             let mut pause = 0;
             match last {
-                Ok(Found::Taken) => self.move_head(next),
+                Ok(Found::Taken | Found::Hole) => self.move_head(next),
                 Ok(Found::Nothing) => pause = self.next_pause(head),
                 _ => {}
             }
@@ -343,6 +358,10 @@ impl<'a, M: Memory> View<'a, M> {
                 Found::Taken => {
                     self.tidy(head, next);
                     return Ok(());
+                }
+                Found::Hole => {
+                    self.tidy(head, next);
+                    self.go_on_after_hole(&mut wait, deadline)?;
                 }
                 Found::Longer(length) => messages.bytes_mut().try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
                 Found::Nothing => self.wait_or_end(&mut wait, pause, head, None, deadline)?,
@@ -369,7 +388,7 @@ impl<'a, M: Memory> View<'a, M> {
         self.producer(CLOSED).load(SeqCst) != 0
     }
 
-    /// Committed messages, a snapshot.
+    /// Committed messages and reserved places, a snapshot.
     pub(crate) fn len(self) -> usize {
         let mut estimate = 0;
         for _ in 0..TRIES {
@@ -477,7 +496,7 @@ impl<'a, M: Memory> View<'a, M> {
     fn take_over(self, recover: impl FnOnce()) {
         self.count(DEATHS);
         recover();
-        self.retell();
+        self.retell(None);
     }
 
     #[inline]
@@ -529,6 +548,8 @@ enum Found {
     Taken,
     /// A message of this many bytes, for which the vector has too little room.
     Longer(usize),
+    /// A place that was reserved, and is never filled.
+    Hole,
     Nothing,
 }
 

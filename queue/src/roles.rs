@@ -8,7 +8,6 @@ use multiproc_shm::{Deadline, Error, Kept, LockError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::block::QueueBlock;
 use crate::error::{GetError, PutError};
 use crate::queue::Queue;
 use crate::ring::roles::Role;
@@ -237,7 +236,7 @@ impl<T: ?Sized + 'static> Seat<T> {
     fn take(queue: &Queue<T>, role: Role) -> Result<Arc<Self>, RoleError> {
         // A handle of its own: what it keeps stays mapped.
         let queue = queue.clone();
-        let seats = QueueBlock::all_seats(&queue.shared, role).map_err(RoleError::Memory)?;
+        let seats = queue.view().all_seats(role).map_err(RoleError::Memory)?;
         let taken = queue.view().take_seat(role, seats);
         let (at, kept) = taken.map_err(|cause| RoleError::Lock(LockError::new(queue.shared.describe(), cause)))?;
         Ok(Arc::new(Self { queue, role, at, kept }))
@@ -246,10 +245,7 @@ impl<T: ?Sized + 'static> Seat<T> {
 
 impl<T: ?Sized + 'static> Drop for Seat<T> {
     fn drop(&mut self) {
-        let seats = QueueBlock::seats_of(&self.queue.shared, self.role);
-        if let Some(seat) = seats.get(self.at) {
-            self.queue.view().leave_seat(self.role, seat, self.kept);
-        }
+        self.queue.view().leave_seat(self.role, self.at, self.kept);
     }
 }
 

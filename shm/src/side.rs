@@ -72,7 +72,7 @@ pub struct Sleep<'a> {
     /// Until when.
     pub deadline: Deadline,
     /// Locks whose holders' deaths end the sleep, of one of those who watch them, if they were taken [watched](RobustLock::take_watched); of more than 125 the first.
-    pub watched: &'a [RobustLock],
+    pub watched: [&'a [RobustLock]; 2],
     /// What to be woken by instead of the side: for a third role, that must not take the wakes of the others.
     pub bell: Option<&'a Seq>,
 }
@@ -80,7 +80,7 @@ pub struct Sleep<'a> {
 impl Sleep<'_> {
     /// Watching both sides and nothing else.
     pub const fn new(brief: bool, deadline: Deadline) -> Self {
-        Self { brief, deadline, watched: &[], bell: None }
+        Self { brief, deadline, watched: [&[], &[]], bell: None }
     }
 }
 
@@ -191,7 +191,7 @@ impl Side {
                 Woken::Changed => continue,
                 Woken::TimedOut => {
                     // What the kernel has missed: one who died holding a lock that is watched.
-                    for lock in how.watched.iter().filter(|_| !brief) {
+                    for lock in how.watched.into_iter().flatten().filter(|_| !brief) {
                         lock.bury();
                     }
                     break !deadline.has_passed() || ready();
@@ -221,10 +221,10 @@ impl Side {
         // changed back before it was queued, with the ring lost in between, is found out by A.
         let bell = how.bell.map_or((self.lock.announce_word(), high(announced)), Seq::now);
         let both = [(mine.lock.futex_word(), low(own)), (self.lock.futex_word(), low(announced))];
-        if how.watched.is_empty() {
+        if how.watched.iter().all(|locks| locks.is_empty()) {
             return Words::Few([both[0], both[1], bell]);
         }
-        let watched = how.watched.iter().take(MOST_WATCHED_BESIDE);
+        let watched = how.watched.into_iter().flatten().take(MOST_WATCHED_BESIDE);
         Words::Many(watched.map(|lock| (lock.futex_word(), low(lock.word().load(SeqCst)))).chain(both).chain([bell]).collect())
     }
 

@@ -21,6 +21,7 @@ mod operations;
 mod owned;
 mod placed;
 mod queues;
+mod reserved;
 mod rlock_waits;
 mod rlocks;
 mod roles;
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
     words::run(&mut sweep);
     queues::run(&mut sweep);
     batches::run(&mut sweep);
+    reserved::run(&mut sweep);
     jobs::run(&mut sweep);
     kinds::run(&mut sweep);
     roles::run(&mut sweep);

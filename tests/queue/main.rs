@@ -17,6 +17,7 @@ mod hostile;
 mod hostile_jobs;
 mod kit;
 mod linear;
+mod reserve;
 mod roles;
 mod stopped;
 mod wakes;

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering::{Relaxed, Release};
 
 use multiproc_shm::spin;
 
-use super::{Appended, CPUS, FILLED, HEAD, JUMPED, LOW, Refusal, SELDOM, SOLID, TAIL, View, header_of};
+use super::record::Content;
+use super::{Appended, CPUS, FILLED, HEAD, JUMPED, LOW, Refusal, SELDOM, SOLID, TAIL, View};
 use crate::log::{Header, Memory, Place, Spot};
 
 /// Words of the largest page of any machine we know (64 KiB).
@@ -18,7 +19,7 @@ impl<M: Memory> View<'_, M> {
     /// Appends where it was not plain that there is room and memory: behind a jump, far from home, or nowhere. Memory is set aside only if it `may_grow`.
     #[cold]
     #[inline(never)]
-    pub(super) fn append_afar(self, tail: Place, need: u32, message: &[u8], may_grow: bool) -> Result<Appended, Refusal> {
+    pub(super) fn append_afar<C: Content>(self, tail: Place, need: u32, message: C, may_grow: bool) -> Result<Appended, Refusal> {
         self.mark_puts(tail);
         let sizes = self.log().sizes;
         let Some(spot) = self.spot(tail, self.see_head(), need)? else { return Ok(Appended::NoRoom) };
@@ -46,12 +47,12 @@ impl<M: Memory> View<'_, M> {
                 let next = Place { position, ..tail }.after(need);
                 self.fill(position, next.position, message);
                 // ORDER: Relaxed: made visible by the commit.
-                self.log().at(position).store(header_of(message), Relaxed);
+                self.log().at(position).store(message.header(), Relaxed);
                 // ORDER: Release pairs with the Acquire in `take`. CRASH: the commit, of the jump and its record. What follows, `recover` does again.
                 self.log().at(tail.position).store(Header::Jump(index).word(), Release);
                 self.note_jump(old, filled);
                 self.producer(TAIL).store(next.word(), Relaxed);
-                self.count_bytes(message.len());
+                self.count_bytes(message.length());
             }
         }
         Ok(Appended::Yes)

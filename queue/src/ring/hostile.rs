@@ -13,8 +13,9 @@ use std::time::Instant;
 
 use multiproc_shm::Error;
 
+use super::annex::Annex;
 use super::*;
-use crate::log::{Memory, Sizes, UNBOUNDED, UNLIMITED};
+use crate::log::{Memory, Payload, Sizes, UNBOUNDED, UNLIMITED};
 
 /// What a call with a time-out of a moment may take, on a crowded machine.
 const LONGEST: Duration = Duration::from_secs(5);
@@ -23,6 +24,9 @@ struct Rubbish {
     ring: Box<Ring>,
     log: Vec<AtomicU64>,
     sizes: Sizes,
+    annex: Box<Annex>,
+    /// Whether places can be reserved: not in a joinable queue.
+    reservable: bool,
 }
 
 impl Memory for Rubbish {
@@ -43,6 +47,10 @@ impl Memory for Rubbish {
     }
 
     fn give_back(&self, _: Range<u32>) {}
+
+    fn annex(&self) -> Option<&Annex> {
+        self.reservable.then_some(&self.annex)
+    }
 }
 
 /// SplitMix64.
@@ -66,8 +74,9 @@ impl Dice {
 }
 
 impl Rubbish {
-    fn new(sizes: Sizes) -> Self {
-        Self { ring: Box::default(), log: (0..sizes.span).map(|_| AtomicU64::new(0)).collect(), sizes }
+    fn new(sizes: Sizes, reservable: bool) -> Self {
+        let log = (0..sizes.span).map(|_| AtomicU64::new(0)).collect();
+        Self { ring: Box::default(), log, sizes, annex: Box::default(), reservable }
     }
 
     fn view(&self) -> View<'_, Self> {
@@ -88,12 +97,17 @@ impl Rubbish {
 
     /// What may stand in the log.
     fn header(&self, dice: &mut Dice) -> u64 {
-        let (low, high) = match dice.below(6) {
+        let (low, high) = match dice.below(7) {
             0 => (0, 0),
             1 => (0, self.number(dice)),
             2 => (u32::MAX, self.number(dice)),
             3 => (1 + dice.below(100), 0),
             4 => (self.number(dice), self.number(dice)),
+            // Reserved, with the first few turns of a lock.
+            5 => {
+                let length = if dice.one_in(4) { self.number(dice) } else { dice.below(100) };
+                (length.wrapping_add(1), 1 << 31 | dice.below(64))
+            }
             _ => return dice.next(),
         };
         u64::from(low) | u64::from(high) << 32
@@ -120,6 +134,7 @@ impl Rubbish {
                 let note = &self.ring.producers.notes[dice.below(7) as usize];
                 note.store(u64::from(self.number(dice)) | u64::from(dice.below(2) * self.number(dice)) << 32, Relaxed);
             }
+            6 if dice.one_in(3) => view.scribble_on_place(dice.below(9) as usize, u64::from(self.number(dice) % 32)),
             6 => view.log().at(head.position).store(self.header(dice), Relaxed),
             7 => {
                 let tail = Place::load(view.producer(TAIL));
@@ -136,7 +151,7 @@ impl Rubbish {
             if dice.one_in(40) { Deadline::after(Duration::from_micros(u64::from(dice.below(200)))) } else { Deadline::NOW };
         let length = if dice.one_in(3) { self.number(dice) % (self.sizes.span * 9) } else { dice.below(100) } as usize;
         let begun = Instant::now();
-        let kind = dice.below(12);
+        let kind = dice.below(15);
         match kind {
             0..3 => drop(view.put(&vec![7; length], deadline)),
             3..6 => {
@@ -164,6 +179,29 @@ impl Rubbish {
                 view.enter(&self.ring.producers, Deadline::NEVER, || ()).unwrap();
                 view.recover();
                 view.leave_producers();
+            }
+            11 | 12 if self.reservable => {
+                let places: Vec<_> = (0..dice.below(12)).map_while(|_| view.reserve(length, deadline).ok()).collect();
+                for place in places {
+                    if let Some(payload) = view.payload_of(place) {
+                        let bytes = &vec![5; length][..dice.below(length as u32 + 1) as usize];
+                        payload.write_at(dice.below((length - bytes.len()) as u32 + 1) as usize, bytes);
+                    }
+                    if dice.one_in(3) {
+                        view.give_up(place)
+                    } else {
+                        view.commit(place)
+                    };
+                }
+            }
+            13 => {
+                let read = |message: Payload<'_>| {
+                    assert!(message.len() <= self.sizes.longest());
+                    let mut bytes = vec![0; message.len()];
+                    message.read_at(0, &mut bytes);
+                    assert!(message.pieces().iter().map(|piece| piece.1).sum::<usize>() == bytes.len());
+                };
+                let _ = view.get_with(deadline, read);
             }
             _ if dice.one_in(50) => view.close(),
             _ => drop((view.is_empty(), view.is_closed())),
@@ -221,7 +259,7 @@ fn segment_ops() {
         for sizes in kinds() {
             let mut dice = Dice(seed.wrapping_add(round));
             round += 1;
-            let queue = Rubbish::new(sizes);
+            let queue = Rubbish::new(sizes, !round.is_multiple_of(3));
             // From a queue that was used, or from nothing.
             (0..dice.below(40)).for_each(|_| queue.call(&mut dice));
             (0..dice.below(60)).for_each(|_| queue.scribble(&mut dice));
@@ -241,7 +279,7 @@ fn segment_scribble() {
     let _watchdog = watchdog();
     let seed = seed();
     for (number, sizes) in (0_u64..).zip(kinds()) {
-        let queue = &Rubbish::new(sizes);
+        let queue = &Rubbish::new(sizes, number != 1);
         let (end, over) = (Instant::now() + length() / 5, &AtomicBool::new(false));
         thread::scope(|scope| {
             for user in 0..3 {

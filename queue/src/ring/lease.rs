@@ -194,6 +194,8 @@ impl<M: Jobs> View<'_, M> {
         let next = match self.take(head, message)? {
             (Found::Taken, next) => next,
             (Found::Longer(length), _) => return Ok(Outcome::Longer(length)),
+            // Nobody can reserve here.
+            (Found::Hole, _) => return Err(Refusal::Corrupt),
             (Found::Nothing, _) => {
                 // Nobody waits for a slot where there is nothing to put in it.
                 if self.leases().starved.load(Relaxed) != 0 {

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use multiproc_shm::copy;
 use multiproc_shm::zoo::{self, Bug};
 
+use super::annex::Locks;
 use super::target::Target;
 use super::{Appended, CPUS, FILLED, Found, HEAD, LINE, Refusal, SEEN_HEAD, TAIL, TRIES, View, header_of};
-use crate::log::{Header, Memory, Place, record_words};
+use crate::log::{Header, Log, Memory, Place, record_words};
 
 /// How far ahead of the tail the producer fetches lines, in words.
 const AHEAD: u32 = 64;
@@ -20,7 +21,7 @@ const MOST_LINES: u32 = 32;
 impl<M: Memory> View<'_, M> {
     /// With the producers' lock: appends a record of `need` words.
     #[inline(always)]
-    pub(super) fn append(self, message: &[u8], need: u32, may_grow: impl FnOnce() -> bool) -> Result<Appended, Refusal> {
+    pub(super) fn append<C: Content>(self, message: C, need: u32, may_grow: impl FnOnce() -> bool) -> Result<Appended, Refusal> {
         if self.is_closed() {
             return Err(Refusal::Closed);
         }
@@ -41,20 +42,20 @@ impl<M: Memory> View<'_, M> {
 
     /// Writes a record at the tail, and commits it.
     #[inline(always)]
-    pub(super) fn write(self, tail: Place, need: u32, message: &[u8]) {
+    pub(super) fn write<C: Content>(self, tail: Place, need: u32, message: C) {
         let next = tail.after(need);
         self.fill(tail.position, next.position, message);
         // ORDER: Release pairs with the Acquire in `take`. CRASH: the commit: before it nothing, after it the whole message.
-        self.log().at(tail.position).store(header_of(message), Release);
+        self.log().at(tail.position).store(message.header(), Release);
         // CRASH: `tail` is one record behind; `recover` walks over it.
         self.producer(TAIL).store(next.word(), Relaxed);
-        self.count_bytes(message.len());
+        self.count_bytes(message.length());
     }
 
     /// All of a record but its header.
     #[inline(always)]
-    pub(super) fn fill(self, position: u32, next: u32, message: &[u8]) {
-        self.log().copy_in(position.wrapping_add(1), message);
+    pub(super) fn fill<C: Content>(self, position: u32, next: u32, message: C) {
+        message.write(self.log(), position.wrapping_add(1));
         // ORDER: Relaxed: made visible by the commit.
         self.log().at(next).store(0, Relaxed);
     }
@@ -67,11 +68,26 @@ impl<M: Memory> View<'_, M> {
         if let Header::Jump(index) = header {
             head.position = self.log().sizes.onward(head.position, index);
             header = Header::from(self.log().at(head.position).load(Acquire));
-            if !matches!(header, Header::Message { .. }) {
+            if matches!(header, Header::Empty | Header::Jump(_)) {
                 return Err(Refusal::Corrupt);
             }
         }
-        let Header::Message { length, cpu } = header else { return Ok((Found::Nothing, head)) };
+        match header {
+            Header::Message { length, cpu } => self.take_found(head, length, cpu, message),
+            Header::Reserved { .. } => self.take_reserved(head, header, message),
+            _ => Ok((Found::Nothing, head)),
+        }
+    }
+
+    /// The rest of it: here is a message.
+    #[inline(always)]
+    pub(super) fn take_found(
+        self,
+        head: Place,
+        length: u32,
+        cpu: u32,
+        message: &mut impl Target,
+    ) -> Result<(Found, Place), Refusal> {
         let length = Some(length as usize).filter(|length| self.may_be(head, *length)).ok_or(Refusal::Corrupt)?;
         let length = if zoo::planted(Bug::LengthReadTwice) { self.next_length_unchecked() } else { length };
         if !message.has_room(length) {
@@ -85,10 +101,12 @@ impl<M: Memory> View<'_, M> {
     #[allow(clippy::cast_possible_truncation, reason = "`may_be` found it short enough")]
     pub(super) fn take_this(self, head: Place, length: usize, cpu: u32, message: &mut impl Target) -> Place {
         let next = head.after(copy::words(length) as u32 + 1);
-        if length > LONG {
-            self.fetch_next(head.position, next.position);
+        if let Some(place) = message.place(length) {
+            if length > LONG {
+                self.fetch_next(head.position, next.position);
+            }
+            self.log().copy_out(head.position.wrapping_add(1), place, length);
         }
-        self.log().copy_out(head.position.wrapping_add(1), message.place(length), length);
         // SAFETY: the caller has asked whether it has room, and `copy_out` wrote `length` bytes there.
         unsafe { message.written(length) };
         let cpus = self.consumer(CPUS).load(Relaxed);
@@ -168,7 +186,8 @@ impl<M: Memory> View<'_, M> {
                 header = Header::from(self.log().at(next.position).load(Acquire));
                 self.note_jump(sizes.index(tail.position), self.filled_at(sizes.index(index)));
             }
-            let Header::Message { length, .. } = header else { break };
+            // A place that was reserved is one like the others, and is left to those who come to it.
+            let (Header::Message { length, .. } | Header::Reserved { length, .. }) = header else { break };
             let Some(need) = Some(length as usize).filter(|length| *length <= sizes.longest()).and_then(record_words) else {
                 break;
             };
@@ -179,5 +198,37 @@ impl<M: Memory> View<'_, M> {
         }
         // What it had set aside beyond, it did not use.
         self.set_note(FILLED, self.filled_at(sizes.index(tail.position)));
+        // It may have used the lock of a place for the first time, which those who sleep do not watch yet, and have told nobody.
+        if !self.used_locks(Locks::Places).is_empty() {
+            self.ring().producers.wake_all_sleepers();
+        }
+    }
+}
+
+/// What a new record is to hold.
+pub(super) trait Content: Copy {
+    /// Bytes of it.
+    fn length(self) -> usize;
+
+    fn header(self) -> u64;
+
+    /// Writes the payload, from this position on.
+    fn write(self, log: Log<'_>, position: u32);
+}
+
+impl Content for &[u8] {
+    #[inline(always)]
+    fn length(self) -> usize {
+        self.len()
+    }
+
+    #[inline(always)]
+    fn header(self) -> u64 {
+        header_of(self)
+    }
+
+    #[inline(always)]
+    fn write(self, log: Log<'_>, position: u32) {
+        log.copy_in(position, self);
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! A process that says "I put" or "I get" (a *role*) takes one of 60 *seats* of that role, and has it until it lets go of it, or dies. A seat is a robust lock, taken [watched](RobustLock::take_watched) and
 //! [kept](RobustLock::keep) for the process: so the kernel frees it, and wakes one of those who watch it, at whatever end of the process. The lock alone says that somebody is there; nothing is counted.
-//! `used` says how many seats, from the first on, were ever taken: those are looked at.
+//! How many seats, from the first on, were ever taken (`used`) is noted: those are looked at.
 //!
 //! | `used` | seats before it | they |
 //! |---|---|---|
@@ -32,19 +32,17 @@
 //! | after it, before everybody is told | the same: to free the lock wakes one of those who watch | whoever is woken tells the others |
 //! | the one who was woken, before it has told | | whoever let go tells all; if that one was killed, too: what is pending names the side on which the woken one sleeps, as in every sleep there, and the kernel wakes the next, who looks, too; if that is one without a role, or does not quite sleep yet, the others find out within a second (two deaths) |
 //!
-//! What the kernel misses is found by those who sleep, once a second, by every sixty-fourth futile look of those who do not, and by who finds no seat. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
+//! What the kernel misses is found by those who sleep, once a second, by every 61st futile look of those who do not, and by who finds no seat. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
 //!
 //! *Modelled* (`models/src/roles.rs`), and each of these was otherwise before the model was there: that the next seat is watched (`ci/models.sh NextUnwatched`), that one seat more is told again
 //! (`ci/models.sh --deep FirstUseNotRetold`), and the second look (`ci/models.sh OneLook`).
 #![allow(unsafe_code, reason = "takes seats, whose mapping the handle keeps")]
 
-use std::cell::Cell;
-use std::sync::atomic::Ordering::SeqCst;
-
 use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{AcquireError, Kept, RobustLock, bury};
+use multiproc_shm::{AcquireError, Error, Kept, RobustLock, bury};
 
 use super::View;
+use super::annex::Locks;
 use crate::log::Memory;
 
 /// What a process says that it does.
@@ -56,19 +54,6 @@ pub(crate) enum Role {
 
 /// Seats of each role.
 pub(crate) const SEATS: usize = 60;
-/// Notes of the consumers' side: how many seats of producers, and of consumers, were ever taken.
-const USED: [usize; 2] = [5, 6];
-/// Polls that find nothing between two looks for those whose death the kernel has missed.
-const POLLS: u32 = 64;
-
-impl super::Ring {
-    /// How many seats of this role were ever taken.
-    #[inline]
-    pub(crate) fn used_seats(&self, role: Role) -> usize {
-        let used = self.consumers.notes[USED[role as usize]].load(SeqCst);
-        usize::try_from(used).unwrap_or(SEATS).min(SEATS)
-    }
-}
 
 impl<'a, M: Memory> View<'a, M> {
     /// Whether there were such, and are no more.
@@ -108,13 +93,19 @@ impl<'a, M: Memory> View<'a, M> {
     /// Those that were ever taken.
     #[inline]
     fn seats(self, role: Role) -> &'a [RobustLock] {
-        self.memory.seats(role, self.ring().used_seats(role))
+        self.used_locks(Locks::Seats(role))
     }
 
-    /// Those, and the next: what is watched by one who has a role, and therefore memory for them.
-    pub(super) fn watched_seats(self, role: Role) -> &'a [RobustLock] {
-        let next = usize::from(!zoo::planted(Bug::NextSeatUnwatched));
-        self.memory.seats(role, (self.ring().used_seats(role) + next).min(SEATS))
+    /// Those, and the next: what is watched by one who waits for these, and has a role, and therefore memory for them.
+    pub(super) fn watched_seats(self, others: Option<Role>) -> &'a [RobustLock] {
+        let Some(role) = others else { return &[] };
+        let (every, next) = (self.every(Locks::Seats(role)), usize::from(!zoo::planted(Bug::NextSeatUnwatched)));
+        &every[..(self.seats(role).len() + next).min(every.len())]
+    }
+
+    /// All seats of this role. The first time they get memory.
+    pub(crate) fn all_seats(self, role: Role) -> Result<&'a [RobustLock], Error> {
+        self.all(Locks::Seats(role))
     }
 
     /// Takes a seat among all of this role, for this process; which, and who keeps it.
@@ -153,9 +144,8 @@ impl<'a, M: Memory> View<'a, M> {
                 return Err(error);
             }
         };
-        let used = at as u64 + 1;
-        // ORDER: SeqCst; pairs with the second look at `used` of one who has counted himself as a sleeper. CRASH: from here on it is looked at, and who sleeps watches it, as the next one.
-        if self.ring().consumers.notes[USED[role as usize]].fetch_max(used, SeqCst) < used {
+        // CRASH: from here on it is looked at; and who sleeps watches it, as the next one.
+        if self.use_up_to(Locks::Seats(role), at + 1) {
             // They are to watch the next one.
             self.tell_all();
         }
@@ -163,11 +153,11 @@ impl<'a, M: Memory> View<'a, M> {
     }
 
     /// Lets go of a seat of this process.
-    pub(crate) fn leave_seat(self, role: Role, seat: &RobustLock, kept: Kept) {
+    pub(crate) fn leave_seat(self, role: Role, at: usize, kept: Kept) {
         // One who is about to sleep may have noted this seat before it was taken, and would find it unchanged once it is free, and we are dead: what it compares last is another one.
         self.touch_both();
         // CRASH: to free it wakes one of those who watch it, who tells the others.
-        if seat.release_kept(kept) {
+        if self.every(Locks::Seats(role)).get(at).is_some_and(|seat| seat.release_kept(kept)) {
             self.tell_if_gone(role);
         }
     }
@@ -181,18 +171,6 @@ impl<'a, M: Memory> View<'a, M> {
     fn tell_if_gone(self, role: Role) {
         if self.seem_gone(role) {
             self.tell_all();
-        }
-    }
-
-    /// Who polls, or waits but briefly, never sleeps with an eye on the seats, and must look for those whose death the kernel has missed now and then.
-    #[cold]
-    pub(super) fn poll_for_gone(self, role: Role) {
-        thread_local! {
-            static POLLED: Cell<u32> = const { Cell::new(0) };
-        }
-        POLLED.set(POLLED.get().wrapping_add(1));
-        if POLLED.get().is_multiple_of(POLLS) {
-            self.seats(role).iter().for_each(|seat| _ = bury(seat));
         }
     }
 }

@@ -17,8 +17,8 @@ pub(crate) trait Target {
     /// Makes room for one.
     fn make_room(&mut self, length: usize) -> Result<(), TryReserveError>;
 
-    /// Where a message of this many bytes goes, for which it [has room](Self::has_room).
-    fn place(&mut self, length: usize) -> *mut u8;
+    /// Where a message of this many bytes goes, for which it [has room](Self::has_room); `None`: it is not copied.
+    fn place(&mut self, length: usize) -> Option<*mut u8>;
 
     /// The message is there.
     ///
@@ -49,8 +49,8 @@ impl Target for Vec<u8> {
     }
 
     #[inline(always)]
-    fn place(&mut self, _: usize) -> *mut u8 {
-        self.spare_capacity_mut().as_mut_ptr().cast()
+    fn place(&mut self, _: usize) -> Option<*mut u8> {
+        Some(self.spare_capacity_mut().as_mut_ptr().cast())
     }
 
     #[inline(always)]
@@ -100,10 +100,10 @@ impl Target for Exact<'_> {
     }
 
     #[inline(always)]
-    fn place(&mut self, length: usize) -> *mut u8 {
+    fn place(&mut self, length: usize) -> Option<*mut u8> {
         match &mut self.other {
             Some(other) if length != self.bytes.len() => Target::place(other, length),
-            _ => self.bytes.as_mut_ptr(),
+            _ => Some(self.bytes.as_mut_ptr()),
         }
     }
 
@@ -115,5 +115,36 @@ impl Target for Exact<'_> {
             // SAFETY: the caller's promise.
             unsafe { Target::written(other, length) };
         }
+    }
+}
+
+/// A look at a message where it lies: nothing is copied.
+#[derive(Default)]
+pub(crate) struct InPlace {
+    /// Bytes of the message.
+    pub(crate) length: usize,
+}
+
+impl Target for InPlace {
+    fn clear(&mut self) {}
+
+    fn has_room(&self, _: usize) -> bool {
+        true
+    }
+
+    fn holds(&self, _: usize) -> bool {
+        true
+    }
+
+    fn make_room(&mut self, _: usize) -> Result<(), TryReserveError> {
+        Ok(())
+    }
+
+    fn place(&mut self, _: usize) -> Option<*mut u8> {
+        None
+    }
+
+    unsafe fn written(&mut self, length: usize) {
+        self.length = length;
     }
 }

@@ -137,7 +137,7 @@ impl Rig {
             match Header::from(view.log().at(place.position).load(Relaxed)) {
                 Header::Empty => panic!("the log ends at {place:?} before {tail:?}"),
                 Header::Jump(index) => place.position = self.sizes.onward(place.position, index),
-                Header::Message { length, .. } => {
+                Header::Message { length, .. } | Header::Reserved { length, .. } => {
                     let need = record_words(length as usize).unwrap();
                     let first = self.sizes.index(place.position);
                     assert!((first..first + need).all(there), "{place:?}");

@@ -1,14 +1,16 @@
 //! Waiting for data, and for room: without any lock.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
 use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, copy, spin, this_cpu};
+use multiproc_shm::{Deadline, EAGER, NO_CPU, RobustLock, Sleep, bury, copy, spin, this_cpu};
 
+use super::annex::Locks;
 use super::counts::{GET_SLEEPS, PUT_SLEEPS};
 use super::roles::Role;
 use super::{Appended, CPUS, HEAD, LEAST, LINE, PASSED, PAUSE, Refusal, SELDOM, TAIL, TRIES, View};
-use crate::log::{Memory, Place, UNBOUNDED, UNLIMITED};
+use crate::log::{Header, Memory, Place, UNBOUNDED, UNLIMITED};
 
 /// Pauses before a consumer that found nothing looks again: the longer it lets a busy producer build a run, the fewer cache lines go back and forth.
 const SHORTEST_PAUSE: u32 = 4;
@@ -18,10 +20,27 @@ const RUN: u32 = 3;
 /// How often one call spins before it sleeps, when others are always faster.
 const SPINS: u32 = 4;
 
+/// Polls that find nothing between two looks for those whose death the kernel has missed: a prime, so that who polls several queues in turn looks at each of them.
+const POLLS: u32 = 61;
+
+/// Who polls, or waits but briefly, never sleeps with an eye on them, and must look for those whose death the kernel has missed now and then.
+#[cold]
+pub(super) fn bury_now_and_then(locks: [&[RobustLock]; 2]) {
+    thread_local! {
+        static POLLED: Cell<u32> = const { Cell::new(0) };
+    }
+    POLLED.set(POLLED.get().wrapping_add(1));
+    if POLLED.get().is_multiple_of(POLLS) {
+        locks.into_iter().flatten().for_each(|lock| _ = bury(lock));
+    }
+}
+
 /// What one call remembers between its sleeps.
 #[derive(Default)]
 pub(super) struct Wait {
     pub(super) may_grow: bool,
+    /// Moved the head over so many.
+    pub(super) holes: u32,
     spins: u32,
     sleeps: u32,
 }
@@ -57,15 +76,24 @@ impl<'a, M: Memory> View<'a, M> {
 
     #[cold]
     pub(super) fn nothing(self, others: Option<Role>) -> Refusal {
+        bury_now_and_then([self.watched_seats(others), self.used_locks(Locks::Places)]);
         if self.has_ended(others) { Refusal::Closed } else { Refusal::TimedOut }
     }
 
-    /// Whether nothing is there and nothing will come.
+    /// Whether, when what is there is taken, nothing will come for those who have a role at least.
+    pub(super) fn is_ending(self) -> bool {
+        self.is_closed() || self.seem_gone(Role::Producer)
+    }
+
+    /// Whether nothing is there and nothing will come: what is reserved may.
     fn has_ended(self, others: Option<Role>) -> bool {
-        if let Some(others) = others {
-            self.poll_for_gone(others);
-        }
-        (self.is_closed() && !self.has_data()) || others.is_some_and(|others| self.are_gone_while(others, || !self.has_data()))
+        (self.is_closed() && !self.has_record())
+            || others.is_some_and(|others| self.are_gone_while(others, || !self.has_record()))
+    }
+
+    /// The same at a glance: whether it is worth it to look in earnest.
+    fn seems_ended(self, others: Option<Role>) -> bool {
+        (self.is_closed() || others.is_some_and(|others| self.seem_gone(others))) && !self.has_record()
     }
 
     /// Having found nothing: waits for something, unless there will be nothing.
@@ -79,14 +107,13 @@ impl<'a, M: Memory> View<'a, M> {
         others: Option<Role>,
         deadline: Deadline,
     ) -> Result<(), Refusal> {
-        if deadline == Deadline::NOW {
-            return Err(self.nothing(others));
-        }
-        if self.has_ended(others) {
-            return Err(Refusal::Closed);
+        let why = self.nothing(others);
+        if why == Refusal::Closed || deadline == Deadline::NOW {
+            return Err(why);
         }
         // Not whether it was closed: that word lies beside the producers' lock, and each look would take the line from the next producer. Who is told so late is about to sleep, and looks then.
-        let ready = || self.log().at(head.position).load(Acquire) != 0 || self.consumer(HEAD).load(Relaxed) != head.word();
+        let (position, seen) = self.front(head);
+        let ready = || self.log().at(position).load(Acquire) != seen || self.consumer(HEAD).load(Relaxed) != head.word();
         if wait.may_spin() {
             let partner = if head.count == 0 { NO_CPU } else { Place::from(self.consumer(CPUS).load(Relaxed)).count };
             if spin(partner, pause, EAGER, ready) {
@@ -96,8 +123,11 @@ impl<'a, M: Memory> View<'a, M> {
             }
         }
         self.count(GET_SLEEPS);
-        let how = self.watching(others, wait, deadline);
-        let ready = || self.has_data() || self.is_closed() || self.is_news(others, how);
+        let how = Sleep { watched: [self.watched_seats(others), self.used_locks(Locks::Places)], ..wait.sleep(deadline) };
+        // ORDER: whoever uses a lock for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more.
+        let watched_all =
+            || how.watched.map(<[_]>::len) == [self.watched_seats(others), self.used_locks(Locks::Places)].map(<[_]>::len);
+        let ready = || self.has_data() || self.seems_ended(others) || !watched_all();
         let woken = || self.retell_of(others, how);
         let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, woken);
         wait.slept();
@@ -124,7 +154,7 @@ impl<'a, M: Memory> View<'a, M> {
     #[inline(never)]
     fn wait_for_room(self, wait: &mut Wait, need: u32, others: Option<Role>, deadline: Deadline) -> Result<(), Refusal> {
         if let Some(others) = others {
-            self.poll_for_gone(others);
+            bury_now_and_then([self.used_locks(Locks::Seats(others)), &[]]);
             if self.are_gone(others) {
                 return Err(Refusal::Closed);
             }
@@ -132,8 +162,10 @@ impl<'a, M: Memory> View<'a, M> {
         if deadline == Deadline::NOW {
             return Err(Refusal::TimedOut);
         }
-        let how = self.watching(others, wait, deadline);
-        let ready = || self.has_room(need) || self.is_closed() || self.is_news(others, how);
+        let how = Sleep { watched: [self.watched_seats(others), &[]], ..wait.sleep(deadline) };
+        // ORDER: as in `wait_or_end`.
+        let seems_ended = || self.is_closed() || others.is_some_and(|others| self.seem_gone(others));
+        let ready = || self.has_room(need) || seems_ended() || how.watched[0].len() != self.watched_seats(others).len();
         if wait.may_spin() {
             let partner = Place::from(self.consumer(CPUS).load(Relaxed)).position.wrapping_sub(1);
             if spin(partner, SELDOM, SELDOM, || self.is_roomy() || self.is_closed()) || ready() {
@@ -146,24 +178,6 @@ impl<'a, M: Memory> View<'a, M> {
         let awake = self.ring().consumers.sleep(&self.ring().producers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
-    }
-
-    /// How to sleep for these.
-    fn watching(self, others: Option<Role>, wait: &Wait, deadline: Deadline) -> Sleep<'a> {
-        Sleep { watched: others.map_or(&[], |others| self.watched_seats(others)), ..wait.sleep(deadline) }
-    }
-
-    /// Whether there is something new of these: all are gone, or there is one more seat to be watched.
-    fn is_news(self, others: Option<Role>, how: Sleep<'_>) -> bool {
-        // ORDER: whoever uses a seat for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more.
-        others.is_some_and(|others| self.seem_gone(others) || self.watched_seats(others).len() != how.watched.len())
-    }
-
-    /// Woken, perhaps by a death: what it may have left untold is told again.
-    fn retell_of(self, others: Option<Role>, how: Sleep<'_>) {
-        if self.is_closed() || (self.is_news(others, how) && !zoo::planted(Bug::GoneToldToNobody)) {
-            self.tell_all();
-        }
     }
 
     /// With the producers' lock, having found too little room for this message: what there is may do for another, smaller one. All are woken, once for each
@@ -212,8 +226,28 @@ impl<'a, M: Memory> View<'a, M> {
             && (sizes.messages == UNBOUNDED || messages <= sizes.messages - sizes.messages.div_ceil(4))
     }
 
-    /// Without a lock: the header at a head that did not move while we looked.
+    /// Without a lock: whether there is something at the head, of which we looked whether it moved meanwhile: a message, or a hole to be got over.
     pub(super) fn has_data(self) -> bool {
+        for _ in 0..TRIES {
+            let head = self.consumer(HEAD).load(SeqCst);
+            let header = Header::from(self.log().at(Place::from(head).position).load(SeqCst));
+            let is_something = match header {
+                Header::Empty => false,
+                Header::Message { .. } => true,
+                _ => self.is_something(Place::from(head), header),
+            };
+            if is_something {
+                return true;
+            }
+            if self.consumer(HEAD).load(SeqCst) == head {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The same, or a place that is being filled.
+    pub(super) fn has_record(self) -> bool {
         for _ in 0..TRIES {
             let head = self.consumer(HEAD).load(SeqCst);
             if self.log().at(Place::from(head).position).load(SeqCst) != 0 {
@@ -226,9 +260,25 @@ impl<'a, M: Memory> View<'a, M> {
         true
     }
 
-    /// Whoever closed it may have died before it told everybody.
-    pub(super) fn retell(self) {
-        if self.is_closed() {
+    /// Woken, perhaps by a death: what it may have left untold is told again, as far as they then do not sleep again: they would wake each other for ever.
+    pub(super) fn retell(self, others: Option<Role>) {
+        let are_gone = |role| others == Some(role) && self.seem_gone(role) && !zoo::planted(Bug::GoneToldToNobody);
+        let is_over = |role| self.is_closed() || are_gone(role);
+        if is_over(Role::Consumer) {
+            self.ring().consumers.wake_all_sleepers();
+        }
+        // Those who wait for what is being filled are told by whoever fills it; or, if he has died, by one who may himself have no role.
+        if (is_over(Role::Producer) && !self.has_record()) || (self.is_ending() && self.has_data()) {
+            self.ring().producers.wake_all_sleepers();
+        }
+        self.retell_waiters();
+    }
+
+    /// The same, and that there are more seats than were watched: whoever used one first may have died before it told.
+    fn retell_of(self, others: Option<Role>, how: Sleep<'_>) {
+        if how.watched[0].len() == self.watched_seats(others).len() {
+            self.retell(others);
+        } else {
             self.tell_all();
         }
     }
@@ -236,5 +286,6 @@ impl<'a, M: Memory> View<'a, M> {
     pub(super) fn tell_all(self) {
         self.ring().producers.wake_all_sleepers();
         self.ring().consumers.wake_all_sleepers();
+        self.retell_waiters();
     }
 }

@@ -97,7 +97,7 @@ impl<M: Jobs> View<'_, M> {
         let tail = Place::load(dead.producer(TAIL));
         self.set_state(slot, BURYING | u64::from(tail.count) << 32);
         // CRASH: the commit is in `append`.
-        if dead.append(&record, need, || true) != Ok(Appended::Yes) {
+        if dead.append(&record[..], need, || true) != Ok(Appended::Yes) {
             self.set_state(slot, OUT);
             return false;
         }
@@ -137,6 +137,8 @@ fn read_letter<D: Memory>(dead: View<'_, D>, place: Place) -> Result<Option<(Let
             }
             (Found::Longer(length), _) => record.try_reserve(length).map_err(|_| Refusal::NoMemory(length))?,
             (Found::Nothing, _) => return Ok(None),
+            // Nobody can reserve here.
+            (Found::Hole, _) => return Err(Refusal::Corrupt),
         }
     }
 }

@@ -1,19 +1,16 @@
 //! Waiting for jobs, and for the last of them to be done: without any lock.
 
-use std::cell::Cell;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 
 use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, bury, spin};
 
-use super::super::wait::Wait;
+use super::super::wait::{Wait, bury_now_and_then};
 use super::super::{CPUS, HEAD, Refusal, View};
 use super::{FREE, TAKING};
 use crate::jobs::block::Jobs;
 use crate::log::Place;
 
-/// Polls that find nothing between two looks for those whose death the kernel has missed.
-const POLLS: u32 = 64;
 /// Leases between two looks for one of them.
 const LEASES: u32 = 256;
 
@@ -43,7 +40,7 @@ impl<M: Jobs> View<'_, M> {
             }
             let leases = self.leases();
             let used = self.used();
-            let how = Sleep { brief: false, deadline, watched: &leases.slots[..used], bell: Some(&leases.joiners) };
+            let how = Sleep { brief: false, deadline, watched: [&leases.slots[..used], &[]], bell: Some(&leases.joiners) };
             // ORDER: whoever uses a slot for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more to be watched.
             let ready = || self.used() != used || self.is_half_moved() || self.is_finished();
             let sides = (&self.ring().producers, &self.ring().consumers);
@@ -118,8 +115,8 @@ impl<M: Jobs> View<'_, M> {
         }
         let leases = self.leases();
         let used = self.used();
-        let watched = if zoo::planted(Bug::SlotsUnwatched) { &[] } else { &leases.slots[..used] };
-        let how = Sleep { watched, ..wait.sleep(deadline) };
+        let watched: &[_] = if zoo::planted(Bug::SlotsUnwatched) { &[] } else { &leases.slots[..used] };
+        let how = Sleep { watched: [watched, &[]], ..wait.sleep(deadline) };
         // As in `join`.
         let ready = || self.used() != used || self.has_job_or_starves() || self.is_over();
         let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, || self.retell_jobs());
@@ -189,18 +186,8 @@ impl<M: Jobs> View<'_, M> {
         }
     }
 
-    /// Who polls never sleeps, and must look for those whose death the kernel has missed now and then.
-    #[cold]
     pub(super) fn poll_for_the_dead(self) {
-        thread_local! {
-            static POLLED: Cell<u32> = const { Cell::new(0) };
-        }
-        POLLED.set(POLLED.get().wrapping_add(1));
-        if POLLED.get().is_multiple_of(POLLS) {
-            for slot in 0..self.used() {
-                bury(self.slot(slot));
-            }
-        }
+        bury_now_and_then([&self.memory.leases().slots[..self.used()], &[]]);
     }
 
     pub(super) fn leave_consumers_of_jobs(self) {

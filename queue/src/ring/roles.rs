@@ -35,7 +35,7 @@
 //! What the kernel misses is found by those who sleep, once a second, by every 61st futile look of those who do not, and by who finds no seat. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
 //!
 //! *Modelled* (`models/src/roles.rs`), and each of these was otherwise before the model was there: that the next seat is watched (`ci/models.sh NextUnwatched`), that one seat more is told again
-//! (`ci/models.sh --deep FirstUseNotRetold`), and the second look (`ci/models.sh OneLook`).
+//! (`ci/models.sh --deep FirstUseNotRetold`), the second look (`ci/models.sh OneLook`), and that a death in a seat is settled before that is taken (`ci/models.sh HeirStays`).
 #![allow(unsafe_code, reason = "takes seats, whose mapping the handle keeps")]
 
 use multiproc_shm::zoo::{self, Bug};

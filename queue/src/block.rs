@@ -45,7 +45,7 @@ impl Capacity {
     /// other such is in the queue, and is let in then: so what waits is at most this, and one long message.
     ///
     /// Without this there is no limit of bytes. Memory is taken as messages need it, and given back; only the first piece (64 bytes for each message; 64 KiB to 1 MiB, and
-    /// not more than this limit) is the queue's for its life.
+    /// not more than this limit) is the queue's for its life. What passes through a queue of long messages keeps room for 64 of them, up to 4 MiB, for speed (and not more than this limit).
     ///
     /// In memory that cannot grow, a file or a region of the caller's ([`Options::place`](multiproc_shm::Options::place)), this is the room for messages, rounded up to a power of two, of which 8 bytes stay
     /// free (256 bytes for each message, if nothing is said; 64 KiB if unbounded); a longer message is [`TooLarge`](crate::PutError::TooLarge).

@@ -39,6 +39,11 @@ use crate::ring::annex::Annex;
 pub(crate) const SPAN: u32 = 1 << 30;
 /// Memory is set aside in pieces of this many words: 1 MiB.
 pub(crate) const PIECE: u32 = 1 << 17;
+/// This many pieces behind a head that is far from home are given back at a time: 4 MiB, which is more than a processor keeps of its own.
+pub(crate) const MUCH: u32 = 4;
+/// A log may grow until it holds so many messages, or [`MUCH`], before it uses its beginning again: of a few, each is written over while its lines are still in the caches of the one who reads
+/// (64 KiB each, copied once: of two 6.3 us, of eight 3.7, of 64 3.2, which is what a bare copy takes).
+const MANY: u32 = 64;
 /// The low half of a jump.
 const JUMP: u32 = u32::MAX;
 /// The uppermost two bits where a message has its CPU: a place that is reserved. (No CPU has such a number; "no CPU" is all ones.)
@@ -226,6 +231,11 @@ impl Sizes {
         }
         // Jumped over: only where there is no limit.
         (distance <= 2 * self.span && self.limit == UNLIMITED).then_some(0)
+    }
+
+    /// Where the log may wrap at the earliest for the sake of speed, if its records have `need` words.
+    pub(crate) fn roomy(self, need: u32) -> u32 {
+        need.saturating_mul(MANY).min(MUCH * self.piece).min(self.limit).min(self.span)
     }
 
     /// Whether a record of `need` words fits at the tail for sure. The log wraps at the word `end`, if it can. An old head is good enough: there is only more room.

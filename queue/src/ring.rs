@@ -501,12 +501,13 @@ impl<'a, M: Memory> View<'a, M> {
 
     #[inline]
     fn leave_producers(self) {
-        self.ring().producers.leave(&self.ring().consumers, || self.has_room_to_share(), || true);
+        let more = |brief: bool| (!brief || self.is_spacious()) && self.has_room_to_share();
+        self.ring().producers.leave(&self.ring().consumers, more, || true);
     }
 
     #[inline]
     fn leave_consumers(self) {
-        self.ring().consumers.leave(&self.ring().producers, || self.has_data(), || self.is_roomy());
+        self.ring().consumers.leave(&self.ring().producers, |_| self.has_data(), || self.is_worth_a_wake());
     }
 
     /// With the producers' lock: whether a record of this many words fits at the tail, where there is memory.
@@ -526,8 +527,11 @@ impl<'a, M: Memory> View<'a, M> {
     }
 
     fn spot(self, tail: Place, head: Place, need: u32) -> Result<Option<Spot>, Refusal> {
-        let sizes = self.log().sizes;
-        sizes.spot(tail, head, self.jumped(), self.end(), need).map_err(|Contradiction| Refusal::Corrupt)
+        self.spot_within(tail, head, need, self.end().max(self.log().sizes.roomy(need)))
+    }
+
+    fn spot_within(self, tail: Place, head: Place, need: u32, end: u32) -> Result<Option<Spot>, Refusal> {
+        self.log().sizes.spot(tail, head, self.jumped(), end, need).map_err(|Contradiction| Refusal::Corrupt)
     }
 
     /// The word of the last jump.

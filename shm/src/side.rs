@@ -32,7 +32,7 @@
 //! # Brief sleeps
 //!
 //! The first sleep of a wait lasts at most 5 ms and watches only `A`: cheaper (0.4 us) where two processes take turns on one CPU. It is exact with nobody killed; after a kill it ends within 5 ms.
-//! A leaver may skip brief sleepers (`worth_it` false), for it knows that they look again by themselves.
+//! A leaver may skip brief sleepers (`worth_it` false; of its own role, `more(true)` false), for it knows that they look again by themselves.
 #![allow(unsafe_code, reason = "a lock whose mapping the caller keeps")]
 
 use std::fmt;
@@ -118,17 +118,17 @@ impl Side {
         self.lock.take(Me::current()?, deadline, Queueing::Bell)
     }
 
-    /// Gives this side's lock back. `other` is the opposite side; `more` tells, without a lock, whether what this role waits for is still there;
-    /// `worth_it` tells whether those who sleep briefly on this side should be woken.
+    /// Gives this side's lock back. `other` is the opposite side; `more` tells, without a lock, whether what this role waits for is still there (for one of those who sleep, and, with true, for one who
+    /// sleeps only briefly, and need not be woken); `worth_it` tells whether those who sleep briefly on this side should be woken.
     #[inline(always)]
-    pub fn leave(&self, other: &Self, more: impl FnOnce() -> bool, worth_it: impl FnOnce() -> bool) -> bool {
+    pub fn leave(&self, other: &Self, more: impl FnOnce(bool) -> bool, worth_it: impl FnOnce() -> bool) -> bool {
         let Ok(me) = Me::current() else { return false };
         self.lock.give(me, |after| self.settle(other, after, more, worth_it))
     }
 
     #[cold]
     #[inline(never)]
-    fn settle(&self, other: &Self, mut after: u64, more: impl FnOnce() -> bool, worth_it: impl FnOnce() -> bool) {
+    fn settle(&self, other: &Self, mut after: u64, more: impl FnOnce(bool) -> bool, worth_it: impl FnOnce() -> bool) {
         if zoo::planted(Bug::MissingWake) {
             return;
         }
@@ -148,7 +148,7 @@ impl Side {
         } else if brief != 0 {
             woken += 1;
         }
-        if other.has_sleepers() && more() {
+        if other.has_sleepers() && more(other.sleepers.load(SeqCst) == 0) {
             other.wake_one_sleeper();
         }
         if woken == 0 {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use multiproc::shm::Namespace;
+use multiproc::shm::{BRIEF, Namespace};
 use multiproc::{AtomicValue, Capacity, GetError, Process, PutError, Queue};
 
 use crate::common::{Dice, Outcome, kill, spawn, value, wait_until};
@@ -193,6 +193,8 @@ fn sleepers_leave_the_machine_alone() -> Outcome {
         (0..2).flat_map(|_| [spawn(get, (empty.clone(), step.clone())), spawn(put, (full.clone(), step.clone()))]).collect();
     sleepers.iter().for_each(|child| wait_until_blocked(child.pid(), &step, 4));
     let naps = || sleepers.iter().map(|child| naps(child.pid())).collect::<Vec<_>>();
+    // Behind their brief sleeps.
+    std::thread::sleep(20 * BRIEF);
     let before = naps();
     // What is tested is what happens while time goes by.
     std::thread::sleep(Duration::from_secs(3));

@@ -6,12 +6,10 @@ use multiproc_shm::spin;
 
 use super::record::Content;
 use super::{Appended, CPUS, FILLED, HEAD, JUMPED, LOW, Refusal, SELDOM, SOLID, TAIL, View};
-use crate::log::{Header, Memory, Place, Spot};
+use crate::log::{Header, MUCH, Memory, Place, Spot};
 
 /// Words of the largest page of any machine we know (64 KiB).
 const LARGEST_PAGE: u32 = 1 << 13;
-/// This many pieces behind a head that is far from home are given back at a time.
-const MUCH: u32 = 4;
 /// So many short laps in a row make a queue small again.
 const CALM: u32 = 256;
 
@@ -21,8 +19,21 @@ impl<M: Memory> View<'_, M> {
     #[inline(never)]
     pub(super) fn append_afar<C: Content>(self, tail: Place, need: u32, message: C, may_grow: bool) -> Result<Appended, Refusal> {
         self.mark_puts(tail);
+        let head = self.see_head();
+        let Some(spot) = self.spot(tail, head, need)? else { return Ok(Appended::NoRoom) };
+        let done = self.append_at(spot, tail, need, message, may_grow);
+        if done == Err(Refusal::NoSpace)
+            && let Some(nearer) = self.spot_within(tail, head, need, self.end())?
+            && nearer != spot
+        {
+            // There is room, only less of it than would be good.
+            return self.append_at(nearer, tail, need, message, may_grow);
+        }
+        done
+    }
+
+    fn append_at<C: Content>(self, spot: Spot, tail: Place, need: u32, message: C, may_grow: bool) -> Result<Appended, Refusal> {
         let sizes = self.log().sizes;
-        let Some(spot) = self.spot(tail, self.see_head(), need)? else { return Ok(Appended::NoRoom) };
         if sizes.is_fixed() {
             self.write(tail, need, message);
             return Ok(Appended::Yes);

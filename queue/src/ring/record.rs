@@ -154,6 +154,10 @@ impl<M: Memory> View<'_, M> {
     /// Fetches the lines that a later put will write, as far as they are known to be free.
     #[inline]
     pub(super) fn fetch_ahead(self, tail: Place, need: u32) {
+        // What is longer is a stream that the processor sees by itself, and more than its nearest cache holds.
+        if need > MOST_LINES * LINE {
+            return;
+        }
         let sizes = self.log().sizes;
         let head = sizes.index(Place::from(self.ring().producers.notes[SEEN_HEAD].load(Relaxed)).position);
         let start = sizes.index(tail.position);

@@ -224,6 +224,18 @@ fn an_empty_queue_has_no_memory_but_its_home() {
 }
 
 #[test]
+fn long_messages_have_more_room_if_there_is_memory() {
+    for (most, words) in [(usize::MAX, 64 - 32), (20, 16)] {
+        let mut rig = Rig::new(UNBOUNDED, 32, UNLIMITED, 1 << 16, most);
+        for _ in 0..200 {
+            rig.put(10 * 8).unwrap();
+            rig.get();
+        }
+        assert_eq!(rig.memory.words.borrow().len(), words);
+    }
+}
+
+#[test]
 fn without_memory_nothing_is_lost() {
     let mut rig = Rig::new(UNBOUNDED, 64, UNLIMITED, 4096, 100);
     let mut put = 0;

@@ -20,6 +20,8 @@ const RUN: u32 = 3;
 /// How often one call spins before it sleeps, when others are always faster.
 const SPINS: u32 = 4;
 
+/// A note of the consumers' side: the head when one of those who waited briefly for room was last woken.
+const WOKE: usize = 6;
 /// Polls that find nothing between two looks for those whose death the kernel has missed: a prime, so that who polls several queues in turn looks at each of them.
 const POLLS: u32 = 61;
 
@@ -34,6 +36,9 @@ pub(super) fn bury_now_and_then(locks: [&[RobustLock]; 2]) {
         locks.into_iter().flatten().for_each(|lock| _ = bury(lock));
     }
 }
+
+/// How often a producer sleeps briefly for room before it sleeps for long: who does that is to be woken for any room.
+const BRIEFLY: u32 = 8;
 
 /// What one call remembers between its sleeps.
 #[derive(Default)]
@@ -162,7 +167,7 @@ impl<'a, M: Memory> View<'a, M> {
         if deadline == Deadline::NOW {
             return Err(Refusal::TimedOut);
         }
-        let how = Sleep { watched: [self.watched_seats(others), &[]], ..wait.sleep(deadline) };
+        let how = Sleep { brief: wait.sleeps < BRIEFLY, watched: [self.watched_seats(others), &[]], ..wait.sleep(deadline) };
         // ORDER: as in `wait_or_end`.
         let seems_ended = || self.is_closed() || others.is_some_and(|others| self.seem_gone(others));
         let ready = || self.has_room(need) || seems_ended() || how.watched[0].len() != self.watched_seats(others).len();
@@ -214,16 +219,44 @@ impl<'a, M: Memory> View<'a, M> {
         true
     }
 
-    /// Whether those who wait briefly for room should be woken yet: a quarter is free.
+    /// Whether one of those who wait briefly for room should be woken: a quarter is free, and since the last wake a quarter has become free. So of many, one fills the queue while the others sleep on: else each
+    /// would be woken for a few messages. When hardly anything is left, all of them can do something.
+    pub(super) fn is_worth_a_wake(self) -> bool {
+        let note = &self.ring().consumers.notes[WOKE];
+        let head = Place::load(self.consumer(HEAD));
+        let woke = Place::from(note.load(Relaxed));
+        let sizes = self.log().sizes;
+        let freed = Place { position: head.position.wrapping_sub(woke.position), count: head.count.wrapping_sub(woke.count) };
+        let enough = freed.count >= sizes.messages.div_ceil(4) || freed.position >= sizes.limit / 4;
+        let worth = self.has_quarters(1) && (enough || self.is_spacious());
+        if worth {
+            // Who is faster may note something older: one wake more.
+            note.store(head.word(), Relaxed);
+        }
+        worth
+    }
+
+    /// Whether a quarter is free.
     pub(super) fn is_roomy(self) -> bool {
+        self.has_quarters(1)
+    }
+
+    /// Whether three quarters are free.
+    pub(super) fn is_spacious(self) -> bool {
+        self.has_quarters(3)
+    }
+
+    /// Whether so many quarters are.
+    fn has_quarters(self, quarters: u32) -> bool {
         let head = Place::load(self.consumer(HEAD));
         let tail = Place::load(self.producer(TAIL));
         let sizes = self.log().sizes;
         // A tail that a dead producer did not note may lie behind the head: then there is room.
         let used = sizes.used(tail, head, self.jumped()).unwrap_or(0);
         let messages = tail.count.wrapping_sub(head.count).cast_signed().max(0).cast_unsigned();
-        (sizes.limit == UNLIMITED || used <= sizes.limit - sizes.limit / 4)
-            && (sizes.messages == UNBOUNDED || messages <= sizes.messages - sizes.messages.div_ceil(4))
+        let most = |of: u32| of - of.div_ceil(4).saturating_mul(quarters).min(of);
+        (sizes.limit == UNLIMITED || used <= most(sizes.limit))
+            && (sizes.messages == UNBOUNDED || messages <= most(sizes.messages))
     }
 
     /// Without a lock: whether there is something at the head, of which we looked whether it moved meanwhile: a message, or a hole to be got over.

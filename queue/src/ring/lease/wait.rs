@@ -191,7 +191,7 @@ impl<M: Jobs> View<'_, M> {
     }
 
     pub(super) fn leave_consumers_of_jobs(self) {
-        self.ring().consumers.leave(&self.ring().producers, || self.has_job(), || self.is_roomy());
+        self.ring().consumers.leave(&self.ring().producers, |_| self.has_job(), || self.is_worth_a_wake());
     }
 
     /// No more puts. The mark comes first: who makes a job free sees it, or the queue is not closed yet.

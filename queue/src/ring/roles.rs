@@ -32,7 +32,7 @@
 //! | after it, before everybody is told | the same: to free the lock wakes one of those who watch | whoever is woken tells the others |
 //! | the one who was woken, before it has told | | whoever let go tells all; if that one was killed, too: what is pending names the side on which the woken one sleeps, as in every sleep there, and the kernel wakes the next, who looks, too; if that is one without a role, or does not quite sleep yet, the others find out within a second (two deaths) |
 //!
-//! What the kernel misses is found by those who sleep, once a second, by every 61st futile look of those who do not, and by who finds no seat. The first, brief sleep of a wait watches no seats, and lasts 5 ms.
+//! What the kernel misses is found by those who sleep, once a second, by every 61st futile look of those who do not, and by who finds no seat. The first, brief sleeps of a wait watch no seats, and last 5 ms each.
 //!
 //! *Modelled* (`models/src/roles.rs`), and each of these was otherwise before the model was there: that the next seat is watched (`ci/models.sh NextUnwatched`), that one seat more is told again
 //! (`ci/models.sh --deep FirstUseNotRetold`), the second look (`ci/models.sh OneLook`), and that a death in a seat is settled before that is taken (`ci/models.sh HeirStays`).

@@ -83,8 +83,6 @@ pub(crate) const ALL: u8 = 7;
 pub(crate) enum Bug {
     /// `used` is raised, and that told, before the seat's lock is held.
     RaisesFirst,
-    /// Nobody is told of a seat's first use.
-    FirstUseTellsNobody,
     /// How many seats there are is asked before the sleeper is counted, and not again.
     NoSecondLook,
     /// Nobody watches the seats.

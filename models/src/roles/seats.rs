@@ -51,7 +51,7 @@ impl Turn<'_> {
             At::TRaise => {
                 let first = state.used < p.seat || roles.is(Bug::RaisesFirst);
                 state.used = state.used.max(p.seat);
-                p.at = if first && !roles.is(Bug::FirstUseTellsNobody) { At::TTell } else { At::Held };
+                p.at = if first { At::TTell } else { At::Held };
                 "used"
             }
             At::TTell => {

@@ -86,6 +86,5 @@ pub(super) fn roles_bugs() -> Vec<Row> {
         roles(&[p(1, 1), C], [1, 1], [0, 0, 0]).roles_bug(Bug::EmptyFirst),
         roles(&[p(1, 0), p(2, 0), C], [2, 2], [0, 0, 0]).roles_bug(Bug::OneLook),
         roles(&[p(1, 0), p(1, 0), C, C], [2, 0], [1, 0, 0]).roles_bug(Bug::FirstUseNotRetold).deep(),
-        roles(&[p(1, 0), p(1, 0), C, C], [2, 0], [1, 0, 0]).roles_bug(Bug::FirstUseTellsNobody).deep(),
     ]
 }

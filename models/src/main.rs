@@ -1,10 +1,10 @@
-//! Explicit-state models of the robust lock, of what is made of several of them, and of the ring's sleep protocol and of jobs that are leased, with death as a step.
+//! Explicit-state models of the robust lock, of what is made of several of them, and of the ring's sleep protocol, of jobs that are leased and of roles, with death as a step.
 //!
 //! `multiproc-models [--deep] [--trace] [words]` runs the tables below and exits with 1 if a right configuration fails,
 //! if a planted bug is **not** found, or if a known hole has changed. `--deep` runs the large configurations too, `--trace`
 //! prints the shortest way to each failure that was found, and words select the rows whose text contains all of them.
 //!
-//! Start reading at [`mod@lock`], then [`mod@ring`]; [`checker`] is the machine below all. [`mod@semaphore`], [`mod@rwlock`] and [`mod@barrier`] stand on [`mod@robust`]; [`mod@lease`] is the ring's again, with jobs; [`mod@rows`] has the tables.
+//! Start reading at [`mod@lock`], then [`mod@ring`]; [`checker`] is the machine below all. [`mod@semaphore`], [`mod@rwlock`] and [`mod@barrier`] stand on [`mod@robust`]; [`mod@lease`] is the ring's again, with jobs, [`mod@roles`] with roles; [`mod@rows`] has the tables.
 
 mod barrier;
 mod checker;
@@ -13,6 +13,7 @@ mod lease;
 mod lock;
 mod ring;
 mod robust;
+mod roles;
 mod rows;
 mod rwlock;
 mod semaphore;
@@ -23,6 +24,7 @@ use condition::Condition;
 use lease::Lease;
 use lock::Lock;
 use ring::Ring;
+use roles::Roles;
 use rows::rows;
 use rwlock::RwLock;
 use semaphore::Semaphore;
@@ -53,6 +55,7 @@ enum System {
     Barrier(Barrier),
     Ring(Ring),
     Lease(Lease),
+    Roles(Roles),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -114,6 +117,7 @@ impl Row {
             System::Barrier(model) => check(model, limits),
             System::Ring(model) => check(model, limits),
             System::Lease(model) => check(model, limits),
+            System::Roles(model) => check(model, limits),
         };
         let good = match (self.expect, report.verdict) {
             (Expect::Right, verdict) => verdict == Verdict::Holds,
@@ -188,6 +192,11 @@ impl fmt::Display for Row {
                 write!(f, "jobs {lease}")?;
                 lease.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
                 write!(f, " | {}/{}/{}", lease.kills, lease.timeouts, lease.spurious)
+            }
+            System::Roles(roles) => {
+                write!(f, "roles {roles}")?;
+                roles.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
+                write!(f, " | {}/{}/{}", roles.kills, roles.timeouts, roles.spurious)
             }
         }
     }

@@ -2,6 +2,7 @@
 
 mod lease;
 mod ring;
+mod roles;
 
 use crate::{
     Expect, Row, System,
@@ -29,6 +30,8 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(ring::ring_holes());
     rows.extend(lease::lease_rows());
     rows.extend(lease::lease_bugs());
+    rows.extend(roles::roles_rows());
+    rows.extend(roles::roles_bugs());
     rows
 }
 

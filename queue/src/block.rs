@@ -164,8 +164,8 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     }
 
     unsafe fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
-        // Before the first of them was taken there may be no memory.
-        if !self.ring.has_annex() {
+        // Before the first of them was taken there may be no memory; where there is, somebody may have died in one before that was noted.
+        if !self.ring.has_annex() && !sizes_of(extents).is_fixed() {
             return &[];
         }
         // SAFETY: behind the log, as `annex` says; the locks are the first in it.

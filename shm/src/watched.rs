@@ -11,7 +11,7 @@
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::identity::Me;
-use crate::robust_lock::{ANNOUNCE, AcquireError, Acquired, OWNER_DIED, RobustLock, TID, WAITERS};
+use crate::robust_lock::{ANNOUNCE, AcquireError, Acquired, OWNER_DIED, RobustLock, TID, WAITERS, high};
 
 impl RobustLock {
     /// Takes the lock if nobody holds it (`None` if somebody does), so that the kernel wakes one of those who watch its word ([`Sleep::watched`](crate::Sleep)) when its holder dies.
@@ -57,6 +57,12 @@ impl RobustLock {
 
     /// Whether it is held, read in one order with what others have written: for those who look without a lock.
     pub fn is_held_now(&self) -> bool {
-        self.word().load(SeqCst) & TID != 0
+        self.free_since().is_none()
+    }
+
+    /// How often it was taken so far (modulo 2^32; there are other reasons to count, too), if nobody holds it; read as above. Who reads the same number twice knows that nobody has taken it meanwhile.
+    pub fn free_since(&self) -> Option<u32> {
+        let word = self.word().load(SeqCst);
+        (word & TID == 0).then(|| high(word))
     }
 }

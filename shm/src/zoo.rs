@@ -30,6 +30,8 @@ pub enum Bug {
     SlotsUnwatched,
     HalfMovedUnseen,
     KeeperWithoutPending,
+    GoneToldToNobody,
+    NextSeatUnwatched,
 }
 
 /// Whether this bug is switched on (environment `MULTIPROC_ZOO`, only in builds with `--cfg multiproc_zoo`).

@@ -344,7 +344,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("letters", &["replay"], Killed("jobs/dead_letters, replay")),
     ("letters", &["len", "is_empty", "attempts", "last_holder", "bytes", "value"], Looks),
     ("watched", &["take_watched", "give_watched"], MadeOf("jobs/")),
-    ("watched", &["is_held_now"], Looks),
+    ("watched", &["is_held_now", "free_since"], Looks),
     ("shared", &["populate"], Killed("queue/put_bytes, longer")),
     ("shared", &["give_back"], Killed("queue/get_bytes, gives")),
     ("queue", &["messages", "bytes", "is_closed", "len", "is_empty", "is_full", "capacity", "longest_message"], Looks),

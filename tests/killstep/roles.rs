@@ -1,6 +1,6 @@
 //! Roles: whoever dies with one, taking it or letting go of it, those who wait for him hear of it, all of them, soon.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use multiproc::shm::Kept;
 use multiproc::{GetError, PutError};
@@ -22,7 +22,7 @@ pub(crate) fn run(sweep: &mut Sweep) {
     }
 }
 
-fn cases() -> Vec<Case<'static, Bytes>> {
+pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
     vec![
         case("queue/producer, two consumers asleep", empty, |queue, _| drop(queue.producer()), producers_came_or_not)
             .peer(|queue, cells| consumer(queue, cells, 0))
@@ -103,11 +103,14 @@ fn cases() -> Vec<Case<'static, Bytes>> {
                 }
                 kill.cells().set(GO, 1);
                 kill.must_wake(0)?;
-                if consumer.get_bytes_timeout(kill.patience()) == Err(GetError::Closed) {
-                    rest_is_usable(queue, kill)
-                } else {
-                    Err(Fault::Hang("not closed".into()))
+                // Also who never sleeps for long finds out.
+                let begin = Instant::now();
+                while consumer.get_bytes_timeout(Duration::from_millis(1)) != Err(GetError::Closed) {
+                    if begin.elapsed() > kill.patience() {
+                        return Err(Fault::Hang("not closed".into()));
+                    }
                 }
+                rest_is_usable(queue, kill)
             },
         )
         .peer(|queue, cells| {
@@ -115,6 +118,27 @@ fn cases() -> Vec<Case<'static, Bytes>> {
             cells.set(HELD, 1);
             wait_for(cells, GO);
             drop(producer);
+        })
+        .warm(|_, cells| {
+            Kept::ready().unwrap();
+            wait_for(cells, HELD);
+        }),
+        case(
+            "queue/producer, the last place",
+            empty,
+            |queue, _| drop(queue.producer()),
+            |queue, kill| {
+                let taken = queue.producer().map(drop);
+                kill.cells().set(GO, 1);
+                kill.must_wake(0)?;
+                if taken.is_err() { Err(Fault::Leaked("a place".into())) } else { rest_is_usable(queue, kill) }
+            },
+        )
+        .peer(|queue, cells| {
+            let producers = [(); PLACES - 1].map(|()| queue.producer().unwrap());
+            cells.set(HELD, 1);
+            wait_for(cells, GO);
+            drop(producers);
         })
         .warm(|_, cells| {
             Kept::ready().unwrap();
@@ -129,13 +153,20 @@ fn two_asleep(cells: &Cells) {
     await_asleep(cells, PEER + 1, WAITV);
 }
 
+/// So many roles of one kind there can be.
+const PLACES: usize = 60;
+/// Seats that are used before, so that the oracle's own role is no first use, which would tell everybody who sleeps.
+const USED: usize = 4;
+
 fn consumer(queue: &Bytes, cells: &Cells, number: usize) {
+    drop([(); USED].map(|()| queue.consumer().unwrap()));
     let consumer = queue.consumer().unwrap();
     sign(cells, PEER + number);
     cells.set(number, if consumer.get_bytes() == Err(GetError::Closed) { CLOSED } else { GOT });
 }
 
 fn producer(queue: &Bytes, cells: &Cells, number: usize) {
+    drop([(); USED].map(|()| queue.producer().unwrap()));
     let producer = queue.producer().unwrap();
     sign(cells, PEER + number);
     cells.set(number, if producer.put_bytes(b"peer") == Err(PutError::Closed(())) { CLOSED } else { GOT });

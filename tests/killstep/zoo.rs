@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use multiproc::{Capacity, GetError, Queue, Value};
 use multiproc_killstep::{Args, Case, Mode, Sweep};
 
-use crate::{arrays, barriers, conditions, events, jobs, locks, owned, rwlocks, semaphores, support, values, words};
+use crate::{arrays, barriers, conditions, events, jobs, locks, owned, roles, rwlocks, semaphores, support, values, words};
 
 /// Bug, what finds it, and how: cases with these names, or a test below.
 const ZOO: &[(&str, &str, Hunt)] = &[
@@ -37,6 +37,8 @@ const ZOO: &[(&str, &str, Hunt)] = &[
     ("OutBeforeHead", "jobs/get", Hunt::Cases),
     ("SlotsUnwatched", "jobs/task_done, another sleeps", Hunt::Cases),
     ("HalfMovedUnseen", "jobs/get, buries the last, one joins", Hunt::Cases),
+    ("GoneToldToNobody", "queue/producer, two consumers asleep", Hunt::Cases),
+    ("NextSeatUnwatched", "queue/consumer, two producers asleep", Hunt::Cases),
     ("LengthReadTwice", "zoo.rs: lengths that change under the reader", Hunt::Test(a_length_changes)),
     ("UnlinkWithoutInode", "zoo.rs: the last user of a name that is another's by now", Hunt::Test(a_name_changes_hands)),
 ];
@@ -105,6 +107,7 @@ pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
         hunt_in(&mut sweep, bug, mode, &events::cases());
         hunt_in(&mut sweep, bug, mode, &barriers::cases());
         hunt_in(&mut sweep, bug, mode, &jobs::cases());
+        hunt_in(&mut sweep, bug, mode, &roles::cases());
         sweep.report().zoo.iter().any(|planted| planted.found)
     };
     let verdict = match hunt {

@@ -1,6 +1,7 @@
 //! Roles: who waits for those who are gone is told so, whatever their end.
 #![allow(unsafe_code, reason = "what a C program does to its own process")]
 
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::ptr;
 use std::time::{Duration, Instant};
@@ -255,6 +256,52 @@ fn in_an_ordinary_file() -> Outcome {
     // Whoever opens it first finds nobody there.
     let queue: Queue<u8> = Options::new().open_file(&path)?;
     assert_eq!((queue.producers(), queue.consumers()), (0, 0));
+    Ok(())
+}
+
+/// Somebody has taken the first seat, and before that was noted the machine went down; then his thread's number is another's.
+#[test]
+fn a_seat_from_before_a_restart() -> Outcome {
+    let _watchdog = watchdog();
+    let space = Space::new();
+    let path = space.file("ordinary");
+    let queue: Queue<u8> = Options::new().create_file(&path, 3.into())?;
+    drop(queue);
+    // Behind the header (1,024 bytes), the ring (256) and the log (4,096).
+    let file = std::fs::OpenOptions::new().write(true).open(&path)?;
+    file.write_all_at(&std::process::id().to_ne_bytes(), 1024 + 256 + 4096)?;
+    let queue: Queue<u8> = Options::new().open_file(&path)?;
+    let (producer, consumer) = (queue.producer()?, queue.consumer()?);
+    assert_eq!(queue.producers(), 1);
+    drop(producer);
+    assert_eq!(consumer.try_get(), Err(GetError::Closed));
+    Ok(())
+}
+
+/// One comes before the other goes, again and again: there is always somebody.
+#[test]
+fn to_hand_over_is_no_end() -> Outcome {
+    let _watchdog = watchdog();
+    fn relay((queue, step, _): Work) {
+        let mut producer = queue.producer().unwrap();
+        step.store(1);
+        while step.load() < u32::MAX {
+            // The place of the one before the last: now the first, now the second.
+            let next = queue.producer().unwrap();
+            drop(producer);
+            producer = next;
+        }
+    }
+    let (queue, step) = (Queue::new(3)?, AtomicValue::new(0)?);
+    let consumer = queue.consumer()?;
+    let child = spawn(relay, (queue.clone(), step.clone(), 0));
+    wait_for(&step, 1);
+    for look in 0..200_000 {
+        assert_eq!(consumer.try_get_bytes(), Err(GetError::Empty), "look {look}");
+    }
+    step.store(u32::MAX);
+    child.join()?;
+    assert_eq!(consumer.get_bytes(), Err(GetError::Closed));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, SeqCst};
 
+use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Deadline, EAGER, NO_CPU, RobustLock, Sleep, bury, copy, spin, this_cpu};
 
 use super::annex::Locks;
@@ -24,7 +25,7 @@ const WOKE: usize = 6;
 /// Polls that find nothing between two looks for those whose death the kernel has missed: a prime, so that who polls several queues in turn looks at each of them.
 const POLLS: u32 = 61;
 
-/// Who polls never sleeps, and must look for those whose death the kernel has missed now and then.
+/// Who polls, or waits but briefly, never sleeps with an eye on them, and must look for those whose death the kernel has missed now and then.
 #[cold]
 pub(super) fn bury_now_and_then(locks: [&[RobustLock]; 2]) {
     thread_local! {
@@ -87,19 +88,24 @@ impl<'a, M: Memory> View<'a, M> {
 
     #[cold]
     pub(super) fn nothing(self, others: Option<Role>) -> Refusal {
-        bury_now_and_then([self.seats_of(others), self.used_locks(Locks::Places)]);
+        bury_now_and_then([self.watched_seats(others), self.used_locks(Locks::Places)]);
         if self.has_ended(others) { Refusal::Closed } else { Refusal::TimedOut }
     }
 
     /// Whether, when what is there is taken, nothing will come for those who have a role at least.
     pub(super) fn is_ending(self) -> bool {
-        self.is_closed() || self.are_gone(Role::Producer)
+        self.is_closed() || self.seem_gone(Role::Producer)
     }
 
     /// Whether nothing is there and nothing will come: what is reserved may.
     fn has_ended(self, others: Option<Role>) -> bool {
-        // In this order: what the last of them has put is seen by whoever finds him gone.
-        (self.is_closed() || others.is_some_and(|others| self.are_gone(others))) && !self.has_record()
+        (self.is_closed() && !self.has_record())
+            || others.is_some_and(|others| self.are_gone_while(others, || !self.has_record()))
+    }
+
+    /// The same at a glance: whether it is worth it to look in earnest.
+    fn seems_ended(self, others: Option<Role>) -> bool {
+        (self.is_closed() || others.is_some_and(|others| self.seem_gone(others))) && !self.has_record()
     }
 
     /// Having found nothing: waits for something, unless there will be nothing.
@@ -113,11 +119,9 @@ impl<'a, M: Memory> View<'a, M> {
         others: Option<Role>,
         deadline: Deadline,
     ) -> Result<(), Refusal> {
-        if self.has_ended(others) {
-            return Err(Refusal::Closed);
-        }
-        if deadline == Deadline::NOW {
-            return Err(self.nothing(others));
+        let why = self.nothing(others);
+        if why == Refusal::Closed || deadline == Deadline::NOW {
+            return Err(why);
         }
         // Not whether it was closed: that word lies beside the producers' lock, and each look would take the line from the next producer. Who is told so late is about to sleep, and looks then.
         let (position, seen) = self.front(head);
@@ -131,12 +135,12 @@ impl<'a, M: Memory> View<'a, M> {
             }
         }
         self.count(GET_SLEEPS);
-        let how = Sleep { watched: [self.seats_of(others), self.used_locks(Locks::Places)], ..wait.sleep(deadline) };
+        let how = Sleep { watched: [self.watched_seats(others), self.used_locks(Locks::Places)], ..wait.sleep(deadline) };
         // ORDER: whoever uses a lock for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more.
         let watched_all =
-            || how.watched.map(<[_]>::len) == [self.seats_of(others), self.used_locks(Locks::Places)].map(<[_]>::len);
-        let ready = || self.has_data() || self.has_ended(others) || !watched_all();
-        let woken = || self.retell(others);
+            || how.watched.map(<[_]>::len) == [self.watched_seats(others), self.used_locks(Locks::Places)].map(<[_]>::len);
+        let ready = || self.has_data() || self.seems_ended(others) || !watched_all();
+        let woken = || self.retell_of(others, how);
         let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
@@ -170,10 +174,10 @@ impl<'a, M: Memory> View<'a, M> {
         if deadline == Deadline::NOW {
             return Err(Refusal::TimedOut);
         }
-        let how = Sleep { brief: wait.sleeps < BRIEFLY, watched: [self.seats_of(others), &[]], ..wait.sleep(deadline) };
+        let how = Sleep { brief: wait.sleeps < BRIEFLY, watched: [self.watched_seats(others), &[]], ..wait.sleep(deadline) };
         // ORDER: as in `wait_or_end`.
-        let has_ended = || self.is_closed() || others.is_some_and(|others| self.are_gone(others));
-        let ready = || self.has_room(need) || has_ended() || how.watched[0].len() != self.seats_of(others).len();
+        let seems_ended = || self.is_closed() || others.is_some_and(|others| self.seem_gone(others));
+        let ready = || self.has_room(need) || seems_ended() || how.watched[0].len() != self.watched_seats(others).len();
         if wait.may_spin() {
             let partner = Place::from(self.consumer(CPUS).load(Relaxed)).position.wrapping_sub(1);
             if spin(partner, SELDOM, SELDOM, || self.is_roomy() || self.is_closed()) || ready() {
@@ -182,15 +186,10 @@ impl<'a, M: Memory> View<'a, M> {
         }
         self.count(PUT_SLEEPS);
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
-        let woken = || self.retell(others);
+        let woken = || self.retell_of(others, how);
         let awake = self.ring().consumers.sleep(&self.ring().producers, how, ready, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
-    }
-
-    /// The used seats of these.
-    fn seats_of(self, others: Option<Role>) -> &'a [RobustLock] {
-        others.map_or(&[], |others| self.used_locks(Locks::Seats(others)))
     }
 
     /// With the producers' lock, having found too little room for this message: what there is may do for another, smaller one. All are woken, once for each
@@ -303,7 +302,8 @@ impl<'a, M: Memory> View<'a, M> {
 
     /// Woken, perhaps by a death: what it may have left untold is told again, as far as they then do not sleep again: they would wake each other for ever.
     pub(super) fn retell(self, others: Option<Role>) {
-        let is_over = |role| self.is_closed() || (others == Some(role) && self.are_gone(role));
+        let are_gone = |role| others == Some(role) && self.seem_gone(role) && !zoo::planted(Bug::GoneToldToNobody);
+        let is_over = |role| self.is_closed() || are_gone(role);
         if is_over(Role::Consumer) {
             self.ring().consumers.wake_all_sleepers();
         }
@@ -312,6 +312,15 @@ impl<'a, M: Memory> View<'a, M> {
             self.ring().producers.wake_all_sleepers();
         }
         self.retell_waiters();
+    }
+
+    /// The same, and that there are more seats than were watched: whoever used one first may have died before it told.
+    fn retell_of(self, others: Option<Role>, how: Sleep<'_>) {
+        if how.watched[0].len() == self.watched_seats(others).len() {
+            self.retell(others);
+        } else {
+            self.tell_all();
+        }
     }
 
     pub(super) fn tell_all(self) {

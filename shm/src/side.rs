@@ -21,7 +21,8 @@
 //! # Leaving
 //!
 //! The `fetch_sub` of the word is the only fence. If `W` was set: wake one contender if any sleeps; if the other role sleeps here, A + 1 (if `A` had moved since the release, do not clear) and wake one;
-//! if the other side has sleepers and what my own role waits for is still there, wake one of them (the chain); clear `W` only if nobody was woken. Pending is cleared last.
+//! if the other side has sleepers and what my own role waits for is still there, wake one of them (the chain); clear `W` only if nobody was woken, and nobody left asleep. Pending is cleared last.
+//! Who has brought nothing wakes those who sleep here only if what they wait for is there all the same: a full queue whose first place is still being filled has sleepers on both sides, and each would wake the other.
 //!
 //! # Why no wake is lost
 //!
@@ -123,12 +124,19 @@ impl Side {
     #[inline(always)]
     pub fn leave(&self, other: &Self, more: impl FnOnce() -> bool, worth_it: impl FnOnce() -> bool) -> bool {
         let Ok(me) = Me::current() else { return false };
-        self.lock.give(me, |after| self.settle(other, after, more, worth_it))
+        self.lock.give(me, |after| self.settle(other, after, more, |precise| precise || worth_it()))
+    }
+
+    /// The same, having brought nothing to those who sleep on this side: one of them is woken only if there is `news`, which another may have brought and not told. Else two who wait for each other's
+    /// doings would wake each other for ever.
+    pub fn leave_in_vain(&self, other: &Self, more: impl FnOnce() -> bool, news: impl FnOnce() -> bool) -> bool {
+        let Ok(me) = Me::current() else { return false };
+        self.lock.give(me, |after| self.settle(other, after, more, |_| news()))
     }
 
     #[cold]
     #[inline(never)]
-    fn settle(&self, other: &Self, mut after: u64, more: impl FnOnce() -> bool, worth_it: impl FnOnce() -> bool) {
+    fn settle(&self, other: &Self, mut after: u64, more: impl FnOnce() -> bool, wakes: impl FnOnce(bool) -> bool) {
         if zoo::planted(Bug::MissingWake) {
             return;
         }
@@ -138,14 +146,15 @@ impl Side {
         }
         // CRASH: pending still names this side: the kernel rings L, one watcher does the rest (step 4).
         let (sleepers, brief) = (self.sleepers.load(SeqCst), self.brief.load(SeqCst));
-        if sleepers != 0 || (brief != 0 && worth_it()) {
+        let sleeps = sleepers != 0 || brief != 0;
+        if sleeps && wakes(sleepers != 0) {
             let seen = self.lock.word().fetch_add(ANNOUNCE, SeqCst);
             if seen != after {
                 woken += 1;
             }
             after = seen.wrapping_add(ANNOUNCE);
             woken += sys::futex_wake(self.lock.announce_word(), 1);
-        } else if brief != 0 {
+        } else if sleeps {
             woken += 1;
         }
         if other.has_sleepers() && more() {

@@ -80,7 +80,7 @@ impl<M: Jobs> View<'_, M> {
         self.enter(&self.ring().consumers, Deadline::NEVER, || self.recover_leases())?;
         let morgue = self.memory.morgue();
         let result = if self.leases().morgue.load(Relaxed) == 0 { Ok(none) } else { work(View { memory: &morgue }) };
-        self.leave_consumers_of_jobs();
+        self.leave_consumers_of_jobs(false);
         result
     }
 

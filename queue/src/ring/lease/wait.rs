@@ -6,7 +6,7 @@ use multiproc_shm::zoo::{self, Bug};
 use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, bury, spin};
 
 use super::super::wait::{Wait, bury_now_and_then};
-use super::super::{CPUS, HEAD, Refusal, View};
+use super::super::{CPUS, HEAD, Refusal, Ring, View};
 use super::{FREE, TAKING};
 use crate::jobs::block::Jobs;
 use crate::log::Place;
@@ -29,7 +29,7 @@ impl<M: Jobs> View<'_, M> {
                     // Nobody has died: somebody has scribbled.
                     self.recover_leases();
                 }
-                self.leave_consumers_of_jobs();
+                self.leave_consumers_of_jobs(false);
             }
             if self.is_finished() {
                 return Ok(());
@@ -190,8 +190,14 @@ impl<M: Jobs> View<'_, M> {
         bury_now_and_then([&self.memory.leases().slots[..self.used()], &[]]);
     }
 
-    pub(super) fn leave_consumers_of_jobs(self) {
-        self.ring().consumers.leave(&self.ring().producers, || self.has_job(), || self.is_roomy());
+    /// `in_vain`: the head was not moved.
+    pub(super) fn leave_consumers_of_jobs(self, in_vain: bool) {
+        let Ring { producers, consumers } = self.ring();
+        if in_vain {
+            consumers.leave_in_vain(producers, || self.has_job(), || self.has_room_for_some());
+        } else {
+            consumers.leave(producers, || self.has_job(), || self.is_roomy());
+        }
     }
 
     /// No more puts. The mark comes first: who makes a job free sees it, or the queue is not closed yet.

@@ -1,6 +1,7 @@
 //! The tables: which configurations are run, and what is to come out.
 
 mod lease;
+mod places;
 mod ring;
 
 use crate::{
@@ -29,6 +30,8 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(ring::ring_holes());
     rows.extend(lease::lease_rows());
     rows.extend(lease::lease_bugs());
+    rows.extend(places::places_rows());
+    rows.extend(places::places_bugs());
     rows
 }
 

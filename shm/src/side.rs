@@ -14,8 +14,8 @@
 //! 2. Read `L` of mine; then look again, without a lock: what was waited for may have come.
 //! 3. `futex_waitv` on `L` of mine, `L` of other, `A` of other, in this order: each wake, each death on either side, ends it. The kernel compares and queues them one after the other, so a ring can fall
 //!    between two; `A`, moved by every take of a word with `W`, comes last and catches it.
-//! 4. After any wake, still armed: the kernel's single wake for a death may have been meant for others, so, for each lock that is free with `W`, wake a contender, and on `mine` one more of my own role.
-//!    (The index that the kernel returns cannot tell: `A` hides an `L`.)
+//! 4. After any wake, still armed: the kernel's single wake for a death may have been meant for others, so, for each lock that is free with `W`, wake a contender, and one of those who sleep on `mine`, if what they wait for
+//!    is there. (The index that the kernel returns cannot tell: `A` hides an `L`.)
 //! 5. Still armed, announce on `mine` ("flight"): then either my lock is free, and my death in flight rings `L` of mine, which all sleepers of my role watch, or its holder sees `W` and passes the wake on when it leaves.
 //!
 //! # Leaving
@@ -166,13 +166,21 @@ impl Side {
     }
 
     /// Sleeps once, holding nothing, until `self` may have what this thread waits for; `mine` is its own side. Tells false when the deadline has passed and `ready` is still false.
-    /// `ready` looks without a lock; `woken` runs after a wake-up, while our death would still be noticed: what a dead waker may have left undone (a broadcast) is done again there.
+    /// `ready` looks without a lock; `woken` runs after a wake-up, while our death would still be noticed: what a dead waker may have left undone (a broadcast) is done again there. `news` tells whether
+    /// those who sleep on `mine` should look, who may not have been told by a dead one: as of [`leave_in_vain`](Self::leave_in_vain).
     /// After a true the caller enters its own side, and looks again.
     ///
     /// # Errors
     ///
     /// [`AcquireError::Unsupported`] when this thread has no robust list.
-    pub fn sleep(&self, mine: &Self, how: Sleep<'_>, ready: impl Fn() -> bool, woken: impl Fn()) -> Result<bool, AcquireError> {
+    pub fn sleep(
+        &self,
+        mine: &Self,
+        how: Sleep<'_>,
+        ready: impl Fn() -> bool,
+        news: impl Fn() -> bool,
+        woken: impl Fn(),
+    ) -> Result<bool, AcquireError> {
         let me = Me::current()?;
         let Sleep { brief, deadline, .. } = how;
         let count = match how.bell {
@@ -208,7 +216,7 @@ impl Side {
                 Woken::Unsupported => break true,
                 Woken::By(_) => {
                     // Always: the kernel tells the last word that was rung, and A, the last, hides an L.
-                    self.pass_on(mine);
+                    self.pass_on(mine, &news);
                     woken();
                     // CRASH: still armed; from here a death is seen by whoever holds `mine`, or rings its L.
                     mine.announce();
@@ -298,7 +306,7 @@ impl Side {
     }
 
     /// If a death rang an L we may have got the only wake: what it was for, others may have to do.
-    fn pass_on(&self, mine: &Self) {
+    fn pass_on(&self, mine: &Self, news: impl Fn() -> bool) {
         let idle = |side: &Self| {
             let word = side.lock.word().load(SeqCst);
             word & TID == 0 && word & WAITERS != 0
@@ -310,7 +318,7 @@ impl Side {
             if mine.lock.contenders.load(SeqCst) != 0 {
                 sys::futex_wake(&raw const mine.lock.bell, 1);
             }
-            if mine.has_sleepers() {
+            if mine.has_sleepers() && news() {
                 mine.wake_one_sleeper();
             }
         }

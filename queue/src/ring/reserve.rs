@@ -225,7 +225,8 @@ impl<'a, M: Memory> View<'a, M> {
                 producers.wake_one_sleeper();
             }
         };
-        let awake = producers.sleep(consumers, how, ready, woken).map_err(Refusal::Lock)?;
+        let news = || self.has_room_for_some();
+        let awake = producers.sleep(consumers, how, ready, news, woken).map_err(Refusal::Lock)?;
         if awake { Ok(()) } else { Err(Refusal::Busy) }
     }
 

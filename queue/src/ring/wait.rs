@@ -138,7 +138,8 @@ impl<'a, M: Memory> View<'a, M> {
             || how.watched.map(<[_]>::len) == [self.seats_of(others), self.used_locks(Locks::Places)].map(<[_]>::len);
         let ready = || self.has_data() || self.has_ended(others) || !watched_all();
         let woken = || self.retell(others);
-        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, woken);
+        let news = || self.has_room_for_some();
+        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, news, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -184,7 +185,8 @@ impl<'a, M: Memory> View<'a, M> {
         self.count(PUT_SLEEPS);
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
         let woken = || self.retell(others);
-        let awake = self.ring().consumers.sleep(&self.ring().producers, how, ready, woken);
+        let news = || self.has_news();
+        let awake = self.ring().consumers.sleep(&self.ring().producers, how, ready, news, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -265,7 +267,7 @@ impl<'a, M: Memory> View<'a, M> {
         !matches!(self.at_front(), Front::Empty(_))
     }
 
-    /// With the producers' lock, having put nothing: whether those who sleep for messages should look all the same.
+    /// Of one who has put nothing: whether those who sleep for messages should look all the same.
     pub(super) fn has_news(self) -> bool {
         // Who sleeps for jobs has other reasons, too; and nobody fills places there.
         if self.memory.annex().is_none() {
@@ -279,7 +281,7 @@ impl<'a, M: Memory> View<'a, M> {
         }
     }
 
-    /// With the consumers' lock, having taken nothing: whether there is room that some sleeping producer may be able to use.
+    /// Of one who has taken nothing: whether there is room that some sleeping producer may be able to use.
     pub(super) fn has_room_for_some(self) -> bool {
         let least = u64::MAX - self.ring().producers.notes[LEAST].load(SeqCst);
         u32::try_from(least).is_ok_and(|least| self.has_room(least))

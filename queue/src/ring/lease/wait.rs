@@ -44,7 +44,8 @@ impl<M: Jobs> View<'_, M> {
             // ORDER: whoever uses a slot for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more to be watched.
             let ready = || self.used() != used || self.is_half_moved() || self.is_finished();
             let sides = (&self.ring().producers, &self.ring().consumers);
-            let awake = sides.0.sleep(sides.1, how, ready, || self.pass_on_job()).map_err(Refusal::Lock)?;
+            let awake =
+                sides.0.sleep(sides.1, how, ready, || self.has_room_for_some(), || self.pass_on_job()).map_err(Refusal::Lock)?;
             if !awake {
                 return Err(Refusal::TimedOut);
             }
@@ -119,7 +120,8 @@ impl<M: Jobs> View<'_, M> {
         let how = Sleep { watched: [watched, &[]], ..wait.sleep(deadline) };
         // As in `join`.
         let ready = || self.used() != used || self.has_job_or_starves() || self.is_over();
-        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, || self.retell_jobs());
+        let news = || self.has_room_for_some();
+        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, news, || self.retell_jobs());
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }

@@ -57,8 +57,12 @@ pub(crate) struct Places {
     pub(crate) seat: bool,
     /// The first process, or the second beside a seat, is filling a place.
     pub(crate) begun: bool,
-    /// There is a place of a dead one. (Who takes his lock is not killed before A has moved: that is a hole, of two deaths.)
+    /// There is a place of a dead one.
     pub(crate) legacy: bool,
+    /// The seat is free: who had it is gone.
+    pub(crate) gone: bool,
+    /// No more places, from the beginning.
+    pub(crate) closed: bool,
     /// How many places may be given up.
     pub(crate) backs: u8,
     pub(crate) kills: u8,
@@ -93,7 +97,7 @@ pub(crate) enum Bug {
     NoTurn,
     /// The header is not read again after the lock.
     HeaderReadOnce,
-    /// Who takes a lock that a dead one left does not move A, and wakes nobody.
+    /// Who takes a lock moves no count.
     HeirStays,
     /// Giving a lock back does not move what is compared last.
     BackStays,
@@ -145,7 +149,13 @@ impl fmt::Display for Places {
         say("used", self.used)?;
         say("room", if usize::from(self.room) < RECORDS { self.room } else { 0 })?;
         say("given up", self.backs)?;
-        let flags = [(self.seat, ", a seat"), (self.begun, ", begun"), (self.legacy, ", a legacy")];
+        let flags = [
+            (self.seat, ", a seat"),
+            (self.begun, ", begun"),
+            (self.legacy, ", a legacy"),
+            (self.gone, ", all gone"),
+            (self.closed, ", closed"),
+        ];
         flags.iter().filter(|(is, _)| *is).try_for_each(|(_, what)| write!(f, "{what}"))
     }
 }
@@ -157,7 +167,7 @@ impl Places {
 
     /// Whether who had the seat is gone.
     fn is_gone(&self, state: &State) -> bool {
-        self.seat && !state.is_held(S)
+        (self.seat || self.gone) && !state.is_held(S)
     }
 
     /// As the words say, which a dead one may not have brought up to date.
@@ -228,7 +238,7 @@ impl Model for Places {
             tail: 0,
             got: 0,
             used: self.used,
-            closed: false,
+            closed: self.closed,
             told: 0,
             leaked: [false; 3],
             left: [self.kills, self.timeouts, self.spurious, self.backs],
@@ -236,6 +246,8 @@ impl Model for Places {
         };
         if self.seat {
             state.low[S] = Low(tid(0) | Low::W);
+        } else if self.gone {
+            state.low[S] = Low(Low::W);
         }
         for lock in state.used() {
             state.low[lock] = Low(Low::W);

@@ -66,16 +66,15 @@ impl Turn<'_> {
                 "turn + 1"
             }
             At::TTouch => {
-                let touches = state.sleepers(Nap::Data) && !(p.heir && self.is(Bug::HeirStays));
-                if touches {
+                if state.sleepers(Nap::Data) && !self.is(Bug::HeirStays) {
                     state.bump(Nap::Data);
-                    p = state.processes[self.me];
                 }
-                p.at = if touches && p.heir { At::TTouchWake } else { At::TUse };
-                p.heir = false;
-                "A+1, if anybody sleeps"
+                if p.heir && state.sleepers(Nap::Lock) && !self.is(Bug::HeirStays) {
+                    state.bump(Nap::Lock);
+                }
+                p = Process { at: At::TUse, heir: false, ..state.processes[self.me] };
+                "both counts + 1"
             }
-            At::TTouchWake => return self.wake(next, Nap::Data.bell(), "wakes one", |p, _| p.at = At::TUse),
             At::TUse => {
                 let first = state.used < p.lock;
                 state.used = state.used.max(p.lock);

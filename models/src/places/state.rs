@@ -30,7 +30,6 @@ pub(super) enum At {
     TTake,
     TTurn,
     TTouch,
-    TTouchWake,
     TUse,
     TUseBump,
     TUseWake,

@@ -122,9 +122,7 @@ impl Turn<'_> {
             push(None, "has filled it", &|p| p.at = first);
             push(Some(3), "gives it up", &|p| (p.at, p.gives_up) = (first, true));
         }
-        // Who takes from the dead is not killed before A has moved: that is a hole, of two deaths.
-        let spared = self.places.legacy && p.heir && matches!(p.at, At::TTurn | At::TTouch);
-        if !spared && !matches!(p.at, At::Gone | At::Dying | At::DyingWakes) {
+        if !matches!(p.at, At::Gone | At::Dying | At::DyingWakes) {
             push(Some(0), "is killed", &|p| *p = Process { at: At::Dying, pending: p.pending, ..Process::GONE });
         }
         if p.at == At::Asleep && !p.rung {

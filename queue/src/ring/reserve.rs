@@ -191,11 +191,10 @@ impl<'a, M: Memory> View<'a, M> {
             let turn = lock.beside[TURN].load(Relaxed).wrapping_add(1);
             // ORDER: Release pairs with the load in `is_being_filled`: who sees this turn finds what the last one has committed.
             lock.beside[TURN].store(turn, Release);
-            match how {
-                Acquired::Clean => producers.touch(),
-                // Until now its hole looked as if we were about to fill it.
-                Acquired::OwnerDied(_) if producers.has_sleepers() => producers.wake_one_sleeper(),
-                Acquired::OwnerDied(_) => {}
+            producers.touch();
+            if let (Acquired::OwnerDied(_), Some(waiters)) = (how, self.waiters()) {
+                // Who is about to sleep for a lock may have noted it as the dead one left it, and as it will be again if we die, too.
+                waiters.touch();
             }
             if self.use_up_to(Locks::Places, number + 1) {
                 // Those who sleep do not watch it. CRASH: noted, nobody told: `recover` tells them.

@@ -4,13 +4,14 @@
 //! if a planted bug is **not** found, or if a known hole has changed. `--deep` runs the large configurations too, `--trace`
 //! prints the shortest way to each failure that was found, and words select the rows whose text contains all of them.
 //!
-//! Start reading at [`mod@lock`], then [`mod@ring`]; [`checker`] is the machine below all. [`mod@semaphore`], [`mod@rwlock`] and [`mod@barrier`] stand on [`mod@robust`]; [`mod@lease`] is the ring's again, with jobs, [`mod@roles`] with roles; [`mod@rows`] has the tables.
+//! Start reading at [`mod@lock`], then [`mod@ring`]; [`checker`] is the machine below all. [`mod@semaphore`], [`mod@rwlock`] and [`mod@barrier`] stand on [`mod@robust`]; [`mod@lease`] is the ring's again, with jobs, [`mod@roles`] with roles, [`mod@places`] with places that are reserved; [`mod@rows`] has the tables.
 
 mod barrier;
 mod checker;
 mod condition;
 mod lease;
 mod lock;
+mod places;
 mod ring;
 mod robust;
 mod roles;
@@ -23,6 +24,7 @@ use checker::{Limits, Report, Verdict, check};
 use condition::Condition;
 use lease::Lease;
 use lock::Lock;
+use places::Places;
 use ring::Ring;
 use roles::Roles;
 use rows::rows;
@@ -56,6 +58,7 @@ enum System {
     Ring(Ring),
     Lease(Lease),
     Roles(Roles),
+    Places(Places),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,6 +121,7 @@ impl Row {
             System::Ring(model) => check(model, limits),
             System::Lease(model) => check(model, limits),
             System::Roles(model) => check(model, limits),
+            System::Places(model) => check(model, limits),
         };
         let good = match (self.expect, report.verdict) {
             (Expect::Right, verdict) => verdict == Verdict::Holds,
@@ -197,6 +201,11 @@ impl fmt::Display for Row {
                 write!(f, "roles {roles}")?;
                 roles.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
                 write!(f, " | {}/{}/{}", roles.kills, roles.timeouts, roles.spurious)
+            }
+            System::Places(places) => {
+                write!(f, "reserved {places}")?;
+                places.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
+                write!(f, " | {}/{}/{}", places.kills, places.timeouts, places.spurious)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The tables: which configurations are run, and what is to come out.
 
 mod lease;
+mod places;
 mod ring;
 mod roles;
 
@@ -32,6 +33,8 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(lease::lease_bugs());
     rows.extend(roles::roles_rows());
     rows.extend(roles::roles_bugs());
+    rows.extend(places::places_rows());
+    rows.extend(places::places_bugs());
     rows
 }
 

@@ -200,18 +200,15 @@ impl<'a, M: Memory> View<'a, M> {
         deadline: Deadline,
     ) -> Result<(), Refusal> {
         let mut wait = Wait::default();
-        loop {
-            if done != Ok(Appended::Yes) {
-                self.pass_on_room();
-            }
-            self.leave_producers();
-            match done? {
-                Appended::Yes => return Ok(()),
-                not => self.wait_to_append(not, &mut wait, need, others, deadline)?,
-            }
+        while done != Ok(Appended::Yes) {
+            self.pass_on_room();
+            self.leave_producers_in_vain();
+            self.wait_to_append(done?, &mut wait, need, others, deadline)?;
             self.enter(&self.ring().producers, deadline, || self.recover())?;
             done = self.append(message, need, || wait.may_grow || deadline == Deadline::NOW);
         }
+        self.leave_producers();
+        Ok(())
     }
 
     /// Appends messages in their order, as many at a time as there is room for; `done` counts them, also where it fails.
@@ -220,7 +217,7 @@ impl<'a, M: Memory> View<'a, M> {
         while *done < messages.len() {
             self.enter(&self.ring().producers, deadline, || self.recover())?;
             let mut result = Ok(Appended::Yes);
-            let mut need = 0;
+            let (mut need, before) = (0, *done);
             while let Some(message) = messages.get(*done) {
                 result = self.words_for(message).and_then(|words| {
                     need = words;
@@ -233,7 +230,11 @@ impl<'a, M: Memory> View<'a, M> {
                 *done += 1;
                 wait = Wait::default();
             }
-            self.leave_producers();
+            if *done == before {
+                self.leave_producers_in_vain()
+            } else {
+                self.leave_producers()
+            }
             match result? {
                 Appended::Yes => {}
                 not => self.wait_to_append(not, &mut wait, need, None, deadline)?,
@@ -293,7 +294,11 @@ impl<'a, M: Memory> View<'a, M> {
                 Ok((Found::Nothing, _)) => pause = self.next_pause(head),
                 _ => {}
             }
-            self.leave_consumers();
+            if matches!(found, Ok((Found::Taken | Found::Hole, _))) {
+                self.leave_consumers()
+            } else {
+                self.leave_consumers_in_vain()
+            }
             match found? {
                 (Found::Taken, next) => {
                     self.tidy(head, next);
@@ -353,7 +358,11 @@ impl<'a, M: Memory> View<'a, M> {
                 Ok(Found::Nothing) => pause = self.next_pause(head),
                 _ => {}
             }
-            self.leave_consumers();
+            if matches!(last, Ok(Found::Taken | Found::Hole)) {
+                self.leave_consumers()
+            } else {
+                self.leave_consumers_in_vain()
+            }
             match last? {
                 Found::Taken => {
                     self.tidy(head, next);
@@ -501,13 +510,24 @@ impl<'a, M: Memory> View<'a, M> {
 
     #[inline]
     fn leave_producers(self) {
-        let more = |brief: bool| (!brief || self.is_spacious()) && self.has_room_to_share();
-        self.ring().producers.leave(&self.ring().consumers, more, || true);
+        self.ring().producers.leave(&self.ring().consumers, |brief| self.has_more_room(brief), || true);
+    }
+
+    /// Having appended nothing: then those who sleep for messages may have been left to us by a dead one at most.
+    #[cold]
+    fn leave_producers_in_vain(self) {
+        self.ring().producers.leave_in_vain(&self.ring().consumers, |brief| self.has_more_room(brief), || self.has_news());
     }
 
     #[inline]
     fn leave_consumers(self) {
         self.ring().consumers.leave(&self.ring().producers, |_| self.has_data(), || self.is_worth_a_wake());
+    }
+
+    /// Not having moved the head: likewise.
+    #[cold]
+    fn leave_consumers_in_vain(self) {
+        self.ring().consumers.leave_in_vain(&self.ring().producers, |_| self.has_data(), || self.has_room_for_some());
     }
 
     /// With the producers' lock: whether a record of this many words fits at the tail, where there is memory.

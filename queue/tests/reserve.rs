@@ -320,6 +320,42 @@ fn who_sleeps_is_told() -> Outcome {
 }
 
 #[test]
+fn who_waits_for_room_and_who_waits_for_a_place_let_each_other_sleep() -> Outcome {
+    let _watchdog = watchdog();
+    const EACH: u32 = 4;
+    let queue: Queue<[u8]> = Queue::new(2)?;
+    let place = queue.reserve(1)?;
+    queue.put_bytes(b"b")?;
+    let start = |what: fn(&Queue<[u8]>) -> bool| {
+        let queue = queue.clone();
+        Sleeper::start(move || what(&queue))
+    };
+    let waiting: Vec<_> = (0..EACH)
+        .flat_map(|_| {
+            let reserve = |queue: &Queue<[u8]>| queue.reserve(1).and_then(Reserved::commit).is_ok();
+            [start(|queue| queue.get_bytes().is_ok()), start(|queue| queue.put_bytes(b"c").is_ok()), start(reserve)]
+        })
+        .collect();
+    let sleeps = || queue.counters().put_sleeps + queue.counters().get_sleeps;
+    let before = sleeps();
+    // Whoever comes in vain may wake one, and that one another.
+    for _ in 0..10 {
+        assert_eq!(queue.try_put_bytes(b"d"), Err(PutError::Full(())));
+        assert_eq!(queue.try_reserve(1).err(), Some(PutError::Full(())));
+        assert_eq!(queue.try_get_bytes(), Err(GetError::Empty));
+    }
+    thread::sleep(Duration::from_millis(300));
+    let more = sleeps() - before;
+    assert!(more < 1000, "{more} times to sleep again, for nothing");
+    fill(place, b"a");
+    for _ in 0..EACH + 2 {
+        queue.get_bytes()?;
+    }
+    assert!(waiting.into_iter().all(Sleeper::join));
+    Ok(())
+}
+
+#[test]
 fn no_more_than_there_are_locks() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(100)?;

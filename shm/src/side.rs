@@ -14,14 +14,15 @@
 //! 2. Read `L` of mine; then look again, without a lock: what was waited for may have come.
 //! 3. `futex_waitv` on `L` of mine, `L` of other, `A` of other, in this order: each wake, each death on either side, ends it. The kernel compares and queues them one after the other, so a ring can fall
 //!    between two; `A`, moved by every take of a word with `W`, comes last and catches it.
-//! 4. After any wake, still armed: the kernel's single wake for a death may have been meant for others, so, for each lock that is free with `W`, wake a contender, and on `mine` one more of my own role.
-//!    (The index that the kernel returns cannot tell: `A` hides an `L`.)
+//! 4. After any wake, still armed: the kernel's single wake for a death may have been meant for others, so, for each lock that is free with `W`, wake a contender, and one of those who sleep on `mine`, if what they wait for
+//!    is there. (The index that the kernel returns cannot tell: `A` hides an `L`.)
 //! 5. Still armed, announce on `mine` ("flight"): then either my lock is free, and my death in flight rings `L` of mine, which all sleepers of my role watch, or its holder sees `W` and passes the wake on when it leaves.
 //!
 //! # Leaving
 //!
 //! The `fetch_sub` of the word is the only fence. If `W` was set: wake one contender if any sleeps; if the other role sleeps here, A + 1 (if `A` had moved since the release, do not clear) and wake one;
-//! if the other side has sleepers and what my own role waits for is still there, wake one of them (the chain); clear `W` only if nobody was woken. Pending is cleared last.
+//! if the other side has sleepers and what my own role waits for is still there, wake one of them (the chain); clear `W` only if nobody was woken, and nobody left asleep. Pending is cleared last.
+//! Who has brought nothing wakes those who sleep here only if what they wait for is there all the same: a full queue whose first place is still being filled has sleepers on both sides, and each would wake the other.
 //!
 //! # Why no wake is lost
 //!
@@ -123,12 +124,19 @@ impl Side {
     #[inline(always)]
     pub fn leave(&self, other: &Self, more: impl FnOnce(bool) -> bool, worth_it: impl FnOnce() -> bool) -> bool {
         let Ok(me) = Me::current() else { return false };
-        self.lock.give(me, |after| self.settle(other, after, more, worth_it))
+        self.lock.give(me, |after| self.settle(other, after, more, |precise| precise || worth_it()))
+    }
+
+    /// The same, having brought nothing to those who sleep on this side: one of them is woken only if there is `news`, which another may have brought and not told. Else two who wait for each other's
+    /// doings would wake each other for ever.
+    pub fn leave_in_vain(&self, other: &Self, more: impl FnOnce(bool) -> bool, news: impl FnOnce() -> bool) -> bool {
+        let Ok(me) = Me::current() else { return false };
+        self.lock.give(me, |after| self.settle(other, after, more, |_| news()))
     }
 
     #[cold]
     #[inline(never)]
-    fn settle(&self, other: &Self, mut after: u64, more: impl FnOnce(bool) -> bool, worth_it: impl FnOnce() -> bool) {
+    fn settle(&self, other: &Self, mut after: u64, more: impl FnOnce(bool) -> bool, wakes: impl FnOnce(bool) -> bool) {
         if zoo::planted(Bug::MissingWake) {
             return;
         }
@@ -138,14 +146,15 @@ impl Side {
         }
         // CRASH: pending still names this side: the kernel rings L, one watcher does the rest (step 4).
         let (sleepers, brief) = (self.sleepers.load(SeqCst), self.brief.load(SeqCst));
-        if sleepers != 0 || (brief != 0 && worth_it()) {
+        let sleeps = sleepers != 0 || brief != 0;
+        if sleeps && wakes(sleepers != 0) {
             let seen = self.lock.word().fetch_add(ANNOUNCE, SeqCst);
             if seen != after {
                 woken += 1;
             }
             after = seen.wrapping_add(ANNOUNCE);
             woken += sys::futex_wake(self.lock.announce_word(), 1);
-        } else if brief != 0 {
+        } else if sleeps {
             woken += 1;
         }
         if other.has_sleepers() && more(other.sleepers.load(SeqCst) == 0) {
@@ -157,13 +166,21 @@ impl Side {
     }
 
     /// Sleeps once, holding nothing, until `self` may have what this thread waits for; `mine` is its own side. Tells false when the deadline has passed and `ready` is still false.
-    /// `ready` looks without a lock; `woken` runs after a wake-up, while our death would still be noticed: what a dead waker may have left undone (a broadcast) is done again there.
+    /// `ready` looks without a lock; `woken` runs after a wake-up, while our death would still be noticed: what a dead waker may have left undone (a broadcast) is done again there. `news` tells whether
+    /// those who sleep on `mine` should look, who may not have been told by a dead one: as of [`leave_in_vain`](Self::leave_in_vain).
     /// After a true the caller enters its own side, and looks again.
     ///
     /// # Errors
     ///
     /// [`AcquireError::Unsupported`] when this thread has no robust list.
-    pub fn sleep(&self, mine: &Self, how: Sleep<'_>, ready: impl Fn() -> bool, woken: impl Fn()) -> Result<bool, AcquireError> {
+    pub fn sleep(
+        &self,
+        mine: &Self,
+        how: Sleep<'_>,
+        ready: impl Fn() -> bool,
+        news: impl Fn() -> bool,
+        woken: impl Fn(),
+    ) -> Result<bool, AcquireError> {
         let me = Me::current()?;
         let Sleep { brief, deadline, .. } = how;
         let count = match how.bell {
@@ -199,7 +216,7 @@ impl Side {
                 Woken::Unsupported => break true,
                 Woken::By(_) => {
                     // Always: the kernel tells the last word that was rung, and A, the last, hides an L.
-                    self.pass_on(mine);
+                    self.pass_on(mine, &news);
                     woken();
                     // CRASH: still armed; from here a death is seen by whoever holds `mine`, or rings its L.
                     mine.announce();
@@ -289,7 +306,7 @@ impl Side {
     }
 
     /// If a death rang an L we may have got the only wake: what it was for, others may have to do.
-    fn pass_on(&self, mine: &Self) {
+    fn pass_on(&self, mine: &Self, news: impl Fn() -> bool) {
         let idle = |side: &Self| {
             let word = side.lock.word().load(SeqCst);
             word & TID == 0 && word & WAITERS != 0
@@ -301,7 +318,7 @@ impl Side {
             if mine.lock.contenders.load(SeqCst) != 0 {
                 sys::futex_wake(&raw const mine.lock.bell, 1);
             }
-            if mine.has_sleepers() {
+            if mine.has_sleepers() && news() {
                 mine.wake_one_sleeper();
             }
         }

@@ -44,7 +44,7 @@ impl Cell {
             if acted {
                 return Ok(());
             }
-            if !other.sleep(mine, Sleep::new(brief, deadline), &ready, || ())? {
+            if !other.sleep(mine, Sleep::new(brief, deadline), &ready, || true, || ())? {
                 return Err(AcquireError::TimedOut);
             }
             brief = false;

@@ -1,6 +1,6 @@
 //! What lies behind the log of a queue: locks that say who is there, and who fills a place that is reserved.
 
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 use multiproc_shm::{Error, RobustLock, Seq};
 
@@ -19,7 +19,10 @@ pub(crate) struct Annex {
     places: [RobustLock; MOST],
     /// Those who wait for one of these.
     waiters: Seq,
-    reserved: [AtomicU32; 13],
+    reserved: AtomicU32,
+    /// The head at which those who sleep were last told again that all producers are gone and nothing is there, subtracted from `u64::MAX`, so that 0 means never.
+    told: AtomicU64,
+    reserved_as_well: [AtomicU64; 5],
 }
 
 /// All locks, which lie one behind the other.
@@ -97,6 +100,11 @@ impl<'a, M: Memory> View<'a, M> {
         }
     }
 
+    /// Where it is noted that the end was told again; `None`: nobody has ever had a role.
+    pub(super) fn told(self) -> Option<&'a AtomicU64> {
+        self.memory.annex().filter(|_| self.ring().has_annex()).map(|annex| &annex.told)
+    }
+
     /// Those who wait for a lock of a place, of which all are used then.
     pub(super) fn waiters(self) -> Option<&'a Seq> {
         self.memory.annex().filter(|_| !self.used_locks(Locks::Places).is_empty()).map(|annex| &annex.waiters)
@@ -111,7 +119,9 @@ impl Default for Annex {
             seats: [locks(), locks()],
             places: [const { RobustLock::new() }; MOST],
             waiters: Seq::default(),
-            reserved: Default::default(),
+            reserved: AtomicU32::new(0),
+            told: AtomicU64::new(0),
+            reserved_as_well: Default::default(),
         }
     }
 }

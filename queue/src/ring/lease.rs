@@ -136,7 +136,7 @@ impl<M: Jobs> View<'_, M> {
             message.clear();
             let outcome = self.lease_one(head, message);
             let pause = if matches!(outcome, Ok(Outcome::Nothing)) { self.next_pause(head) } else { 0 };
-            self.leave_consumers_of_jobs();
+            self.leave_consumers_of_jobs(matches!(outcome, Ok(Outcome::Nothing | Outcome::NoSlot)));
             match outcome? {
                 Outcome::Leased(leased) => return Ok(leased),
                 Outcome::New(leased, next) => {

@@ -111,11 +111,11 @@ impl<'a, M: Memory> View<'a, M> {
                     self.leave_producers();
                     return Ok(Reservation { lock, position, length });
                 }
-                // CRASH: a lock that nobody has made a mark with.
-                self.give_up_lock(lock);
+                // CRASH: a lock that nobody has made a mark with: no getter needs to hear of it.
+                self.give_back_lock(lock, |_| (), || ());
                 self.pass_on_room();
             }
-            self.leave_producers();
+            self.leave_producers_in_vain();
             match begun? {
                 Some(_) => self.wait_to_append(done?, &mut wait, need, None, deadline)?,
                 None => self.wait_for_lock(deadline)?,
@@ -135,22 +135,19 @@ impl<'a, M: Memory> View<'a, M> {
         let Reservation { lock, position, length } = reservation;
         let header = Header::Message { length, cpu: this_cpu() }.word();
         // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either a sleeper's look sees it, or we see the sleeper. CRASH: the commit: before it a hole, after it the whole message.
-        self.give_back_lock(lock, |_| self.log().at(position).store(header, SeqCst))
+        self.give_back_lock(lock, |_| self.log().at(position).store(header, SeqCst), || self.tell_getters())
     }
 
     /// Leaves a hole; false, and nothing done, when it is not this thread's.
     pub(crate) fn give_up(self, reservation: Reservation) -> bool {
-        self.give_up_lock(reservation.lock)
-    }
-
-    fn give_up_lock(self, lock: usize) -> bool {
-        self.give_back_lock(lock, |lock| {
+        let commit = |lock: &RobustLock| {
             // CRASH: the commit; before it, a hole by the lock alone.
             lock.beside[TURN].store(lock.beside[TURN].load(Relaxed).wrapping_add(1), SeqCst);
-        })
+        };
+        self.give_back_lock(reservation.lock, commit, || self.tell_getters())
     }
 
-    fn give_back_lock(self, lock: usize, commit: impl FnOnce(&RobustLock)) -> bool {
+    fn give_back_lock(self, lock: usize, commit: impl FnOnce(&RobustLock), tell: impl FnOnce()) -> bool {
         let (Some(lock), Some(waiters)) = (self.places().get(lock), self.waiters()) else { return false };
         let producers = &self.ring().producers;
         let last = || {
@@ -161,18 +158,23 @@ impl<'a, M: Memory> View<'a, M> {
         };
         // CRASH: while it tells, the lock is still named by our pending: one of those who watch it is woken, and tells the others (`retell`).
         lock.give_watched(last, || {
-            if producers.has_sleepers() {
-                if self.is_ending() {
-                    // For those to whom this was all that could still come.
-                    producers.wake_all_sleepers();
-                } else {
-                    producers.wake_one_sleeper();
-                }
-            }
+            tell();
             if waiters.has_sleepers() {
                 waiters.wake_all();
             }
         })
+    }
+
+    fn tell_getters(self) {
+        let producers = &self.ring().producers;
+        if producers.has_sleepers() {
+            if self.is_ending() {
+                // For those to whom this was all that could still come.
+                producers.wake_all_sleepers();
+            } else {
+                producers.wake_one_sleeper();
+            }
+        }
     }
 
     /// With the producers' lock: takes a lock, and tells what the header is to say; `None` if all are taken.
@@ -189,11 +191,10 @@ impl<'a, M: Memory> View<'a, M> {
             let turn = lock.beside[TURN].load(Relaxed).wrapping_add(1);
             // ORDER: Release pairs with the load in `is_being_filled`: who sees this turn finds what the last one has committed.
             lock.beside[TURN].store(turn, Release);
-            match how {
-                Acquired::Clean => producers.touch(),
-                // Until now its hole looked as if we were about to fill it.
-                Acquired::OwnerDied(_) if producers.has_sleepers() => producers.wake_one_sleeper(),
-                Acquired::OwnerDied(_) => {}
+            producers.touch();
+            if let (Acquired::OwnerDied(_), Some(waiters)) = (how, self.waiters()) {
+                // Who is about to sleep for a lock may have noted it as the dead one left it, and as it will be again if we die, too.
+                waiters.touch();
             }
             if self.use_up_to(Locks::Places, number + 1) {
                 // Those who sleep do not watch it. CRASH: noted, nobody told: `recover` tells them.
@@ -206,12 +207,13 @@ impl<'a, M: Memory> View<'a, M> {
 
     #[cold]
     fn wait_for_lock(self, deadline: Deadline) -> Result<(), Refusal> {
-        let Some(waiters) = self.waiters() else { return Ok(()) };
         let all = self.places();
-        if deadline == Deadline::NOW || all.iter().all(RobustLock::is_held_by_this_thread) {
+        // (None of them is used, if a peer lies.)
+        let all_mine = all.iter().all(RobustLock::is_held_by_this_thread);
+        let Some(waiters) = self.waiters().filter(|_| deadline != Deadline::NOW && !all_mine) else {
             bury_now_and_then([all, &[]]);
             return Err(Refusal::Busy);
-        }
+        };
         let how = Sleep { watched: [all, &[]], bell: Some(waiters), ..Sleep::new(false, deadline) };
         let ready = || has_free(all) || self.is_closed();
         let (producers, consumers) = (&self.ring().producers, &self.ring().consumers);
@@ -222,7 +224,8 @@ impl<'a, M: Memory> View<'a, M> {
                 producers.wake_one_sleeper();
             }
         };
-        let awake = producers.sleep(consumers, how, ready, woken).map_err(Refusal::Lock)?;
+        let news = || self.has_room_for_some();
+        let awake = producers.sleep(consumers, how, ready, news, woken).map_err(Refusal::Lock)?;
         if awake { Ok(()) } else { Err(Refusal::Busy) }
     }
 
@@ -311,7 +314,7 @@ impl<'a, M: Memory> View<'a, M> {
         let mut wait = Wait::default();
         loop {
             self.enter(&self.ring().consumers, deadline, || ())?;
-            let left = Leave(self);
+            let mut left = Leave { view: self, in_vain: true };
             let head = Place::load(self.consumer(HEAD));
             let mut message = InPlace::default();
             let pause = match self.take(head, &mut message)? {
@@ -323,12 +326,14 @@ impl<'a, M: Memory> View<'a, M> {
                         return Err(Refusal::Lock(AcquireError::NotHeld));
                     }
                     self.move_head(next);
+                    left.in_vain = false;
                     drop(left);
                     self.tidy(head, next);
                     return Ok(result);
                 }
                 (Found::Hole, next) => {
                     self.move_head(next);
+                    left.in_vain = false;
                     drop(left);
                     self.tidy(head, next);
                     self.go_on_after_hole(&mut wait, deadline)?;
@@ -344,11 +349,14 @@ impl<'a, M: Memory> View<'a, M> {
 }
 
 /// Leaves the consumers' side, also when a closure panics.
-struct Leave<'a, M: Memory>(View<'a, M>);
+struct Leave<'a, M: Memory> {
+    view: View<'a, M>,
+    in_vain: bool,
+}
 
 impl<M: Memory> Drop for Leave<'_, M> {
     fn drop(&mut self) {
-        self.0.leave_consumers();
+        if self.in_vain { self.view.leave_consumers_in_vain() } else { self.view.leave_consumers() }
     }
 }
 

@@ -40,6 +40,16 @@ pub(super) fn bury_now_and_then(locks: [&[RobustLock]; 2]) {
 /// How often a producer sleeps briefly for room before it sleeps for long: who does that is to be woken for any room.
 const BRIEFLY: u32 = 8;
 
+/// What is at the head.
+pub(super) enum Front {
+    /// Nothing, at this head.
+    Empty(u64),
+    /// A place that somebody fills: for a consumer, nothing yet.
+    Filling,
+    /// A message, or a hole to be got over.
+    Something,
+}
+
 /// What one call remembers between its sleeps.
 #[derive(Default)]
 pub(super) struct Wait {
@@ -141,7 +151,8 @@ impl<'a, M: Memory> View<'a, M> {
             || how.watched.map(<[_]>::len) == [self.watched_seats(others), self.used_locks(Locks::Places)].map(<[_]>::len);
         let ready = || self.has_data() || self.seems_ended(others) || !watched_all();
         let woken = || self.retell_of(others, how);
-        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, woken);
+        let news = || self.has_room_for_some();
+        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, news, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -187,7 +198,8 @@ impl<'a, M: Memory> View<'a, M> {
         self.count(PUT_SLEEPS);
         self.ring().producers.notes[LEAST].fetch_max(u64::MAX - u64::from(need), SeqCst);
         let woken = || self.retell_of(others, how);
-        let awake = self.ring().consumers.sleep(&self.ring().producers, how, ready, woken);
+        let news = || self.has_news();
+        let awake = self.ring().consumers.sleep(&self.ring().producers, how, ready, news, woken);
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -206,11 +218,15 @@ impl<'a, M: Memory> View<'a, M> {
         }
     }
 
+    /// Whether another producer, perhaps one who sleeps but briefly, is to be woken by one who leaves.
+    pub(super) fn has_more_room(self, brief: bool) -> bool {
+        (!brief || self.is_spacious()) && self.has_room_to_share()
+    }
+
     /// Whether there is room that some sleeping producer may be able to use, and that was not offered round already.
     pub(super) fn has_room_to_share(self) -> bool {
-        let least = u64::MAX - self.ring().producers.notes[LEAST].load(SeqCst);
         let passed = self.ring().producers.notes[PASSED].load(SeqCst);
-        passed != self.consumer(HEAD).load(SeqCst) && u32::try_from(least).is_ok_and(|least| self.has_room(least))
+        passed != self.consumer(HEAD).load(SeqCst) && self.has_room_for_some()
     }
 
     /// Without a lock, for a waiting producer: whether a record of this many words would fit now.
@@ -266,38 +282,50 @@ impl<'a, M: Memory> View<'a, M> {
             && (sizes.messages == UNBOUNDED || messages <= most(sizes.messages))
     }
 
-    /// Without a lock: whether there is something at the head, of which we looked whether it moved meanwhile: a message, or a hole to be got over.
-    pub(super) fn has_data(self) -> bool {
+    /// Without a lock: what is at the head, of which we looked whether it moved meanwhile.
+    pub(super) fn at_front(self) -> Front {
         for _ in 0..TRIES {
             let head = self.consumer(HEAD).load(SeqCst);
-            let header = Header::from(self.log().at(Place::from(head).position).load(SeqCst));
-            let is_something = match header {
-                Header::Empty => false,
-                Header::Message { .. } => true,
-                _ => self.is_something(Place::from(head), header),
+            let front = match Header::from(self.log().at(Place::from(head).position).load(SeqCst)) {
+                Header::Empty => Front::Empty(head),
+                Header::Message { .. } => return Front::Something,
+                header if self.is_something(Place::from(head), header) => return Front::Something,
+                _ => Front::Filling,
             };
-            if is_something {
-                return true;
-            }
             if self.consumer(HEAD).load(SeqCst) == head {
-                return false;
+                return front;
             }
         }
-        true
+        Front::Something
     }
 
-    /// The same, or a place that is being filled.
+    pub(super) fn has_data(self) -> bool {
+        matches!(self.at_front(), Front::Something)
+    }
+
+    /// Whether there is something, or a place that is being filled.
     pub(super) fn has_record(self) -> bool {
-        for _ in 0..TRIES {
-            let head = self.consumer(HEAD).load(SeqCst);
-            if self.log().at(Place::from(head).position).load(SeqCst) != 0 {
-                return true;
-            }
-            if self.consumer(HEAD).load(SeqCst) == head {
-                return false;
-            }
+        !matches!(self.at_front(), Front::Empty(_))
+    }
+
+    /// Of one who has put nothing: whether those who sleep for messages should look all the same.
+    pub(super) fn has_news(self) -> bool {
+        // Who sleeps for jobs has other reasons, too; and nobody fills places there.
+        if self.memory.annex().is_none() {
+            return true;
         }
-        true
+        let ending = self.is_ending();
+        match self.at_front() {
+            Front::Something => true,
+            Front::Empty(_) => ending,
+            Front::Filling => false,
+        }
+    }
+
+    /// Of one who has taken nothing: whether there is room that some sleeping producer may be able to use.
+    pub(super) fn has_room_for_some(self) -> bool {
+        let least = u64::MAX - self.ring().producers.notes[LEAST].load(SeqCst);
+        u32::try_from(least).is_ok_and(|least| self.has_room(least))
     }
 
     /// Woken, perhaps by a death: what it may have left untold is told again, as far as they then do not sleep again: they would wake each other for ever.
@@ -307,9 +335,10 @@ impl<'a, M: Memory> View<'a, M> {
         if is_over(Role::Consumer) {
             self.ring().consumers.wake_all_sleepers();
         }
-        // Those who wait for what is being filled are told by whoever fills it; or, if he has died, by one who may himself have no role.
-        if (is_over(Role::Producer) && !self.has_record()) || (self.is_ending() && self.has_data()) {
-            self.ring().producers.wake_all_sleepers();
+        // In this order, as in `has_ended`; and one look: what is there at a first one may be gone at a second.
+        let over = is_over(Role::Producer);
+        if over || self.is_ending() {
+            self.retell_the_end(over);
         }
         self.retell_waiters();
     }
@@ -320,6 +349,24 @@ impl<'a, M: Memory> View<'a, M> {
             self.retell(others);
         } else {
             self.tell_all();
+        }
+    }
+
+    /// Those who wait for what is being filled are told by whoever fills it; or, if he has died, by one who may himself have no role, or finds that another has got over it.
+    #[cold]
+    fn retell_the_end(self, over: bool) {
+        let producers = &self.ring().producers;
+        match self.at_front() {
+            Front::Filling => {}
+            Front::Empty(head) if !over => {
+                // Who has no role sleeps again, so they would wake each other for ever; and nobody comes to wait here who has a role, unless something is put. (Where nobody ever had a role, nobody is gone.)
+                if let Some(told) = self.told().filter(|told| told.load(SeqCst) != !head) {
+                    producers.wake_all_sleepers();
+                    // CRASH: woken but not noted: they are woken once more.
+                    told.store(!head, SeqCst);
+                }
+            }
+            Front::Empty(_) | Front::Something => producers.wake_all_sleepers(),
         }
     }
 

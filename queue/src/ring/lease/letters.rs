@@ -85,7 +85,7 @@ impl<M: Jobs> View<'_, M> {
         self.enter(&self.ring().consumers, Deadline::NEVER, || self.recover_leases())?;
         let morgue = self.memory.morgue();
         let result = if self.has_morgue() { work(View { memory: &morgue }) } else { Ok(none) };
-        self.leave_consumers_of_jobs();
+        self.leave_consumers_of_jobs(false);
         result
     }
 

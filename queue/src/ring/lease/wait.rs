@@ -7,7 +7,7 @@ use multiproc_shm::{Deadline, EAGER, NO_CPU, Sleep, bury, spin};
 
 use super::super::counts::GET_SLEEPS;
 use super::super::wait::{Wait, bury_now_and_then};
-use super::super::{CPUS, HEAD, Refusal, View};
+use super::super::{CPUS, HEAD, Refusal, Ring, View};
 use super::{FREE, TAKING};
 use crate::jobs::block::Jobs;
 use crate::log::Place;
@@ -30,7 +30,7 @@ impl<M: Jobs> View<'_, M> {
                     // Nobody has died: somebody has scribbled.
                     self.recover_leases();
                 }
-                self.leave_consumers_of_jobs();
+                self.leave_consumers_of_jobs(false);
             }
             if self.is_finished() {
                 return Ok(());
@@ -45,7 +45,8 @@ impl<M: Jobs> View<'_, M> {
             // ORDER: whoever uses a slot for the first time counts it before it looks for those who sleep: either it finds us, or we find that there is one more to be watched.
             let ready = || self.used() != used || self.is_half_moved() || self.is_finished();
             let sides = (&self.ring().producers, &self.ring().consumers);
-            let awake = sides.0.sleep(sides.1, how, ready, || self.pass_on_job()).map_err(Refusal::Lock)?;
+            let awake =
+                sides.0.sleep(sides.1, how, ready, || self.has_room_for_some(), || self.pass_on_job()).map_err(Refusal::Lock)?;
             if !awake {
                 return Err(Refusal::TimedOut);
             }
@@ -121,7 +122,8 @@ impl<M: Jobs> View<'_, M> {
         let how = Sleep { watched: [watched, &[]], ..wait.sleep(deadline) };
         // As in `join`.
         let ready = || self.used() != used || self.has_job_or_starves() || self.is_over();
-        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, || self.retell_jobs());
+        let news = || self.has_room_for_some();
+        let awake = self.ring().producers.sleep(&self.ring().consumers, how, ready, news, || self.retell_jobs());
         wait.slept();
         if awake.map_err(Refusal::Lock)? { Ok(()) } else { Err(Refusal::TimedOut) }
     }
@@ -192,8 +194,14 @@ impl<M: Jobs> View<'_, M> {
         bury_now_and_then([&self.memory.leases().slots[..self.used()], &[]]);
     }
 
-    pub(super) fn leave_consumers_of_jobs(self) {
-        self.ring().consumers.leave(&self.ring().producers, |_| self.has_job(), || self.is_worth_a_wake());
+    /// `in_vain`: the head was not moved.
+    pub(super) fn leave_consumers_of_jobs(self, in_vain: bool) {
+        let Ring { producers, consumers } = self.ring();
+        if in_vain {
+            consumers.leave_in_vain(producers, |_| self.has_job(), || self.has_room_for_some());
+        } else {
+            consumers.leave(producers, |_| self.has_job(), || self.is_worth_a_wake());
+        }
     }
 
     /// No more puts. The mark comes first: who makes a job free sees it, or the queue is not closed yet.

@@ -276,11 +276,11 @@ pub(crate) fn turn(
         if acted {
             act(&words.cells[0]);
         }
-        assert!(mine.leave(other, ready, || true));
+        assert!(mine.leave(other, |_| ready(), || true));
         if acted {
             return Ok(());
         }
-        if !other.sleep(mine, Sleep::new(brief, deadline), ready, || ())? {
+        if !other.sleep(mine, Sleep::new(brief, deadline), ready, || true, || ())? {
             return Err(AcquireError::TimedOut);
         }
         brief = false;

@@ -25,7 +25,7 @@
 //! | `PassBump`, `PassWake`, `PassMark` | a producer that finds no room for itself, yet room for the smallest size ever slept for (`least`), and `passed` ≠ head: A of C + 1, wake **all** on it, `passed` = head; all under the lock |
 //! | `Release` | `list_op_pending = my node`; unlink; `s = fetch_sub(tid)` keeps `W`. Without `W`: done |
 //! | `WakeKb` | if `nwait`: wake one on `kb` |
-//! | `Bump`, `WakeBell` | if `nother`: `p = fetch_add(A+1)`; when `p` ≠ `s`, `W` stays; wake one on A |
+//! | `Bump`, `WakeBell` | if `nother`, and it has done something or there is news for them (data or `closed`; room ≥ `least`): `p = fetch_add(A+1)`; when `p` ≠ `s`, `W` stays; wake one on A. Without: `W` stays |
 //! | `Chain`, `ChainWake` | if the other side has sleepers and there still is what they wait for (data; or room ≥ `least` and `passed` ≠ head): A of the other side + 1, wake one on it |
 //! | `Clear` | if nobody was woken: CAS64 (`W`, A) → (0, A) |
 //! | `Disarm` | `list_op_pending = 0`, the last thing |
@@ -35,7 +35,7 @@
 //! | `Recheck` | without the lock: data, room or `closed`? |
 //! | `WaitMine`, `WaitOther`, `WaitBell`, `Asleep` | `futex_waitv` \[L mine, L other, A other\], **the bell last**. The kernel compares and queues one word after the other. EAGAIN → `Announce` |
 //! | `Woken` | the kernel takes it off all queues |
-//! | `DutyOther`, `DutyMine`, `DutyBump`, `DutyBell` | after **every** wake: for each L that is free with `W`, wake its `kb` (if `nwait`), and for mine also A+1 and wake one on A (if `nother`) |
+//! | `DutyOther`, `DutyMine`, `DutyBump`, `DutyBell` | after **every** wake: for each L that is free with `W`, wake its `kb` (if `nwait`), and for mine also A+1 and wake one on A (if `nother`, and there is news for them) |
 //! | `TellP` … `TellCWake` | the ring is closed: A+1 and wake all, on both bells |
 //! | `Flight` | announce on my side, still armed on the other; then acquire |
 //! | `CloseAnnounce`, `Close` | the closer, holding P: announce on P, `closed = true`, then `Tell…`, then release |
@@ -143,6 +143,8 @@ pub(crate) enum Bug {
     DutyByLastIndex,
     /// No duty after any wake.
     NoDuty,
+    /// Who comes in vain, or only wakes up, tells nobody of what a dead one has done.
+    NoNews,
     /// The re-check comes before the announce.
     RecheckBeforeAnnounce,
     /// The clear compares L only.
@@ -471,6 +473,20 @@ impl Ring {
     /// There is room that a producer which sleeps might use and has not been told of.
     fn room_to_pass(&self, state: &State) -> bool {
         state.least != 0 && self.room(state) >= state.least && (!state.passed || self.has(Bug::PassOnAlways))
+    }
+
+    /// It did not do what those wait for who sleep on its side.
+    fn was_in_vain(&self, state: &State, me: usize) -> bool {
+        state.processes[me].end != End::Done && self.roles[me] != Role::Closer
+    }
+
+    /// Those who sleep on this side should look, whoever has not told them.
+    fn has_news(&self, state: &State, side: usize) -> bool {
+        let some = match side {
+            P => state.count > 0 || state.closed,
+            _ => state.least != 0 && self.room(state) >= state.least,
+        };
+        some && !self.has(Bug::NoNews)
     }
 
     /// The release of `me` passes something on to the other side's sleepers.
@@ -955,6 +971,11 @@ impl Turn<'_> {
                 if !ring.nother(before, mine) {
                     state.processes[me].at = At::Chain;
                     "nobody sleeps"
+                } else if ring.was_in_vain(before, me) && !ring.has_news(before, mine) {
+                    let p = &mut state.processes[me];
+                    p.keep = true;
+                    p.at = At::Chain;
+                    "came in vain: lets them sleep"
                 } else if ring.has(Bug::NoBumpAtRelease) {
                     state.processes[me].at = At::WakeBell;
                     "does not bump"
@@ -1127,7 +1148,7 @@ impl Turn<'_> {
                 "duty: mine is well"
             }
             At::DutyBump => {
-                if low[mine].deserted() && ring.nother(before, mine) {
+                if low[mine].deserted() && ring.nother(before, mine) && ring.has_news(before, mine) {
                     state.bump(mine);
                     state.processes[me].at = At::DutyBell;
                     "duty: my A+1"

@@ -114,6 +114,7 @@ pub(super) fn ring_bugs() -> Vec<Row> {
         herd(2).bug(Bug::NoChain),
         spare,
         crowd(1).bug(Bug::NoDuty),
+        crowd(1).bug(Bug::NoNews),
         crowd(1).bug(Bug::DutyByLastIndex),
         crowd(1).bug(Bug::WakersUseLockWord).deep(),
         sizes().bug(Bug::NoPassOn),

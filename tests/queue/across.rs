@@ -194,7 +194,7 @@ fn sleepers_leave_the_machine_alone() -> Outcome {
     sleepers.iter().for_each(|child| wait_until_blocked(child.pid(), &step, 4));
     let naps = || sleepers.iter().map(|child| naps(child.pid())).collect::<Vec<_>>();
     // Behind their brief sleeps.
-    std::thread::sleep(20 * BRIEF);
+    std::thread::sleep(24 * BRIEF);
     let before = naps();
     // What is tested is what happens while time goes by.
     std::thread::sleep(Duration::from_secs(3));

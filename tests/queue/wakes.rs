@@ -104,6 +104,29 @@ fn room_wakes_one_of_many() -> Outcome {
     Ok(())
 }
 
+/// When a crowd waits for room, a few fill it at a time, and the others sleep on: not each sleeps for each two or three of its messages.
+#[test]
+fn crowd_of_producers_takes_turns() -> Outcome {
+    let _watchdog = watchdog();
+    const CROWD: u64 = 48;
+    const EACH: u64 = 2000;
+    let queue = Queue::<u32>::new(1024)?;
+    let begun = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..CROWD {
+            scope.spawn(|| (0..EACH).for_each(|_| queue.put(7).unwrap()));
+        }
+        for _ in 0..CROWD * EACH {
+            assert_eq!(queue.get(), Ok(7));
+        }
+    });
+    // Besides, a brief sleep ends by itself, and is followed by another.
+    let by_themselves = CROWD * (1 + begun.elapsed().as_micros() as u64 / BRIEF.as_micros() as u64);
+    let sleeps = queue.counters().put_sleeps;
+    assert!(sleeps <= CROWD * EACH / 16 + by_themselves, "{sleeps} sleeps, {by_themselves} of them at most by themselves");
+    Ok(())
+}
+
 #[test]
 fn burst_wakes_as_many_as_it_needs() -> Outcome {
     let _watchdog = watchdog();

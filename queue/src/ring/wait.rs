@@ -38,7 +38,7 @@ pub(super) fn bury_now_and_then(locks: [&[RobustLock]; 2]) {
 }
 
 /// How often a producer sleeps briefly for room before it sleeps for long: who does that is to be woken for any room.
-const BRIEFLY: u32 = 8;
+const BRIEFLY: u32 = 16;
 
 /// What is at the head.
 pub(super) enum Front {

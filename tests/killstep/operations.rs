@@ -137,7 +137,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("robust_lock", &["acquire", "release", "release_after"], Killed("lock/")),
     ("acquired", &["of", "pid", "tid", "new", "cause"], Looks),
     ("robust_lock", &["new", "signature", "is_held", "is_held_by_this_thread", "owner", "sleepers"], Looks),
-    ("side", &["enter", "leave", "sleep", "wake_all_sleepers", "wake_one_sleeper", "touch", "alarm"], Killed("queue/")),
+    ("side", &["enter", "leave", "leave_in_vain", "sleep", "wake_all_sleepers", "wake_one_sleeper", "touch", "alarm"], Killed("queue/")),
     ("side", &["new", "has_sleepers", "lock"], Looks),
     ("wait", &["wait_until"], Killed("seq/wait_until")),
     ("wait", &["wake_one"], Killed("seq/wake_one")),

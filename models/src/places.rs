@@ -117,8 +117,6 @@ pub(crate) enum Bug {
     WokenTellsNobody,
     /// Who is woken when it is ending tells all, also what is being filled.
     RetellsAlways,
-    /// Who is woken looks twice: whether nothing is there, whether something is there.
-    RetellsInTwoLooks,
     /// Who has no role, and is woken when all producers are gone and nothing is there, tells nobody.
     RolelessForgets,
     /// A commit wakes one, although it is ending.

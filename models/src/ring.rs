@@ -25,7 +25,7 @@
 //! | `PassBump`, `PassWake`, `PassMark` | a producer that finds no room for itself, yet room for the smallest size ever slept for (`least`), and `passed` ≠ head: A of C + 1, wake **all** on it, `passed` = head; all under the lock |
 //! | `Release` | `list_op_pending = my node`; unlink; `s = fetch_sub(tid)` keeps `W`. Without `W`: done |
 //! | `WakeKb` | if `nwait`: wake one on `kb` |
-//! | `Bump`, `WakeBell` | if `nother`: `p = fetch_add(A+1)`; when `p` ≠ `s`, `W` stays; wake one on A |
+//! | `Bump`, `WakeBell` | if `nother`: `p = fetch_add(A+1)`; when `p` ≠ `s`, `W` stays; wake one on A. Who has brought nothing does so only if what they wait for is there, and else leaves `W` |
 //! | `Chain`, `ChainWake` | if the other side has sleepers and there still is what they wait for (data; or room ≥ `least` and `passed` ≠ head): A of the other side + 1, wake one on it |
 //! | `Clear` | if nobody was woken: CAS64 (`W`, A) → (0, A) |
 //! | `Disarm` | `list_op_pending = 0`, the last thing |
@@ -35,7 +35,7 @@
 //! | `Recheck` | without the lock: data, room or `closed`? |
 //! | `WaitMine`, `WaitOther`, `WaitBell`, `Asleep` | `futex_waitv` \[L mine, L other, A other\], **the bell last**. The kernel compares and queues one word after the other. EAGAIN → `Announce` |
 //! | `Woken` | the kernel takes it off all queues |
-//! | `DutyOther`, `DutyMine`, `DutyBump`, `DutyBell` | after **every** wake: for each L that is free with `W`, wake its `kb` (if `nwait`), and for mine also A+1 and wake one on A (if `nother`) |
+//! | `DutyOther`, `DutyMine`, `DutyBump`, `DutyBell` | after **every** wake: for each L that is free with `W`, wake its `kb` (if `nwait`), and for mine also A+1 and wake one on A (if `nother`, and what they wait for is there) |
 //! | `TellP` … `TellCWake` | the ring is closed: A+1 and wake all, on both bells |
 //! | `Flight` | announce on my side, still armed on the other; then acquire |
 //! | `CloseAnnounce`, `Close` | the closer, holding P: announce on P, `closed = true`, then `Tell…`, then release |
@@ -471,6 +471,11 @@ impl Ring {
     /// There is room that a producer which sleeps might use and has not been told of.
     fn room_to_pass(&self, state: &State) -> bool {
         state.least != 0 && self.room(state) >= state.least && (!state.passed || self.has(Bug::PassOnAlways))
+    }
+
+    /// There is something for those who sleep on this side's bell, whoever has brought it.
+    fn news(&self, state: &State, side: usize) -> bool {
+        if side == P { state.count > 0 || state.closed } else { state.least != 0 && self.room(state) >= state.least }
     }
 
     /// The release of `me` passes something on to the other side's sleepers.
@@ -955,6 +960,10 @@ impl Turn<'_> {
                 if !ring.nother(before, mine) {
                     state.processes[me].at = At::Chain;
                     "nobody sleeps"
+                } else if now.end != End::Done && !ring.news(before, mine) {
+                    let p = &mut state.processes[me];
+                    (p.keep, p.at) = (true, At::Chain);
+                    "has no news for them"
                 } else if ring.has(Bug::NoBumpAtRelease) {
                     state.processes[me].at = At::WakeBell;
                     "does not bump"
@@ -1127,7 +1136,7 @@ impl Turn<'_> {
                 "duty: mine is well"
             }
             At::DutyBump => {
-                if low[mine].deserted() && ring.nother(before, mine) {
+                if low[mine].deserted() && ring.nother(before, mine) && ring.news(before, mine) {
                     state.bump(mine);
                     state.processes[me].at = At::DutyBell;
                     "duty: my A+1"

@@ -134,7 +134,6 @@ pub(super) fn places_bugs() -> Vec<Row> {
         places(&[R, G], [1, 1], [1, 0, 0]).begun().places_bug(Bug::LocksUnwatched),
         places(&[K, G, G], [1, 1], [1, 0, 0]).places_bug(Bug::WokenTellsNobody),
         places(&[R, G, G], [1, 1], [0, 0, 1]).begun().no_more_places().places_bug(Bug::RetellsAlways).live(),
-        places(&[R, WITH_ROLE, WITH_ROLE, ONE], [1, 1], [1, 0, 0]).seat().begun().places_bug(Bug::RetellsInTwoLooks).deep(),
         places(&[LEAVES, R, WITH_ROLE, G], [1, 1], [1, 0, 0]).seat().begun().places_bug(Bug::RolelessForgets).deep(),
         places(&[R, PUTS, G], [1, 1], [0, 0, 1]).begun().room(1).places_bug(Bug::VainWakes).live(),
         places(&[R, PUTS, G], [1, 1], [0, 0, 1]).begun().room(1).places_bug(Bug::PassesOnAlways).live(),

@@ -55,7 +55,7 @@
 //! A queue may be full although nobody can get: its first place is being filled. Then there are sleepers on both sides, and each who wakes, looks and leaves would wake one of the other side, for ever. So who comes in vain, and who
 //! passes on what may have been a dead one's wake, first looks whether there is something for the other side ([`leave_in_vain`](multiproc_shm::Side::leave_in_vain)).
 //!
-//! *Modelled* (`models/src/places.rs`); the last two paragraphs were not so before the model was there (`ci/models.sh --deep RolelessForgets`, `RetellsInTwoLooks`; `ci/models.sh VainWakes`, `PassesOnAlways`).
+//! *Modelled* (`models/src/places.rs`); the last two paragraphs were not so before the model was there (`ci/models.sh --deep RolelessForgets`; `ci/models.sh VainWakes`, `ci/models.sh PassesOnAlways`).
 #![allow(unsafe_code, reason = "takes locks, whose mapping the handle keeps")]
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};

@@ -57,7 +57,7 @@ pub(crate) struct Places {
     pub(crate) seat: bool,
     /// The first process, or the second beside a seat, is filling a place.
     pub(crate) begun: bool,
-    /// There is a place of a dead one.
+    /// There is a place of a dead one; and the second process, if it reserves, has found no free lock before.
     pub(crate) legacy: bool,
     /// The seat is free: who had it is gone.
     pub(crate) gone: bool,
@@ -117,8 +117,6 @@ pub(crate) enum Bug {
     WokenTellsNobody,
     /// Who is woken when it is ending tells all, also what is being filled.
     RetellsAlways,
-    /// Who is woken looks twice: whether nothing is there, whether something is there.
-    RetellsInTwoLooks,
     /// Who has no role, and is woken when all producers are gone and nothing is there, tells nobody.
     RolelessForgets,
     /// A commit wakes one, although it is ending.
@@ -256,6 +254,10 @@ impl Model for Places {
             (state.turns[0], state.tail) = (1, 1);
             state.records[0] = Record { says: Says::Reserved, lock: 0, turn: 1 };
             state.low[L] = Low(Low::OD | Low::W);
+        }
+        if self.legacy && matches!(self.roles[..], [_, Role::Reserver { .. }, ..]) {
+            let waits = &mut state.processes[1];
+            (waits.at, waits.nap, waits.watch) = (At::Arm, Nap::Lock, self.used);
         }
         if self.begun {
             let me = usize::from(self.seat && self.roles.len() > 1 && matches!(self.roles[1], Role::Reserver { .. }));

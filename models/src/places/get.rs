@@ -184,7 +184,7 @@ impl Turn<'_> {
             }
             For::News if something || (front == Front::Empty && p.over) => At::PassBump,
             For::News => At::Retell,
-            For::Retell | For::RetellAgain => return self.retold(state, p, purpose, front),
+            For::Retell => return self.retold(state, p, front),
             For::Pass if something => At::LPassBump,
             For::Pass | For::Nothing => At::Flight,
         };

@@ -228,12 +228,9 @@ impl Turn<'_> {
     }
 
     /// What is at the head, when it is ending.
-    pub(super) fn retold(&self, state: &State, p: &mut Process, purpose: For, front: Front) {
+    pub(super) fn retold(&self, state: &State, p: &mut Process, front: Front) {
         let tells = match front {
             _ if self.is(Bug::RetellsAlways) => true,
-            // Two looks: is nothing there? Is something there?
-            Front::Empty if self.is(Bug::RetellsInTwoLooks) => purpose == For::Retell && p.over,
-            Front::Something if self.is(Bug::RetellsInTwoLooks) && purpose == For::Retell => return p.look(For::RetellAgain),
             Front::Filling => false,
             Front::Empty if !p.over => state.told != p.head + 1 && !self.is(Bug::RolelessForgets),
             Front::Empty | Front::Something => true,

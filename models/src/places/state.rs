@@ -136,7 +136,6 @@ pub(super) enum For {
     Chain,
     Vain,
     Retell,
-    RetellAgain,
     Pass,
     News,
 }

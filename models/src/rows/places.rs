@@ -95,6 +95,7 @@ pub(super) fn places_rows() -> Vec<Row> {
         places(&[R2, G], [1, 0], [2, 0, 0]).given_up(1),
         places(&[R, G, G], [1, 1], [1, 0, 0]).begun().given_up(1),
         places(&[R, G], [1, 1], [1, 0, 0]).place_of_the_dead(),
+        places(&[R, R], [1, 1], [1, 0, 0]).place_of_the_dead(),
         places(&[R, PUTS, G], [1, 1], [0, 1, 1]).begun().given_up(1).room(1),
         places(&[R, R, G], [1, 1], [0, 0, 0]).begun().given_up(1),
         places(&[R, R, K], [1, 1], [1, 0, 0]).begun(),
@@ -105,8 +106,6 @@ pub(super) fn places_rows() -> Vec<Row> {
         places(&[R, K, G], [1, 1], [1, 0, 0]).begun().given_up(1).deep(),
         places(&[R, G, G], [1, 1], [0, 0, 0]).given_up(1).deep(),
         places(&[R, G, G], [1, 0], [1, 1, 0]).deep(),
-        places(&[R, R, R], [1, 1], [2, 0, 0]).begun().deep(),
-        places(&[R, R, G], [1, 1], [2, 0, 0]).begun().deep(),
         places(&[R, R, G], [2, 1], [1, 0, 0]).begun().given_up(1).deep(),
         places(&[R, R, G], [2, 1], [1, 0, 0]).begun().given_up(1).room(1).deep(),
         places(&[R, PUTS, G], [1, 1], [1, 0, 0]).begun().given_up(1).deep(),
@@ -117,8 +116,9 @@ pub(super) fn places_rows() -> Vec<Row> {
         places(&[LEAVES, R, WITH_ROLE, WITH_ROLE], [1, 1], [0, 0, 0]).seat().begun().given_up(1).deep(),
         places(&[R, WITH_ROLE, G], [1, 1], [1, 0, 0]).seat().begun().given_up(1).deep(),
         places(&[R, WITH_ROLE, WITH_ROLE], [1, 1], [1, 0, 0]).seat().begun().given_up(1).deep(),
-        places(&[R, WITH_ROLE, G, G], [1, 1], [1, 0, 0]).all_gone().begun().deep(),
-        places(&[PUTS, WITH_ROLE, WITH_ROLE, G], [1, 0], [1, 0, 0]).seat().deep(),
+        // Two deaths: who was woken dies, too, while another has gone to sleep only half. At most a second.
+        places(&[R, R, R], [1, 1], [2, 0, 0]).begun().hole(&["SLEEPS BESIDE A LOCK"]),
+        places(&[R, R, G], [1, 1], [2, 0, 0]).begun().hole(&["SLEEPS BESIDE A LOCK", "SLEEPS BESIDE A RECORD"]).deep(),
     ]
 }
 
@@ -126,21 +126,20 @@ pub(super) fn places_bugs() -> Vec<Row> {
     vec![
         places(&[R, R, G], [1, 1], [1, 0, 0]).begun().places_bug(Bug::NoTurn),
         places(&[R, G], [1, 1], [0, 0, 0]).begun().places_bug(Bug::HeaderReadOnce),
-        places(&[R, R, R], [1, 1], [2, 0, 0]).begun().places_bug(Bug::HeirStays).deep(),
+        places(&[R, R], [1, 1], [1, 0, 0]).place_of_the_dead().places_bug(Bug::HeirStays),
         places(&[R, G], [1, 1], [0, 0, 0]).begun().places_bug(Bug::GivenFirst),
         places(&[R, G], [1, 1], [1, 0, 0]).begun().places_bug(Bug::ToldUnarmed),
-        places(&[R, G, G], [1, 0], [1, 1, 0]).places_bug(Bug::FirstUseTellsNobody),
+        places(&[R, G, G], [1, 0], [1, 1, 0]).places_bug(Bug::FirstUseTellsNobody).deep(),
         places(&[R, G], [1, 0], [1, 0, 0]).places_bug(Bug::LocksCountedOnce),
         places(&[R, G], [1, 1], [1, 0, 0]).begun().places_bug(Bug::LocksUnwatched),
-        places(&[R, R, G], [1, 1], [2, 0, 0]).begun().places_bug(Bug::WaiterKeepsWake).deep(),
         places(&[K, G, G], [1, 1], [1, 0, 0]).places_bug(Bug::WokenTellsNobody),
         places(&[R, G, G], [1, 1], [0, 0, 1]).begun().no_more_places().places_bug(Bug::RetellsAlways).live(),
-        places(&[PUTS, WITH_ROLE, WITH_ROLE, G], [1, 0], [1, 0, 0]).seat().places_bug(Bug::RetellsInTwoLooks).deep(),
-        places(&[R, WITH_ROLE, G, G], [1, 1], [1, 0, 0]).all_gone().begun().places_bug(Bug::RolelessForgets).deep(),
+        places(&[LEAVES, R, WITH_ROLE, G], [1, 1], [1, 0, 0]).seat().begun().places_bug(Bug::RolelessForgets).deep(),
         places(&[R, PUTS, G], [1, 1], [0, 0, 1]).begun().room(1).places_bug(Bug::VainWakes).live(),
         places(&[R, PUTS, G], [1, 1], [0, 0, 1]).begun().room(1).places_bug(Bug::PassesOnAlways).live(),
         places(&[R, PUTS, ONE, ONE], [1, 1], [0, 0, 0]).begun().places_bug(Bug::NoChain),
         places(&[R, K, G, G], [1, 1], [0, 0, 0]).begun().places_bug(Bug::EndWakesOne).spare().deep(),
-        places(&[R, R, G], [1, 1], [1, 0, 0]).begun().places_bug(Bug::BackStays).spare(),
+        places(&[R, R, G], [1, 1], [1, 0, 0]).begun().places_bug(Bug::BackStays).spare().deep(),
+        places(&[R, R, G], [1, 1], [1, 0, 0]).begun().places_bug(Bug::WaiterKeepsWake).spare().deep(),
     ]
 }

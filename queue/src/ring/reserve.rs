@@ -29,9 +29,10 @@
 //! |---|---|---|
 //! | in `reserve`, before the header | nothing; a lock that the kernel frees | nobody needs to |
 //! | in `reserve`, between header and `tail` | a hole that `tail` does not count | the next producer, as after any put |
-//! | while it fills | a hole | the kernel wakes one of those who sleep for messages, for all of them watch all these locks that were ever used; whoever gets next moves the head over it |
+//! | while it fills | a hole | the kernel wakes one of those who sleep for messages or for a lock, for all of them watch all these locks that were ever used; whoever gets next moves the head over it |
 //! | in `commit`, after the header | a message; those who wait may not have been told | the lock is still its own, or its pending names it: the kernel wakes one of those who watch |
 //! | in `give up`, after the turn word | a hole, and the same | the same |
+//! | in `reserve`, having found no room, when the lock is given back | a free lock | it holds the producers' lock, too: as after any put |
 //! | in the first `reserve` with a lock, when it is noted as used and the sleepers, who do not watch it yet, have not been told | a free lock | who takes over the producers' lock tells them, before anybody can reserve |
 //!
 //! A producer that is *stopped* keeps its place, and what comes behind it waits: the order is kept.
@@ -39,10 +40,22 @@
 //! # Why no wake is lost
 //!
 //! As with the slots of jobs (`lease.rs`): who is about to sleep notes all these locks, then looks, and what it compares last is the announce word of the producers' side. Whoever takes such a lock or gives it back moves that
-//! ([`touch`](multiproc_shm::Side::touch)), so a lock that was taken and freed in between, and looks the same, is found out. Between the taking of a dead owner's lock and its turn word a hole looks as if it were being filled: whoever went
-//! to sleep for that is woken. A put behind a reservation wakes somebody who finds nothing and sleeps again; so whoever takes the reserved message, or moves the head over a hole, passes the wake on, as every get does.
+//! ([`touch`](multiproc_shm::Side::touch)), so a lock that was taken and freed in between, and looks the same, is found out. (For a getter this is more than is needed, since nobody takes such a lock without the producers', whose
+//! taking moves that word, too; who waits for a lock compares another last, and needs it.) Between the taking of a dead owner's lock and its turn word a hole looks as if it were being filled: who takes it has the producers' lock, and
+//! wakes whoever went to sleep for that when it leaves; dies it before, the producers' lock tells. A put behind a reservation wakes somebody who finds nothing and sleeps again; so whoever takes the reserved message, or moves the head
+//! over a hole, passes the wake on, as every get does.
 //!
 //! Who waits for a free lock is of a third role: it has a word of its own (`waiters`), and passes on what wakes of the kernel it gets.
+//!
+//! Those who have a role sleep also when all producers are gone, as long as a place is being filled. Whoever fills it tells all; has he died, one is woken, perhaps one without a role, and perhaps when another has got over the hole
+//! already: he tells all, too, and where nothing is there any more once for each head (`TOLD`), or those without a role would wake each other for ever.
+//!
+//! # Why nobody is kept awake
+//!
+//! A queue may be full although nobody can get: its first place is being filled. Then there are sleepers on both sides, and each who wakes, looks and leaves would wake one of the other side, for ever. So who comes in vain, and who
+//! passes on what may have been a dead one's wake, first looks whether there is something for the other side ([`leave_in_vain`](multiproc_shm::Side::leave_in_vain)).
+//!
+//! *Modelled* (`models/src/places.rs`); the last two paragraphs were not so before the model was there (`ci/models.sh --deep RolelessForgets`; `ci/models.sh VainWakes`, `ci/models.sh PassesOnAlways`).
 #![allow(unsafe_code, reason = "takes locks, whose mapping the handle keeps")]
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};

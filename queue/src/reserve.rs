@@ -115,6 +115,7 @@ impl Reserved<'_> {
     /// # Safety
     ///
     /// - No other process writes to this place meanwhile. (None does that uses this crate; shared memory is no protection against one that scribbles.)
+    /// - If they are lent to other threads: this thread does not end before those are done. With it the place would become a hole, and be used again.
     ///
     /// ```
     /// use multiproc_queue::Queue;

@@ -330,14 +330,14 @@ impl<'a, M: Memory> View<'a, M> {
 
     /// Woken, perhaps by a death: what it may have left untold is told again, as far as they then do not sleep again: they would wake each other for ever.
     pub(super) fn retell(self, others: Option<Role>) {
-        let are_gone = |role| others == Some(role) && self.seem_gone(role) && !zoo::planted(Bug::GoneToldToNobody);
-        let is_over = |role| self.is_closed() || are_gone(role);
+        let tells = !zoo::planted(Bug::GoneToldToNobody);
+        let is_over = |role| self.is_closed() || (tells && others == Some(role) && self.seem_gone(role));
         if is_over(Role::Consumer) {
             self.ring().consumers.wake_all_sleepers();
         }
         // In this order, as in `has_ended`; and one look: what is there at a first one may be gone at a second.
         let over = is_over(Role::Producer);
-        if over || self.is_ending() {
+        if over || (tells && self.is_ending()) {
             self.retell_the_end(over);
         }
         self.retell_waiters();

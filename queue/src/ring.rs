@@ -294,11 +294,7 @@ impl<'a, M: Memory> View<'a, M> {
                 Ok((Found::Nothing, _)) => pause = self.next_pause(head),
                 _ => {}
             }
-            if matches!(found, Ok((Found::Taken | Found::Hole, _))) {
-                self.leave_consumers()
-            } else {
-                self.leave_consumers_in_vain()
-            }
+            self.leave_consumers_after(matches!(found, Ok((Found::Taken | Found::Hole, _))));
             match found? {
                 (Found::Taken, next) => {
                     self.tidy(head, next);
@@ -358,11 +354,7 @@ impl<'a, M: Memory> View<'a, M> {
                 Ok(Found::Nothing) => pause = self.next_pause(head),
                 _ => {}
             }
-            if matches!(last, Ok(Found::Taken | Found::Hole)) {
-                self.leave_consumers()
-            } else {
-                self.leave_consumers_in_vain()
-            }
+            self.leave_consumers_after(matches!(last, Ok(Found::Taken | Found::Hole)));
             match last? {
                 Found::Taken => {
                     self.tidy(head, next);
@@ -521,13 +513,16 @@ impl<'a, M: Memory> View<'a, M> {
 
     #[inline]
     fn leave_consumers(self) {
-        self.ring().consumers.leave(&self.ring().producers, |_| self.has_data(), || self.is_worth_a_wake());
+        self.ring().consumers.leave(&self.ring().producers, |_| self.has_data(), || self.offers_room());
     }
 
-    /// Not having moved the head: likewise.
-    #[cold]
-    fn leave_consumers_in_vain(self) {
-        self.ring().consumers.leave_in_vain(&self.ring().producers, |_| self.has_data(), || self.has_room_for_some());
+    /// Having moved the head, or not: likewise.
+    fn leave_consumers_after(self, moved: bool) {
+        if moved {
+            self.leave_consumers();
+        } else {
+            self.ring().consumers.leave_in_vain(&self.ring().producers, |_| self.has_data(), || self.has_room_for_some());
+        }
     }
 
     /// With the producers' lock: whether a record of this many words fits at the tail, where there is memory.

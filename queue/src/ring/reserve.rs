@@ -154,7 +154,7 @@ impl<'a, M: Memory> View<'a, M> {
     /// Leaves a hole; false, and nothing done, when it is not this thread's.
     pub(crate) fn give_up(self, reservation: Reservation) -> bool {
         let commit = |lock: &RobustLock| {
-            // CRASH: the commit; before it, a hole by the lock alone.
+            // ORDER: SeqCst, hence Release, pairs with the loads in `is_being_filled`. CRASH: the commit; before it, a hole by the lock alone.
             lock.beside[TURN].store(lock.beside[TURN].load(Relaxed).wrapping_add(1), SeqCst);
         };
         self.give_back_lock(reservation.lock, commit, || self.tell_getters())
@@ -327,7 +327,7 @@ impl<'a, M: Memory> View<'a, M> {
         let mut wait = Wait::default();
         loop {
             self.enter(&self.ring().consumers, deadline, || ())?;
-            let mut left = Leave { view: self, in_vain: true };
+            let mut left = Leave { view: self, moved: false };
             let head = Place::load(self.consumer(HEAD));
             let mut message = InPlace::default();
             let pause = match self.take(head, &mut message)? {
@@ -339,14 +339,14 @@ impl<'a, M: Memory> View<'a, M> {
                         return Err(Refusal::Lock(AcquireError::NotHeld));
                     }
                     self.move_head(next);
-                    left.in_vain = false;
+                    left.moved = true;
                     drop(left);
                     self.tidy(head, next);
                     return Ok(result);
                 }
                 (Found::Hole, next) => {
                     self.move_head(next);
-                    left.in_vain = false;
+                    left.moved = true;
                     drop(left);
                     self.tidy(head, next);
                     self.go_on_after_hole(&mut wait, deadline)?;
@@ -364,12 +364,12 @@ impl<'a, M: Memory> View<'a, M> {
 /// Leaves the consumers' side, also when a closure panics.
 struct Leave<'a, M: Memory> {
     view: View<'a, M>,
-    in_vain: bool,
+    moved: bool,
 }
 
 impl<M: Memory> Drop for Leave<'_, M> {
     fn drop(&mut self) {
-        if self.in_vain { self.view.leave_consumers_in_vain() } else { self.view.leave_consumers() }
+        self.view.leave_consumers_after(self.moved);
     }
 }
 

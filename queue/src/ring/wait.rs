@@ -243,8 +243,8 @@ impl<'a, M: Memory> View<'a, M> {
     }
 
     /// Whether one of those who wait briefly for room should be woken: a quarter is free, and since the last wake a quarter has become free. So of many, one fills the queue while the others sleep on: else each
-    /// would be woken for a few messages. When hardly anything is left, all of them can do something.
-    pub(super) fn is_worth_a_wake(self) -> bool {
+    /// would be woken for a few messages. When hardly anything is left, all of them can do something. What is told is noted.
+    pub(super) fn offers_room(self) -> bool {
         let note = &self.ring().consumers.notes[WOKE];
         let head = Place::load(self.consumer(HEAD));
         let woke = Place::from(note.load(Relaxed));
@@ -253,7 +253,7 @@ impl<'a, M: Memory> View<'a, M> {
         let enough = freed.count >= sizes.messages.div_ceil(4) || freed.position >= sizes.limit / 4;
         let worth = self.has_quarters(1) && (enough || self.is_spacious());
         if worth {
-            // Who is faster may note something older: one wake more.
+            // ORDER: Relaxed, both: a hint. Who is faster may note something older: one wake more.
             note.store(head.word(), Relaxed);
         }
         worth
@@ -362,7 +362,7 @@ impl<'a, M: Memory> View<'a, M> {
                 // Who has no role sleeps again, so they would wake each other for ever; and nobody comes to wait here who has a role, unless something is put. (Where nobody ever had a role, nobody is gone.)
                 if let Some(told) = self.told().filter(|told| told.load(SeqCst) != !head) {
                     producers.wake_all_sleepers();
-                    // CRASH: woken but not noted: they are woken once more.
+                    // ORDER: SeqCst, in one order with the look at the head above: who finds this head noted comes after the wake. CRASH: woken but not noted: they are woken once more.
                     told.store(!head, SeqCst);
                 }
             }

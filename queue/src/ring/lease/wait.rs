@@ -200,7 +200,7 @@ impl<M: Jobs> View<'_, M> {
         if in_vain {
             consumers.leave_in_vain(producers, |_| self.has_job(), || self.has_room_for_some());
         } else {
-            consumers.leave(producers, |_| self.has_job(), || self.is_worth_a_wake());
+            consumers.leave(producers, |_| self.has_job(), || self.offers_room());
         }
     }
 

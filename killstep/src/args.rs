@@ -15,10 +15,10 @@ pub struct Args {
     pub mode: Option<Mode>,
     /// Only cases and planted bugs whose names begin so (`--only PREFIX`).
     pub only: Option<String>,
-    /// One kill per case, at this step (`--step K`); in [`Mode::Double`] it is followed by each of its heir's.
+    /// One kill per case, at this step (`--step K`); in [`Mode::Double`] it is followed by each of its recoverer's.
     pub step: Option<u64>,
-    /// The planted bugs too (`--zoo`).
-    pub zoo: bool,
+    /// The planted bugs too (`--planted`).
+    pub planted: bool,
 }
 
 /// The command line was not understood; its `Display` says what may be said.
@@ -27,7 +27,7 @@ pub struct UsageError(String);
 
 impl fmt::Display for UsageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\nusage: [--all] [--mode kill|double|freeze|missed] [--only PREFIX] [--step K] [--zoo]", self.0)
+        write!(f, "{}\nusage: [--all] [--mode kill|double|freeze|missed] [--only PREFIX] [--step K] [--planted]", self.0)
     }
 }
 
@@ -37,7 +37,7 @@ impl Args {
     /// Reads this process's command line.
     ///
     /// # Errors
-    /// [`UsageError`] for anything but `--all`, `--mode MODE`, `--only PREFIX`, `--step K` and `--zoo`.
+    /// [`UsageError`] for anything but `--all`, `--mode MODE`, `--only PREFIX`, `--step K` and `--planted`.
     pub fn from_env() -> Result<Self, UsageError> {
         Self::parse(std::env::args().skip(1))
     }
@@ -53,7 +53,7 @@ impl Args {
             let mut operand = || words.next().ok_or_else(|| UsageError(format!("{word} needs a value")));
             match word.as_str() {
                 "--all" => args.all = true,
-                "--zoo" => args.zoo = true,
+                "--planted" => args.planted = true,
                 "--mode" => {
                     let name = operand()?;
                     let mode = Mode::ALL.into_iter().find(|mode| mode.name() == name);

@@ -6,6 +6,7 @@ mod control;
 mod key;
 mod machine;
 mod mode;
+mod path;
 mod sweep;
 mod symbol;
 mod sys;

@@ -9,7 +9,7 @@ pub enum Mode {
     /// It is killed.
     #[default]
     Kill,
-    /// It is killed, and so is its [heir](crate::Case::heir), at each of *its* states: every pair of crash states.
+    /// It is killed, and so is its [recoverer](crate::Case::recoverer), at each of *its* states: every pair of crash states.
     Double,
     /// It is stopped, as by SIGSTOP; others use the object meanwhile ([`frozen`](crate::Case::frozen)), and then it goes on to its end.
     Freeze,

@@ -69,15 +69,15 @@ impl Sweep {
         first
     }
 
-    /// Whether the planted bugs are wanted (`--zoo`).
+    /// Whether the planted bugs are wanted (`--planted`).
     #[must_use]
-    pub fn wants_zoo(&self) -> bool {
-        self.args.zoo
+    pub fn wants_planted_bugs(&self) -> bool {
+        self.args.planted
     }
 
-    /// Under `--zoo`, sweeps a case in which `bug` is built in, in one mode, until it is found. A bug given to several cases is found when one finds it.
-    pub fn zoo<S>(&mut self, bug: &str, mode: Mode, case: &Case<'_, S>) {
-        let wanted = self.args.zoo && (self.args.wants(bug) || self.args.wants(&case.name));
+    /// Under `--planted`, sweeps a case in which `bug` is built in, in one mode, until it is found. A bug given to several cases is found when one finds it.
+    pub fn planted_bug<S>(&mut self, bug: &str, mode: Mode, case: &Case<'_, S>) {
+        let wanted = self.args.planted && (self.args.wants(bug) || self.args.wants(&case.name));
         if let Some(machine) = self.machine.as_mut().ok().filter(|_| wanted) {
             let mut args = self.args.clone();
             args.mode = Some(mode);
@@ -106,7 +106,7 @@ impl Sweep {
             say(&format!("killstep: NOTHING WAS TESTED, this system does not let us trace a child: {reason}"));
             return ExitCode::from(NO_PTRACE);
         }
-        for planted in &self.report.zoo {
+        for planted in &self.report.planted {
             say(&planted.to_string());
         }
         for line in self.report.modes() {
@@ -152,12 +152,12 @@ fn fill<S>(
     row: &mut Row,
     faults: &mut Vec<(u64, String)>,
 ) -> io::Result<()> {
-    let (steps, changes) = machine.rehearse(case)?;
-    (row.steps, row.states) = (steps, changes + 1);
+    let mut rehearsal = machine.rehearse(case)?;
+    (row.steps, row.states) = (rehearsal.steps, rehearsal.changes + 1);
     let mut seen = HashSet::new();
     'sweep: for target in targets(case, args, row) {
-        for heir in heirs(case, args, row) {
-            let outcome = machine.attempt(case, row.mode, target, heir, &mut seen)?;
+        for recoverer in recoverers(case, args, row) {
+            let outcome = machine.attempt(case, &mut rehearsal, row.mode, target, recoverer, &mut seen)?;
             if outcome.repeated {
                 row.repeated += 1;
                 if outcome.ended {
@@ -180,9 +180,9 @@ fn fill<S>(
                 break 'sweep;
             }
             if row.hangs >= HANGS_SHOWN {
-                return Err(io::Error::other(format!("given up after {HANGS_SHOWN} hangs, at step {} of {steps}", outcome.step)));
+                return Err(io::Error::other(format!("given up after {HANGS_SHOWN} hangs, at step {} of {}", outcome.step, row.steps)));
             }
-            match (outcome.ended, outcome.heir_ended) {
+            match (outcome.ended, outcome.recoverer_ended) {
                 (true, true) => break 'sweep,
                 (false, true) => break,
                 _ => {}
@@ -204,8 +204,8 @@ fn targets<S>(case: &Case<'_, S>, args: &Args, row: &Row) -> Box<dyn Iterator<It
     }
 }
 
-/// After how many of its changes the heir is killed.
-fn heirs<S>(case: &Case<'_, S>, args: &Args, row: &Row) -> Box<dyn Iterator<Item = u64>> {
+/// After how many of its changes the recoverer is killed.
+fn recoverers<S>(case: &Case<'_, S>, args: &Args, row: &Row) -> Box<dyn Iterator<Item = u64>> {
     match args.extent(row.mode) {
         _ if row.mode != Mode::Double => Box::new(0..1),
         Extent::Whole => Box::new(0..),

@@ -154,6 +154,7 @@ fn fill<S>(
 ) -> io::Result<()> {
     let mut rehearsal = machine.rehearse(case)?;
     (row.steps, row.states) = (rehearsal.steps, rehearsal.changes + 1);
+    let begin = std::time::Instant::now();
     let mut seen = HashSet::new();
     'sweep: for target in targets(case, args, row) {
         for recoverer in recoverers(case, args, row) {
@@ -189,6 +190,7 @@ fn fill<S>(
             }
         }
     }
+    say(&format!("TIME {:?} strayed {} {}", begin.elapsed(), rehearsal.strayed_in_all, rehearsal.path.is_none()));
     Ok(())
 }
 

@@ -125,7 +125,7 @@ impl Victim {
                 return Err(io::Error::other(format!("the operation did not end within {} steps", guide.max_steps)));
             }
             if entered {
-                settle(&guide.peers);
+                self.settle_all(guide);
             }
             if self.sleeps > MAX_SLEEPS {
                 return Err(io::Error::other(format!("the victim falls asleep again and again (step {})", self.step)));
@@ -191,6 +191,12 @@ impl Victim {
     /// Those who released the victim from its sleeps.
     pub(crate) fn take_helpers(&mut self) -> Vec<Child> {
         std::mem::take(&mut self.helpers)
+    }
+
+    /// Waits a moment until none of the peers runs, nor what has released the victim.
+    pub(crate) fn settle_all(&self, guide: &Guide<'_>) {
+        let others: Vec<_> = guide.peers.iter().copied().chain(self.helpers.iter().map(Child::pid)).collect();
+        settle(&others);
     }
 
     /// One step; whether it was a system call.

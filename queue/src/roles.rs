@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Error, Kept, LockError};
+use multiproc_robust::{Deadline, LockError, ProcessOwned};
+use multiproc_shm::Error;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{GetError, PutError};
 use crate::queue::Queue;
-use crate::ring::roles::Role;
+use multiproc_ring::Peer;
 
 /// Who puts: a consumer gets [`Closed`](GetError::Closed) when all producers are gone and the queue is empty, instead of waiting for ever.
 ///
@@ -46,7 +47,7 @@ pub struct Consumer<T: ?Sized + 'static> {
 /// Why a role was not taken.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum RoleError {
+pub enum RegistrationError {
     /// All 60 places of this role are taken, or this process can keep none.
     Lock(LockError),
     /// There is no memory for the places.
@@ -59,28 +60,28 @@ impl<T: ?Sized + 'static> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`RoleError`].
-    pub fn producer(&self) -> Result<Producer<T>, RoleError> {
-        Seat::take(self, Role::Producer).map(|seat| Producer { seat })
+    /// [`RegistrationError`].
+    pub fn producer(&self) -> Result<Producer<T>, RegistrationError> {
+        Seat::take(self, Peer::Producer).map(|seat| Producer { seat })
     }
 
     /// Says that this process gets, as long as it has the handle: see [`Producer`]. At most 60 handles that are not clones of each other can be had, by all processes.
     ///
     /// # Errors
     ///
-    /// [`RoleError`].
-    pub fn consumer(&self) -> Result<Consumer<T>, RoleError> {
-        Seat::take(self, Role::Consumer).map(|seat| Consumer { seat })
+    /// [`RegistrationError`].
+    pub fn consumer(&self) -> Result<Consumer<T>, RegistrationError> {
+        Seat::take(self, Peer::Consumer).map(|seat| Consumer { seat })
     }
 
     /// How many producers' handles there are now, a snapshot.
     pub fn producers(&self) -> usize {
-        self.view().present(Role::Producer)
+        self.view().present(Peer::Producer)
     }
 
     /// How many consumers' handles there are now, a snapshot.
     pub fn consumers(&self) -> usize {
-        self.view().present(Role::Consumer)
+        self.view().present(Peer::Consumer)
     }
 }
 
@@ -98,7 +99,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Producer<T> {
     ///
     /// [`PutError`], as [`Queue::put`]; and closed, when all consumers are gone.
     pub fn put(&self, value: T) -> Result<(), PutError<T>> {
-        self.queue().put_to(value, Some(Role::Consumer), Deadline::NEVER)
+        self.queue().put_to(value, Some(Peer::Consumer), Deadline::NEVER)
     }
 
     /// Puts a message if there is room.
@@ -107,7 +108,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Producer<T> {
     ///
     /// [`PutError`], as [`Queue::try_put`]; and closed, when all consumers are gone.
     pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
-        self.queue().put_to(value, Some(Role::Consumer), Deadline::NOW)
+        self.queue().put_to(value, Some(Peer::Consumer), Deadline::NOW)
     }
 
     /// Puts a message, waiting for room at most this long.
@@ -116,7 +117,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Producer<T> {
     ///
     /// [`PutError`], as [`Queue::put_timeout`]; and closed, when all consumers are gone.
     pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
-        self.queue().put_to(value, Some(Role::Consumer), Deadline::after(timeout))
+        self.queue().put_to(value, Some(Peer::Consumer), Deadline::after(timeout))
     }
 }
 
@@ -127,7 +128,7 @@ impl Producer<[u8]> {
     ///
     /// [`PutError`], as [`Queue::put_bytes`]; and closed, when all consumers are gone.
     pub fn put_bytes(&self, message: &[u8]) -> Result<(), PutError<()>> {
-        self.queue().put_bytes_to(message, Some(Role::Consumer), Deadline::NEVER)
+        self.queue().put_bytes_to(message, Some(Peer::Consumer), Deadline::NEVER)
     }
 
     /// Puts a message if there is room.
@@ -136,7 +137,7 @@ impl Producer<[u8]> {
     ///
     /// [`PutError`], as [`Queue::try_put_bytes`]; and closed, when all consumers are gone.
     pub fn try_put_bytes(&self, message: &[u8]) -> Result<(), PutError<()>> {
-        self.queue().put_bytes_to(message, Some(Role::Consumer), Deadline::NOW)
+        self.queue().put_bytes_to(message, Some(Peer::Consumer), Deadline::NOW)
     }
 
     /// Puts a message, waiting for room at most this long.
@@ -145,7 +146,7 @@ impl Producer<[u8]> {
     ///
     /// [`PutError`], as [`Queue::put_bytes_timeout`]; and closed, when all consumers are gone.
     pub fn put_bytes_timeout(&self, message: &[u8], timeout: Duration) -> Result<(), PutError<()>> {
-        self.queue().put_bytes_to(message, Some(Role::Consumer), Deadline::after(timeout))
+        self.queue().put_bytes_to(message, Some(Peer::Consumer), Deadline::after(timeout))
     }
 }
 
@@ -163,7 +164,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Consumer<T> {
     ///
     /// [`GetError`], as [`Queue::get`]; and closed, when it is empty and all producers are gone.
     pub fn get(&self) -> Result<T, GetError> {
-        self.queue().get_from(Some(Role::Producer), Deadline::NEVER)
+        self.queue().get_from(Some(Peer::Producer), Deadline::NEVER)
     }
 
     /// Takes a message if there is one.
@@ -172,7 +173,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Consumer<T> {
     ///
     /// [`GetError`], as [`Queue::try_get`]; and closed, when it is empty and all producers are gone.
     pub fn try_get(&self) -> Result<T, GetError> {
-        self.queue().get_from(Some(Role::Producer), Deadline::NOW)
+        self.queue().get_from(Some(Peer::Producer), Deadline::NOW)
     }
 
     /// Takes a message, waiting for one at most this long.
@@ -181,7 +182,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Consumer<T> {
     ///
     /// [`GetError`], as [`Queue::get_timeout`]; and closed, when it is empty and all producers are gone.
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
-        self.queue().get_from(Some(Role::Producer), Deadline::after(timeout))
+        self.queue().get_from(Some(Peer::Producer), Deadline::after(timeout))
     }
 
     /// Messages as they come, until all producers are gone and the queue is empty (or it was closed). An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
@@ -202,7 +203,7 @@ impl Consumer<[u8]> {
     ///
     /// [`GetError`], as [`Queue::get_bytes`]; and closed, when it is empty and all producers are gone.
     pub fn get_bytes(&self) -> Result<Vec<u8>, GetError> {
-        self.queue().fresh(Some(Role::Producer), Deadline::NEVER)
+        self.queue().fresh(Some(Peer::Producer), Deadline::NEVER)
     }
 
     /// Takes a message if there is one.
@@ -211,7 +212,7 @@ impl Consumer<[u8]> {
     ///
     /// [`GetError`], as [`Queue::try_get_bytes`]; and closed, when it is empty and all producers are gone.
     pub fn try_get_bytes(&self) -> Result<Vec<u8>, GetError> {
-        self.queue().fresh(Some(Role::Producer), Deadline::NOW)
+        self.queue().fresh(Some(Peer::Producer), Deadline::NOW)
     }
 
     /// Takes a message, waiting for one at most this long.
@@ -220,25 +221,25 @@ impl Consumer<[u8]> {
     ///
     /// [`GetError`], as [`Queue::get_bytes_timeout`]; and closed, when it is empty and all producers are gone.
     pub fn get_bytes_timeout(&self, timeout: Duration) -> Result<Vec<u8>, GetError> {
-        self.queue().fresh(Some(Role::Producer), Deadline::after(timeout))
+        self.queue().fresh(Some(Peer::Producer), Deadline::after(timeout))
     }
 }
 
 /// A seat that this process has.
 struct Seat<T: ?Sized + 'static> {
     queue: Queue<T>,
-    role: Role,
+    role: Peer,
     at: usize,
-    kept: Kept,
+    kept: ProcessOwned,
 }
 
 impl<T: ?Sized + 'static> Seat<T> {
-    fn take(queue: &Queue<T>, role: Role) -> Result<Arc<Self>, RoleError> {
+    fn take(queue: &Queue<T>, role: Peer) -> Result<Arc<Self>, RegistrationError> {
         // A handle of its own: what it keeps stays mapped.
         let queue = queue.clone();
-        let seats = queue.view().all_seats(role).map_err(RoleError::Memory)?;
+        let seats = queue.view().all_seats(role).map_err(RegistrationError::Memory)?;
         let taken = queue.view().take_seat(role, seats);
-        let (at, kept) = taken.map_err(|cause| RoleError::Lock(LockError::new(queue.shared.describe(), cause)))?;
+        let (at, kept) = taken.map_err(|cause| RegistrationError::Lock(LockError::new(queue.shared.describe(), cause)))?;
         Ok(Arc::new(Self { queue, role, at, kept }))
     }
 }
@@ -275,7 +276,7 @@ impl<T: ?Sized + 'static> fmt::Debug for Consumer<T> {
     }
 }
 
-impl fmt::Display for RoleError {
+impl fmt::Display for RegistrationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lock(error) => error.fmt(f),
@@ -284,4 +285,4 @@ impl fmt::Display for RoleError {
     }
 }
 
-impl std::error::Error for RoleError {}
+impl std::error::Error for RegistrationError {}

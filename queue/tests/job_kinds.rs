@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_queue::{Capacity, GetError, Job, JobLimits, JoinableQueue, MOST_OUT, NothingTaken, Plain, PutError, Queue};
+use multiproc_queue::{Capacity, GetError, Job, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, Plain, PutError, Queue};
 
 use kit::{Outcome, Random, Sleeper, pattern, unique, watchdog};
 
@@ -187,8 +187,8 @@ fn counters_of_one() -> Outcome {
 fn who_waits_for_a_slot_is_counted() -> Outcome {
     let _watchdog = watchdog();
     let queue: JoinableQueue<[u8]> = JoinableQueue::new(Capacity::unbounded())?;
-    (0..=MOST_OUT).try_for_each(|_| queue.put_bytes(b"job"))?;
-    let jobs: Vec<_> = (0..MOST_OUT).map(|_| queue.get_bytes()).collect::<Result<_, _>>()?;
+    (0..=MAX_LEASES).try_for_each(|_| queue.put_bytes(b"job"))?;
+    let jobs: Vec<_> = (0..MAX_LEASES).map(|_| queue.get_bytes()).collect::<Result<_, _>>()?;
     assert_eq!(queue.counters().get_sleeps, 0);
     let other = queue.clone();
     let waiter = Sleeper::start(move || other.get_bytes().map(Job::into_inner));
@@ -197,7 +197,7 @@ fn who_waits_for_a_slot_is_counted() -> Outcome {
     }
     jobs.into_iter().for_each(Job::done);
     assert_eq!(waiter.join()?, b"job");
-    assert_eq!(queue.counters().gets, MOST_OUT as u64 + 1);
+    assert_eq!(queue.counters().gets, MAX_LEASES as u64 + 1);
     Ok(())
 }
 

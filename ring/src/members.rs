@@ -2,7 +2,7 @@
 //!
 //! # Seats
 //!
-//! A process that says "I put" or "I get" (a *role*) takes one of 60 *seats* of that role, and has it until it lets go of it, or dies. A seat is a robust lock, taken [watched](RobustLock::take_watched) and
+//! A process that says "I put" or "I get" (a *role*) takes one of 60 *seats* of that role, and has it until it lets go of it, or dies. A seat is a robust lock, taken [watched](RobustLock::claim) and
 //! [kept](RobustLock::keep) for the process: so the kernel frees it, and wakes one of those who watch it, at whatever end of the process. The lock alone says that somebody is there; nothing is counted.
 //! How many seats, from the first on, were ever taken (`used`) is noted: those are looked at.
 //!
@@ -132,7 +132,7 @@ impl<'a, M: Memory> View<'a, M> {
             self.touch_both();
         }
         // SAFETY: whoever keeps it keeps a handle, also if that is leaked.
-        if unsafe { seat.take_watched() }?.is_none() {
+        if unsafe { seat.claim() }?.is_none() {
             return Ok(None);
         }
         // CRASH: this thread's until it is its process's, which die together.
@@ -141,7 +141,7 @@ impl<'a, M: Memory> View<'a, M> {
             Ok(kept) => kept,
             Err(error) => {
                 // Somebody may have seen it held.
-                seat.give_watched(|| self.touch_both(), || self.tell_if_gone(role));
+                seat.release_claim(|| self.touch_both(), || self.tell_if_gone(role));
                 return Err(error);
             }
         };

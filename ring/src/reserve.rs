@@ -3,7 +3,7 @@
 //! # What a reservation is
 //!
 //! A record at the tail, appended like any other, whose header says `Reserved`: how long it is, and the *mark* of whoever fills it, which is one of [`MOST`] locks, taken
-//! [watched](RobustLock::take_watched), and the turn, as which the lock's holder has taken it (the first word beside the lock, the *turn word*). So it has its place in the order, and counts against the capacity,
+//! [watched](RobustLock::claim), and the turn, as which the lock's holder has taken it (the first word beside the lock, the *turn word*). So it has its place in the order, and counts against the capacity,
 //! before anything is in it. The locks lie in the [`side_table`](super::side_table).
 //!
 //! | header | lock of the mark | turn word | the record is |
@@ -173,7 +173,7 @@ impl<'a, M: Memory> View<'a, M> {
             waiters.advance();
         };
         // CRASH: while it tells, the lock is still named by our pending: one of those who watch it is woken, and tells the others (`retell`).
-        lock.give_watched(last, || {
+        lock.release_claim(last, || {
             tell();
             if waiters.has_waiters() {
                 waiters.wake_all();
@@ -203,7 +203,7 @@ impl<'a, M: Memory> View<'a, M> {
         let producers = &self.ring().producers;
         for (number, lock) in all.iter().enumerate().filter(|(_, lock)| !lock.is_held_now()) {
             // SAFETY: the handle keeps the mapping, also while this thread holds a lock in it.
-            let Some(how) = unsafe { lock.take_watched() }.map_err(Refusal::Lock)? else { continue };
+            let Some(how) = unsafe { lock.claim() }.map_err(Refusal::Lock)? else { continue };
             let turn = lock.beside[TURN].load(Relaxed).wrapping_add(1);
             // ORDER: Release pairs with the load in `is_being_filled`: who sees this turn finds what the last one has committed.
             lock.beside[TURN].store(turn, Release);

@@ -97,8 +97,6 @@ const _: () = assert!(offset_of!(RobustLock, word) == 0);
 
 /// The belt: how long an untimed sleep lasts before it looks whether the owner lives.
 pub(crate) const BELT: Duration = Duration::from_secs(1);
-/// How long a sleep lasts where the kernel cannot watch two words.
-pub(crate) const FALLBACK_SLICE: Duration = Duration::from_millis(5);
 
 /// Where a contender sleeps.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -298,7 +296,7 @@ impl RobustLock {
     }
 
     #[inline(always)]
-    fn give_after(&self, me: ThisThread, last: impl FnOnce(), settle: impl FnOnce(u64)) -> bool {
+    pub(crate) fn give_after(&self, me: ThisThread, last: impl FnOnce(), settle: impl FnOnce(u64)) -> bool {
         if is_planted(Bug::NonRobust) {
             last();
             let before = self.word.fetch_sub(me.tid(), SeqCst);

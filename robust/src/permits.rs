@@ -19,17 +19,16 @@
 //! Who wants several gathers them in the gate, hence alone. Nobody else waits while it keeps some, so those that are missing are held by threads that wait for nothing here, or that held them before they came.
 #![allow(unsafe_code, reason = "locks whose mapping the caller keeps")]
 
-use std::ptr;
-
 use crate::deadline::Deadline;
-use crate::lock::{BELT, FALLBACK_SLICE, Queueing, RobustLock};
+use crate::lock::{BELT, Queueing, RobustLock};
 use crate::outcome::{AcquireError, Acquired};
 use crate::planted_bugs::{Bug, is_planted};
-use crate::sys::{self, Woken};
+use crate::sys::Woken;
 use crate::thread::ThisThread;
+use crate::wait_set::WaitSet;
 
 /// How many permits there can be: as many words as the kernel watches at a time, less one.
-pub const MAX_PERMITS: usize = 127;
+pub const MAX_PERMITS: usize = WaitSet::CAPACITY - 1;
 
 /// Locks of which any will do, and the gate in which one waits for them. A view, to be made for each call.
 #[derive(Clone, Copy, Debug)]
@@ -201,23 +200,17 @@ impl<'a> Permits<'a> {
 
     /// Sleeps once on all that others hold.
     fn doze(&self, me: ThisThread, deadline: Deadline) -> Result<Woken, AcquireError> {
-        let mut words = [(ptr::null(), 0); MAX_PERMITS];
-        let mut count = 0;
+        let mut words = WaitSet::new();
         for permit in self.permits.iter().filter(|permit| !permit.is_owned_by(me)) {
             let Some(marked) = permit.mark() else { return Ok(Woken::Changed) };
-            words[count] = (permit.futex_word(), marked);
-            count += 1;
+            words.push((permit.futex_word(), marked));
         }
-        if count == 0 {
+        if words.is_empty() {
             // Not so when we came; a peer has scribbled.
             return Err(AcquireError::AlreadyHeld);
         }
         // ORDER: each mark above pairs with the release's fetch_sub: either that sees `W`, or the kernel finds another word.
-        Ok(match sys::futex_waitv_many(&words[..count], deadline.within(BELT)) {
-            // Without the call there is no way to watch many words: short slices on one of them.
-            Woken::Unsupported => sys::futex_wait(words[0].0, words[0].1, deadline.within(FALLBACK_SLICE)),
-            other => other,
-        })
+        Ok(words.wait(deadline.within(BELT)))
     }
 
     /// Frees what is held by threads that have ended, which the kernel has missed; true if there was any.

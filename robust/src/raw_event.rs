@@ -37,12 +37,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::lock::{BELT, FALLBACK_SLICE};
+use crate::lock::BELT;
 use crate::planted_bugs::{Bug, is_planted};
 use crate::side::BRIEF;
 use crate::spin::{EAGER, spin};
-use crate::sys::{self, Woken};
+use crate::sys;
 use crate::thread::{FUTEX_OFFSET, Node, ThisThread};
+use crate::wait_set::WaitSet;
 use crate::word::{high, low};
 
 /// Up or down, in shared memory. All zeros is a flag that is down.
@@ -190,10 +191,10 @@ impl RawEvent {
             return;
         }
         // The count comes last: see above.
-        let words = [(self.kernel_word(), seen), (self.count_word(), count), (self.count_word(), count)];
-        if sys::futex_waitv(words, 2, deadline.within(BELT)) == Woken::Unsupported {
-            sys::futex_wait(self.count_word(), count, deadline.within(FALLBACK_SLICE));
-        }
+        let mut words = WaitSet::new();
+        words.push((self.kernel_word(), seen));
+        words.push((self.count_word(), count));
+        words.wait(deadline.within(BELT));
     }
 
     fn wake_all(&self) {

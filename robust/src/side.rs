@@ -42,11 +42,12 @@ use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::event_count::EventCount;
-use crate::lock::{BELT, FALLBACK_SLICE, Queueing, RobustLock};
+use crate::lock::{BELT, Queueing, RobustLock};
 use crate::outcome::{AcquireError, Acquired};
 use crate::planted_bugs::{Bug, is_planted};
 use crate::sys::{self, Woken};
 use crate::thread::ThisThread;
+use crate::wait_set::WaitSet;
 use crate::word::{ANNOUNCE, TID, WAITERS, high, low};
 
 /// One side of a two-sided object in shared memory. All zeros is a free side on which nobody sleeps.
@@ -66,6 +67,9 @@ const _: () = assert!(size_of::<Side>() == 128);
 /// How long the first sleep of a wait lasts.
 pub const BRIEF: Duration = Duration::from_millis(5);
 
+/// So many locks can be watched in one sleep, beside both sides.
+const MOST_WATCHED_BESIDE: usize = WaitSet::CAPACITY - 3;
+
 /// How to sleep on a [`Side`].
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs, reason = "to be filled in by the caller")]
@@ -74,7 +78,7 @@ pub struct Sleep<'a> {
     pub brief: bool,
     /// Until when.
     pub deadline: Deadline,
-    /// Locks whose holders' deaths end the sleep, of one of those who watch them, if they were taken [watched](RobustLock::take_watched); of more than 125 the first.
+    /// Locks whose holders' deaths end the sleep, of one of those who watch them, if they were taken [watched](RobustLock::claim); of more than 125 the first.
     pub watched: [&'a [RobustLock]; 2],
     /// What to be woken by instead of the side: for a third role, that must not take the wakes of the others.
     pub bell: Option<&'a EventCount>,
@@ -86,15 +90,6 @@ impl Sleep<'_> {
         Self { brief, deadline, watched: [&[], &[]], bell: None }
     }
 }
-
-/// Words and what they hold.
-enum Words {
-    Few([(*const AtomicU32, u32); 3]),
-    Many(Vec<(*const AtomicU32, u32)>),
-}
-
-/// So many locks can be watched in one sleep, beside both sides.
-const MOST_WATCHED_BESIDE: usize = sys::MOST_WORDS - 3;
 
 impl Side {
     /// A free side.
@@ -201,12 +196,13 @@ impl Side {
             let announced = self.announce();
             // ORDER: before the look at what we wait for: a death on my own side after this load changes the word that the kernel compares.
             let own = mine.lock.word().load(SeqCst);
-            let words = (!brief).then(|| self.words(own, announced, mine, how));
+            let mut words = WaitSet::new();
+            self.watch(&mut words, own, announced, mine, how);
             // ORDER: the announce above acquired every release of this side that came before it.
             if ready() {
                 break true;
             }
-            match self.doze(announced, words, deadline.within(slice)) {
+            match words.wait(deadline.within(slice)) {
                 Woken::Changed => continue,
                 Woken::TimedOut => {
                     // What the kernel has missed: one who died holding a lock that is watched.
@@ -216,7 +212,7 @@ impl Side {
                     break !deadline.has_passed() || ready();
                 }
                 Woken::Unsupported => break true,
-                Woken::By(_) => {
+                Woken::Woken => {
                     // Always: the kernel tells the last word that was rung, and A, the last, hides an L.
                     self.pass_on(mine, &news);
                     woken();
@@ -234,27 +230,21 @@ impl Side {
         Ok(awake)
     }
 
-    /// What a sleep that is not brief watches, as it is now.
-    fn words(&self, own: u64, announced: u64, mine: &Self, how: Sleep<'_>) -> Words {
+    /// Adds what a sleep watches, as it is now.
+    fn watch(&self, words: &mut WaitSet, own: u64, announced: u64, mine: &Self, how: Sleep<'_>) {
+        let announce = (self.lock.announce_word(), high(announced));
+        if how.brief {
+            words.push(announce);
+            return;
+        }
+        for lock in how.watched.into_iter().flatten().take(MOST_WATCHED_BESIDE) {
+            words.push((lock.futex_word(), low(lock.word().load(SeqCst))));
+        }
+        words.push((mine.lock.futex_word(), low(own)));
+        words.push((self.lock.futex_word(), low(announced)));
         // The kernel compares and queues one word after the other. A comes last: whoever takes a lock with `W` moves its A, so a word L that was changed and
         // changed back before it was queued, with the ring lost in between, is found out by A.
-        let bell = how.bell.map_or((self.lock.announce_word(), high(announced)), EventCount::now);
-        let both = [(mine.lock.futex_word(), low(own)), (self.lock.futex_word(), low(announced))];
-        if how.watched.iter().all(|locks| locks.is_empty()) {
-            return Words::Few([both[0], both[1], bell]);
-        }
-        let watched = how.watched.into_iter().flatten().take(MOST_WATCHED_BESIDE);
-        Words::Many(watched.map(|lock| (lock.futex_word(), low(lock.word().load(SeqCst)))).chain(both).chain([bell]).collect())
-    }
-
-    /// The system call of a sleep.
-    fn doze(&self, announced: u64, words: Option<Words>, until: Deadline) -> Woken {
-        let (woken, bell) = match words {
-            None => return sys::futex_wait(self.lock.announce_word(), high(announced), until),
-            Some(Words::Few(words)) => (sys::futex_waitv(words, 3, until), words[2]),
-            Some(Words::Many(words)) => (sys::futex_waitv_many(&words, until), words[words.len() - 1]),
-        };
-        if woken == Woken::Unsupported { sys::futex_wait(bell.0, bell.1, until.within(FALLBACK_SLICE)) } else { woken }
+        words.push(how.bell.map_or(announce, EventCount::now));
     }
 
     /// Marks this side, whose lock this thread holds, so that the kernel wakes one of those who watch it if this thread dies from here on.

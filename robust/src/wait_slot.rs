@@ -27,15 +27,12 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::lock::{BELT, FALLBACK_SLICE, RobustLock};
+use crate::lock::{BELT, RobustLock};
 use crate::outcome::AcquireError;
 use crate::side::BRIEF;
 use crate::sys::{self, Woken};
-use crate::thread::ThisThread;
-use crate::word::{OWNER_DIED, TID, WAITERS, high, low};
-
-/// So many words can be watched in one sleep.
-pub const MOST_WATCHED: usize = sys::MOST_WORDS;
+use crate::wait_set::WaitSet;
+use crate::word::{OWNER_DIED, TID, high, low};
 
 /// A robust lock, used as a place to wait in. All zeros is a free seat.
 ///
@@ -72,14 +69,10 @@ impl WaitSlot<'_> {
         if !self.is_free() {
             return Ok(false);
         }
-        // SAFETY: the caller's promise.
-        match unsafe { self.0.acquire(Deadline::NOW) } {
-            // Who died in it was noticed before: there is no ticket.
-            Ok(_) => {}
-            Err(AcquireError::TimedOut) => return Ok(false),
-            Err(error) => return Err(error),
+        // SAFETY: the caller's promise. (Who died in it was noticed before: there is no ticket.)
+        if unsafe { self.0.claim() }?.is_none() {
+            return Ok(false);
         }
-        alarm(self.0);
         self.calls().store(0, SeqCst);
         // CRASH: before this store nobody had come; after it, one has died waiting.
         self.tickets().store(ticket, SeqCst);
@@ -88,17 +81,13 @@ impl WaitSlot<'_> {
 
     /// Forgets the ticket, and gives the seat back without waking anybody.
     pub fn leave(self) {
-        let me = ThisThread::here();
-        if me.holds(self.0.node()) {
-            // CRASH: after this store it has been left.
-            self.tickets().store(0, SeqCst);
-            self.0.give(me, |_| ());
-        }
+        // CRASH: after this store it has been left.
+        self.0.release_claim(|| self.tickets().store(0, SeqCst), || ());
     }
 
     /// Gives the seat back with the ticket in it, as if its waiter had died: whoever looks for deaths finds it, but nobody is woken for it.
     pub fn abandon(self) {
-        self.0.give(ThisThread::here(), |_| ());
+        self.0.release_claim(|| (), || ());
     }
 
     /// The ticket of the living waiter in it.
@@ -166,51 +155,29 @@ impl fmt::Debug for WaitSlot<'_> {
     }
 }
 
-/// What one sleep watches: the calls of one's own seat, and the deaths of those who hold some locks. First note everything, then look whether there is a reason not to sleep, then sleep.
-pub struct Watch {
-    words: [(*const AtomicU32, u32); MOST_WATCHED],
-    count: usize,
-}
+/// What one sleep watches: the calls of one's own slot, and the deaths of those who hold some locks. First note everything, then look whether there is a reason not to sleep, then sleep.
+#[derive(Debug)]
+pub struct Watch(WaitSet);
 
 impl Watch {
-    /// To be called in this seat, which this thread holds.
-    pub fn of(seat: WaitSlot<'_>) -> Self {
-        let call = high(seat.calls().fetch_or(WaitSlot::ASLEEP, SeqCst));
-        let mut words = [(std::ptr::null(), 0); MOST_WATCHED];
-        words[0] = (seat.call_word(), call);
-        Self { words, count: 1 }
+    /// To be called in this slot, which this thread holds.
+    pub fn of(slot: WaitSlot<'_>) -> Self {
+        let call = high(slot.calls().fetch_or(WaitSlot::ASLEEP, SeqCst));
+        let mut words = WaitSet::new();
+        words.push_main((slot.call_word(), call));
+        Self(words)
     }
 
-    /// Notes a lock, and tells whether its owner has died and nobody has taken it since. More than [`MOST_WATCHED`] less one are not watched.
+    /// Notes a lock, and tells whether its owner has died and nobody has taken it since. As many as fit into a [`WaitSet`] are watched.
     pub fn lock(&mut self, lock: &RobustLock) -> bool {
         let word = low(lock.word().load(SeqCst));
-        if let Some(place) = self.words.get_mut(self.count) {
-            *place = (lock.futex_word(), word);
-            self.count += 1;
-        }
+        self.0.push((lock.futex_word(), word));
         u64::from(word) & OWNER_DIED != 0
     }
 
     /// Sleeps until called, or one of the locks has another owner or a dead one, or for a second; true when nothing of this happened: then look for deaths that the kernel has missed.
     /// May wake for nothing.
     pub fn sleep(&self, deadline: Deadline) -> bool {
-        let until = deadline.within(BELT);
-        let woken = match sys::futex_waitv_many(&self.words[..self.count], until) {
-            // Without the call there is no way to watch several words: short slices on the own one.
-            Woken::Unsupported => sys::futex_wait(self.words[0].0, self.words[0].1, until.within(FALLBACK_SLICE)),
-            woken => woken,
-        };
-        woken == Woken::TimedOut
+        self.0.wait(deadline.within(BELT)) == Woken::TimedOut
     }
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("words", &self.count).finish()
-    }
-}
-
-/// Marks a lock so that the kernel wakes one of those who watch it when its owner dies.
-fn alarm(lock: &RobustLock) {
-    lock.word().fetch_or(WAITERS, SeqCst);
 }

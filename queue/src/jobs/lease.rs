@@ -2,7 +2,7 @@
 //!
 //! # Slots
 //!
-//! A job that is out lies in a *slot*: a [`RobustLock`] that whoever has the job holds, taken [watched](RobustLock::take_watched), three words beside it, and an area for the job's bytes. The first word is its state:
+//! A job that is out lies in a *slot*: a [`RobustLock`] that whoever has the job holds, taken [watched](RobustLock::claim), three words beside it, and an area for the job's bytes. The first word is its state:
 //!
 //! | lock | state | the slot is |
 //! |---|---|---|
@@ -192,7 +192,7 @@ impl<M: Jobs> JobView<'_, M> {
             self.shrink(slot);
         };
         // CRASH: in `tell_done` the slot is still named by our pending: one of those who watch it is woken, and tells.
-        lock.give_watched(commit, || self.tell_done())
+        lock.release_claim(commit, || self.tell_done())
     }
 
     /// Gives the job in this slot back; false, and nothing done, when this thread does not hold it.
@@ -203,7 +203,7 @@ impl<M: Jobs> JobView<'_, M> {
             // One who is about to sleep may have noted this slot before it was ours, and would find it unchanged once we have left it, and died: what it compares last is another one.
             producers.advance();
         };
-        self.slot(slot).give_watched(last, || {
+        self.slot(slot).release_claim(last, || {
             if producers.has_waiters() {
                 producers.notify_one();
             }
@@ -279,7 +279,7 @@ impl<M: Jobs> JobView<'_, M> {
         }
         let holder = lock.signature();
         // SAFETY: the handle keeps the mapping, also while this thread holds a lock in it.
-        let taken = unsafe { lock.take_watched() }.map_err(Refusal::Lock)?;
+        let taken = unsafe { lock.claim() }.map_err(Refusal::Lock)?;
         let last = match taken {
             None => return Ok(Outcome::Nothing),
             Some(Acquired::Clean) => Last { holder, died: false },

@@ -3,12 +3,13 @@
 use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::lock::{BELT, FALLBACK_SLICE, Queueing, RobustLock};
+use crate::lock::{BELT, Queueing, RobustLock};
 use crate::outcome::{AcquireError, Death};
 use crate::planted_bugs::{Bug, is_planted};
 use crate::spin::is_patient;
 use crate::sys::{self, Woken};
 use crate::thread::{self, ThisThread};
+use crate::wait_set::WaitSet;
 use crate::word::{ANNOUNCE, LOW, OWNER_DIED, TID, WAITERS, low};
 
 impl RobustLock {
@@ -85,16 +86,12 @@ impl RobustLock {
         let mut timed_out = false;
         // ORDER: SeqCst pairs with the fetch_sub in `give`.
         if self.word().compare_exchange(seen, announced, SeqCst, Relaxed).is_ok() {
-            let until = deadline.within(BELT);
-            let word = (self.futex_word(), low(announced));
-            let woken = match queueing {
-                Queueing::Word => sys::futex_wait(word.0, word.1, until),
-                Queueing::Bell => match sys::futex_waitv([(&raw const self.bell, 0), word, word], 2, until) {
-                    // Without the call there is no way to watch two words: short slices on the one the kernel rings.
-                    Woken::Unsupported => sys::futex_wait(word.0, word.1, deadline.within(FALLBACK_SLICE)),
-                    other => other,
-                },
-            };
+            let mut words = WaitSet::new();
+            if queueing == Queueing::Bell {
+                words.push((&raw const self.bell, 0));
+            }
+            words.push((self.futex_word(), low(announced)));
+            let woken = words.wait(deadline.within(BELT));
             timed_out = woken == Woken::TimedOut;
         }
         if queueing == Queueing::Bell {

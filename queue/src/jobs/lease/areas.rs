@@ -56,7 +56,7 @@ impl<M: Jobs> JobView<'_, M> {
                 continue;
             }
             // SAFETY: as in `lease_again`.
-            if let Some(how) = unsafe { lock.take_watched() }.map_err(Refusal::Lock)? {
+            if let Some(how) = unsafe { lock.claim() }.map_err(Refusal::Lock)? {
                 if how != Acquired::Clean {
                     // As in `lease_again`.
                     self.ring().producers.advance();
@@ -74,7 +74,7 @@ impl<M: Jobs> JobView<'_, M> {
         self.tell_everybody();
         LAST.set(used);
         // SAFETY: as above.
-        let taken = unsafe { self.slot(used).take_watched() }.map_err(Refusal::Lock)?;
+        let taken = unsafe { self.slot(used).claim() }.map_err(Refusal::Lock)?;
         Ok(taken.map(|_| used))
     }
 

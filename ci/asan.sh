@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Queues in hostile memory under AddressSanitizer: ci/asan.sh [SECONDS] (of each of the two fuzzers, 20 if nothing is said). First rings whose every word is rubbish, in vectors of exactly their size
-# (queue/src/ring/hostile.rs), then whole queues between processes over whose memory somebody scribbles (tests/queue/hostile.rs). Exit code 1 if memory is reached that is nobody's business, if a call hangs
+# (ring/src/hostile.rs), then whole queues between processes over whose memory somebody scribbles (tests/queue/hostile.rs). Exit code 1 if memory is reached that is nobody's business, if a call hangs
 # past its time-out, or panics. The stable toolchain does, for it is told to be a nightly one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,6 +14,6 @@ export RUSTC_BOOTSTRAP=1 RUSTFLAGS='-Zsanitizer=address --cfg multiproc_asan'
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0:intercept_memmem=0}
 test=(cargo test --target "$(uname -m)-unknown-linux-gnu" --quiet)
 
-"${test[@]}" -p multiproc-queue --lib -- hostile
+"${test[@]}" -p multiproc-ring --lib -- hostile
 "${test[@]}" -p multiproc-shm --lib -- copy
 "${test[@]}" -p multiproc --test queue -- hostile

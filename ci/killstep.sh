@@ -24,7 +24,7 @@ build() {
 table=$(build "$target" test --test killstep --no-run)
 KILLSTEP_MODELS=$(build "$target" build --package multiproc-models)
 # The bugs are compiled in behind a cfg; optimised less, so that this second build is quick.
-KILLSTEP_ZOO=$(RUSTFLAGS='--cfg multiproc_zoo' CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
+KILLSTEP_ZOO=$(RUSTFLAGS='--cfg multiproc_planted_bugs' CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
     build "$target/zoo" test --test killstep --no-run)
 export KILLSTEP_MODELS KILLSTEP_ZOO
 zoo=(--zoo)

@@ -15,18 +15,18 @@ unsafe_rooms=(
     shm/src/shared.rs
     shm/src/memory_block.rs
     shm/src/os_block.rs
-    shm/src/robust_lock.rs
-    shm/src/watched.rs
-    shm/src/raw_mutex.rs
-    shm/src/side.rs
-    shm/src/seat.rs
-    shm/src/permits.rs
-    shm/src/wait.rs
-    shm/src/flag.rs
-    shm/src/watch.rs
-    shm/src/identity.rs
-    shm/src/identity/enrol.rs
-    shm/src/keeper.rs
+    robust/src/lock.rs
+    robust/src/claim.rs
+    robust/src/wait_set.rs
+    robust/src/raw_mutex.rs
+    robust/src/side.rs
+    robust/src/wait_slot.rs
+    robust/src/permits.rs
+    robust/src/raw_event.rs
+    robust/src/watch.rs
+    robust/src/thread.rs
+    robust/src/thread/enrol.rs
+    robust/src/process_owned.rs
     shm/src/copy.rs
     shm/src/value.rs
     shm/src/array.rs
@@ -44,23 +44,23 @@ unsafe_rooms=(
     sync/src/semaphore/owned.rs # what is kept for a process
     sync/src/semaphore.rs   # its permits lie behind its block
     queue/src/jobs/block.rs # the same, and the slots' areas
-    queue/src/ring/lease.rs
-    queue/src/ring/lease/slots.rs
+    queue/src/jobs/lease.rs
+    queue/src/jobs/lease/areas.rs
     queue/src/block.rs      # `unsafe impl Object`
-    queue/src/log.rs
+    ring/src/log.rs
     queue/src/borrowed.rs   # slices of what others may write
     queue/src/reserve.rs    # the same
-    queue/src/ring/reserve.rs
-    queue/src/ring.rs
-    queue/src/ring/record.rs
-    queue/src/ring/roles.rs
-    queue/src/ring/target.rs
+    ring/src/reserve.rs
+    ring/src/view.rs
+    ring/src/record.rs
+    ring/src/members.rs
+    ring/src/sink.rs
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(shm/src/robust_lock.rs shm/src/contend.rs shm/src/seat.rs shm/src/side.rs shm/src/wait.rs shm/src/flag.rs shm/src/watch.rs shm/src/permits.rs)
+futex_rooms=(robust/src/lock.rs robust/src/lock/slow.rs robust/src/wait_set.rs robust/src/wait_slot.rs robust/src/side.rs robust/src/event_count.rs robust/src/raw_event.rs robust/src/watch.rs)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
-libraries=(src shm/src sync/src queue/src process/src)
+libraries=(src robust/src shm/src sync/src ring/src queue/src process/src)
 
 breaches=0
 
@@ -102,7 +102,7 @@ report 'a futex call outside of its rooms' \
 report 'the platform outside of */src/sys/' \
     "$(code '\btarget_os\b|\blibc::|\buse libc\b' | outside)"
 for tag in SAFETY ORDER CRASH; do
-    report "the ring says nowhere // $tag:" "$(lacking "// $tag:" queue/src/ring.rs)"
+    report "the ring says nowhere // $tag:" "$(lacking "// $tag:" ring/src/view.rs)"
 done
 # Bracketed, so that this file does not match itself.
 report 'the project mentions a path of the machine it was written on' \

@@ -33,6 +33,7 @@
 
 pub use multiproc_process as process;
 pub use multiproc_queue as queue;
+pub use multiproc_robust as robust;
 pub use multiproc_shm as shm;
 pub use multiproc_sync as sync;
 
@@ -41,11 +42,10 @@ pub use multiproc_queue::{
     Borrowed, Capacity, Consumer, Counters, GetError, Job, JobCounters, JobLimits, JoinableQueue, Messages, Plain, Producer,
     PutError, Queue, Reserved,
 };
-pub use multiproc_queue::{RoleError, SimpleQueue};
+pub use multiproc_queue::{RegistrationError, SimpleQueue};
+pub use multiproc_robust::{Death, LockError};
 pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
-pub use multiproc_shm::{
-    AtomicValue, Death, Error, ErrorKind, Handle, LockError, Namespace, Options, SharedMemory, Transit, Value, gc,
-};
+pub use multiproc_shm::{AtomicValue, Error, ErrorKind, Handle, Namespace, Options, SharedMemory, Transit, Value, gc};
 pub use multiproc_shm::{Pod, Zeroable, bytemuck};
 pub use multiproc_sync::{Barrier, BarrierError, BarrierWaitResult, Broken, Event};
 pub use multiproc_sync::{BoundedSemaphore, OwnedPermit, Permit, RLock, RLockGuard, Semaphore};

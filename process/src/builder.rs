@@ -10,7 +10,8 @@ use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
-use multiproc_shm::{Deadline, Namespace};
+use multiproc_robust::Deadline;
+use multiproc_shm::Namespace;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

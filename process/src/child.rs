@@ -16,7 +16,7 @@ use std::thread;
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
-use multiproc_shm::Deadline;
+use multiproc_robust::Deadline;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
+use multiproc_robust::Deadline;
 use parking_lot::Mutex;
 
 use crate::child::SMALL_STACK;

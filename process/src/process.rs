@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipc_channel::ipc::IpcReceiver;
 use ipc_channel::{IpcError, TryRecvError};
-use multiproc_shm::Deadline;
+use multiproc_robust::Deadline;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -6,11 +6,12 @@ use std::ops::Range;
 use std::slice;
 use std::sync::atomic::AtomicU64;
 
-use multiproc_shm::{Element, Error, Object, RobustLock, Shared, copy};
+use multiproc_robust::RobustLock;
+use multiproc_shm::{Element, Error, Object, Shared, copy};
 
-use crate::log::{Log, Memory, PIECE, SPAN, Sizes, UNBOUNDED, UNLIMITED};
-use crate::ring::Ring;
-use crate::ring::annex::{Annex, LOCKS};
+use multiproc_ring::Ring;
+use multiproc_ring::{LOCKS, SideTable};
+use multiproc_ring::{Log, PIECE, RingObject, SPAN, Sizes, UNBOUNDED, UNLIMITED};
 
 /// How much a queue holds. A plain number is a number of messages.
 ///
@@ -69,7 +70,7 @@ impl From<usize> for Capacity {
     }
 }
 
-/// The shared part of a [`Queue`](crate::Queue); the log lies behind it, and the annex behind that.
+/// The shared part of a [`Queue`](crate::Queue); the log lies behind it, and the side_table behind that.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct QueueBlock<T: ?Sized> {
@@ -141,12 +142,12 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
     }
 
     fn size(extents: [u64; 2]) -> Option<usize> {
-        checked_sizes(extents).map(|sizes| bytes_of_annex(sizes).end)
+        checked_sizes(extents).map(|sizes| bytes_of_side_table(sizes).end)
     }
 
     fn reserved(extents: [u64; 2]) -> Option<usize> {
         let home = |sizes: Sizes| size_of::<Ring>() + sizes.home as usize * copy::WORD;
-        checked_sizes(extents).map(|sizes| if sizes.is_fixed() { bytes_of_annex(sizes).end } else { home(sizes) })
+        checked_sizes(extents).map(|sizes| if sizes.is_fixed() { bytes_of_side_table(sizes).end } else { home(sizes) })
     }
 
     fn placed(capacity: Capacity) -> Capacity {
@@ -165,57 +166,52 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
 
     unsafe fn more_locks(&self, tail: *const AtomicU64, extents: [u64; 2]) -> &[RobustLock] {
         // Before the first of them was taken there may be no memory; where there is, somebody may have died in one before that was noted.
-        if !self.ring.has_annex() && !sizes_of(extents).is_fixed() {
+        if !self.ring.has_side_table() && !sizes_of(extents).is_fixed() {
             return &[];
         }
-        // SAFETY: behind the log, as `annex` says; the locks are the first in it.
-        unsafe { slice::from_raw_parts(annex(tail, sizes_of(extents)).cast(), LOCKS) }
+        // SAFETY: behind the log, as `side_table` says; the locks are the first in it.
+        unsafe { slice::from_raw_parts(side_table(tail, sizes_of(extents)).cast(), LOCKS) }
     }
 }
 
-impl<T: ?Sized + 'static> Memory for Shared<QueueBlock<T>> {
+impl<T: ?Sized + 'static> RingObject for QueueBlock<T> {
     #[inline(always)]
     fn ring(&self) -> &Ring {
         &self.ring
     }
 
     #[inline(always)]
-    fn log(&self) -> Log<'_> {
+    fn log(shared: &Shared<Self>) -> Log<'_> {
         // `size` has checked the extents when the handle was made.
-        Log::new(self.tail(), sizes_of(self.extents()))
+        Log::new(shared.tail(), sizes_of(shared.extents()))
     }
 
-    fn populate(&self, words: Range<u32>) -> Result<(), Error> {
-        Self::populate(self, bytes_of(words))
-    }
-
-    fn give_back(&self, words: Range<u32>) {
-        // Where the file system cannot, it stays.
-        let _ = Self::give_back(self, bytes_of(words));
+    fn bytes_of(words: Range<u32>) -> Range<usize> {
+        bytes_of(words)
     }
 
     #[inline]
-    fn annex(&self) -> Option<&Annex> {
+    fn side_table(shared: &Shared<Self>) -> Option<&SideTable> {
         // SAFETY: `size` has checked the extents when the handle was made, which is borrowed; atomics only, of which every pattern is valid.
-        Some(unsafe { &*annex(self.tail(), sizes_of(self.extents())) })
+        Some(unsafe { &*side_table(shared.tail(), sizes_of(shared.extents())) })
     }
 
-    fn populate_annex(&self) -> Result<(), Error> {
-        let sizes = self.log().sizes;
+    fn populate_side_table(shared: &Shared<Self>) -> Result<(), Error> {
+        let sizes = sizes_of(shared.extents());
         // What cannot grow has all its memory.
-        if sizes.is_fixed() { Ok(()) } else { Self::populate(self, bytes_of_annex(sizes)) }
+        if sizes.is_fixed() { Ok(()) } else { shared.populate(bytes_of_side_table(sizes)) }
     }
 }
 
-/// Where the annex is if the log begins at `tail`.
-fn annex(tail: *const AtomicU64, sizes: Sizes) -> *const Annex {
+/// Where the side_table is if the log begins at `tail`.
+fn side_table(tail: *const AtomicU64, sizes: Sizes) -> *const SideTable {
     tail.wrapping_add(sizes.span as usize).cast()
 }
 
 /// Of the object.
-fn bytes_of_annex(sizes: Sizes) -> Range<usize> {
+fn bytes_of_side_table(sizes: Sizes) -> Range<usize> {
     let start = bytes_of(sizes.span..sizes.span).start;
-    start..start + size_of::<Annex>()
+    start..start + size_of::<SideTable>()
 }
 
 /// Bytes of the object.

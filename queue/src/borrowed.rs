@@ -5,11 +5,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
+use multiproc_robust::Deadline;
 
 use crate::error::GetError;
-use crate::log::Payload;
 use crate::queue::Queue;
+use multiproc_ring::Payload;
 
 /// Messages that are read where they lie.
 impl Queue<[u8]> {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
+use multiproc_robust::Deadline;
 
 use crate::error::{GetError, PutError};
-use crate::messages::Messages;
 use crate::queue::Queue;
-use crate::ring::roles::Role;
+use multiproc_ring::Messages;
+use multiproc_ring::Peer;
 
 /// Bytes as they are, without serde.
 impl Queue<[u8]> {
@@ -177,7 +177,7 @@ impl Queue<[u8]> {
         self.view().get_many(messages, most, deadline).map_err(|refusal| self.get_error(refusal))
     }
 
-    pub(crate) fn fresh(&self, others: Option<Role>, deadline: Deadline) -> Result<Vec<u8>, GetError> {
+    pub(crate) fn fresh(&self, others: Option<Peer>, deadline: Deadline) -> Result<Vec<u8>, GetError> {
         let view = self.view();
         let mut message = Vec::new();
         // If it fails, so does the get, which knows the message.

@@ -1,13 +1,13 @@
 //! All that is there, without waiting.
 
-use multiproc_shm::Deadline;
+use multiproc_robust::Deadline;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::GetError;
-use crate::messages::Messages;
 use crate::queue::Queue;
-use crate::ring::Refusal;
+use multiproc_ring::Messages;
+use multiproc_ring::Refusal;
 
 impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// Takes all messages that are there, without waiting; none, if there are none or it is closed. Those that cannot be decoded are errors among them.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::ring::Refusal;
+use multiproc_ring::Refusal;
 
 /// Why a message was not put; the value comes back.
 #[derive(Clone, PartialEq, Eq)]

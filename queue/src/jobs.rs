@@ -3,23 +3,25 @@
 use std::fmt;
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Shared};
+use multiproc_robust::Deadline;
+use multiproc_shm::Shared;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{GetError, PutError};
-use crate::log::UNBOUNDED;
-use crate::ring::lease::Leased;
-use crate::ring::{Refusal, View};
+use crate::jobs::lease::{JobView, Leased};
 use crate::verbs::verbs;
+use multiproc_ring::Refusal;
+use multiproc_ring::UNBOUNDED;
 
 pub(crate) mod block;
 mod bytes;
 mod job;
+pub(crate) mod lease;
 mod letters;
 mod plain;
 mod typed;
 
-pub use block::{JobBlock, JobLimits, MOST_OUT};
+pub use block::{JobBlock, JobLimits, MAX_LEASES};
 use job::Lease;
 pub use job::{Holder, Job};
 pub use letters::{DeadLetter, DeadLetters};
@@ -29,7 +31,7 @@ pub use letters::{DeadLetter, DeadLetters};
 /// [`get`](Self::get) hands out a [`Job`]. Its message stays in shared memory until [`done`](Job::done); a job that is dropped without that is given back, and so is one whose holder dies:
 /// at once, since the kernel tells, and to the front (where more than four jobs are out and more wait, within the next few gets). [`join`](Self::join) waits until everything that was put is done.
 ///
-/// At most [`MOST_OUT`] (120) jobs are out at a time; who asks for one more waits until one is done. A job that was handed out too often ([`JobLimits::max_deliveries`]; 5 times, if nothing is said) and
+/// At most [`MAX_LEASES`] (120) jobs are out at a time; who asks for one more waits until one is done. A job that was handed out too often ([`JobLimits::max_deliveries`]; 5 times, if nothing is said) and
 /// came back each time is a [dead letter](Self::dead_letters): it counts as done, and waits there for somebody to look at it.
 ///
 /// [`JoinableQueue<[u8]>`](JoinableQueue#impl-JoinableQueue<[u8]>) carries bytes as they are, `JoinableQueue<Plain<T>>` [plain values](crate::Plain); any other `T` travels through serde.
@@ -120,8 +122,8 @@ impl<T: ?Sized + 'static> JoinableQueue<T> {
     }
 
     /// Jobs that are in somebody's hands, a snapshot.
-    pub fn out(&self) -> usize {
-        self.view().out()
+    pub fn leased(&self) -> usize {
+        self.view().leased()
     }
 
     /// Jobs that can wait in it; `None` if there is no limit.
@@ -146,8 +148,8 @@ impl<T: ?Sized + 'static> JoinableQueue<T> {
     }
 
     #[inline]
-    pub(crate) fn view(&self) -> View<'_, Shared<JobBlock<T>>> {
-        View { memory: &self.shared }
+    pub(crate) fn view(&self) -> JobView<'_, Shared<JobBlock<T>>> {
+        JobView::new(&self.shared)
     }
 
     pub(crate) fn get_error(&self, refusal: Refusal) -> GetError {
@@ -196,7 +198,7 @@ impl<T: ?Sized + 'static> fmt::Debug for JoinableQueue<T> {
         f.debug_struct("JoinableQueue")
             .field("object", &self.shared)
             .field("len", &self.len())
-            .field("out", &self.out())
+            .field("leased", &self.leased())
             .field("unfinished", &self.unfinished())
             .field("dead_letters", &self.dead_letters().len())
             .field("closed", &self.is_closed())

@@ -3,11 +3,12 @@
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Pod, bytemuck};
+use multiproc_robust::Deadline;
+use multiproc_shm::{Pod, bytemuck};
 
 use crate::error::{GetError, PutError};
 use crate::queue::Queue;
-use crate::ring::Exact;
+use multiproc_ring::Exact;
 
 /// Says of a queue that its messages are plain values, [`Pod`], and travel as their bytes: without serde, without an allocation, as fast as bytes.
 ///

@@ -1,16 +1,17 @@
-//! [`Queue`]: what it promises. The bytes are in `ring.rs`; how it waits is in `multiproc_shm::Side`.
+//! [`Queue`]: what it promises. The bytes are in `ring.rs`; how it waits is in `multiproc_robust::Side`.
 
 use std::fmt;
 
-use multiproc_shm::{Deadline, Error, Shared};
+use multiproc_robust::Deadline;
+use multiproc_shm::{Error, Shared};
 use serde::{Deserialize, Serialize};
 
 use crate::block::{Capacity, QueueBlock};
 use crate::error::{GetError, PutError};
-use crate::log::UNBOUNDED;
-use crate::ring::roles::Role;
-use crate::ring::{Refusal, View};
 use crate::verbs::verbs;
+use multiproc_ring::Peer;
+use multiproc_ring::UNBOUNDED;
+use multiproc_ring::{Refusal, View};
 
 /// A queue of messages between processes: many may put, many may get, each message reaches one (Python's `Queue`).
 ///
@@ -97,7 +98,7 @@ impl<T: ?Sized + 'static> Queue<T> {
     }
 
     #[inline]
-    pub(crate) fn put_bytes_to(&self, bytes: &[u8], others: Option<Role>, deadline: Deadline) -> Result<(), PutError<()>> {
+    pub(crate) fn put_bytes_to(&self, bytes: &[u8], others: Option<Peer>, deadline: Deadline) -> Result<(), PutError<()>> {
         self.view().put_to(bytes, others, deadline).map_err(|refusal| self.put_error((), refusal, bytes.len()))
     }
 

@@ -6,19 +6,19 @@ use std::io::{self, Write};
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use multiproc_shm::{AcquireError, Deadline};
+use multiproc_robust::{AcquireError, Deadline};
 
 use crate::error::PutError;
-use crate::log::Payload;
 use crate::queue::Queue;
-use crate::ring::{MOST, Refusal, Reservation};
+use multiproc_ring::Payload;
+use multiproc_ring::{MOST, Refusal, Reservation};
 
 /// So many places of a queue may be reserved at once, by all processes together.
-pub const MOST_RESERVED: usize = MOST;
+pub const MAX_RESERVED: usize = MOST;
 
 /// Places for messages that are written where they lie.
 impl Queue<[u8]> {
-    /// Reserves the next place for a message of `length` bytes, waiting for room as long as it takes, and while [`MOST_RESERVED`] places are reserved. To write into it takes no lock, so others put and get
+    /// Reserves the next place for a message of `length` bytes, waiting for room as long as it takes, and while [`MAX_RESERVED`] places are reserved. To write into it takes no lock, so others put and get
     /// meanwhile; but the place is in the order, so what was put behind it is got after it.
     ///
     /// Killed before [`commit`](Reserved::commit), this process has put nothing, and those who wait for the message go on at once. Stopped, it holds up those who get.
@@ -47,7 +47,7 @@ impl Queue<[u8]> {
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, busy (also when [`MOST_RESERVED`] places are reserved), closed, too large, no space.
+    /// [`PutError`]: full, busy (also when [`MAX_RESERVED`] places are reserved), closed, too large, no space.
     pub fn try_reserve(&self, length: usize) -> Result<Reserved<'_>, PutError<()>> {
         self.reserve_until(length, Deadline::NOW)
     }
@@ -56,7 +56,7 @@ impl Queue<[u8]> {
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, busy (also when [`MOST_RESERVED`] places are reserved), closed, too large, no space.
+    /// [`PutError`]: full, busy (also when [`MAX_RESERVED`] places are reserved), closed, too large, no space.
     pub fn reserve_timeout(&self, length: usize, timeout: Duration) -> Result<Reserved<'_>, PutError<()>> {
         self.reserve_until(length, Deadline::after(timeout))
     }

@@ -4,15 +4,16 @@ use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Transit};
+use multiproc_robust::Deadline;
+use multiproc_shm::Transit;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::codec;
 use crate::error::{GetError, PutError};
-use crate::messages::Messages;
 use crate::queue::Queue;
-use crate::ring::roles::Role;
+use multiproc_ring::Messages;
+use multiproc_ring::Peer;
 
 /// Typed messages.
 impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
@@ -145,7 +146,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         Iter { queue: self, broken: false }
     }
 
-    pub(crate) fn put_to(&self, value: T, others: Option<Role>, deadline: Deadline) -> Result<(), PutError<T>> {
+    pub(crate) fn put_to(&self, value: T, others: Option<Peer>, deadline: Deadline) -> Result<(), PutError<T>> {
         let mut buffer = Buffer::take();
         buffer.clear();
         // Encoded before any lock is taken: serde is other people's code.
@@ -188,7 +189,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         })
     }
 
-    pub(crate) fn get_from(&self, others: Option<Role>, deadline: Deadline) -> Result<T, GetError> {
+    pub(crate) fn get_from(&self, others: Option<Peer>, deadline: Deadline) -> Result<T, GetError> {
         let mut buffer = Buffer::take();
         self.view().get_from(&mut *buffer, others, deadline).map_err(|refusal| self.get_error(refusal))?;
         self.decode(&buffer)

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_queue::{Capacity, GetError, JobLimits, JoinableQueue, MOST_OUT, NothingTaken, PutError, Queue};
+use multiproc_queue::{Capacity, GetError, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, PutError, Queue};
 use serde::{Deserialize, Serialize};
 
 use kit::{Outcome, Random, Sleeper, pattern, unique, watchdog};
@@ -33,9 +33,9 @@ fn first_in_first_out_but_what_came_back_is_first() -> Outcome {
     let queue = JoinableQueue::new(JobLimits::from(10).unlimited_deliveries())?;
     (0..4).try_for_each(|number| queue.put(number))?;
     let (first, second) = (queue.get()?, queue.get()?);
-    assert_eq!((*first, *second, queue.len(), queue.out(), queue.unfinished()), (0, 1, 2, 2, 4));
+    assert_eq!((*first, *second, queue.len(), queue.leased(), queue.unfinished()), (0, 1, 2, 2, 4));
     drop(second);
-    assert_eq!((queue.len(), queue.out(), queue.unfinished()), (2, 1, 4));
+    assert_eq!((queue.len(), queue.leased(), queue.unfinished()), (2, 1, 4));
     let second = queue.get()?;
     assert_eq!((*second, second.attempts()), (1, 2));
     let holder = second.last_holder().unwrap();
@@ -315,19 +315,19 @@ fn those_who_wait_for_a_closed_queue_end_with_its_last_job() -> Outcome {
 fn as_many_out_as_can_be() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(Capacity::unbounded())?;
-    (0..MOST_OUT + 2).try_for_each(|number| queue.put(number))?;
-    let mut jobs: Vec<_> = (0..MOST_OUT).map(|_| queue.get()).collect::<Result<_, _>>()?;
-    assert_eq!((queue.out(), queue.len()), (MOST_OUT, 2));
+    (0..MAX_LEASES + 2).try_for_each(|number| queue.put(number))?;
+    let mut jobs: Vec<_> = (0..MAX_LEASES).map(|_| queue.get()).collect::<Result<_, _>>()?;
+    assert_eq!((queue.leased(), queue.len()), (MAX_LEASES, 2));
     assert!(matches!(queue.try_get(), Err(GetError::Empty)));
     assert!(matches!(queue.get_timeout(Duration::from_millis(10)), Err(GetError::Empty)));
     let other = queue.clone();
     let waiter = Sleeper::start(move || other.get().map(|job| job.into_inner()));
     let begin = Instant::now();
     jobs.swap_remove(17).done();
-    assert_eq!(waiter.join()?, MOST_OUT);
+    assert_eq!(waiter.join()?, MAX_LEASES);
     assert!(begin.elapsed() < Duration::from_millis(900), "by the belt");
     drop(jobs);
-    assert_eq!(queue.unfinished(), MOST_OUT);
+    assert_eq!(queue.unfinished(), MAX_LEASES);
     Ok(())
 }
 

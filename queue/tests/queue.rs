@@ -7,7 +7,8 @@ mod kit;
 use std::time::{Duration, Instant};
 
 use multiproc_queue::{Capacity, ErrorKind, GetError, PutError, Queue};
-use multiproc_shm::{Acquired, Deadline, MAX_HELD, Namespace, Options, RobustLock, Value};
+use multiproc_robust::{Acquired, Deadline, MAX_HELD, RobustLock};
+use multiproc_shm::{Namespace, Options, Value};
 
 use kit::{Outcome, Sleeper, unique, watchdog};
 

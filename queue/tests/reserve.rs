@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use kit::{Outcome, Random, Sleeper, pattern, watchdog};
-use multiproc_queue::{Capacity, GetError, MOST_RESERVED, Messages, PutError, Queue, Reserved};
+use multiproc_queue::{Capacity, GetError, MAX_RESERVED, Messages, PutError, Queue, Reserved};
 use multiproc_shm::Options;
 
 const SHORT: Duration = Duration::from_millis(20);
@@ -198,7 +198,7 @@ fn jumps_growth_and_holes_against_a_model() -> Outcome {
                         model.push_back(Entry::Open(number));
                         open.push((number, place));
                     }
-                    Err(PutError::Busy(())) => assert_eq!(open.len(), MOST_RESERVED),
+                    Err(PutError::Busy(())) => assert_eq!(open.len(), MAX_RESERVED),
                     Err(error) => assert!(error.is_full(), "{error}"),
                 },
                 4 | 5 if !open.is_empty() => {
@@ -359,7 +359,7 @@ fn who_waits_for_room_and_who_waits_for_a_place_let_each_other_sleep() -> Outcom
 fn no_more_than_there_are_locks() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(100)?;
-    let mut places: Vec<_> = (0..MOST_RESERVED).map(|_| queue.reserve(1).unwrap()).collect();
+    let mut places: Vec<_> = (0..MAX_RESERVED).map(|_| queue.reserve(1).unwrap()).collect();
     assert_eq!(queue.reserve(1).err(), Some(PutError::Busy(())), "this thread has them all");
     assert_eq!(queue.try_reserve(1).err(), Some(PutError::Busy(())));
     let other = |timeout| {

@@ -31,18 +31,18 @@ use std::time::Duration;
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
-use crate::acquired::{AcquireError, Acquired, LockError, Owner};
 use crate::array_error::{ArrayError, ArrayLockError};
 use crate::array_guard::ArrayGuard;
 use crate::copy;
-use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::header::Element;
-use crate::identity::Me;
 use crate::options::Options;
-use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
+use multiproc_robust::Deadline;
+use multiproc_robust::RobustLock;
+use multiproc_robust::ThisThread;
+use multiproc_robust::{AcquireError, Acquired, LockError, Owner};
 
 /// A fixed number of elements that processes share, with one lock (Python's `Array`).
 ///
@@ -347,7 +347,7 @@ impl<T: Pod> Array<T> {
     // Inlined as in `Value`.
     #[inline(always)]
     fn lock_until(&self, deadline: Deadline) -> Result<Result<ArrayGuard<'_, T>, ArrayLockError<'_, T>>, AcquireError> {
-        let me = Me::current()?;
+        let me = ThisThread::current()?;
         // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping (`Segment::drop`).
         let died = match unsafe { self.shared.lock.acquire(deadline) }? {
             Acquired::Clean => None,

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use bytemuck::Pod;
 
-use crate::acquired::{Death, LockError};
 use crate::array_guard::{ArrayGuard, OwnerDied};
+use multiproc_robust::{Death, LockError};
 
 /// Why `lock` gave no guard, or one only with a warning.
 ///

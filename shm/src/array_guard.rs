@@ -9,12 +9,12 @@ use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
 use bytemuck::Pod;
 
-use crate::acquired::{AcquireError, Death, LockError};
 use crate::array::Array;
 use crate::array_error::{ArrayError, ArrayLockError, HalfWritten, OutOfRange, Unfinished};
 use crate::copy;
-use crate::identity::Me;
-use crate::zoo::{self, Bug};
+use multiproc_robust::ThisThread;
+use multiproc_robust::planted_bugs::{Bug, is_planted};
+use multiproc_robust::{AcquireError, Death, LockError};
 
 /// A locked [`Array`]: its elements are copied in and out until the guard is dropped.
 ///
@@ -43,7 +43,7 @@ pub struct ArrayGuard<'a, T: Pod> {
 impl<'a, T: Pod> ArrayGuard<'a, T> {
     /// The guard of a lock that this thread has just taken.
     #[inline(always)]
-    pub(crate) fn take(array: &'a Array<T>, me: Me, died: Option<Death>) -> Result<Self, ArrayLockError<'a, T>> {
+    pub(crate) fn take(array: &'a Array<T>, me: ThisThread, died: Option<Death>) -> Result<Self, ArrayLockError<'a, T>> {
         let guard = Self { array, died, me: me.owner(), finishes: false, panicking: std::thread::panicking(), here: PhantomData };
         match array.shared.writer().load(Relaxed) {
             0 => Ok(guard),
@@ -258,7 +258,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
     fn sign(&mut self) {
         if !self.finishes {
             self.finishes = true;
-            if zoo::planted(Bug::WriterUnsigned) {
+            if is_planted(Bug::WriterUnsigned) {
                 return;
             }
             // CRASH: from here on half written, to whoever locks next, until `drop` has cleared the word.
@@ -271,7 +271,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
     /// Whether this is the process that took the lock, and not a forked copy.
     #[inline]
     fn is_ours(&self) -> bool {
-        Me::current().is_ok_and(|me| me.owner() == self.me)
+        ThisThread::current().is_ok_and(|me| me.owner() == self.me)
     }
 
     /// # Safety

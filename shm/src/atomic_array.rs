@@ -15,8 +15,8 @@ use crate::error::Error;
 use crate::handle::Handle;
 use crate::header::Element;
 use crate::options::Options;
-use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
+use multiproc_robust::RobustLock;
 
 /// A fixed number of plain values of at most eight bytes that processes share without a lock (Python's `RawArray`, made safe).
 ///

@@ -27,14 +27,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::access::Access;
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::header::{self, Facts, HEADER, Home};
-use crate::identity;
 use crate::name::Name;
 use crate::registry::{self, Identity};
 use crate::segment::{self, Address, Expected, HeldHere, LARGEST, Memory, Plan, Segment};
 use crate::sys;
+use multiproc_robust::Deadline;
 
 /// How long those who open the same file are waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -140,7 +139,7 @@ impl Segment {
         if alone {
             // CRASH: some locks mended, others not: nobody is attached, so the next one to come does it again.
             mend(map.as_mut_ptr().wrapping_add(HEADER), header.extents);
-            header.pid_namespace = identity::pid_namespace();
+            header.pid_namespace = multiproc_robust::pid_namespace();
             // SAFETY: the header of a mapping just made.
             unsafe { header::word_at(map.as_ptr(), header::PID_NAMESPACE_AT) }.store(header.pid_namespace, Relaxed);
             // Not atomic: for an instant nobody has the file. Whoever mends it then finds that nobody has used it yet.

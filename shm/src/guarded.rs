@@ -2,12 +2,12 @@
 
 use bytemuck::Pod;
 
-use crate::acquired::{AcquireError, LockError};
 use crate::array::Array;
 use crate::array_error::ArrayLockError;
 use crate::array_guard::ArrayGuard;
 use crate::value::Value;
 use crate::value_guard::ValueGuard;
+use multiproc_robust::{AcquireError, LockError};
 
 /// The guard of a lock, for `Condition::wait`: it gives the lock back, all of it, and takes it again afterwards.
 ///

@@ -26,9 +26,9 @@ use std::sync::atomic::{AtomicU64, Ordering::AcqRel, Ordering::Relaxed, Ordering
 use std::time::Duration;
 
 use crate::copy;
-use crate::identity::{self, FUTEX_OFFSET};
-use crate::robust_lock::{high, low};
 use crate::sys;
+use multiproc_robust::FUTEX_OFFSET;
+use multiproc_robust::{high, low};
 
 /// Bytes before the object.
 pub(crate) const HEADER: usize = 1024;
@@ -224,7 +224,7 @@ impl Facts {
 
     /// Thread ids mean something only in the pid namespace in which it was made.
     pub(crate) fn check_pid_namespace(&self) -> Result<(), Flaw> {
-        if self.pid_namespace == identity::pid_namespace() { Ok(()) } else { Err(Flaw::PidNamespace) }
+        if self.pid_namespace == multiproc_robust::pid_namespace() { Ok(()) } else { Err(Flaw::PidNamespace) }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::handle::Handle;
 use crate::options::Options;
 #[cfg(feature = "shared_memory")]
 use crate::os_block::OsBlock;
-use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
+use multiproc_robust::RobustLock;
 
 /// A block of raw bytes that processes share (Python's `SharedMemory`, without its leaks).
 ///

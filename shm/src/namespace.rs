@@ -16,13 +16,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::access::{self, Access};
-use crate::deadline::Deadline;
 use crate::error::{Error, ErrorKind};
 use crate::gc::TICKET_AGE;
 use crate::header;
 use crate::name::Name;
 use crate::sys;
-use crate::zoo::{self, Bug};
+use multiproc_robust::Deadline;
+use multiproc_robust::planted_bugs::{Bug, is_planted};
 
 /// A directory of named objects.
 ///
@@ -248,11 +248,11 @@ impl Namespace {
     ) -> io::Result<bool> {
         let file = sys::open_at(self.file(), name.as_c_str())?;
         let facts = file.metadata()?;
-        if identity.is_some_and(|mine| mine != (facts.dev(), facts.ino())) && !zoo::planted(Bug::UnlinkWithoutInode) {
+        if identity.is_some_and(|mine| mine != (facts.dev(), facts.ino())) && !is_planted(Bug::UnlinkWithoutInode) {
             return Ok(false);
         }
         // Only holders of the directory lock ask for an exclusive lock, so a refusal means a user, not another asker.
-        if !facts.is_file() || (!sys::lock_file(&file, true)? && !zoo::planted(Bug::UnlinkWithoutInode)) {
+        if !facts.is_file() || (!sys::lock_file(&file, true)? && !is_planted(Bug::UnlinkWithoutInode)) {
             return Ok(false);
         }
         let stays = match header::must_stay(&file, name.is_temporary(), ticket_age) {

@@ -24,11 +24,10 @@ use memmap2::MmapRaw;
 use crate::copy;
 use crate::error::{Error, ErrorKind};
 use crate::header::{self, Facts, HEADER, Home, MAGIC, PROBE_AT, WORDS};
-use crate::identity;
 use crate::registry::{self, Identity};
-use crate::robust_lock::low;
 use crate::segment::{self, Address, Expected, HeldHere, Memory, Plan, Segment};
 use crate::sys;
+use multiproc_robust::low;
 
 /// Memory that several processes have mapped, and in which [`Options::place`](crate::Options::place) puts objects.
 ///
@@ -224,8 +223,8 @@ impl Segment {
 
 /// Takes the first word; false if there is an object already.
 fn claim(word: &AtomicU64, operation: &'static str, shown: &str) -> Result<bool, Error> {
-    let namespace = (identity::pid_namespace() & 0xffff) << 32;
-    let mine = CLAIM | namespace | u64::from(identity::thread_id());
+    let namespace = (multiproc_robust::pid_namespace() & 0xffff) << 32;
+    let mine = CLAIM | namespace | u64::from(multiproc_robust::thread_id());
     let mut seen = word.load(Acquire);
     loop {
         match seen {
@@ -238,7 +237,7 @@ fn claim(word: &AtomicU64, operation: &'static str, shown: &str) -> Result<bool,
             claim if claim & NAMESPACE_MASK != namespace => {
                 return Err(Error::new(ErrorKind::OtherPidNamespace, operation, shown));
             }
-            claim if claim != mine && !identity::has_ended(low(claim)) => {
+            claim if claim != mine && !multiproc_robust::has_ended(low(claim)) => {
                 return Err(Error::new(ErrorKind::Busy, operation, shown)
                     .with_detail(format_args!("thread {} is placing an object there", low(claim))));
             }

@@ -16,7 +16,6 @@ use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use crate::access::Access;
 use crate::error::{Error, ErrorKind};
 use crate::header::{self, Element, Facts, Flaw, HEADER, Home, Ticket, kind_bytes, kind_name};
-use crate::identity;
 use crate::name::Name;
 use crate::namespace::Namespace;
 use crate::placed::Users;
@@ -215,7 +214,7 @@ impl Plan<'_> {
             layout: self.layout,
             persistent: self.persistent,
             home,
-            pid_namespace: identity::pid_namespace(),
+            pid_namespace: multiproc_robust::pid_namespace(),
             file_length: self.length(),
             object_length: self.bytes as u64,
             extents: self.extents,

@@ -12,13 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::access::Access;
 use crate::error::{Error, ErrorKind};
 use crate::header::{Element, Ticket};
-use crate::identity::Me;
 use crate::name::Name;
 use crate::namespace::{Namespace, Sharing};
-use crate::robust_lock::RobustLock;
 use crate::segment::{Address, Expected, HeldHere, LARGEST, Plan, Segment};
-use crate::sys;
 use crate::transit;
+use multiproc_robust::RobustLock;
+use multiproc_robust::ThisThread;
 
 /// What can live in a segment: a `repr(C)` struct of atomics, perhaps with more such bytes behind it.
 ///
@@ -144,7 +143,7 @@ impl<T: Object> Shared<T> {
         let tail = object.wrapping_add(size_of::<T>()).cast_const().cast();
         // SAFETY: the two parts of one object, whose extents were checked.
         let more = unsafe { this.more_locks(tail, extents) };
-        this.locks().into_iter().flatten().chain(more).for_each(RobustLock::abandon);
+        this.locks().into_iter().flatten().chain(more).for_each(RobustLock::mark_abandoned);
     }
 
     pub(crate) const HELD_HERE: HeldHere = held_here::<T>;
@@ -260,7 +259,7 @@ fn usable_thread(operation: &'static str, shown: &str) -> Result<(), Error> {
             "this thread has no robust list of the usual form, or /proc is missing, or it was forked into another pid namespace",
         )
     };
-    Me::current().map(|_| ()).map_err(|_| unsupported())
+    ThisThread::current().map(|_| ()).map_err(|_| unsupported())
 }
 
 fn held_here<T: Object>(segment: &Segment) -> bool {
@@ -275,7 +274,7 @@ fn held_here<T: Object>(segment: &Segment) -> bool {
         .flatten()
         .chain(more)
         .filter_map(RobustLock::owner)
-        .any(|owner| sys::is_thread_of_this_process(owner.tid))
+        .any(|owner| multiproc_robust::is_thread_of_this_process(owner.tid))
 }
 
 impl<T: Object> Deref for Shared<T> {

@@ -10,17 +10,17 @@ use std::time::Duration;
 use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
-use crate::acquired::{AcquireError, Acquired, LockError, Owner};
 use crate::copy;
-use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::handle::Handle;
 use crate::header::Element;
 use crate::options::Options;
-use crate::robust_lock::RobustLock;
 use crate::shared::{Object, Shared};
 use crate::value_guard::ValueGuard;
-use crate::zoo::{self, Bug};
+use multiproc_robust::Deadline;
+use multiproc_robust::RobustLock;
+use multiproc_robust::planted_bugs::{Bug, is_planted};
+use multiproc_robust::{AcquireError, Acquired, LockError, Owner};
 
 /// A value that processes share, with its own lock (Python's `Value`).
 ///
@@ -323,7 +323,7 @@ impl<T: Pod> Value<T> {
     #[inline(always)]
     pub(crate) fn commit(&self, value: &T) {
         let version = self.shared.version.load(Relaxed);
-        if zoo::planted(Bug::TwoStoreCommit) {
+        if is_planted(Bug::TwoStoreCommit) {
             // SAFETY: as below.
             unsafe { copy::store(self.buffer(version), bytemuck::bytes_of(value)) };
             return;

@@ -6,8 +6,8 @@ use std::ops::{Deref, DerefMut};
 
 use bytemuck::Pod;
 
-use crate::acquired::Death;
 use crate::value::Value;
+use multiproc_robust::Death;
 
 /// A locked [`Value`]: a private copy that becomes the value when the guard is dropped, except in a panic that began while it was held.
 #[must_use = "if unused, the value is unlocked at once"]

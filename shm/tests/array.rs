@@ -6,7 +6,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::{AcquireError, Array, ArrayError, ArrayLockError, ErrorKind, Options, OwnerDied};
+use multiproc_robust::AcquireError;
+use multiproc_shm::{Array, ArrayError, ArrayLockError, ErrorKind, Options, OwnerDied};
 
 use common::{Outcome, Space, unique, watchdog};
 

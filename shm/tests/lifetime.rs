@@ -242,7 +242,7 @@ fn leaked_guard_keeps_mapping_and_name() -> Outcome {
             let again: Value<u64> = space.options().open("leaked")?;
             assert_eq!(mappings(identity), 1);
             let error = again.lock().expect_err("this thread has it");
-            assert_eq!(error.cause(), multiproc_shm::AcquireError::AlreadyHeld);
+            assert_eq!(error.cause(), multiproc_robust::AcquireError::AlreadyHeld);
             Ok(())
         });
         leaked.join().expect("no panic")

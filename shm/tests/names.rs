@@ -4,7 +4,8 @@ mod common;
 
 use std::sync::atomic::AtomicU64;
 
-use multiproc_shm::{AtomicValue, Error, ErrorKind, Handle, Object, RobustLock, Shared, Value};
+use multiproc_robust::RobustLock;
+use multiproc_shm::{AtomicValue, Error, ErrorKind, Handle, Object, Shared, Value};
 
 use common::{Outcome, Space, unique};
 

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_shm::{AcquireError, Value, ValueGuard};
+use multiproc_robust::AcquireError;
+use multiproc_shm::{Value, ValueGuard};
 
 use common::{Outcome, watchdog};
 

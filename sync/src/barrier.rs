@@ -8,7 +8,8 @@ mod parties;
 use std::fmt;
 use std::time::Duration;
 
-use multiproc_shm::{AcquireError, Deadline, Shared};
+use multiproc_robust::{AcquireError, Deadline};
+use multiproc_shm::Shared;
 use serde::{Deserialize, Serialize};
 
 use crate::verbs::verbs;

@@ -5,7 +5,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use std::time::Duration;
 
-use multiproc_shm::{AcquireError, Deadline, LockError, Object, RobustLock, Seq, Shared};
+use multiproc_robust::{AcquireError, Deadline, EventCount, LockError, RobustLock};
+use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
 use crate::verbs::verbs;
@@ -45,7 +46,7 @@ pub struct BoundedSemaphore {
 #[derive(Debug)]
 pub struct BoundedBlock {
     count: AtomicU64,
-    released: Seq,
+    released: EventCount,
 }
 
 // SAFETY: `repr(C)`, atomics only, always the same size, no locks.
@@ -133,7 +134,7 @@ impl BoundedSemaphore {
 
     /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
     pub fn waiters(&self) -> usize {
-        self.shared.released.sleepers()
+        self.shared.released.waiters()
     }
 
     fn acquire_until(&self, deadline: Deadline) -> bool {

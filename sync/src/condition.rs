@@ -2,7 +2,7 @@
 //!
 //! # State
 //!
-//! A gate (a [`Side`], whose lock everybody takes for a moment) and 120 [`Seat`]s. Whoever waits holds a seat, with a *ticket* in it: 1, 2, 3, … in the order of coming.
+//! A gate (a [`Side`], whose lock everybody takes for a moment) and 120 [`WaitSlot`]s. Whoever waits holds a seat, with a *ticket* in it: 1, 2, 3, … in the order of coming.
 //! One word, the **horizon**, says who has been called: everybody whose ticket is not above it.
 //!
 //! | seat | ticket | its waiter |
@@ -43,9 +43,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use multiproc_shm::{
-    AcquireError, Acquired, Deadline, Guarded, LockError, Object, RobustLock, Seat, Shared, Side, this_cpu, without_spinning,
-};
+use multiproc_robust::{AcquireError, Acquired, Deadline, LockError, RobustLock, Side, WaitSlot, this_cpu, without_spinning};
+use multiproc_shm::{Guarded, Object, Shared};
 use serde::{Deserialize, Serialize};
 
 use self::inside::{Inside, MOMENT, Place};
@@ -224,7 +223,7 @@ impl Condition {
     /// How many wait now, and have not been called.
     pub fn waiters(&self) -> usize {
         let horizon = self.horizon().load(SeqCst);
-        self.watched().iter().filter(|lock| Seat(lock).taken().is_some_and(|ticket| ticket > horizon)).count()
+        self.watched().iter().filter(|lock| WaitSlot(lock).taken().is_some_and(|ticket| ticket > horizon)).count()
     }
 
     fn wait_until<G: Guarded>(&self, guard: G, deadline: Deadline) -> Result<(G, bool), G::Error> {
@@ -252,12 +251,12 @@ impl Condition {
         let ticket = self.tickets().load(SeqCst).wrapping_add(1);
         self.tickets().store(ticket, SeqCst);
         for (number, lock) in self.shared.seats.iter().enumerate() {
-            if number >= self.watched().len() && Seat(lock).is_free() {
+            if number >= self.watched().len() && WaitSlot(lock).is_free() {
                 inside.watch_more();
             }
             // SAFETY: the place borrows this handle, so the mapping outlives it; this thread is inside the gate.
-            if unsafe { Seat(lock).sit(ticket) }? {
-                return Ok(Place { condition: self, seat: Seat(lock), ticket });
+            if unsafe { WaitSlot(lock).sit(ticket) }? {
+                return Ok(Place { condition: self, seat: WaitSlot(lock), ticket });
             }
         }
         Err(AcquireError::NoPlace)
@@ -362,7 +361,7 @@ mod tests {
             assert_eq!(condition.notify_one().expect("no error"), 1);
             assert!(sleeper.join().expect("no panic"));
         });
-        assert!(condition.watched().iter().all(|lock| Seat(lock).is_free()));
+        assert!(condition.watched().iter().all(|lock| WaitSlot(lock).is_free()));
         Ok(())
     }
 }

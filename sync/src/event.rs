@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Flag, Object, RobustLock, Shared};
+use multiproc_robust::{Deadline, RawEvent, RobustLock};
+use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
 use crate::verbs::verbs;
@@ -45,7 +46,7 @@ pub struct Event {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct EventBlock {
-    flag: Flag,
+    flag: RawEvent,
     reserved: [AtomicU64; 6],
 }
 
@@ -77,18 +78,18 @@ verbs!(Event, EventBlock, "event");
 impl Event {
     /// Sets it: everybody who waits goes on, and nobody waits until it is cleared. Setting it again does nothing.
     pub fn set(&self) {
-        self.shared.flag.raise();
+        self.shared.flag.set();
     }
 
     /// Clears it: whoever comes from now on waits. Those whom a `set` has reached go on all the same.
     pub fn clear(&self) {
-        self.shared.flag.lower();
+        self.shared.flag.clear();
     }
 
     /// Whether it is set.
     #[inline]
     pub fn is_set(&self) -> bool {
-        self.shared.flag.is_up()
+        self.shared.flag.is_set()
     }
 
     /// Waits until it is set, as long as it takes.
@@ -105,7 +106,7 @@ impl Event {
 
     /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
     pub fn waiters(&self) -> usize {
-        self.shared.flag.sleepers()
+        self.shared.flag.waiters()
     }
 }
 

@@ -6,7 +6,8 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use multiproc_shm::{AcquireError, Acquired, Deadline, Death, Guarded, LockError, Object, Owner, RobustLock, Shared};
+use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock};
+use multiproc_shm::{Guarded, Object, Shared};
 use serde::{Deserialize, Serialize};
 
 use crate::verbs::verbs;
@@ -132,7 +133,7 @@ impl RLock {
 
     /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
     pub fn waiters(&self) -> usize {
-        self.shared.lock.sleepers()
+        self.shared.lock.waiters()
     }
 
     /// Takes the lock without a guard, for language bindings; true when the previous owner died.

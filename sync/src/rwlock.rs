@@ -32,8 +32,9 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst, compiler_fence, fence};
 use std::time::Duration;
 
-use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{AcquireError, Deadline, Death, LockError, Object, Owner, RobustLock, Shared, spread};
+use multiproc_robust::planted_bugs::{Bug, is_planted};
+use multiproc_robust::{AcquireError, Deadline, Death, LockError, Owner, RobustLock, spread};
+use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
 use crate::verbs::verbs;
@@ -180,7 +181,7 @@ impl RwLock {
     pub fn waiters(&self) -> usize {
         // Before the turnstile; and in it one that wants to write, while others read.
         let reading = self.shared.places.iter().filter(|place| place.is_held());
-        self.shared.turnstile.sleepers() + reading.map(RobustLock::sleepers).sum::<usize>()
+        self.shared.turnstile.waiters() + reading.map(RobustLock::waiters).sum::<usize>()
     }
 
     #[inline(always)]
@@ -250,7 +251,7 @@ impl RwLock {
         let turnstile = self.enter(deadline)?;
         settle();
         let died = self.unfinished();
-        if zoo::planted(Bug::SignedTooEarly) {
+        if is_planted(Bug::SignedTooEarly) {
             sign(turnstile.0, turnstile.0.signature());
         }
         if let Some(reading) = self.used().iter().position(RobustLock::is_held) {
@@ -412,7 +413,7 @@ impl Drop for WriteGuard<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         let turnstile = self.turnstile;
-        if zoo::planted(Bug::SignatureClearedLate) {
+        if is_planted(Bug::SignatureClearedLate) {
             if turnstile.release() {
                 sign(turnstile, 0);
             }

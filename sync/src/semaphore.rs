@@ -9,9 +9,8 @@ use std::slice;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use multiproc_shm::{
-    AcquireError, Acquired, Deadline, Death, LockError, MOST_PERMITS, Object, Owner, Permits, RobustLock, Shared, Taken,
-};
+use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, MAX_PERMITS, Owner, Permits, RobustLock, Taken};
+use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
 use crate::verbs::verbs;
@@ -81,13 +80,13 @@ unsafe impl Object for SemaphoreBlock {
 
     fn extents(count: &usize) -> Result<[u64; 2], String> {
         match *count {
-            1..=MOST_PERMITS => Ok([*count as u64, 0]),
-            _ => Err(format!("{count} permits are not 1 to {MOST_PERMITS}")),
+            1..=MAX_PERMITS => Ok([*count as u64, 0]),
+            _ => Err(format!("{count} permits are not 1 to {MAX_PERMITS}")),
         }
     }
 
     fn size([count, zero]: [u64; 2]) -> Option<usize> {
-        let count = usize::try_from(count).ok().filter(|count| (1..=MOST_PERMITS).contains(count) && zero == 0)?;
+        let count = usize::try_from(count).ok().filter(|count| (1..=MAX_PERMITS).contains(count) && zero == 0)?;
         Some(size_of::<Self>() + count * size_of::<RobustLock>())
     }
 

@@ -10,7 +10,7 @@ const NAME: &str = "block-under-test";
 const WRITTEN: std::ops::Range<usize> = 5..45;
 const BYTES: usize = 61;
 
-type Kept = Option<SharedMemory>;
+type ProcessOwned = Option<SharedMemory>;
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
@@ -21,7 +21,7 @@ pub(crate) fn run(sweep: &mut Sweep) {
     }
 }
 
-pub(crate) fn cases() -> Vec<Case<'static, Kept>> {
+pub(crate) fn cases() -> Vec<Case<'static, ProcessOwned>> {
     vec![
         case("block/new", || None, |_| ignore(SharedMemory::new(BYTES)), |_, _| Ok(())),
         case("block/create", || None, |_| ignore(SharedMemory::create(NAME, BYTES)), absent_or_whole),
@@ -83,21 +83,21 @@ fn writes() -> Vec<Case<'static, SharedMemory>> {
 
 fn case(
     name: &str,
-    arrange: impl Fn() -> Kept + 'static,
-    victim: impl Fn(&Kept) + 'static,
-    survive: impl Fn(&Kept, &Kill<'_>) -> Result<(), Fault> + 'static,
-) -> Case<'static, Kept> {
-    Case::new(name, arrange, move |kept: &Kept, _: &Cells| victim(kept), survive)
+    arrange: impl Fn() -> ProcessOwned + 'static,
+    victim: impl Fn(&ProcessOwned) + 'static,
+    survive: impl Fn(&ProcessOwned, &Kill<'_>) -> Result<(), Fault> + 'static,
+) -> Case<'static, ProcessOwned> {
+    Case::new(name, arrange, move |kept: &ProcessOwned, _: &Cells| victim(kept), survive)
         .granularity(Granularity::Syscalls)
         .finally(nothing_left)
 }
 
-fn kept() -> Kept {
+fn kept() -> ProcessOwned {
     Some(filled(SharedMemory::create(NAME, BYTES).unwrap()))
 }
 
 /// As C or Python make one: a file of the shared memory file system.
-fn foreign() -> Kept {
+fn foreign() -> ProcessOwned {
     std::fs::write(format!("/dev/shm/{}", os_name()), [1; BYTES]).unwrap();
     None
 }
@@ -114,7 +114,7 @@ fn filled(block: SharedMemory) -> SharedMemory {
 }
 
 /// Its only user may be dead: `open` finds nothing or a whole one, and the name can be made anew.
-fn absent_or_whole(_: &Kept, _: &Kill<'_>) -> Result<(), Fault> {
+fn absent_or_whole(_: &ProcessOwned, _: &Kill<'_>) -> Result<(), Fault> {
     match SharedMemory::open(NAME) {
         Ok(found) if found.to_vec() == [0; BYTES] => {}
         Ok(_) => return Err(Fault::Torn("half a block".into())),
@@ -124,7 +124,7 @@ fn absent_or_whole(_: &Kept, _: &Kill<'_>) -> Result<(), Fault> {
     usable(&SharedMemory::create(NAME, BYTES)?)
 }
 
-fn still_there(kept: &Kept) -> Result<(), Fault> {
+fn still_there(kept: &ProcessOwned) -> Result<(), Fault> {
     let found = SharedMemory::open(NAME)?;
     if found.to_vec() != [1; BYTES] {
         return Err(Fault::Torn("another block".into()));

@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let home = support::Home::new();
-    if let Ok(bug) = std::env::var("MULTIPROC_ZOO") {
+    if let Ok(bug) = std::env::var("MULTIPROC_PLANTED_BUG") {
         return zoo::one(&bug, &args);
     }
     let mut sweep = Sweep::new(args);

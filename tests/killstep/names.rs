@@ -19,9 +19,9 @@ pub(crate) fn run(sweep: &mut Sweep) {
 }
 
 /// What the driver keeps alive meanwhile.
-pub(crate) type Kept = Option<Object>;
+pub(crate) type ProcessOwned = Option<Object>;
 
-pub(crate) fn cases() -> Vec<Case<'static, Kept>> {
+pub(crate) fn cases() -> Vec<Case<'static, ProcessOwned>> {
     vec![
         case("name/create", || None, |_, _| drop(Object::create(NAME, MINE)), absent_or_whole).sampled(3),
         case("name/open_or_create", || None, |_, _| drop(Object::open_or_create(NAME, MINE)), absent_or_whole),
@@ -105,10 +105,10 @@ fn shared_namespace() -> Result<Namespace, multiproc::Error> {
 
 fn case(
     name: &str,
-    arrange: impl Fn() -> Kept + 'static,
-    victim: impl Fn(&Kept, &Cells) + 'static,
-    survive: impl Fn(&Kept, &Kill<'_>) -> Result<(), Fault> + 'static,
-) -> Case<'static, Kept> {
+    arrange: impl Fn() -> ProcessOwned + 'static,
+    victim: impl Fn(&ProcessOwned, &Cells) + 'static,
+    survive: impl Fn(&ProcessOwned, &Kill<'_>) -> Result<(), Fault> + 'static,
+) -> Case<'static, ProcessOwned> {
     Case::new(name, arrange, victim, survive)
         .granularity(Granularity::Syscalls)
         .fingerprint(|_| what_is_there())
@@ -137,12 +137,12 @@ fn what_is_there() -> Vec<u8> {
     there.concat()
 }
 
-fn kept() -> Kept {
+fn kept() -> ProcessOwned {
     Some(Object::create(NAME, MINE).unwrap())
 }
 
 /// A process made it and died.
-fn abandoned() -> Kept {
+fn abandoned() -> ProcessOwned {
     // SAFETY: this program has one thread; the child makes an object and ends without any destructor.
     let child = unsafe { libc::fork() };
     if child == 0 {
@@ -158,7 +158,7 @@ fn abandoned() -> Kept {
 }
 
 /// Nobody uses it any more: `open` finds nothing or (were it alive) a whole one, and the name can be made anew.
-fn absent_or_whole(_: &Kept, _: &Kill<'_>) -> Result<(), Fault> {
+fn absent_or_whole(_: &ProcessOwned, _: &Kill<'_>) -> Result<(), Fault> {
     match Object::open(NAME) {
         Ok(found) if found.get()? == MINE => {}
         Ok(_) => return Err(Fault::Torn("half an object".into())),
@@ -171,7 +171,7 @@ fn absent_or_whole(_: &Kept, _: &Kill<'_>) -> Result<(), Fault> {
     if same.get()? == MINE { Ok(()) } else { Err(Fault::Torn("two objects of one name".into())) }
 }
 
-fn still_there(kept: &Kept, _: &Kill<'_>) -> Result<(), Fault> {
+fn still_there(kept: &ProcessOwned, _: &Kill<'_>) -> Result<(), Fault> {
     let found = Object::open(NAME)?;
     if found.get()? != MINE {
         return Err(Fault::Torn("another object".into()));
@@ -179,7 +179,7 @@ fn still_there(kept: &Kept, _: &Kill<'_>) -> Result<(), Fault> {
     usable(kept)
 }
 
-fn usable(kept: &Kept) -> Result<(), Fault> {
+fn usable(kept: &ProcessOwned) -> Result<(), Fault> {
     let Some(object) = kept else { return Ok(()) };
     object.set(OTHER)?;
     if object.get()? == OTHER { Ok(()) } else { Err(Fault::Lost("a write".into())) }

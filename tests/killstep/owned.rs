@@ -88,7 +88,7 @@ fn case(
     victim: impl Fn(&Semaphore, &Cells) + 'static,
     survive: impl Fn(&Semaphore, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Semaphore> {
-    unwarmed(permits, name, victim, survive).warm(|_, _| multiproc::shm::Kept::ready().unwrap())
+    unwarmed(permits, name, victim, survive).warm(|_, _| multiproc::robust::ProcessOwned::ready().unwrap())
 }
 
 /// In a process that has no keeper yet.

@@ -74,7 +74,7 @@ fn whole_or_again(memory: &Memory, kill: &Kill<'_>) -> Result<(), Fault> {
 
 /// The claim of a thread that has ended, and some of what it wrote.
 fn half_placed(file: &File) {
-    let namespace = multiproc::shm::identity::pid_namespace() & 0xffff;
+    let namespace = multiproc::robust::pid_namespace() & 0xffff;
     let claim = 0x6d70_u64 << 48 | namespace << 32 | 0x3fff_fff0;
     file.write_all_at(&claim.to_le_bytes(), 0).unwrap();
     file.write_all_at(&[0xa5; 64], 96).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use multiproc::shm::Kept;
+use multiproc::robust::ProcessOwned;
 use multiproc::{GetError, PutError};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
@@ -87,7 +87,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             consumer(queue, cells, 1);
         })
         .warm(|_, cells| {
-            Kept::ready().unwrap();
+            ProcessOwned::ready().unwrap();
             await_asleep(cells, PEER + 1, WAITV);
         })
         .release(|_, cells| cells.set(GO, 1)),
@@ -120,7 +120,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             drop(producer);
         })
         .warm(|_, cells| {
-            Kept::ready().unwrap();
+            ProcessOwned::ready().unwrap();
             wait_for(cells, HELD);
         }),
         case(
@@ -141,14 +141,14 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             drop(producers);
         })
         .warm(|_, cells| {
-            Kept::ready().unwrap();
+            ProcessOwned::ready().unwrap();
             wait_for(cells, HELD);
         }),
     ]
 }
 
 fn two_asleep(cells: &Cells) {
-    Kept::ready().unwrap();
+    ProcessOwned::ready().unwrap();
     await_asleep(cells, PEER, WAITV);
     await_asleep(cells, PEER + 1, WAITV);
 }

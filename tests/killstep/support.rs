@@ -18,7 +18,7 @@ impl Home {
         let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0);
         run_on(cpu..cpu + 1);
         // How long to spin is found out once: here, and not in every victim.
-        multiproc::shm::spin(multiproc::shm::NO_CPU, 1, 1, || true);
+        multiproc::robust::spin(multiproc::robust::NO_CPU, 1, 1, || true);
         Self(directory)
     }
 }

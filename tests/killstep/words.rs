@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
 
-use multiproc::shm::{Bell, Deadline, Seq};
+use multiproc::robust::{Deadline, EventCount, RawEvent};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Region, SharedWords, Sweep};
 
 use crate::support::{SOON, ignore, peers_go_on};
@@ -11,8 +11,8 @@ use crate::support::{SOON, ignore, peers_go_on};
 /// The words under test in plain shared memory, and a flag beside them.
 #[repr(C)]
 pub(crate) struct Words {
-    seq: Seq,
-    bell: Bell,
+    seq: EventCount,
+    event: RawEvent,
     flag: AtomicU32,
 }
 
@@ -65,43 +65,43 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
             announce(words, kill.cells());
             peers_go_on(kill, 1)
         }),
-        case("bell/ring", |words, _| ignore(words.bell.ring()), rung)
-            .peer(wait_for_bell)
-            .peer(wait_for_bell)
-            .frozen(if_rung_peers_go_on),
+        case("raw_event/set", |words, _| words.event.set(), is_heard)
+            .peer(wait_for_event)
+            .peer(wait_for_event)
+            .frozen(if_set_peers_go_on),
         // What must wake them is judged apart, so that the latency of the death itself is measured.
         case(
-            "bell/ring, heard",
-            |words, _| ignore(words.bell.ring()),
+            "raw_event/set, heard",
+            |words, _| words.event.set(),
             |words, kill| {
-                if words.bell.is_rung() {
+                if words.event.is_set() {
                     kill.must_wake(0)?;
                     kill.must_wake(1)?;
                 }
-                if kill.finished() && !words.bell.is_rung() {
+                if kill.finished() && !words.event.is_set() {
                     return Err(Fault::Lost("the ring".into()));
                 }
-                rung(words, kill)
+                is_heard(words, kill)
             },
         )
-        .peer(wait_for_bell)
-        .peer(wait_for_bell)
-        .frozen(if_rung_peers_go_on)
+        .peer(wait_for_event)
+        .peer(wait_for_event)
+        .frozen(if_set_peers_go_on)
         .sampled(2),
-        case("bell/wait, woken", wait_for_bell, |words, kill| {
-            words.bell.ring()?;
+        case("raw_event/wait, woken", wait_for_event, |words, kill| {
+            words.event.set();
             kill.must_wake(0)?;
             kill.must_wake(1)?;
-            rung(words, kill)
+            is_heard(words, kill)
         })
-        .peer(wait_for_bell)
-        .peer(wait_for_bell)
-        .release(|words, _| ignore(words.bell.ring()))
+        .peer(wait_for_event)
+        .peer(wait_for_event)
+        .release(|words, _| words.event.set())
         .frozen(|words, kill| {
-            words.bell.ring()?;
+            words.event.set();
             peers_go_on(kill, 2)
         }),
-        case("bell/silence", |words, _| words.bell.silence(), rung),
+        case("raw_event/clear", |words, _| words.event.clear(), is_heard),
     ]
 }
 
@@ -124,15 +124,15 @@ fn wait_for_flag(words: &Words) {
     words.seq.wait_until(Deadline::NEVER, || words.flag.load(SeqCst) == 1);
 }
 
-fn wait_for_bell(words: &Place, _: &Cells) {
-    let _ = words.bell.wait(Deadline::NEVER);
+fn wait_for_event(words: &Place, _: &Cells) {
+    let _ = words.event.wait(Deadline::NEVER);
 }
 
 fn heard_at_once_or_within_the_belt(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
     if words.flag.load(SeqCst) == 0 {
         announce(words, kill.cells());
     }
-    kill.must_wake(0)?;
+    kill.must_wake(0);
     kill.must_wake(1)?;
     Ok(())
 }
@@ -144,11 +144,15 @@ fn heard_at_once_or_within_the_belt_by_one(words: &Place, kill: &Kill<'_>) -> Re
     kill.must_wake(0).map(|_| ())
 }
 
-fn if_rung_peers_go_on(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
-    if words.bell.is_rung() { peers_go_on(kill, 2) } else { Ok(()) }
+fn if_set_peers_go_on(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
+    if words.event.is_set() { peers_go_on(kill, 2) } else { Ok(()) }
 }
 
-fn rung(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
-    words.bell.ring()?;
-    if words.bell.wait(Deadline::after(kill.patience()))? { Ok(()) } else { Err(Fault::Hang("a rung bell is not heard".into())) }
+fn is_heard(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
+    words.event.set();
+    if words.event.wait(Deadline::after(kill.patience())) {
+        Ok(())
+    } else {
+        Err(Fault::Hang("a is_heard event is not heard".into()))
+    }
 }

@@ -1,6 +1,6 @@
 //! Planted bugs, each found by the test named beside it.
 //!
-//! The bugs are in the product behind `--cfg multiproc_zoo` and are switched on by name, one process each: `MULTIPROC_ZOO=MissingWake`. This program, built without them, starts the one built
+//! The bugs are in the product behind `--cfg multiproc_planted_bugs` and are switched on by name, one process each: `MULTIPROC_PLANTED_BUG=MissingWake`. This program, built without them, starts the one built
 //! with them (`KILLSTEP_ZOO`) for each. The one bug that takes three living processes and no death is planted in the model of the lock (`KILLSTEP_MODELS`).
 
 use std::os::fd::AsRawFd;
@@ -20,25 +20,25 @@ const ZOO: &[(&str, &str, Hunt)] = &[
     ("NonRobust", "lock/lock+unlock", Hunt::Cases),
     ("TwoStoreCommit", "value/set", Hunt::Cases),
     ("WriterUnsigned", "array/fill", Hunt::Cases),
-    ("HeirWithoutPending", "lock/lock+unlock", Hunt::Only(Mode::Double)),
+    ("RecoveryWithoutPending", "lock/lock+unlock", Hunt::Only(Mode::Double)),
     ("StoppedTakenForDead", "lock/lock+unlock", Hunt::Only(Mode::Freeze)),
-    ("NoBelt", "lock/lock+unlock", Hunt::Only(Mode::Missed)),
+    ("NoLivenessPoll", "lock/lock+unlock", Hunt::Only(Mode::Missed)),
     ("PendingClearedBeforeWake", "event/set, two asleep", Hunt::Cases),
-    ("WokenTellsNobody", "event/set, two asleep", Hunt::Cases),
+    ("WokenNotifiesNone", "event/set, two asleep", Hunt::Cases),
     ("CountedBeforeSigned", "barrier/wait, the last of three", Hunt::Cases),
-    ("DeathToldToOne", "barrier/wait, the last of three", Hunt::Cases),
-    ("HorizonWithoutAlarm", "condition/notify_one, two wait", Hunt::Cases),
-    ("DeadCallForgotten", "condition/wait, called, another waits", Hunt::Cases),
-    ("GateWithoutLook", "semaphore/acquire, asleep in the gate", Hunt::Only(Mode::Freeze)),
-    ("PermitsWithoutBelt", "semaphore/acquire+release", Hunt::Only(Mode::Missed)),
+    ("DeathNotifiedToOne", "barrier/wait, the last of three", Hunt::Cases),
+    ("NotifiedUpToWithoutWaitersBit", "condition/notify_one, two wait", Hunt::Cases),
+    ("DeadNotificationForgotten", "condition/wait, called, another waits", Hunt::Cases),
+    ("MutexWithoutLook", "semaphore/acquire, asleep in the gate", Hunt::Only(Mode::Freeze)),
+    ("PermitsWithoutLivenessPoll", "semaphore/acquire+release", Hunt::Only(Mode::Missed)),
     ("SignedTooEarly", "rwlock/write, asleep for a reader", Hunt::Cases),
     ("SignatureClearedLate", "rwlock/write+unlock", Hunt::Only(Mode::Freeze)),
-    ("KeeperWithoutPending", "owned/acquire_owned+release", Hunt::Cases),
-    ("OutBeforeHead", "jobs/get", Hunt::Cases),
-    ("SlotsUnwatched", "jobs/task_done, another sleeps", Hunt::Cases),
+    ("OwnerThreadWithoutPending", "owned/acquire_owned+release", Hunt::Cases),
+    ("LeasedBeforeHead", "jobs/get", Hunt::Cases),
+    ("LeasesUnwatched", "jobs/task_done, another sleeps", Hunt::Cases),
     ("HalfMovedUnseen", "jobs/get, buries the last, one joins", Hunt::Cases),
-    ("GoneToldToNobody", "queue/producer, two consumers asleep", Hunt::Cases),
-    ("NextSeatUnwatched", "queue/consumer, two producers asleep", Hunt::Cases),
+    ("DisconnectNotNotified", "queue/producer, two consumers asleep", Hunt::Cases),
+    ("NextMemberUnwatched", "queue/consumer, two producers asleep", Hunt::Cases),
     ("LengthReadTwice", "zoo.rs: lengths that change under the reader", Hunt::Test(a_length_changes)),
     ("UnlinkWithoutInode", "zoo.rs: the last user of a name that is another's by now", Hunt::Test(a_name_changes_hands)),
 ];
@@ -62,7 +62,7 @@ pub(crate) fn all(sweep: &mut Sweep) {
     let zoo = std::env::var("KILLSTEP_ZOO").unwrap_or_default();
     for (bug, finder, hunt) in ZOO {
         let test = if let Hunt::Only(mode) = hunt { format!("{finder}, mode {mode}") } else { (*finder).to_owned() };
-        let hunter = Command::new(&zoo).env("MULTIPROC_ZOO", bug).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let hunter = Command::new(&zoo).env("MULTIPROC_PLANTED_BUG", bug).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         sweep.planted(bug, &test, hunter.is_ok_and(|mut hunter| found_in_time(&mut hunter)));
     }
     let models = std::env::var("KILLSTEP_MODELS").unwrap_or_default();

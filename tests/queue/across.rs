@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use multiproc::shm::{BRIEF, Namespace};
+use multiproc::robust::BRIEF;
+use multiproc::shm::Namespace;
 use multiproc::{AtomicValue, Capacity, GetError, Process, PutError, Queue};
 
 use crate::common::{Dice, Outcome, kill, spawn, value, wait_until};

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::queue::JoinableQueue;
-use multiproc::shm::BRIEF;
+use multiproc::robust::BRIEF;
 use multiproc::{AtomicValue, Process, Queue};
 
 use crate::common::{Dice, Outcome, spawn, value, wait_for};

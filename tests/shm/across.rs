@@ -134,7 +134,7 @@ fn forked_child_finds_what_it_inherited() -> Outcome {
                 let _guard = mine.lock().expect("it is free");
                 // The same mapping, so the same lock, and this thread has it.
                 let error = again.try_lock().map(drop).expect_err("this thread has it");
-                i32::from(error.cause() != multiproc::shm::AcquireError::AlreadyHeld)
+                i32::from(error.cause() != multiproc::robust::AcquireError::AlreadyHeld)
             });
             assert_eq!(child.wait(), 0, "{how:?}");
         }

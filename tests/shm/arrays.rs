@@ -1,6 +1,6 @@
 //! `Array` and `AtomicArray` across processes: exclusive, whole or said to be half written, whoever is killed.
 
-use multiproc::shm::AcquireError;
+use multiproc::robust::AcquireError;
 use multiproc::{Array, ArrayError, ArrayLockError, AtomicArray, AtomicValue, ErrorKind, Queue, Value};
 
 use crate::common::{Dice, How, Outcome, alone, fork, kill, spawn, unique, value, wait_for, with_one_thread};

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use multiproc::shm::{AcquireError, Deadline, Side, Sleep, ValueGuard};
+use multiproc::robust::{AcquireError, Deadline, Side, Sleep};
+use multiproc::shm::ValueGuard;
 use multiproc::{AtomicValue, Capacity, ErrorKind, Lock, Queue, Value};
 
 use crate::common::{Outcome, alone, spawn, unique, value, wait_for, wait_until};
@@ -244,16 +245,16 @@ fn seq_wakes_all_processes() -> Outcome {
 }
 
 #[test]
-fn bell_reaches_processes_that_sleep() -> Outcome {
+fn event_reaches_processes_that_sleep() -> Outcome {
     fn child(words: Words) -> Option<bool> {
         words.cells[1].fetch_add(1, SeqCst);
-        words.bell.wait(Deadline::NEVER).ok()
+        words.event.wait(Deadline::NEVER).then_some(true)
     }
     let _alone = alone();
     let words = Words::new()?;
     let children: Vec<_> = (0..3).map(|_| spawn(child, words.clone())).collect();
     wait_until(|| words.cells[1].load(SeqCst) == 3);
-    words.bell.ring()?;
+    words.event.set();
     assert!(children.iter().all(|child| value(child) == Some(true)));
     Ok(())
 }
@@ -312,6 +313,6 @@ fn sides_take_turns() -> Outcome {
         put(&words, round, Deadline::NEVER)?;
     }
     assert!(value(&child));
-    assert!(!words.puts.has_sleepers() && !words.takes.has_sleepers());
+    assert!(!words.puts.has_waiters() && !words.takes.has_waiters());
     Ok(())
 }

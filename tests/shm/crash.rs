@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::shm::{AcquireError, Acquired, Deadline, Gc, Namespace, Transit, ValueGuard};
+use multiproc::robust::{AcquireError, Acquired, Deadline};
+use multiproc::shm::{Gc, Namespace, Transit, ValueGuard};
 use multiproc::{AtomicValue, ErrorKind, Options, Value};
 
 use crate::common::{Dice, Forked, How, Outcome, Space, alone, fork, kill, spawn, value, wait_for, wait_until};
@@ -250,7 +251,7 @@ fn killed_ringer_leaves_no_sleeper_behind() -> Outcome {
     const ROUNDS: u64 = 200;
     fn waiter((words, me): (Words, usize)) {
         for round in 1.. {
-            assert_eq!(words.bell.wait(Deadline::NEVER), Ok(true));
+            assert!(words.event.wait(Deadline::NEVER));
             // cells[0]: the round; cells[1..=2]: how far each waiter is; u64::MAX ends it.
             words.cells[me].store(round, SeqCst);
             wait_until(|| words.cells[0].load(SeqCst) > round);
@@ -272,7 +273,10 @@ fn killed_ringer_leaves_no_sleeper_behind() -> Outcome {
             while words.cells[3].load(SeqCst) != 2 {
                 std::hint::spin_loop();
             }
-            i32::from(words.bell.ring().is_err())
+            {
+                words.event.set();
+                0
+            }
         });
         wait_until(|| words.cells[3].load(SeqCst) == 1);
         // Let them go to sleep, sometimes.
@@ -281,16 +285,16 @@ fn killed_ringer_leaves_no_sleeper_behind() -> Outcome {
         spin(dice.below(300));
         crate::common::signal(ringer.pid(), libc::SIGKILL);
         ringer.wait();
-        if words.bell.is_rung() {
+        if words.event.is_set() {
             rang += 1;
         } else {
             // Killed before it rang: as if it had never been.
-            words.bell.ring()?;
+            words.event.set();
         }
         let start = Instant::now();
         wait_until(|| (1..=2).all(|me| words.cells[me].load(SeqCst) == round));
         slow += u32::from(start.elapsed() > Duration::from_millis(500));
-        words.bell.silence();
+        words.event.clear();
     }
     words.cells[0].store(u64::MAX, SeqCst);
     waiters.iter().for_each(value);
@@ -309,13 +313,13 @@ fn killed_bell_waiter_takes_no_ring_with_it() -> Outcome {
         let waiter = || {
             fork(How::Libc, || {
                 words.cells[0].fetch_add(1, SeqCst);
-                i32::from(words.bell.wait(Deadline::NEVER) != Ok(true))
+                i32::from(!words.event.wait(Deadline::NEVER))
             })
         };
         let (victim, survivor) = (waiter(), waiter());
         wait_until(|| words.cells[0].load(SeqCst) == 2);
         thread::sleep(Duration::from_micros(dice.below(200)));
-        words.bell.ring()?;
+        words.event.set();
         spin(dice.below(2_000));
         crate::common::signal(victim.pid(), libc::SIGKILL);
         victim.wait();

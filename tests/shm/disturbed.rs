@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::shm::{Deadline, Gc, Namespace, Seq};
+use multiproc::robust::{Deadline, EventCount};
+use multiproc::shm::{Gc, Namespace};
 use multiproc::{ErrorKind, GetError, Lock, Options, PutError, Queue, SharedMemory, Transit, Value};
 
 use crate::common::{Outcome, Space, alone, spawn, tid, value};
@@ -69,7 +70,7 @@ fn verbs_under_a_storm_of_signals() -> Outcome {
                 &|| shared.lock_timeout(limit).is_ok_and(|guard| guard.is_none()),
                 &|| empty.get_timeout(limit) == Err(GetError::Empty),
                 &|| full.put_timeout(2, limit) == Err(PutError::Full(2)),
-                &|| !Seq::new().wait_until(Deadline::after(limit), || false),
+                &|| !EventCount::new().wait_until(Deadline::after(limit), || false),
             ];
             for (which, wait) in waits.iter().enumerate() {
                 let begun = Instant::now();

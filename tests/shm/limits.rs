@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
-use multiproc::shm::{AcquireError, MAX_HELD, Namespace};
+use multiproc::robust::{AcquireError, MAX_HELD};
+use multiproc::shm::Namespace;
 use multiproc::{Error, ErrorKind, Lock, Options, SharedMemory, Value};
 
 use crate::across::Tiny;

@@ -5,7 +5,8 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use multiproc::shm::{Error, Gc, Namespace, Shared, identity};
+use multiproc::robust::{has_ended, thread_id};
+use multiproc::shm::{Error, Gc, Namespace, Shared};
 use multiproc::{AtomicValue, Capacity, ErrorKind, Handle, Lock, LockGuard, Options, Queue, Transit, Value};
 
 use crate::common::{Forked, How, Outcome, Space, alone, fork, unique, wait_for, with_one_thread};
@@ -92,7 +93,7 @@ fn two_users_share_with_a_group_and_a_third_is_denied() -> Outcome {
             let handles: Queue<Value<u64>> = options.create("handles", Capacity::from(4))?;
             let lock: Lock = options.create("lock", ())?;
             let guard = lock.lock()?;
-            owner.store(identity::thread_id());
+            owner.store(thread_id());
             step.store(1);
             // More than there is room for: both users wait for each other.
             for number in 0..1000 {
@@ -120,7 +121,7 @@ fn two_users_share_with_a_group_and_a_third_is_denied() -> Outcome {
             assert_eq!(arrived.get()?, 8);
             let lock: Lock = options.open("lock")?;
             // Another user's thread is alive, as far as anybody may ask.
-            assert!(lock.try_lock()?.is_none() && !identity::has_ended(owner.load()));
+            assert!(lock.try_lock()?.is_none() && !has_ended(owner.load()));
             step.store(2);
             let guard = lock.lock()?;
             assert_eq!(LockGuard::previous_owner_died(&guard), None);
@@ -131,7 +132,7 @@ fn two_users_share_with_a_group_and_a_third_is_denied() -> Outcome {
             step.store(5);
             let guard = lock.lock()?;
             assert_eq!(LockGuard::previous_owner_died(&guard).and_then(|death| death.tid()), Some(owner.load()));
-            assert!(identity::has_ended(owner.load()));
+            assert!(has_ended(owner.load()));
             Ok(())
         });
         wait_for(&step, 5);

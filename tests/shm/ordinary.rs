@@ -5,7 +5,8 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 
-use multiproc::shm::{Error, Gc, Shared, identity};
+use multiproc::robust::{pid_namespace, thread_id};
+use multiproc::shm::{Error, Gc, Shared};
 use multiproc::{AtomicValue, Capacity, ErrorKind, Handle, Lock, LockGuard, Options, Queue, Value};
 
 use crate::common::{Dice, How, Outcome, Space, alone, fork, kill, spawn, unique, value, wait_for, watchdog, with_one_thread};
@@ -94,7 +95,7 @@ fn locks_of_before_a_restart_are_free() -> Outcome {
     let path = disk.file("lock");
     drop(options().create_file::<Lock>(&path, ())?);
     // The machine stopped while a thread held it that had a number which a living one has now: ours.
-    let (file, me) = (raw(&path), identity::thread_id());
+    let (file, me) = (raw(&path), thread_id());
     for word in [me, me | 1 << 31] {
         file.write_all_at(&word.to_le_bytes(), OBJECT)?;
         file.write_all_at(&[me.to_le_bytes(), std::process::id().to_le_bytes()].concat(), OBJECT + 16)?;
@@ -132,7 +133,7 @@ fn locks_of_the_living_are_theirs() -> Outcome {
     let file = raw(&path);
     file.write_all_at(&99_u64.to_le_bytes(), PID_NAMESPACE)?;
     refused(options().open_file::<Lock>(&path), ErrorKind::OtherPidNamespace, "lock");
-    file.write_all_at(&identity::pid_namespace().to_le_bytes(), PID_NAMESPACE)?;
+    file.write_all_at(&pid_namespace().to_le_bytes(), PID_NAMESPACE)?;
     let lock: Lock = options().open_file(&path)?;
     kill(&child);
     let guard = lock.lock()?;

@@ -201,7 +201,7 @@ fn what_else_may_be_there() -> Outcome {
     refused(attach(), ErrorKind::Corrupt, "no magic number");
     refused(place(), ErrorKind::Corrupt, "zero");
     // A claim of a thread that is at work, and of one that is not.
-    let claim = |tid: u32| u64::from(tid) | (multiproc::shm::identity::pid_namespace() & 0xffff) << 32 | 0x6d70 << 48;
+    let claim = |tid: u32| u64::from(tid) | (multiproc::robust::pid_namespace() & 0xffff) << 32 | 0x6d70 << 48;
     file.write_all_at(&claim(1).to_le_bytes(), 0)?;
     refused(attach(), ErrorKind::NotReady, "not ready");
     refused(place(), ErrorKind::Busy, "thread 1 is placing");

@@ -17,7 +17,8 @@
 use std::time::{Duration, Instant};
 
 use bytemuck::{Pod, Zeroable};
-use multiproc::shm::{Gc, identity};
+use multiproc::robust::{has_ended, thread_id};
+use multiproc::shm::Gc;
 use multiproc::{AtomicValue, Error, ErrorKind, Value};
 
 use crate::common::{Dice, Forked, How, Outcome, Space, alone, fork};
@@ -101,7 +102,7 @@ impl Storm {
     /// For as long as it lives.
     fn work(&self, worker: usize, mut dice: Dice) -> Outcome {
         let mut kept: [Option<Object>; HANDLES] = Default::default();
-        self.ledger.update(|ledger| ledger.who[worker] = u64::from(identity::thread_id()))?;
+        self.ledger.update(|ledger| ledger.who[worker] = u64::from(thread_id()))?;
         loop {
             let slot = below(&mut dice, HANDLES);
             let name = below(&mut dice, NAMES.len());
@@ -152,7 +153,7 @@ impl Storm {
             for held in ledger.holdings[other].into_iter().filter(|held| held.object != 0 && held.name == mine.name) {
                 let unlinked = ledger.unlinking.contains(&(mine.name + 1)) || ledger.unlinked[name] >= held.begun.min(begun);
                 // Asked last: if it lives now, it had its handle when we had ours.
-                if !unlinked && !identity::has_ended(u32::try_from(ledger.who[other])?) {
+                if !unlinked && !has_ended(u32::try_from(ledger.who[other])?) {
                     ledger.counts.compared += 1;
                     ledger.counts.splits += u64::from(held.object != mine.object);
                 }
@@ -277,7 +278,7 @@ fn split_is_seen() -> Outcome {
     let _alone = alone();
     let storm = Storm::new()?;
     let mut dice = Dice::new(1);
-    let me = u64::from(identity::thread_id());
+    let me = u64::from(thread_id());
     storm.ledger.update(|ledger| ledger.who = [me; WORKERS])?;
     let look = |worker: usize, dice: &mut Dice| loop {
         if let Some(found) = storm.find(worker, 0, 0, dice)? {

@@ -4,7 +4,8 @@
 use std::sync::atomic::AtomicU64;
 
 use multiproc::Options;
-use multiproc::shm::{Bell, Error, Handle, Object, RobustLock, Seq, Shared, Side};
+use multiproc::robust::{EventCount, RawEvent, RobustLock, Side};
+use multiproc::shm::{Error, Handle, Object, Shared};
 use serde::{Deserialize, Serialize};
 
 /// All zeros is its beginning.
@@ -12,9 +13,9 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct WordsBlock {
     pub(crate) puts: Side,
     pub(crate) takes: Side,
-    pub(crate) seq: Seq,
+    pub(crate) seq: EventCount,
     reserved: u32,
-    pub(crate) bell: Bell,
+    pub(crate) event: RawEvent,
     pub(crate) cells: [AtomicU64; 5],
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::shm::{Bell, Deadline, Seq};
+use multiproc::robust::{Deadline, EventCount, RawEvent};
 use multiproc::{AtomicValue, ErrorKind, Lock, LockGuard, Value};
 
 use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for, wait_until, with_one_thread};
@@ -435,12 +435,12 @@ fn deadline_is_kept_under_a_storm_of_signals() -> Outcome {
     let child = fork(How::Libc, || {
         storm_of_signals();
         let limit = Duration::from_millis(150);
-        let (seq, bell) = (Seq::new(), Bell::new());
+        let (seq, event) = (EventCount::new(), RawEvent::new());
         let waits: [&dyn Fn() -> bool; 4] = [
             &|| lock.lock_timeout(limit).is_ok_and(|guard| guard.is_some()),
             &|| shared.lock_timeout(limit).is_ok_and(|guard| guard.is_some()),
             &|| seq.wait_until(Deadline::after(limit), || false),
-            &|| bell.wait(Deadline::after(limit)) != Ok(false),
+            &|| event.wait(Deadline::after(limit)),
         ];
         for wait in waits {
             let (start, before) = (Instant::now(), SIGNALS.load(SeqCst));

@@ -3,7 +3,7 @@
 use std::process;
 use std::time::{Duration, Instant};
 
-use multiproc::shm::MAX_HELD;
+use multiproc::robust::MAX_HELD;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, ErrorKind, Lock, LockGuard};
 

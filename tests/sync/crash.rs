@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc::shm::{MAX_HELD, Namespace};
+use multiproc::robust::MAX_HELD;
+use multiproc::shm::Namespace;
 use multiproc::{AtomicValue, Lock, LockGuard, Options};
 
 use crate::common::{Dice, Forked, How, Outcome, Space, alone, fork, kill, signal, spawn, value, wait_for, wait_until};

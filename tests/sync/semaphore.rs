@@ -5,7 +5,7 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 use std::{process, ptr, thread};
 
-use multiproc::shm::MAX_HELD;
+use multiproc::robust::MAX_HELD;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, ErrorKind, Permit, Semaphore};
 

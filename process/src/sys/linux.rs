@@ -14,7 +14,7 @@ use std::ptr;
 use std::slice;
 use std::time::Duration;
 
-use multiproc_shm::Deadline;
+use multiproc_robust::Deadline;
 
 /// What the dynamic linker (or the static start-up code) knows of the main program.
 #[derive(Debug, Default)]

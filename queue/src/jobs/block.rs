@@ -5,11 +5,12 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use multiproc_shm::{Element, Error, Object, RobustLock, Seq, Shared, copy};
+use multiproc_robust::{EventCount, RobustLock};
+use multiproc_shm::{Element, Error, Object, Shared, copy};
 
 use crate::block::{Capacity, QueueBlock, checked_sizes, sizes_of};
-use crate::log::{Log, Memory, PIECE, SPAN, Sizes, UNBOUNDED, UNLIMITED};
-use crate::ring::Ring;
+use multiproc_ring::Ring;
+use multiproc_ring::{Log, Memory, PIECE, RingObject, SPAN, Sizes, UNBOUNDED, UNLIMITED};
 
 /// How much a [`JoinableQueue`](crate::JoinableQueue) holds, and what it does with jobs that nobody gets done. A plain number, or a [`Capacity`], limits what waits.
 ///
@@ -60,7 +61,7 @@ impl<C: Into<Capacity>> From<C> for JobLimits {
 }
 
 /// So many jobs may be out at once: with the words of the two sides, as many as one sleeper can watch.
-pub const MOST_OUT: usize = 120;
+pub const MAX_LEASES: usize = 120;
 
 /// What of jobs that are out is the queue's, beside the slots.
 #[repr(C, align(128))]
@@ -75,7 +76,7 @@ pub(crate) struct Leases {
     /// Not 0 once the home of the dead letters' log has memory.
     pub(crate) morgue: AtomicU32,
     /// Those who wait for the last job to be done.
-    pub(crate) joiners: Seq,
+    pub(crate) joiners: EventCount,
     /// Counts dead letters that became jobs again.
     pub(crate) revived: AtomicU32,
     reserved: [AtomicU32; 8],
@@ -86,8 +87,8 @@ pub(crate) struct Leases {
     /// How many jobs were [taken](crate::JoinableQueue::take).
     pub(crate) taken: AtomicU64,
     reserved_as_well: [AtomicU64; 6],
-    pub(crate) slots: [RobustLock; MOST_OUT],
-    pub(crate) notes: [SlotNotes; MOST_OUT],
+    pub(crate) slots: [RobustLock; MAX_LEASES],
+    pub(crate) notes: [SlotNotes; MAX_LEASES],
 }
 
 /// What of a slot is not beside its lock.
@@ -102,7 +103,7 @@ pub(crate) struct SlotNotes {
     reserved_too: [AtomicU64; 6],
 }
 
-const _: () = assert!(size_of::<Leases>() == 128 + MOST_OUT * 128);
+const _: () = assert!(size_of::<Leases>() == 128 + MAX_LEASES * 128);
 
 /// The shared part of a [`JoinableQueue`](crate::JoinableQueue); its two logs and the slots' areas lie behind it.
 #[repr(C, align(128))]
@@ -156,7 +157,7 @@ unsafe impl<T: ?Sized + 'static> Object for JobBlock<T> {
         let area = extents[1] >> AREA & 63;
         let sizes = checked_sizes(queue_extents(extents)).filter(|sizes| !sizes.is_fixed())?;
         let sound = (u64::from(SMALLEST_AREA)..=u64::from(LARGEST_AREA)).contains(&area) && sizes.span == SPAN;
-        sound.then(|| size_of::<Self>() + 2 * LOG + MOST_OUT * area_bytes(extents))
+        sound.then(|| size_of::<Self>() + 2 * LOG + MAX_LEASES * area_bytes(extents))
     }
 
     fn reserved(extents: [u64; 2]) -> Option<usize> {
@@ -182,25 +183,20 @@ unsafe impl<T: ?Sized + 'static> Object for JobBlock<T> {
     }
 }
 
-impl<T: ?Sized + 'static> Memory for Shared<JobBlock<T>> {
+impl<T: ?Sized + 'static> RingObject for JobBlock<T> {
     #[inline(always)]
     fn ring(&self) -> &Ring {
         &self.ring
     }
 
     #[inline(always)]
-    fn log(&self) -> Log<'_> {
+    fn log(shared: &Shared<Self>) -> Log<'_> {
         // `size` has checked the extents when the handle was made.
-        Log::new(self.tail(), sizes_of(queue_extents(self.extents())))
+        Log::new(shared.tail(), sizes_of(queue_extents(shared.extents())))
     }
 
-    fn populate(&self, words: Range<u32>) -> Result<(), Error> {
-        Self::populate(self, bytes_of::<T>(0, words))
-    }
-
-    fn give_back(&self, words: Range<u32>) {
-        // Where the file system cannot, it stays.
-        let _ = Self::give_back(self, bytes_of::<T>(0, words));
+    fn bytes_of(words: Range<u32>) -> Range<usize> {
+        bytes_of::<T>(0, words)
     }
 }
 
@@ -284,14 +280,14 @@ impl<T: ?Sized + 'static> Jobs for Shared<JobBlock<T>> {
 
     #[inline]
     fn write(&self, slot: usize, message: &[u8]) {
-        debug_assert!(slot < MOST_OUT && message.len() <= area_bytes(self.extents()));
+        debug_assert!(slot < MAX_LEASES && message.len() <= area_bytes(self.extents()));
         // SAFETY: the caller has seen to it that the area is so long and has memory; it lies inside the object, which `size` has told.
         unsafe { copy::store(self.area(slot), message) };
     }
 
     #[inline]
     fn read(&self, slot: usize, length: usize, message: &mut Vec<u8>) {
-        debug_assert!(slot < MOST_OUT && length <= area_bytes(self.extents()));
+        debug_assert!(slot < MAX_LEASES && length <= area_bytes(self.extents()));
         let target = message.spare_capacity_mut();
         assert!(target.len() >= length, "the caller makes room");
         // SAFETY: as above; the target has `length` bytes.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Tickets};
+use multiproc_robust::Deadline;
+use multiproc_shm::Tickets;
 
 use super::{Job, JoinableQueue, each};
 use crate::error::{GetError, PutError};
@@ -56,7 +57,7 @@ impl JoinableQueue<[u8]> {
         self.get_bytes_until(Deadline::NEVER)
     }
 
-    /// Leases a job if there is one, and fewer than [`MOST_OUT`](crate::MOST_OUT) are out.
+    /// Leases a job if there is one, and fewer than [`MAX_LEASES`](crate::MAX_LEASES) are out.
     ///
     /// # Errors
     ///

@@ -5,10 +5,11 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
-use multiproc_shm::{Tickets, identity};
+use multiproc_robust::signal_of_zombie;
+use multiproc_shm::Tickets;
 
 use super::JoinableQueue;
-use crate::ring::lease::{Last, Leased};
+use crate::jobs::lease::{Last, Leased};
 
 /// A job that is this thread's: its value, and the duty to say [`done`](Self::done). Dropped without that, it is given back, to the front.
 ///
@@ -149,7 +150,7 @@ impl Holder {
 
     /// The signal that ended its process, as long as that can be known: until its parent has asked for its status.
     pub fn signal(&self) -> Option<i32> {
-        self.pid().filter(|_| self.0.died).and_then(identity::signal_of_zombie)
+        self.pid().filter(|_| self.0.died).and_then(signal_of_zombie)
     }
 }
 

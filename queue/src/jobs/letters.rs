@@ -10,7 +10,7 @@ use super::JoinableQueue;
 use super::job::Holder;
 use super::typed::decode;
 use crate::error::GetError;
-use crate::ring::lease::Letter;
+use crate::jobs::lease::Letter;
 
 /// The dead letters of a [`JoinableQueue`]: jobs that were handed out as often as they may be, and came back each time.
 ///
@@ -74,7 +74,7 @@ impl<'a, T: ?Sized + 'static> DeadLetters<'a, T> {
         Ok(letter.map(DeadLetter::new))
     }
 
-    /// Makes them jobs again that nobody has had yet, from the oldest on, to be handed out before others: as many as there are, and as there is place for ([`MOST_OUT`](super::MOST_OUT) less what is out). How many became one.
+    /// Makes them jobs again that nobody has had yet, from the oldest on, to be handed out before others: as many as there are, and as there is place for ([`MAX_LEASES`](super::MAX_LEASES) less what is out). How many became one.
     ///
     /// # Errors
     ///

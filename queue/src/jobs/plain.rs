@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Pod, Tickets, bytemuck};
+use multiproc_robust::Deadline;
+use multiproc_shm::{Pod, Tickets, bytemuck};
 
 use super::{DeadLetter, Job, JoinableQueue, each};
 use crate::error::{GetError, PutError};
@@ -58,7 +59,7 @@ impl<T: Pod> JoinableQueue<Plain<T>> {
         self.get_plain_until(Deadline::NEVER)
     }
 
-    /// Leases a job if there is one, and fewer than [`MOST_OUT`](crate::MOST_OUT) are out.
+    /// Leases a job if there is one, and fewer than [`MAX_LEASES`](crate::MAX_LEASES) are out.
     ///
     /// # Errors
     ///

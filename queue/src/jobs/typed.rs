@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use multiproc_shm::{Deadline, Reading, Transit};
+use multiproc_robust::Deadline;
+use multiproc_shm::{Reading, Transit};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -49,7 +50,7 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
         self.get_until(Deadline::NEVER)
     }
 
-    /// Leases a job if there is one, and fewer than [`MOST_OUT`](crate::MOST_OUT) are out.
+    /// Leases a job if there is one, and fewer than [`MAX_LEASES`](crate::MAX_LEASES) are out.
     ///
     /// # Errors
     ///

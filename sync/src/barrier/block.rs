@@ -3,13 +3,14 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use multiproc_shm::watch::MAX_WATCHED;
-use multiproc_shm::{Object, RobustLock, Seq};
+use multiproc_robust::MAX_WATCHED_WORDS;
+use multiproc_robust::{EventCount, RobustLock};
+use multiproc_shm::Object;
 
 /// The most parties that a barrier can have: each waits for a word of every other one, and the kernel watches 128 at a time.
 pub const MAX_PARTIES: usize = 120;
 
-const _: () = assert!(MAX_PARTIES < MAX_WATCHED);
+const _: () = assert!(MAX_PARTIES + 2 <= MAX_WATCHED_WORDS);
 
 /// The shared part of a [`Barrier`](super::Barrier): behind it lie the seats, and the helm.
 #[repr(C, align(64))]
@@ -19,7 +20,7 @@ pub struct BarrierBlock {
     /// Which process's death broke a round: low half the process, high half the round.
     pub(super) cause: AtomicU64,
     /// Those who find no seat.
-    pub(super) left: Seq,
+    pub(super) left: EventCount,
     /// How many; too high after a death.
     pub(super) outside: AtomicU32,
     reserved: [AtomicU64; 4],

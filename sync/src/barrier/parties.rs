@@ -47,9 +47,10 @@ use std::cell::Cell;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
-use multiproc_shm::watch::{sleep_watching, wake_watchers};
-use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{AcquireError, Acquired, BRIEF, Deadline, Death, EAGER, NO_CPU, Object, RobustLock, Shared, spin, this_cpu};
+use multiproc_robust::planted_bugs::{Bug, is_planted};
+use multiproc_robust::watch::{sleep_watching, wake_watchers};
+use multiproc_robust::{AcquireError, Acquired, BRIEF, Deadline, Death, EAGER, NO_CPU, RobustLock, spin, this_cpu};
+use multiproc_shm::{Object, Shared};
 
 use super::Broken;
 use super::block::{ARRIVED, BROKEN, BarrierBlock, CPU, IN_ROUND, MARK, NOTED_BY, ROUND, SLEEPERS, TURN, arrived, broken, round};
@@ -197,7 +198,7 @@ impl<'a> Parties<'a> {
                 return Err(self.verdict_of(round(state).wrapping_sub(1)));
             }
             let sign = || beside[IN_ROUND].store(MARK | u64::from(round(state)), SeqCst);
-            if !zoo::planted(Bug::CountedBeforeSigned) {
+            if !is_planted(Bug::CountedBeforeSigned) {
                 sign();
             }
             // CRASH: noted, not counted: for the others a party that died. It was one of them, though it had not quite arrived.
@@ -212,7 +213,7 @@ impl<'a> Parties<'a> {
             }
             match self.block.state.compare_exchange(state, state + 1, SeqCst, SeqCst) {
                 Ok(_) => {
-                    if zoo::planted(Bug::CountedBeforeSigned) {
+                    if is_planted(Bug::CountedBeforeSigned) {
                         sign();
                     }
                     return Ok(Arrival { index: arrived(state), state });
@@ -273,10 +274,10 @@ impl<'a> Parties<'a> {
     /// After a sleep: does for each dead one what it may have left undone. Of those who slept perhaps only this one was told of it, though others' rounds are over and its own is not.
     fn mend(self) {
         for lock in self.locks {
-            lock.settle_death(|death| {
+            lock.acknowledge_death(|death| {
                 // CRASH: our seat is another one's reason to do the same. (Nothing is noted beside the helm.)
                 self.break_if(lock.beside[IN_ROUND].load(SeqCst), death);
-                if !zoo::planted(Bug::DeathToldToOne) {
+                if !is_planted(Bug::DeathNotifiedToOne) {
                     wake_watchers(&self.block.state);
                 }
             });
@@ -377,7 +378,7 @@ impl<'a> Parties<'a> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.parties.seats[self.at].vacate();
+        self.parties.seats[self.at].release_claim(|| (), || ());
         // CRASH: free, nobody told: those outside look again within 5 ms.
         if self.parties.block.outside.load(SeqCst) != 0 {
             self.parties.block.left.wake_all();
@@ -390,7 +391,7 @@ struct Helm<'a>(&'a RobustLock);
 
 impl Drop for Helm<'_> {
     fn drop(&mut self) {
-        self.0.vacate();
+        self.0.release_claim(|| (), || ());
     }
 }
 

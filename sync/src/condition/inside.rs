@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use multiproc_shm::zoo::{self, Bug};
-use multiproc_shm::{Deadline, EAGER, Seat, Watch, bury, spin};
+use multiproc_robust::planted_bugs::{Bug, is_planted};
+use multiproc_robust::{Deadline, EAGER, WaitSlot, Watch, spin};
 
 use super::Condition;
 
@@ -23,7 +23,7 @@ impl Inside<'_> {
         let horizon = condition.horizon().load(SeqCst);
         let (mut waiting, mut living) = ([0; Condition::MOST], 0);
         let (mut owing, mut debts) = ([None; Condition::MOST], 0);
-        for seat in condition.watched().iter().map(Seat) {
+        for seat in condition.watched().iter().map(WaitSlot) {
             match seat.left_by_the_dead() {
                 Some(ticket) if ticket <= horizon => {
                     owing[debts] = Some(seat);
@@ -41,12 +41,12 @@ impl Inside<'_> {
         }
         let waiting = &mut waiting[..living];
         waiting.sort_unstable();
-        let owed = if zoo::planted(Bug::DeadCallForgotten) { 0 } else { debts };
+        let owed = if is_planted(Bug::DeadNotificationForgotten) { 0 } else { debts };
         let called = count.saturating_add(owed).min(living);
         if called > 0 {
             // CRASH: from here on our death wakes one, who goes through the gate and wakes the others.
-            if !zoo::planted(Bug::HorizonWithoutAlarm) {
-                condition.shared.gate.alarm();
+            if !is_planted(Bug::NotifiedUpToWithoutWaitersBit) {
+                condition.shared.gate.set_waiters_bit();
             }
             // CRASH: nobody is called before this store, and all are after it.
             condition.horizon().store(waiting[called - 1], SeqCst);
@@ -55,7 +55,7 @@ impl Inside<'_> {
         owing.iter().flatten().for_each(|seat| seat.clear());
         if called > 0 {
             let just_called = horizon.saturating_add(1)..=waiting[called - 1];
-            for seat in condition.watched().iter().map(Seat) {
+            for seat in condition.watched().iter().map(WaitSlot) {
                 if seat.taken().is_some_and(|ticket| just_called.contains(&ticket)) {
                     seat.call();
                 }
@@ -66,13 +66,13 @@ impl Inside<'_> {
 
     /// Wakes everybody seated, to look at everything again.
     pub(super) fn call_all(&self) {
-        self.condition.watched().iter().map(Seat).filter(|seat| seat.taken().is_some()).for_each(Seat::call);
+        self.condition.watched().iter().map(WaitSlot).filter(|seat| seat.taken().is_some()).for_each(WaitSlot::call);
     }
 
     /// More seats, of which everybody who sleeps must hear.
     pub(super) fn watch_more(&self) {
         let next = (self.condition.watched().len() * 4).clamp(4, Condition::MOST);
-        self.condition.shared.gate.alarm();
+        self.condition.shared.gate.set_waiters_bit();
         // CRASH: some may not watch the new ones yet; whoever comes through the gate next wakes everybody.
         self.condition.shared.gate.notes[2].store(next as u64, SeqCst);
         self.call_all();
@@ -89,7 +89,7 @@ impl Drop for Inside<'_> {
 /// A seat, taken by this thread.
 pub(super) struct Place<'a> {
     pub(super) condition: &'a Condition,
-    pub(super) seat: Seat<'a>,
+    pub(super) seat: WaitSlot<'a>,
     pub(super) ticket: u64,
 }
 
@@ -113,10 +113,11 @@ impl Place<'_> {
             let mut death = watch.lock(gate);
             for lock in condition.watched() {
                 watch.lock(lock);
-                death |= Seat(lock).left_by_the_dead().is_some();
+                death |= WaitSlot(lock).left_by_the_dead().is_some();
             }
             if slept_long {
-                death |= bury(gate) | condition.watched().iter().fold(false, |any, lock| bury(lock) | any);
+                death |=
+                    gate.mark_dead_owner() | condition.watched().iter().fold(false, |any, lock| lock.mark_dead_owner() | any);
             }
             // CRASH: woken, perhaps by the one wake-up that a death is worth, and killed before this: our seat wakes the next one.
             if death && condition.enter(deadline).map(|inside| inside.advance(0)).is_ok() {

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use multiproc_shm::{AcquireError, Deadline, Death, Kept, LockError};
+use multiproc_robust::{AcquireError, Deadline, Death, LockError, ProcessOwned};
 
 use super::{Permit, Semaphore};
 
@@ -77,12 +77,12 @@ impl Semaphore {
     }
 
     fn acquire_owned_until(&self, deadline: Deadline) -> Result<OwnedPermit, AcquireError> {
-        Kept::ready()?;
+        ProcessOwned::ready()?;
         self.owned(self.acquire_until(deadline)?)
     }
 
     fn acquire_many_owned_until(&self, count: usize, deadline: Deadline) -> Result<Vec<OwnedPermit>, AcquireError> {
-        Kept::ready()?;
+        ProcessOwned::ready()?;
         // An error drops what was handed over, and what was not.
         self.acquire_many_until(count, deadline)?.into_iter().map(|permit| self.owned(permit)).collect()
     }
@@ -109,7 +109,7 @@ pub struct OwnedPermit {
     semaphore: Semaphore,
     at: usize,
     died: Option<Death>,
-    kept: Kept,
+    kept: ProcessOwned,
 }
 
 impl OwnedPermit {
@@ -132,7 +132,7 @@ impl OwnedPermit {
 impl Drop for OwnedPermit {
     fn drop(&mut self) {
         if let Some(permit) = self.semaphore.locks().get(self.at) {
-            permit.release_kept(self.kept);
+            permit.release_process_owned(self.kept);
         }
     }
 }

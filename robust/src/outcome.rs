@@ -1,0 +1,116 @@
+//! What comes of asking for a lock: [`Acquired`], or [`AcquireError`]; and who had it, or has: [`Death`], [`Owner`].
+
+use std::fmt;
+use std::num::NonZeroU64;
+
+use crate::thread::{self, NoList};
+use crate::word::{high, low};
+
+/// How a lock came to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "after `OwnerDied` what the lock guards may need repair"]
+#[allow(clippy::exhaustive_enums, reason = "every caller must decide about both")]
+pub enum Acquired {
+    /// The last owner released it.
+    Clean,
+    /// The last owner died holding it.
+    OwnerDied(Death),
+}
+
+/// Who died.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Death(NonZeroU64);
+
+impl Death {
+    const MARK: u64 = 1 << 63;
+
+    /// Of this thread: process id << 32 | thread id, for objects that keep such a signature.
+    pub fn of(holder: u64) -> Self {
+        // The mark makes it non-zero; process ids are far too small to reach it.
+        NonZeroU64::new(holder | Self::MARK).map_or(Self(NonZeroU64::MIN), Self)
+    }
+
+    /// Its process. `None` when it was killed in the few instructions between taking the lock and signing it. (If the signature found there is of a thread that has ended
+    /// meanwhile, it is taken for the dead owner's: the one case in which the wrong one of two dead is named.)
+    pub fn pid(self) -> Option<u32> {
+        let pid = high(self.0.get() & !Self::MARK);
+        (pid != 0).then_some(pid)
+    }
+
+    /// Its thread; `None` as for [`pid`](Self::pid).
+    pub fn tid(self) -> Option<u32> {
+        self.pid().map(|_| low(self.0.get()))
+    }
+}
+
+impl fmt::Debug for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Death").field("pid", &self.pid()).field("tid", &self.tid()).finish()
+    }
+}
+
+/// Who holds a lock at this moment, as seen from inside the pid namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Owner {
+    /// Its process; `None` if /proc would not tell.
+    pub pid: Option<u32>,
+    /// Its thread.
+    pub tid: u32,
+}
+
+/// Why a lock was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcquireError {
+    /// The deadline came first.
+    #[error("timed out")]
+    TimedOut,
+    /// This thread holds it already; waiting would never end.
+    #[error("already held by this thread")]
+    AlreadyHeld,
+    /// This thread holds as many locks as the kernel would be sure to release at its death.
+    #[error("this thread holds {} locks already", thread::MAX_HELD)]
+    TooManyHeld,
+    /// This thread has taken a recursive lock as often as can be counted.
+    #[error("taken too many times by this thread")]
+    TooDeep,
+    /// More permits than there are.
+    #[error("there are not so many permits")]
+    TooMany,
+    /// The kernel or libc gave this thread no robust list.
+    #[error("no robust list for this thread")]
+    Unsupported,
+    /// A guard that a fork has copied: its lock is the parent's.
+    #[error("not held by this process: a fork has copied the guard")]
+    NotHeld,
+    /// As many are there, waiting or reading, as the object has places for.
+    #[error("all its places are taken")]
+    NoPlace,
+    /// The thread that keeps what belongs to the whole process could not be started.
+    #[error("the thread that would keep it for this process could not be started")]
+    NoKeeper,
+}
+
+impl From<NoList> for AcquireError {
+    fn from(_: NoList) -> Self {
+        Self::Unsupported
+    }
+}
+
+/// Why a lock could not be taken, and whose.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {}", .0.0, .0.1)]
+pub struct LockError(Box<(String, AcquireError)>);
+
+impl LockError {
+    /// For the handles of other crates: this cause, on this object.
+    pub fn new(object: String, cause: AcquireError) -> Self {
+        Self(Box::new((object, cause)))
+    }
+
+    /// What went wrong.
+    pub fn cause(&self) -> AcquireError {
+        self.0.1
+    }
+}

@@ -1,0 +1,311 @@
+//! The robust lock between threads of one process, and the list of what one thread holds.
+#![allow(unsafe_code, reason = "taking a bare robust lock is a promise about its memory")]
+
+mod common;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use multiproc_robust::{AcquireError, Acquired, Deadline, MAX_HELD, RobustLock};
+
+use common::{wait_until, watchdog};
+
+const SHORT: Duration = Duration::from_millis(30);
+
+/// Locks that stay where they are for as long as the program runs, so that a thread that ends may still hold some.
+fn locks(count: usize) -> &'static [RobustLock] {
+    Vec::leak(std::iter::repeat_with(RobustLock::new).take(count).collect())
+}
+
+fn take(lock: &'static RobustLock, deadline: Deadline) -> Result<Acquired, AcquireError> {
+    // SAFETY: it lives for ever.
+    unsafe { lock.acquire(deadline) }
+}
+
+fn one() -> &'static RobustLock {
+    &locks(1)[0]
+}
+
+fn tid() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { libc::gettid() }.cast_unsigned()
+}
+
+#[test]
+fn smoke() {
+    let lock = one();
+    assert!(!lock.is_held() && lock.owner().is_none());
+    assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+    assert!(lock.is_held() && lock.is_held_by_this_thread());
+    let owner = lock.owner().expect("it is held");
+    assert_eq!((owner.pid, owner.tid), (Some(std::process::id()), tid()));
+    assert!(lock.release());
+    assert!(!lock.is_held() && !lock.is_held_by_this_thread() && lock.owner().is_none());
+}
+
+#[test]
+fn release_of_what_is_not_held() {
+    let lock = one();
+    assert!(!lock.release());
+    assert_eq!(take(lock, Deadline::NOW), Ok(Acquired::Clean));
+    thread::scope(|s| {
+        s.spawn(|| {
+            assert!(lock.is_held() && !lock.is_held_by_this_thread());
+            assert!(!lock.release());
+        });
+    });
+    assert!(lock.is_held_by_this_thread());
+    assert!(lock.release());
+    assert!(!lock.release());
+}
+
+#[test]
+fn already_held() {
+    let lock = one();
+    assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+    for deadline in [Deadline::NOW, Deadline::NEVER, Deadline::after(SHORT)] {
+        assert_eq!(take(lock, deadline), Err(AcquireError::AlreadyHeld));
+    }
+    assert!(lock.release());
+    assert_eq!(take(lock, Deadline::NOW), Ok(Acquired::Clean));
+    assert!(lock.release());
+}
+
+#[test]
+fn timeout() {
+    let _watchdog = watchdog();
+    let lock = one();
+    assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+    thread::scope(|s| {
+        s.spawn(|| {
+            assert_eq!(take(lock, Deadline::NOW), Err(AcquireError::TimedOut));
+            let start = Instant::now();
+            assert_eq!(take(lock, Deadline::after(SHORT)), Err(AcquireError::TimedOut));
+            assert!(start.elapsed() >= SHORT);
+        });
+    });
+    assert!(lock.release());
+}
+
+#[test]
+fn timeout_longer_than_the_belt() {
+    let _watchdog = watchdog();
+    let lock = one();
+    assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+    thread::scope(|s| {
+        s.spawn(|| {
+            let start = Instant::now();
+            // The once-a-second look finds the owner alive.
+            assert_eq!(take(lock, Deadline::after(Duration::from_millis(1200))), Err(AcquireError::TimedOut));
+            assert!(start.elapsed() >= Duration::from_millis(1200));
+        });
+    });
+    assert!(lock.release());
+}
+
+#[test]
+fn threads_exclude_each_other() {
+    const ROUNDS: u64 = 20_000;
+    let _watchdog = watchdog();
+    let lock = one();
+    let (count, inside) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|s| {
+        for _ in 0..4 {
+            s.spawn(|| {
+                for _ in 0..ROUNDS {
+                    assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+                    assert!(!inside.swap(true, Relaxed), "two at once");
+                    // Two steps that only the lock makes one.
+                    count.store(count.load(Relaxed) + 1, Relaxed);
+                    inside.store(false, Relaxed);
+                    assert!(lock.release());
+                }
+            });
+        }
+    });
+    assert_eq!(count.load(Relaxed), 4 * ROUNDS);
+    assert!(!lock.is_held());
+}
+
+#[test]
+fn sleepers_are_woken() {
+    const ROUNDS: u64 = 300;
+    let _watchdog = watchdog();
+    let (first, second) = (one(), one());
+    let start = Instant::now();
+    // Whoever waits for the second one sleeps, since the first one's holder keeps it for a while.
+    thread::scope(|s| {
+        for _ in 0..3 {
+            s.spawn(|| {
+                for _ in 0..ROUNDS {
+                    assert_eq!(take(first, Deadline::NEVER), Ok(Acquired::Clean));
+                    assert_eq!(take(second, Deadline::NEVER), Ok(Acquired::Clean));
+                    thread::yield_now();
+                    assert!(first.release());
+                    thread::yield_now();
+                    assert!(second.release());
+                }
+            });
+        }
+    });
+    // A lost wake would have cost a second each time.
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_thousand_held_and_no_more() {
+    let locks = locks(MAX_HELD + 1);
+    for lock in &locks[..MAX_HELD] {
+        assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+    }
+    for deadline in [Deadline::NOW, Deadline::NEVER] {
+        assert_eq!(take(&locks[MAX_HELD], deadline), Err(AcquireError::TooManyHeld));
+    }
+    assert!(!locks[MAX_HELD].is_held());
+    // One out, one in.
+    assert!(locks[500].release());
+    assert_eq!(take(&locks[MAX_HELD], Deadline::NEVER), Ok(Acquired::Clean));
+    for (at, lock) in locks.iter().enumerate() {
+        assert_eq!(lock.release(), at != 500, "lock {at}");
+    }
+}
+
+/// Takes all, and releases them in this order, looking each time who else is still held.
+fn released_in(order: impl Fn(&mut [usize])) {
+    const COUNT: usize = 200;
+    let locks = locks(COUNT);
+    for _ in 0..2 {
+        for lock in locks {
+            assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+        }
+        let mut left: Vec<usize> = (0..COUNT).collect();
+        order(&mut left);
+        while let Some(at) = left.pop() {
+            assert!(locks[at].release(), "lock {at}");
+            assert!(!locks[at].is_held());
+            assert!(left.iter().all(|other| locks[*other].is_held_by_this_thread()));
+        }
+    }
+}
+
+#[test]
+fn released_newest_first() {
+    released_in(|_| ());
+}
+
+#[test]
+fn released_oldest_first() {
+    released_in(|order| order.reverse());
+}
+
+#[test]
+fn released_in_any_order() {
+    released_in(shuffle);
+}
+
+/// The same disorder each time.
+fn shuffle(order: &mut [usize]) {
+    order.sort_by_key(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20);
+}
+
+#[test]
+fn thread_that_ends_gives_back_all_it_holds() {
+    let _watchdog = watchdog();
+    let locks = locks(MAX_HELD);
+    let ended = thread::spawn(move || {
+        for lock in locks {
+            assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+        }
+        // Some are given back, here and there.
+        for lock in locks.iter().step_by(7) {
+            assert!(lock.release());
+        }
+        tid()
+    });
+    let ended = ended.join().expect("no panic");
+    for (at, lock) in locks.iter().enumerate() {
+        match take(lock, Deadline::NEVER) {
+            Ok(Acquired::Clean) => assert_eq!(at % 7, 0, "lock {at}"),
+            Ok(Acquired::OwnerDied(death)) => {
+                assert_ne!(at % 7, 0, "lock {at}");
+                assert_eq!((death.pid(), death.tid()), (Some(std::process::id()), Some(ended)));
+            }
+            Err(error) => panic!("lock {at}: {error}"),
+        }
+    }
+    for lock in locks {
+        assert!(lock.release());
+    }
+    // That was told once.
+    assert_eq!(take(&locks[1], Deadline::NOW), Ok(Acquired::Clean));
+    assert!(locks[1].release());
+}
+
+#[test]
+fn waiter_is_woken_by_a_thread_that_ends() {
+    let _watchdog = watchdog();
+    let lock = one();
+    let (held, waits) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|s| {
+        s.spawn(|| {
+            assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+            held.store(true, Relaxed);
+            wait_until(|| waits.load(Relaxed));
+        });
+        s.spawn(|| {
+            wait_until(|| held.load(Relaxed));
+            waits.store(true, Relaxed);
+            assert!(matches!(take(lock, Deadline::NEVER), Ok(Acquired::OwnerDied(_))));
+            assert!(lock.release());
+        });
+    });
+}
+
+#[test]
+fn threads_come_and_go() {
+    let _watchdog = watchdog();
+    // Each thread's place in the kernel's list is set up, and given to the next.
+    let lock = one();
+    for _ in 0..200 {
+        thread::spawn(move || {
+            assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+            assert!(lock.release());
+        })
+        .join()
+        .expect("no panic");
+    }
+}
+
+#[test]
+fn lock_taken_while_the_thread_ends() {
+    struct Late;
+    impl Drop for Late {
+        fn drop(&mut self) {
+            let lock = one();
+            assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+            assert!(lock.release());
+            // And one that is never given back.
+            assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+            LEFT.store(std::ptr::from_ref(lock).cast_mut(), Relaxed);
+        }
+    }
+    thread_local! {
+        static BEFORE: Late = const { Late };
+    }
+    static LEFT: std::sync::atomic::AtomicPtr<RobustLock> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+    let _watchdog = watchdog();
+    thread::spawn(|| {
+        // Registered before this thread's list is: dropped after it.
+        BEFORE.with(|_| ());
+        let lock = one();
+        assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+        assert!(lock.release());
+    })
+    .join()
+    .expect("no panic");
+    // SAFETY: a lock that lives for ever.
+    let left = unsafe { &*LEFT.load(Relaxed) };
+    assert!(matches!(take(left, Deadline::NEVER), Ok(Acquired::OwnerDied(_))));
+    assert!(left.release());
+}

@@ -31,10 +31,9 @@ pub(crate) struct Rehearsal {
     /// How many of them change the state.
     pub(crate) changes: u64,
     /// Where it changes the state; `None` if later runs do not follow it.
-    pub(crate) path: Option<Path>,
+    path: Option<Path>,
     /// How many runs have strayed from the path, one after the other.
     strayed: u32,
-    pub(crate) strayed_in_all: u32,
 }
 
 /// How one attempt went.
@@ -67,7 +66,7 @@ impl Machine {
         let mut path = Path::default();
         let victim = self.lead(case, &shared, &peers, Role::Victim, Target::End, Some(&mut path))?;
         let by_steps = case.granularity == Granularity::Instructions;
-        Ok(Rehearsal { steps: victim.step, changes: victim.changes, path: by_steps.then_some(path), strayed: 0, strayed_in_all: 0 })
+        Ok(Rehearsal { steps: victim.step, changes: victim.changes, path: by_steps.then_some(path), strayed: 0 })
     }
 
     /// One attempt, along the path of the rehearsal if the victim keeps to it.
@@ -85,7 +84,7 @@ impl Machine {
                 rehearsal.strayed = 0;
                 return Ok(outcome);
             }
-            rehearsal.strayed += 1; rehearsal.strayed_in_all += 1;
+            rehearsal.strayed += 1;
             if rehearsal.strayed == MAX_STRAYED {
                 rehearsal.path = None;
             }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What happens to the victim at each of its states.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Mode {
     /// It is killed.
@@ -20,6 +20,11 @@ pub enum Mode {
 impl Mode {
     /// All of them, as they are swept.
     pub const ALL: [Self; 4] = [Self::Kill, Self::Double, Self::Freeze, Self::Missed];
+
+    /// The mode of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
 
     /// As `--mode` names it.
     #[must_use]

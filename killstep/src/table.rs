@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::Mode;
+use crate::sample::SWEPT_WHOLE;
 
 /// One operation's line of the table, in one mode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +30,12 @@ pub struct Row {
     pub lost: u64,
     /// Kills after which something stayed taken.
     pub leaked: u64,
+    /// In how many parts the states are swept, of which this run did one; 0 or 1: the row is whole.
+    pub parts: u64,
+    /// With which step or state to go on, if the time was over before the end.
+    pub next: Option<u64>,
+    /// How long it took.
+    pub took: Duration,
     /// The longest that a peer took to return after the death that had to wake it.
     pub worst_wake: Option<Duration>,
     /// Why the case could not be swept to its end.
@@ -109,6 +116,18 @@ impl Report {
             let left_out = if repeated == 0 { String::new() } else { format!(", {repeated} states left out as repetitions") };
             (!rows.is_empty()).then(|| format!("{mode}: {} operations, {}{left_out}", rows.len(), numbers(&rows)))
         })
+    }
+
+    /// Which part of the states in mode kill was swept, if not all of them.
+    pub(crate) fn parts(&self, seed: &str) -> Option<String> {
+        let kills = self.rows.iter().filter(|row| row.mode == Mode::Kill);
+        let (parts, whole): (Vec<_>, Vec<_>) = kills.partition(|row| row.parts > 1);
+        let most = parts.iter().map(|row| row.parts).max()?;
+        Some(format!(
+            "kill: every state of {} operations; of {} with more than {SWEPT_WHOLE}, one state in {most}, as seed {seed} chooses",
+            whole.len(),
+            parts.len(),
+        ))
     }
 
     pub(crate) fn add_planted(&mut self, bug: &str, test: &str, found: bool) {

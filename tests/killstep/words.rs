@@ -132,7 +132,7 @@ fn heard_at_once_or_within_the_belt(words: &Place, kill: &Kill<'_>) -> Result<()
     if words.flag.load(SeqCst) == 0 {
         announce(words, kill.cells());
     }
-    kill.must_wake(0);
+    kill.must_wake(0)?;
     kill.must_wake(1)?;
     Ok(())
 }

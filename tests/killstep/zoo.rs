@@ -56,7 +56,7 @@ enum Hunt {
 
 /// In the driver: every bug in a process of its own.
 pub(crate) fn all(sweep: &mut Sweep) {
-    if !sweep.wants_zoo() {
+    if !sweep.wants_planted_bugs() {
         return;
     }
     let zoo = std::env::var("KILLSTEP_ZOO").unwrap_or_default();
@@ -94,7 +94,7 @@ pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
     // Each case is swept until something is found.
     let found = |mode| {
         let mut args = args.clone();
-        (args.only, args.zoo) = (Some((*finder).to_owned()), true);
+        (args.only, args.planted) = (Some((*finder).to_owned()), true);
         let mut sweep = Sweep::new(args);
         hunt_in(&mut sweep, bug, mode, &locks::cases());
         hunt_in(&mut sweep, bug, mode, &values::cases());
@@ -108,7 +108,7 @@ pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
         hunt_in(&mut sweep, bug, mode, &barriers::cases());
         hunt_in(&mut sweep, bug, mode, &jobs::cases());
         hunt_in(&mut sweep, bug, mode, &roles::cases());
-        sweep.report().zoo.iter().any(|planted| planted.found)
+        sweep.report().planted.iter().any(|planted| planted.found)
     };
     let verdict = match hunt {
         Hunt::Only(_) if found(Mode::Kill) => 3,
@@ -120,8 +120,8 @@ pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
 
 fn hunt_in<S>(sweep: &mut Sweep, bug: &str, mode: Mode, cases: &[Case<'static, S>]) {
     for case in cases {
-        if !sweep.report().zoo.iter().any(|planted| planted.found) {
-            sweep.zoo(bug, mode, case);
+        if !sweep.report().planted.iter().any(|planted| planted.found) {
+            sweep.planted_bug(bug, mode, case);
         }
     }
 }

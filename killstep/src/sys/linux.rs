@@ -215,6 +215,31 @@ pub(crate) fn monotonic_ns() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
+/// The CPUs on which this thread may run, at most 1,024 of them.
+pub(crate) fn allowed_cpus() -> Vec<usize> {
+    let mut set = no_cpus();
+    // SAFETY: the set is valid for the write, and of this size.
+    unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    // SAFETY: the set is valid, and the CPU below its size.
+    (0..8 * size_of_val(&set)).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+}
+
+/// Lets this thread, and what it starts from now on, run on these CPUs only.
+pub(crate) fn run_on(cpus: &[usize]) {
+    let mut set = no_cpus();
+    for cpu in cpus {
+        // SAFETY: the set is valid; a CPU that is not below its size is left out.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    // SAFETY: a valid set of its own size.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
+fn no_cpus() -> libc::cpu_set_t {
+    // SAFETY: an all-zero CPU set is a valid one.
+    unsafe { std::mem::zeroed() }
+}
+
 /// How many threads this process has. One that was just joined may still be on its way out: it is given a moment.
 fn threads_left() -> io::Result<usize> {
     for _ in 0..50 {
@@ -353,7 +378,8 @@ pub(crate) fn run_to(child: &mut Child, address: usize, vdso: &Range<usize>, lim
 
 /// Writes `code` over the instruction at `address`, and returns the word that was there.
 fn plant(pid: libc::pid_t, address: usize, code: &[u8]) -> io::Result<u64> {
-    let original = peek(pid, address).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no instruction to write over"))?;
+    let original =
+        peek(pid, address).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no instruction to write over"))?;
     let mut planted = original.to_ne_bytes();
     planted[..code.len()].copy_from_slice(code);
     poke(pid, address, u64::from_ne_bytes(planted))?;

@@ -12,9 +12,6 @@ use crate::control::stage;
 use crate::sys;
 use crate::victim::{Guide, Target, Victim};
 
-/// How many changes of a run may be its peers'.
-const PEERS_CHANGES: u32 = 2;
-
 /// The changes of a run, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Path {
@@ -29,17 +26,20 @@ struct Change {
     /// The instruction that makes the change, and at which of its executions since the change before; `None`: the victim
     /// wakes from its sleep in a system call.
     instruction: Option<(usize, usize)>,
+    /// Whether it changes the victim's robust list. Only the victim itself does; the bytes its peers change too.
+    list: bool,
     /// How many steps the victim has made after the change.
     step: u64,
 }
 
 impl Path {
-    /// Notes a step that began at `instruction` (`None`: asleep), was the `step`th, and `changed` the state or did not.
-    pub(crate) fn note(&mut self, instruction: Option<usize>, step: u64, changed: bool) {
+    /// Notes a step that began at `instruction` (`None`: asleep), was the `step`th, and changed the state (`Some(true)`: with it
+    /// the robust list) or did not (`None`).
+    pub(crate) fn note(&mut self, instruction: Option<usize>, step: u64, changed: Option<bool>) {
         self.since.extend(instruction);
-        if changed {
+        if let Some(list) = changed {
             let executions = |at| (at, self.since.iter().filter(|other| **other == at).count());
-            self.changes.push(Change { instruction: instruction.map(executions), step });
+            self.changes.push(Change { instruction: instruction.map(executions), list, step });
             self.since.clear();
         }
     }
@@ -60,13 +60,6 @@ impl Victim {
     /// is then unknown, and it can only be killed.
     pub(crate) fn follow(&mut self, path: &Path, target: Target, guide: &Guide<'_>) -> io::Result<bool> {
         let mut entered = false;
-        // A peer whose brief park ends changes the bytes at any of the victim's steps.
-        let mut not_its_own = if guide.peers.is_empty() { 0 } else { PEERS_CHANGES };
-        let mut unexplained = |differs: bool| {
-            let explained = !differs || not_its_own > 0;
-            not_its_own -= u32::from(differs && explained);
-            !explained
-        };
         for change in path.towards(target) {
             if entered {
                 self.settle_all(guide);
@@ -76,13 +69,17 @@ impl Victim {
                 Some(_) if self.blocked => false,
                 Some((at, execution)) => self.run_to(at, execution, guide)?,
             };
-            // After a system call the peers that it woke may have changed the bytes, and nothing can be compared.
-            if !arrived || (!entered && unexplained(self.look(guide) != self.snapshot)) {
+            let before = self.look(guide);
+            // A peer changes the bytes after a system call that has woken it, and whenever its brief park ends.
+            let by_peers = entered || !guide.peers.is_empty();
+            let unseen = before.list != self.snapshot.list || (!by_peers && before.bytes != self.snapshot.bytes);
+            if !arrived || unseen {
                 return Ok(false);
             }
             entered = if self.blocked { self.wake(guide)? } else { self.advance(guide)? };
             let now = self.look(guide);
-            if !entered && unexplained(now == self.snapshot) {
+            let nothing = !entered && guide.peers.is_empty() && now == before;
+            if nothing || (now.list != before.list) != change.list {
                 return Ok(false);
             }
             self.snapshot = now;

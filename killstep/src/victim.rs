@@ -69,8 +69,8 @@ pub(crate) struct Victim {
 /// The watched bytes, and the robust list as the kernel would walk it now.
 #[derive(Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
-    bytes: Vec<u8>,
-    list: Vec<u64>,
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) list: Vec<u64>,
 }
 
 impl Victim {
@@ -137,10 +137,10 @@ impl Victim {
                 let now = self.look(guide);
                 let changed = entered || now != self.snapshot;
                 self.changes += u64::from(changed);
-                self.snapshot = now;
                 if let Some(path) = &mut path {
-                    path.note(instruction, self.step, changed);
+                    path.note(instruction, self.step, changed.then_some(now.list != self.snapshot.list));
                 }
+                self.snapshot = now;
             }
         }
     }

@@ -1,4 +1,4 @@
-//! [`SimpleQueue`]: Python's, with nothing that one could get wrong.
+//! [`SimpleQueue`]: Python's, with four operations.
 
 use std::fmt;
 
@@ -10,13 +10,15 @@ use crate::block::{Capacity, QueueBlock};
 use crate::error::{GetError, PutError};
 use crate::queue::Queue;
 
-/// A queue without a bound, that can be put to, got from, looked at and closed: Python's `SimpleQueue`.
+/// An unbounded queue with `put`, `get`, `is_empty` and `close`: Python's `SimpleQueue`.
 ///
-/// It is a [`Queue`], which it becomes by `Queue::from` where more is wanted (time-outs, several at once): the object and its bytes are the same, and whoever opens its name may open either.
+/// It is a [`Queue`] of the same bytes: `Queue::from` converts it where time-outs or batches are wanted, and
+/// its name can be opened as either.
 ///
 /// # When a process dies
 ///
-/// As for a [`Queue`]: a message of a killed producer is there wholly or not at all, and one at most is lost with a killed consumer.
+/// As for a [`Queue`]: the message of a killed producer is wholly there or wholly absent, and a killed
+/// consumer loses at most the one message that it had just taken.
 ///
 /// ```
 /// use multiproc_queue::SimpleQueue;
@@ -32,7 +34,7 @@ use crate::queue::Queue;
 pub struct SimpleQueue<T: 'static>(Queue<T>);
 
 impl<T: 'static> SimpleQueue<T> {
-    /// One without a name, for handles in arguments and messages.
+    /// Makes an anonymous queue, to be sent as a handle in arguments and messages.
     ///
     /// # Errors
     ///
@@ -41,7 +43,7 @@ impl<T: 'static> SimpleQueue<T> {
         Options::new().anonymous(Capacity::unbounded())
     }
 
-    /// Makes a named one, which must not exist.
+    /// Makes a named queue. Fails if the name is in use.
     ///
     /// # Errors
     ///
@@ -50,25 +52,26 @@ impl<T: 'static> SimpleQueue<T> {
         Options::new().create(name, Capacity::unbounded())
     }
 
-    /// Finds a named one, which must exist. (Or a [`Queue`] of whatever capacity: a put to a full one waits.)
+    /// Opens a named queue, which must exist. It may be a [`Queue`] of any capacity; then a put waits while
+    /// it is full.
     ///
     /// # Errors
     ///
-    /// [`Error`]: nobody uses the name; it is no queue, or one of other messages.
+    /// [`Error`]: the name is not in use; it names another kind of object, or a queue of other messages.
     pub fn open(name: &str) -> Result<Self, Error> {
         Options::new().open(name)
     }
 
-    /// Finds a named one, or makes it.
+    /// Opens a named queue, or makes it.
     ///
     /// # Errors
     ///
-    /// [`Error`]: the name is bad; it is no queue, or one of other messages or with a bound; no space.
+    /// [`Error`]: the name is bad; it names another kind of object, or a queue of other messages or with a capacity; no space.
     pub fn open_or_create(name: &str) -> Result<Self, Error> {
         Options::new().open_or_create(name, Capacity::unbounded())
     }
 
-    /// Takes a name away at once; those who have handles keep the queue.
+    /// Removes a name at once. Processes that have handles keep the queue.
     ///
     /// # Errors
     ///
@@ -77,17 +80,18 @@ impl<T: 'static> SimpleQueue<T> {
         Options::new().unlink(name)
     }
 
-    /// No more puts, in any process; gets go on until the queue is empty. Idempotent. Dropping a handle closes nothing.
+    /// Closes the queue for puts, in all processes. Gets go on until it is empty. Idempotent. Dropping a
+    /// handle does not close it.
     pub fn close(&self) {
         self.0.close();
     }
 
-    /// Whether there is no message in it, a snapshot.
+    /// Returns whether the queue is empty: a snapshot.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Its name; `None` for an anonymous one.
+    /// Returns its name; `None` if it is anonymous.
     pub fn name(&self) -> Option<&str> {
         self.0.name()
     }
@@ -98,16 +102,16 @@ impl<T: Serialize + DeserializeOwned + 'static> SimpleQueue<T> {
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: closed, no space, too large, not encodable.
+    /// [`PutError`], which returns the value: `Closed`, `NoSpace`, `TooLarge`, `Encode`, `Broken`.
     pub fn put(&self, value: T) -> Result<(), PutError<T>> {
         self.0.put(value)
     }
 
-    /// Takes a message, waiting for one as long as it takes.
+    /// Takes the oldest message; waits while the queue is empty.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed and empty; not a `T`, then with the bytes.
+    /// [`GetError`]: `Closed` (and empty), `Decode` (with the bytes, if they are not a `T`), `NoMemory`, `Broken`.
     pub fn get(&self) -> Result<T, GetError> {
         self.0.get()
     }

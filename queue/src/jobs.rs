@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{GetError, PutError};
 use crate::jobs::lease::{JobView, Leased};
-use crate::verbs::verbs;
 use multiproc_ring::Refusal;
 use multiproc_ring::UNBOUNDED;
 
@@ -75,7 +74,14 @@ pub struct JoinableQueue<T: ?Sized + 'static> {
     pub(crate) shared: Shared<JobBlock<T>>,
 }
 
-verbs!(JoinableQueue, JobBlock, "joinable queue", limits: JobLimits);
+multiproc_shm::verbs! {
+    impl[T: ?Sized + 'static] JoinableQueue<T> { shared: JobBlock<T> };
+    "joinable queue";
+    new(limits: impl Into<JobLimits>) => limits.into();
+    invalid "the limits are not possible";
+    other "it holds other jobs";
+    differs "it has other limits";
+}
 
 /// Inspecting and closing.
 impl<T: ?Sized + 'static> JoinableQueue<T> {

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::{Capacity, QueueBlock};
 use crate::error::{GetError, PutError};
-use crate::verbs::verbs;
 use multiproc_ring::Peer;
 use multiproc_ring::UNBOUNDED;
 use multiproc_ring::{Refusal, View};
@@ -46,7 +45,14 @@ use multiproc_ring::{Refusal, View};
 pub struct Queue<T: ?Sized + 'static> {
     pub(crate) shared: Shared<QueueBlock<T>>,
 }
-verbs!(Queue, QueueBlock, "queue", capacity: Capacity);
+multiproc_shm::verbs! {
+    impl[T: ?Sized + 'static] Queue<T> { shared: QueueBlock<T> };
+    "queue";
+    new(capacity: impl Into<Capacity>) => capacity.into();
+    invalid "the capacity is not possible";
+    other "it holds other messages";
+    differs "it has another capacity";
+}
 
 /// Inspecting and closing.
 impl<T: ?Sized + 'static> Queue<T> {

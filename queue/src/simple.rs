@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use multiproc_shm::{Error, Handle, Options, Shared};
+use multiproc_shm::{Handle, Shared};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -33,53 +33,15 @@ use crate::queue::Queue;
 #[serde(transparent, bound = "")]
 pub struct SimpleQueue<T: 'static>(Queue<T>);
 
+multiproc_shm::verbs! {
+    impl[T: 'static] SimpleQueue<T> {};
+    "queue";
+    new() => Capacity::unbounded();
+    other "it holds other messages";
+    differs "it has a capacity";
+}
+
 impl<T: 'static> SimpleQueue<T> {
-    /// Makes an anonymous queue, to be sent as a handle in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no space.
-    pub fn new() -> Result<Self, Error> {
-        Options::new().anonymous(Capacity::unbounded())
-    }
-
-    /// Makes a named queue. Fails if the name is in use.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; no space.
-    pub fn create(name: &str) -> Result<Self, Error> {
-        Options::new().create(name, Capacity::unbounded())
-    }
-
-    /// Opens a named queue, which must exist. It may be a [`Queue`] of any capacity; then a put waits while
-    /// it is full.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is not in use; it names another kind of object, or a queue of other messages.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Opens a named queue, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it names another kind of object, or a queue of other messages or with a capacity; no space.
-    pub fn open_or_create(name: &str) -> Result<Self, Error> {
-        Options::new().open_or_create(name, Capacity::unbounded())
-    }
-
-    /// Removes a name at once. Processes that have handles keep the queue.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// Closes the queue for puts, in all processes. Gets go on until it is empty. Idempotent. Dropping a
     /// handle does not close it.
     pub fn close(&self) {

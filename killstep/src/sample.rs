@@ -1,7 +1,7 @@
 //! Which states a sample visits: the seed chooses, so that another commit visits others.
 
 /// A case with more states than this is swept in parts, one per run.
-pub(crate) const SWEPT_WHOLE: u64 = 64;
+pub(crate) const SWEPT_WHOLE: u64 = 200;
 /// In so many parts.
 pub(crate) const PARTS: u64 = 4;
 /// The seed where nothing else is known.

@@ -92,7 +92,10 @@ impl Args {
                 "--record-file" => args.record_file = Some(operand()?.into()),
                 "--step" => args.step = Some(number(&word, &operand()?)?),
                 "--workers" => args.workers = Some(number(&word, &operand()?)?),
-                "--minutes" => args.limit = Some(Duration::from_secs(60 * number::<u32>(&word, &operand()?)? as u64)),
+                "--minutes" => {
+                    let (minutes, bad) = (number::<f64>(&word, &operand()?)?, |_| UsageError(format!("{word}: no such time")));
+                    args.limit = Some(Duration::try_from_secs_f64(60.0 * minutes).map_err(bad)?);
+                }
                 _ => return Err(UsageError(format!("unknown argument {word}"))),
             }
         }

@@ -151,7 +151,7 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("shm_verbs", &["unlink"], Killed("block/unlink")),
     ("shared_memory", &["attach_os"], Killed("block/attach_os")),
     ("shared_memory", &["write_at"], Killed("block/write_at")),
-        ("shared_memory", &["len", "is_empty", "read_at", "to_vec", "as_ptr", "as_mut_ptr"], Looks),
+    ("shared_memory", &["name", "len", "is_empty", "read_at", "to_vec", "as_ptr", "as_mut_ptr"], Looks),
     ("options", &["anonymous", "create", "open", "open_or_create", "unlink"], Killed("name/")),
     ("options", &["create_file"], Killed("file/create_file")),
     ("options", &["open_file"], Killed("file/open_file")),

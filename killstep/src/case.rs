@@ -7,7 +7,8 @@ use crate::{Cells, Kill, Mode};
 
 /// What a survivor found wrong.
 ///
-/// Any error becomes [`Fault::Torn`] by `?`: an object on which a survivor's plain operation fails is not whole.
+/// Any error becomes [`Fault::Torn`] by `?`: an object on which a survivor's plain operation fails is not
+/// whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -46,8 +47,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// `length` bytes at `start`. They are read from outside through the kernel, so nothing is asked of them; bytes that are not mapped
-    /// count as a state of their own.
+    /// `length` bytes at `start`. They are read from outside through the kernel, so nothing is asked of them;
+    /// bytes that are not mapped count as a state of their own.
     #[must_use]
     pub fn new(start: *const u8, length: usize) -> Self {
         Self { address: start.addr(), length }
@@ -67,7 +68,8 @@ pub enum Granularity {
     /// After each instruction, or after those that changed the state: for what happens in shared memory.
     #[default]
     Instructions,
-    /// At the entry and the exit of each system call: for what happens in the kernel, such as making and removing files.
+    /// At the entry and the exit of each system call: for what happens in the kernel, such as making and
+    /// removing files.
     Syscalls,
 }
 
@@ -87,11 +89,14 @@ pub(crate) type Afterwards<'a> = Box<dyn Fn() -> Result<(), Fault> + 'a>;
 
 /// An operation to kill, the peers round it and the oracle.
 ///
-/// Every closure but `arrange`, [`watch`](Case::watch), [`fingerprint`](Case::fingerprint) and [`finally`](Case::finally) runs in a process of its own, forked from the driver, in which no destructor of the driver's values ever runs. For each kill, in this order: `arrange`;
-/// each `peer` starts and falls asleep; the victim runs `warm`, then `victim` up to the kill point; each `late_peer` starts; SIGKILL;
-/// `survive`; every peer must end; the shared object is dropped in the driver; `finally`. The other [modes](Mode) differ in what stands in the place
-/// of SIGKILL: in [`Mode::Double`] the recoverer's way and death follow it; in [`Mode::Freeze`] the victim stands still, `frozen` runs, and the
-/// victim goes on to its end; in [`Mode::Missed`] it first loses its robust list.
+/// Every closure but `arrange`, [`watch`](Case::watch), [`fingerprint`](Case::fingerprint) and
+/// [`finally`](Case::finally) runs in a process of its own, forked from the driver, in which no destructor of
+/// the driver's values ever runs. For each kill, in this order: `arrange`; each `peer` starts and falls
+/// asleep; the victim runs `warm`, then `victim` up to the kill point; each `late_peer` starts; SIGKILL;
+/// `survive`; every peer must end; the shared object is dropped in the driver; `finally`. The other
+/// [modes](Mode) differ in what stands in the place of SIGKILL: in [`Mode::Double`] the recoverer's way and
+/// death follow it; in [`Mode::Freeze`] the victim stands still, `frozen` runs, and the victim goes on to its
+/// end; in [`Mode::Missed`] it first loses its robust list.
 #[expect(missing_debug_implementations, reason = "closures")]
 pub struct Case<'a, S> {
     pub(crate) name: String,
@@ -118,8 +123,9 @@ pub struct Case<'a, S> {
 }
 
 impl<'a, S> Case<'a, S> {
-    /// A case that makes its shared object afresh for each kill by `arrange`, lets `victim` work on it until it is killed, and lets `survive`
-    /// say what is left. Dropping the object, which the driver does, must not wait for anybody.
+    /// A case that makes its shared object afresh for each kill by `arrange`, lets `victim` work on it until
+    /// it is killed, and lets `survive` say what is left. Dropping the object, which the driver does, must
+    /// not wait for anybody.
     pub fn new(
         name: impl Into<String>,
         arrange: impl Fn() -> S + 'a,
@@ -151,47 +157,53 @@ impl<'a, S> Case<'a, S> {
         }
     }
 
-    /// Starts `peer` before the victim and waits until it is asleep in a system call. It must return before the watchdog bites, helped by
-    /// what `survive` does; peers are numbered from 0 in the order of these calls.
+    /// Starts `peer` before the victim and waits until it is asleep in a system call. It must return before
+    /// the watchdog bites, helped by what `survive` does; peers are numbered from 0 in the order of these
+    /// calls.
     #[must_use]
     pub fn peer(mut self, peer: impl Fn(&S, &Cells) + 'a) -> Self {
         self.peers.push(Box::new(peer));
         self
     }
 
-    /// Starts `peer` while the victim stands, still alive, at its kill point, and waits until it is asleep or has ended. It is numbered after the
-    /// peers, and must end as they must.
+    /// Starts `peer` while the victim stands, still alive, at its kill point, and waits until it is asleep or
+    /// has ended. It is numbered after the peers, and must end as they must.
     #[must_use]
     pub fn late_peer(mut self, peer: impl Fn(&S, &Cells) + 'a) -> Self {
         self.late_peers.push(Box::new(peer));
         self
     }
 
-    /// Runs in the victim before its steps count: what a process does once, so that the first use is not what is measured.
+    /// Runs in the victim before its steps count: what a process does once, so that the first use is not what
+    /// is measured.
     #[must_use]
     pub fn warm(mut self, warm: impl Fn(&S, &Cells) + 'a) -> Self {
         self.warm = Some(Box::new(warm));
         self
     }
 
-    /// The second victim of [`Mode::Double`]: after the death of the first it runs `recoverer`, which repairs what was left, and is killed at each of its own
-    /// states. Without this it does what the first one did. It never runs `warm`: its own first use is among its steps.
+    /// The second victim of [`Mode::Double`]: after the death of the first it runs `recoverer`, which repairs
+    /// what was left, and is killed at each of its own states. Without this it does what the first one did.
+    /// It never runs `warm`: its own first use is among its steps.
     #[must_use]
     pub fn recoverer(mut self, recoverer: impl Fn(&S, &Cells) + 'a) -> Self {
         self.recoverer = Some(Box::new(recoverer));
         self
     }
 
-    /// Runs in a process of its own whenever the victim sleeps in a system call: it must end that sleep, and the steps go on. A victim whose sleep
-    /// ends by itself (a time-out) is given `|_, _| ()`. Without this, the first sleep is the last kill point.
+    /// Runs in a process of its own whenever the victim sleeps in a system call: it must end that sleep, and
+    /// the steps go on. A victim whose sleep ends by itself (a time-out) is given `|_, _| ()`. Without this,
+    /// the first sleep is the last kill point.
     #[must_use]
     pub fn release(mut self, release: impl Fn(&S, &Cells) + 'a) -> Self {
         self.release = Some(Box::new(release));
         self
     }
 
-    /// What others see while the victim stands still ([`Mode::Freeze`]): that their time-outs hold, that nothing is taken from it, and that what does not need it goes
-    /// on. Then the victim goes on to its end, and `survive` judges as if nothing had happened. Without this, it merely stands while each `late_peer` comes.
+    /// What others see while the victim stands still ([`Mode::Freeze`]): that their time-outs hold, that
+    /// nothing is taken from it, and that what does not need it goes on. Then the victim goes on to its end,
+    /// and `survive` judges as if nothing had happened. Without this, it merely stands while each `late_peer`
+    /// comes.
     #[must_use]
     pub fn frozen(mut self, oracle: impl Fn(&S, &Kill<'_>) -> Result<(), Fault> + 'a) -> Self {
         self.frozen = Some(Box::new(oracle));
@@ -205,30 +217,33 @@ impl<'a, S> Case<'a, S> {
         self
     }
 
-    /// Tries each mode beside [`Mode::Kill`] at so many of the states, evenly spread, also where it is swept neither by `--all` nor by `--mode`; at first 0.
+    /// Tries each mode beside [`Mode::Kill`] at so many of the states, evenly spread, also where it is swept
+    /// neither by `--all` nor by `--mode`; at first 0.
     #[must_use]
     pub fn sampled(mut self, states: u64) -> Self {
         self.sampled = states;
         self
     }
 
-    /// Runs in the driver after each kill, when all processes are gone and the shared object is dropped: nothing may be left behind.
+    /// Runs in the driver after each kill, when all processes are gone and the shared object is dropped:
+    /// nothing may be left behind.
     #[must_use]
     pub fn finally(mut self, finally: impl Fn() -> Result<(), Fault> + 'a) -> Self {
         self.finally = Some(Box::new(finally));
         self
     }
 
-    /// The shared bytes whose change makes a new state, as does a change of the victim's robust list (what the kernel would walk at its death)
-    /// and every system call.
+    /// The shared bytes whose change makes a new state, as does a change of the victim's robust list (what
+    /// the kernel would walk at its death) and every system call.
     #[must_use]
     pub fn watch(mut self, watch: impl Fn(&S) -> Vec<Region> + 'a) -> Self {
         self.watch = Some(Box::new(watch));
         self
     }
 
-    /// What a death leaves that is not among the watched bytes, such as files: runs in the driver after it, and says which states leave the same. Modes that leave out such
-    /// repetitions go by the watched bytes and by this; with neither they leave out nothing.
+    /// What a death leaves that is not among the watched bytes, such as files: runs in the driver after it,
+    /// and says which states leave the same. Modes that leave out such repetitions go by the watched bytes
+    /// and by this; with neither they leave out nothing.
     #[must_use]
     pub fn fingerprint(mut self, fingerprint: impl Fn(&S) -> Vec<u8> + 'a) -> Self {
         self.fingerprint = Some(Box::new(fingerprint));
@@ -249,14 +264,16 @@ impl<'a, S> Case<'a, S> {
         self
     }
 
-    /// How long [`Kill::must_wake`] waits, and what [`Kill::patience`] says, in all modes but [`Mode::Missed`]; at first 3 seconds.
+    /// How long [`Kill::must_wake`] waits, and what [`Kill::patience`] says, in all modes but
+    /// [`Mode::Missed`]; at first 3 seconds.
     #[must_use]
     pub fn wake_within(mut self, limit: Duration) -> Self {
         self.wake_limit = limit;
         self
     }
 
-    /// The same in [`Mode::Missed`]: how long the object's users may take to notice a death by themselves, and some more; at first 4 seconds.
+    /// The same in [`Mode::Missed`]: how long the object's users may take to notice a death by themselves,
+    /// and some more; at first 4 seconds.
     #[must_use]
     pub fn poll_within(mut self, limit: Duration) -> Self {
         self.poll_limit = limit;
@@ -279,7 +296,8 @@ impl<'a, S> Case<'a, S> {
 
     /// Why a mode is left out, if it is.
     pub(crate) fn left_out(&self, mode: Mode) -> Option<&str> {
-        let named = self.without.iter().find(|(without, _)| *without == mode).map(|(_, reason)| reason.as_str());
+        let named =
+            self.without.iter().find(|(without, _)| *without == mode).map(|(_, reason)| reason.as_str());
         let by_nature = mode == Mode::Missed && self.granularity == Granularity::Syscalls;
         named.or_else(|| by_nature.then_some("no list is taken from a victim inside of a system call"))
     }

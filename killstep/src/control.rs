@@ -1,4 +1,5 @@
-//! The control page: what victim, peers and survivor tell the driver and each other, in words that outlive each of them.
+//! The control page: what victim, peers and survivor tell the driver and each other, in words that outlive
+//! each of them.
 
 use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use std::time::{Duration, Instant};
@@ -31,7 +32,8 @@ pub(crate) mod stage {
     pub(crate) const DONE: u64 = 2;
 }
 
-/// 64 words in which the processes of one kill leave facts for each other, such as "my put returned" or "I got message 7".
+/// 64 words in which the processes of one kill leave facts for each other, such as "my put returned" or "I
+/// got message 7".
 ///
 /// They are 0 when a kill begins and outlive whoever wrote them.
 #[derive(Debug)]
@@ -195,19 +197,22 @@ impl Kill<'_> {
         self.step
     }
 
-    /// Whether the operation had returned: then it must be wholly in. If not, it may be in or out, but nothing between.
+    /// Whether the operation had returned: then it must be wholly in. If not, it may be in or out, but
+    /// nothing between.
     #[must_use]
     pub fn finished(&self) -> bool {
         self.cells.stage(Role::Victim) == stage::DONE
     }
 
-    /// What has happened to the victim: an oracle may expect more of it where nobody has died, and must expect two of each where two have.
+    /// What has happened to the victim: an oracle may expect more of it where nobody has died, and must
+    /// expect two of each where two have.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// How long a survivor may be kept waiting: [`wake_within`](crate::Case::wake_within), or [`poll_within`](crate::Case::poll_within) in [`Mode::Missed`].
+    /// How long a survivor may be kept waiting: [`wake_within`](crate::Case::wake_within), or
+    /// [`poll_within`](crate::Case::poll_within) in [`Mode::Missed`].
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.wake_limit
@@ -256,8 +261,9 @@ impl Kill<'_> {
         self.cells.ended_after(index).is_some()
     }
 
-    /// Waits until peer `index` has returned from its call, and counts the time since the death (the last one; or since the victim was let go) as a wake latency. Call it first in the
-    /// oracle, where the death itself (or what the operation had already done) must wake the peer without further help.
+    /// Waits until peer `index` has returned from its call, and counts the time since the death (the last
+    /// one; or since the victim was let go) as a wake latency. Call it first in the oracle, where the death
+    /// itself (or what the operation had already done) must wake the peer without further help.
     ///
     /// # Errors
     /// [`Fault::Hang`] when the peer has not returned within [`patience`](Kill::patience).
@@ -278,7 +284,10 @@ impl Kill<'_> {
                 };
             }
             if Instant::now() >= deadline {
-                return Err(Fault::Hang(format!("the death did not wake peer {index} within {:?}", self.wake_limit)));
+                return Err(Fault::Hang(format!(
+                    "the death did not wake peer {index} within {:?}",
+                    self.wake_limit
+                )));
             }
             thread::sleep(Duration::from_micros(50));
         }

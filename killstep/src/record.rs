@@ -76,7 +76,10 @@ impl Record {
 
     /// With which step or state to go on at this commit; `None`: everything is done.
     pub(crate) fn resume(&self, key: &Key) -> Option<u64> {
-        let here = self.entries.get(key).and_then(|entries| entries.iter().rev().find(|entry| entry.commit == self.commit));
+        let here = self
+            .entries
+            .get(key)
+            .and_then(|entries| entries.iter().rev().find(|entry| entry.commit == self.commit));
         here.map_or(Some(0), |entry| entry.next)
     }
 

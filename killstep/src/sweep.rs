@@ -1,5 +1,5 @@
-//! The sweep: one run of each case finds its states; one attempt per state (or step, or pair of states) follows, and an oracle
-//! judges each.
+//! The sweep: one run of each case finds its states; one attempt per state (or step, or pair of states)
+//! follows, and an oracle judges each.
 
 use std::collections::HashSet;
 use std::env;
@@ -25,8 +25,8 @@ const FAULTS_SHOWN: usize = 3;
 
 /// A run over many cases: sweeps each, prints its rows, and remembers them.
 ///
-/// With [`workers`](Args::workers), a [limit](Args::limit) or a record, the driver only notes the cases. [`finish`](Self::finish)
-/// then starts the driver's program anew, once per CPU, and these processes sweep.
+/// With [`workers`](Args::workers), a [limit](Args::limit) or a record, the driver only notes the cases.
+/// [`finish`](Self::finish) then starts the driver's program anew, once per CPU, and these processes sweep.
 ///
 /// The process must have one thread, as `main` has at its beginning: all other processes are forked from it.
 #[expect(missing_debug_implementations, reason = "holds a whole symbol table")]
@@ -69,8 +69,9 @@ impl Sweep {
         self.machine.as_ref().err().map(String::as_str)
     }
 
-    /// Sweeps one case in each mode that is wanted, prints a row and the faults of each, and returns the first row. Returns `None`
-    /// if `--only` leaves the case out, if nothing can be swept here, or if other processes sweep it later.
+    /// Sweeps one case in each mode that is wanted, prints a row and the faults of each, and returns the
+    /// first row. Returns `None` if `--only` leaves the case out, if nothing can be swept here, or if other
+    /// processes sweep it later.
     pub fn run<S>(&mut self, case: &Case<'_, S>) -> Option<Row> {
         let mut first = None;
         for mode in Mode::ALL {
@@ -89,7 +90,11 @@ impl Sweep {
             let (from, deadline) = match &mut self.part {
                 Part::Alone => (0, None),
                 Part::Coordinator(units) => {
-                    units.push(Unit { number: self.calls, name: case.name.clone(), kind: Kind::Sweep(mode, 0) });
+                    units.push(Unit {
+                        number: self.calls,
+                        name: case.name.clone(),
+                        kind: Kind::Sweep(mode, 0),
+                    });
                     continue;
                 }
                 Part::Worker(orders) => match orders.of(self.calls) {
@@ -121,8 +126,8 @@ impl Sweep {
         self.args.planted
     }
 
-    /// Under `--planted`, sweeps a case in which `bug` is built in, in one mode, until it is found. A bug given to several cases is
-    /// found when one of them finds it.
+    /// Under `--planted`, sweeps a case in which `bug` is built in, in one mode, until it is found. A bug
+    /// given to several cases is found when one of them finds it.
     pub fn planted_bug<S>(&mut self, bug: &str, mode: Mode, case: &Case<'_, S>) {
         let test = if mode == Mode::Kill { case.name.clone() } else { format!("{}, mode {mode}", case.name) };
         if !self.has_turn(bug, &case.name, false) {
@@ -136,8 +141,8 @@ impl Sweep {
         self.planted(bug, &test, row.faults() != 0);
     }
 
-    /// Under `--planted`, has a planted bug hunted by other means: `hunter` tells whether it was found. With workers, a hunt that
-    /// needs all CPUs to itself is `alone`: it runs when no other worker is left.
+    /// Under `--planted`, has a planted bug hunted by other means: `hunter` tells whether it was found. With
+    /// workers, a hunt that needs all CPUs to itself is `alone`: it runs when no other worker is left.
     pub fn hunt(&mut self, bug: &str, test: &str, alone: bool, hunter: impl FnOnce() -> bool) {
         if self.has_turn(bug, test, alone) {
             let found = hunter();
@@ -175,15 +180,18 @@ impl Sweep {
         &self.report
     }
 
-    /// Has the noted cases swept by workers, if so wanted. Prints the planted bugs, the sums of each mode and the last line. The exit
-    /// code is 0 when all is well, 1 when something was found (or a planted bug was not), [`NO_PTRACE`] when nothing could be swept here.
+    /// Has the noted cases swept by workers, if so wanted. Prints the planted bugs, the sums of each mode and
+    /// the last line. The exit code is 0 when all is well, 1 when something was found (or a planted bug was
+    /// not), [`NO_PTRACE`] when nothing could be swept here.
     #[must_use]
     pub fn finish(mut self) -> ExitCode {
         if let Part::Worker(_) = self.part {
             return ExitCode::SUCCESS;
         }
         if let Err(reason) = &self.machine {
-            write_line(&format!("killstep: NOTHING WAS TESTED, this system does not let us trace a child: {reason}"));
+            write_line(&format!(
+                "killstep: NOTHING WAS TESTED, this system does not let us trace a child: {reason}"
+            ));
             return ExitCode::from(NO_PTRACE);
         }
         if let Part::Coordinator(units) = std::mem::replace(&mut self.part, Part::Alone) {
@@ -231,7 +239,10 @@ impl Sweep {
             let wanted = units.len();
             plan(&mut units, record, &args, key);
             if wanted != units.len() {
-                write_line(&format!("{} of {wanted} rows are to be swept; the others were, at this commit", units.len()));
+                write_line(&format!(
+                    "{} of {wanted} rows are to be swept; the others were, at this commit",
+                    units.len()
+                ));
             }
             if units.is_empty() {
                 return Ok(Some(ExitCode::SUCCESS));
@@ -382,7 +393,8 @@ fn fill<S>(
                 break 'sweep;
             }
             if row.hangs >= HANGS_SHOWN {
-                let text = format!("given up after {HANGS_SHOWN} hangs, at step {} of {}", outcome.step, row.steps);
+                let text =
+                    format!("given up after {HANGS_SHOWN} hangs, at step {} of {}", outcome.step, row.steps);
                 return Err(io::Error::other(text));
             }
             match (outcome.ended, outcome.recoverer_ended) {
@@ -395,8 +407,13 @@ fn fill<S>(
     Ok(())
 }
 
-/// Where the victim is disturbed, each with its number, in order. The sweep ends when the victim has come to its end.
-fn targets<S>(case: &Case<'_, S>, scope: &Scope<'_>, row: &mut Row) -> Box<dyn Iterator<Item = (u64, Target)>> {
+/// Where the victim is disturbed, each with its number, in order. The sweep ends when the victim has come to
+/// its end.
+fn targets<S>(
+    case: &Case<'_, S>,
+    scope: &Scope<'_>,
+    row: &mut Row,
+) -> Box<dyn Iterator<Item = (u64, Target)>> {
     if let Some(step) = scope.args.step {
         return Box::new(std::iter::once((step, Target::Step(step))));
     }

@@ -1,4 +1,5 @@
-//! What differs between processors: where the program counter is, and how a breakpoint and a system call look.
+//! What differs between processors: where the program counter is, and how a breakpoint and a system call
+//! look.
 #![allow(clippy::cast_possible_truncation, reason = "64-bit processors only: an address fits")]
 
 /// The registers of a stopped thread.
@@ -31,7 +32,10 @@ mod imp {
     }
 
     /// Where a function just entered returns to: the address on top of the stack.
-    pub(in crate::sys) fn return_address(registers: &Registers, peek: impl FnOnce(usize) -> Option<u64>) -> Option<usize> {
+    pub(in crate::sys) fn return_address(
+        registers: &Registers,
+        peek: impl FnOnce(usize) -> Option<u64>,
+    ) -> Option<usize> {
         peek(registers.rsp as usize).map(|address| address as usize)
     }
 }
@@ -62,7 +66,10 @@ mod imp {
     }
 
     /// Where a function just entered returns to: the link register.
-    pub(in crate::sys) fn return_address(registers: &Registers, _peek: impl FnOnce(usize) -> Option<u64>) -> Option<usize> {
+    pub(in crate::sys) fn return_address(
+        registers: &Registers,
+        _peek: impl FnOnce(usize) -> Option<u64>,
+    ) -> Option<usize> {
         Some(registers.regs[30] as usize)
     }
 }

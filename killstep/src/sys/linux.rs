@@ -34,12 +34,13 @@ impl Child {
     /// Forks; the child runs `body` and ends with its result as exit code, without running destructors.
     ///
     /// # Errors
-    /// What `fork` says; `Unsupported` when this process has more than one thread, because a lock that another thread holds at this
-    /// moment would stay held in the child for ever.
+    /// What `fork` says; `Unsupported` when this process has more than one thread, because a lock that
+    /// another thread holds at this moment would stay held in the child for ever.
     pub(crate) fn fork(body: impl FnOnce() -> c_int) -> io::Result<Self> {
         let threads = threads_left()?;
         if threads != 1 {
-            let text = format!("the driver has {threads} threads; fork is safe from a single-threaded program only");
+            let text =
+                format!("the driver has {threads} threads; fork is safe from a single-threaded program only");
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         // SAFETY: this process has one thread, so the child finds no lock held by a thread that it lacks.
@@ -97,7 +98,8 @@ impl Child {
 
     /// Waits for the next stop or the end; `None` when there is none before `deadline`.
     pub(crate) fn wait_stop_until(&mut self, deadline: Instant) -> io::Result<Option<Status>> {
-        // SIGCHLD, which every stop sends, ends the sleep. It is blocked meanwhile, so that one that comes early is not lost.
+        // SIGCHLD, which every stop sends, ends the sleep. It is blocked meanwhile, so that one that comes
+        // early is not lost.
         let blocked = BlockedSigchld::new();
         loop {
             if let Some(status) = self.next_status(libc::WNOHANG)? {
@@ -129,7 +131,9 @@ impl Child {
                 error => return Err(error),
             },
             0 => return Ok(None),
-            _ if libc::WIFSTOPPED(raw) => Status::Stopped(libc::WSTOPSIG(raw) & !0x80, libc::WSTOPSIG(raw) & 0x80 != 0),
+            _ if libc::WIFSTOPPED(raw) => {
+                Status::Stopped(libc::WSTOPSIG(raw) & !0x80, libc::WSTOPSIG(raw) & 0x80 != 0)
+            }
             _ if libc::WIFSIGNALED(raw) => Status::Killed(libc::WTERMSIG(raw)),
             _ => Status::Exited(libc::WEXITSTATUS(raw)),
         };
@@ -155,7 +159,8 @@ struct BlockedSigchld {
 impl BlockedSigchld {
     fn new() -> Self {
         // SAFETY: an all-zero signal set is a valid value.
-        let (mut set, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        let (mut set, mut before): (libc::sigset_t, libc::sigset_t) =
+            unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
         // SAFETY: `set` is valid for the write.
         unsafe { libc::sigemptyset(&raw mut set) };
         // SAFETY: `set` is initialised.
@@ -185,7 +190,8 @@ impl Drop for BlockedSigchld {
 pub(crate) fn map_words(count: usize) -> io::Result<*mut AtomicU64> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let address = unsafe { libc::mmap(ptr::null_mut(), count * size_of::<AtomicU64>(), protection, flags, -1, 0) };
+    let address =
+        unsafe { libc::mmap(ptr::null_mut(), count * size_of::<AtomicU64>(), protection, flags, -1, 0) };
     if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(address.cast()) }
 }
 
@@ -240,7 +246,8 @@ fn no_cpus() -> libc::cpu_set_t {
     unsafe { std::mem::zeroed() }
 }
 
-/// How many threads this process has. One that was just joined may still be on its way out: it is given a moment.
+/// How many threads this process has. One that was just joined may still be on its way out: it is given a
+/// moment.
 fn threads_left() -> io::Result<usize> {
     for _ in 0..50 {
         if fs::read_dir("/proc/self/task")?.count() == 1 {
@@ -272,7 +279,11 @@ pub(crate) fn activity(pid: libc::pid_t) -> Activity {
     let number: Option<c_long> = call.split_ascii_whitespace().next().and_then(|word| word.parse().ok());
     // A nap is not a wait: it ends by itself.
     match number {
-        Some(number) if number >= 0 && number != libc::SYS_nanosleep && number != libc::SYS_clock_nanosleep => Activity::Asleep,
+        Some(number)
+            if number >= 0 && number != libc::SYS_nanosleep && number != libc::SYS_clock_nanosleep =>
+        {
+            Activity::Asleep
+        }
         _ => Activity::Running,
     }
 }
@@ -341,7 +352,8 @@ pub(crate) fn is_syscall(pid: libc::pid_t, address: usize) -> bool {
 /// Lets the stopped `child`, which has just entered a function, run at full speed until that returns.
 pub(crate) fn run_to_caller(child: &mut Child) -> io::Result<Status> {
     let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "no return address to break at");
-    let caller = arch::return_address(&registers(child.pid)?, |address| peek(child.pid, address)).ok_or_else(unreadable)?;
+    let caller = arch::return_address(&registers(child.pid)?, |address| peek(child.pid, address))
+        .ok_or_else(unreadable)?;
     let original = plant(child.pid, caller, arch::BREAKPOINT)?;
     resume(child.pid, Resume::Continue, 0)?;
     let status = child.wait_stop()?;
@@ -352,9 +364,15 @@ pub(crate) fn run_to_caller(child: &mut Child) -> io::Result<Status> {
     Ok(status)
 }
 
-/// Lets the stopped `child` run at full speed until it is about to execute the instruction at `address`. Returns `false` if
-/// the child enters the kernel elsewhere than in `vdso`, stops otherwise, or does not arrive within `limit`; it must then be killed.
-pub(crate) fn run_to(child: &mut Child, address: usize, vdso: &Range<usize>, limit: Duration) -> io::Result<bool> {
+/// Lets the stopped `child` run at full speed until it is about to execute the instruction at `address`.
+/// Returns `false` if the child enters the kernel elsewhere than in `vdso`, stops otherwise, or does not
+/// arrive within `limit`; it must then be killed.
+pub(crate) fn run_to(
+    child: &mut Child,
+    address: usize,
+    vdso: &Range<usize>,
+    limit: Duration,
+) -> io::Result<bool> {
     let original = plant(child.pid, address, arch::BREAKPOINT)?;
     let deadline = Instant::now() + limit;
     loop {
@@ -378,8 +396,8 @@ pub(crate) fn run_to(child: &mut Child, address: usize, vdso: &Range<usize>, lim
 
 /// Writes `code` over the instruction at `address`, and returns the word that was there.
 fn plant(pid: libc::pid_t, address: usize, code: &[u8]) -> io::Result<u64> {
-    let original =
-        peek(pid, address).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no instruction to write over"))?;
+    let original = peek(pid, address)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no instruction to write over"))?;
     let mut planted = original.to_ne_bytes();
     planted[..code.len()].copy_from_slice(code);
     poke(pid, address, u64::from_ne_bytes(planted))?;
@@ -392,13 +410,18 @@ fn move_to(pid: libc::pid_t, address: usize) -> io::Result<()> {
     set_registers(pid, &registers)
 }
 
-/// Copies the ranges (address, length) of `pid`, one after the other, to `into`; how many bytes could be read.
+/// Copies the ranges (address, length) of `pid`, one after the other, to `into`; how many bytes could be
+/// read.
 pub(crate) fn read_memory(pid: libc::pid_t, ranges: &[(usize, usize)], into: &mut [u8]) -> usize {
     let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-    let remote: Vec<_> =
-        ranges.iter().map(|&(at, length)| libc::iovec { iov_base: at as *mut c_void, iov_len: length }).collect();
-    // SAFETY: `local` is valid for writes; the remote ranges belong to another process and are checked by the kernel.
-    let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), remote.len() as _, 0) };
+    let remote: Vec<_> = ranges
+        .iter()
+        .map(|&(at, length)| libc::iovec { iov_base: at as *mut c_void, iov_len: length })
+        .collect();
+    // SAFETY: `local` is valid for writes; the remote ranges belong to another process and are checked by the
+    // kernel.
+    let read =
+        unsafe { libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), remote.len() as _, 0) };
     read.max(0).unsigned_abs()
 }
 
@@ -410,7 +433,8 @@ pub(crate) fn robust_list(pid: libc::pid_t) -> Option<usize> {
     (result == 0 && head != 0).then_some(head)
 }
 
-/// Makes the kernel forget the robust list of a stopped child, by a system call in its name. Where the child stood is lost: it must not go on.
+/// Makes the kernel forget the robust list of a stopped child, by a system call in its name. Where the child
+/// stood is lost: it must not go on.
 pub(crate) fn forget_robust_list(child: &mut Child) -> io::Result<()> {
     let pid = child.pid;
     let mut registers = registers(pid)?;
@@ -425,7 +449,11 @@ pub(crate) fn forget_robust_list(child: &mut Child) -> io::Result<()> {
         match child.wait_stop()? {
             Status::Stopped(..) if program_counter(pid)? == at => {}
             Status::Stopped(..) => return Ok(()),
-            status => return Err(io::Error::other(format!("the victim ended when its robust list was taken away ({status:?})"))),
+            status => {
+                return Err(io::Error::other(format!(
+                    "the victim ended when its robust list was taken away ({status:?})"
+                )));
+            }
         }
     }
     Err(io::Error::other("the victim makes no step"))
@@ -451,7 +479,8 @@ fn registers(pid: libc::pid_t) -> io::Result<Registers> {
 }
 
 fn set_registers(pid: libc::pid_t, registers: &Registers) -> io::Result<()> {
-    let from = libc::iovec { iov_base: ptr::from_ref(registers).cast_mut().cast(), iov_len: size_of::<Registers>() };
+    let from =
+        libc::iovec { iov_base: ptr::from_ref(registers).cast_mut().cast(), iov_len: size_of::<Registers>() };
     // SAFETY: `from` describes `registers`, which the kernel only reads.
     check(unsafe { libc::ptrace(libc::PTRACE_SETREGSET, pid, libc::NT_PRSTATUS, &raw const from) })
 }

@@ -1,4 +1,5 @@
-//! The kit on tiny protocols of known worth: it finds nothing in the sound ones, and what is wrong in the others.
+//! The kit on tiny protocols of known worth: it finds nothing in the sound ones, and what is wrong in the
+//! others.
 #![allow(unsafe_code, reason = "protocols of its own, on bare futexes and a libc mutex")]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "calls that belong together")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]

@@ -10,7 +10,8 @@ use multiproc_killstep::{Args, Case, Cells, Fault, Mode, Row, SharedWords, Sweep
 use crate::primitives::{futex_wait, futex_wake, hold, release, robust_mutex};
 use crate::{quiet, watch, words};
 
-/// A journal: the victim announces, moves, and clears; the recoverer rolls forward. Sound only if rolling forward twice is as good as once.
+/// A journal: the victim announces, moves, and clears; the recoverer rolls forward. Sound only if rolling
+/// forward twice is as good as once.
 pub(crate) fn recoverers(sweep: &mut Sweep) -> bool {
     let case = |idempotent: bool| {
         Case::new(
@@ -29,7 +30,10 @@ pub(crate) fn recoverers(sweep: &mut Sweep) -> bool {
                 match words[8].load(Acquire) {
                     0 if !kill.finished() => Ok(()),
                     1 => Ok(()),
-                    sum => Err(Fault::Torn(format!("{sum}, the recoverer had finished: {}", kill.recoverer_finished()))),
+                    sum => Err(Fault::Torn(format!(
+                        "{sum}, the recoverer had finished: {}",
+                        kill.recoverer_finished()
+                    ))),
                 }
             },
         )
@@ -49,7 +53,11 @@ pub(crate) fn recoverers(sweep: &mut Sweep) -> bool {
     let unsound = in_mode(Mode::Double, &case(false));
     // One kill does not show it: the survivor rolls forward in one store.
     let once = sweep.run(&case(false)).expect("wanted");
-    quiet(&once) && quiet(&sound) && sound.kills > 2 * sound.states && unsound.torn >= 1 && unsound.torn == unsound.faults()
+    quiet(&once)
+        && quiet(&sound)
+        && sound.kills > 2 * sound.states
+        && unsound.torn >= 1
+        && unsound.torn == unsound.faults()
 }
 
 /// States that leave the same are given one recoverer's sweep.
@@ -65,7 +73,8 @@ pub(crate) fn repetitions(_: &mut Sweep) -> bool {
     quiet(&row) && row.repeated == 2 && row.states == 6
 }
 
-/// A lock that knows its owner by process id, and looks whether that lives. One that `steals` after a time-out is sound as long as whoever holds it too long is dead.
+/// A lock that knows its owner by process id, and looks whether that lives. One that `steals` after a
+/// time-out is sound as long as whoever holds it too long is dead.
 pub(crate) fn stolen(sweep: &mut Sweep) -> bool {
     let case = |steals: bool| {
         let add = move |words: &SharedWords, limit: Duration| {
@@ -100,7 +109,8 @@ pub(crate) fn stolen(sweep: &mut Sweep) -> bool {
         })
         .watch(watch)
     };
-    let found = [Mode::Freeze, Mode::Missed].map(|mode| [false, true].map(|steals| in_mode(mode, &case(steals))));
+    let found =
+        [Mode::Freeze, Mode::Missed].map(|mode| [false, true].map(|steals| in_mode(mode, &case(steals))));
     let [[honest, thief], [belt, other_belt]] = &found;
     quiet(&sweep.run(&case(true)).expect("wanted"))
         && quiet(honest)

@@ -25,7 +25,8 @@ pub(crate) fn unlock(word: &AtomicU64) {
 
 /// Sleeps while the low half of `word` is `expected`.
 pub(crate) fn futex_wait(word: &AtomicU64, expected: u32, limit: Option<Duration>) {
-    let limit = limit.map(|limit| libc::timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() });
+    let limit = limit
+        .map(|limit| libc::timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() });
     let limit = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: word and limit are valid for the call.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, limit) };

@@ -1,4 +1,5 @@
-//! Single kills in tiny protocols: the kit finds nothing in the sound ones, and the fault of each of the others.
+//! Single kills in tiny protocols: the kit finds nothing in the sound ones, and the fault of each of the
+//! others.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::{Duration, Instant};
@@ -51,7 +52,11 @@ pub(crate) fn two_stores(sweep: &mut Sweep) -> bool {
     .watch(watch);
     let row = sweep.run(&case).expect("wanted");
     // Between the two stores there is one state, of one or more instructions.
-    row.states == 3 && row.torn >= 1 && row.torn < row.kills && row.hangs + row.lost + row.leaked == 0 && row.broken.is_none()
+    row.states == 3
+        && row.torn >= 1
+        && row.torn < row.kills
+        && row.hangs + row.lost + row.leaked == 0
+        && row.broken.is_none()
 }
 
 pub(crate) fn orphaned_lock(sweep: &mut Sweep) -> bool {
@@ -107,7 +112,11 @@ pub(crate) fn released(sweep: &mut Sweep) -> bool {
             let stage = words[8].load(Acquire);
             let released = words[0].load(Acquire);
             let right = if kill.blocked() { stage == 1 && released == 0 } else { stage < 2 || released == 1 };
-            if right && (!kill.finished() || stage == 2) { Ok(()) } else { Err(Fault::Torn(format!("{stage} {released}"))) }
+            if right && (!kill.finished() || stage == 2) {
+                Ok(())
+            } else {
+                Err(Fault::Torn(format!("{stage} {released}")))
+            }
         },
     )
     .watch(watch);

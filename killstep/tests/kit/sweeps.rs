@@ -52,15 +52,22 @@ pub(crate) fn file_case(
 }
 
 pub(crate) fn survivor_dies(sweep: &mut Sweep) -> bool {
-    let panics = sweep.run(&Case::new("survivor panics", || (), |(), _| (), |(), _| panic!("as planned"))).expect("wanted");
-    let crashes = sweep.run(&Case::new("survivor crashes", || (), |(), _| (), |(), _| std::process::abort())).expect("wanted");
+    let panics = sweep
+        .run(&Case::new("survivor panics", || (), |(), _| (), |(), _| panic!("as planned")))
+        .expect("wanted");
+    let crashes = sweep
+        .run(&Case::new("survivor crashes", || (), |(), _| (), |(), _| std::process::abort()))
+        .expect("wanted");
     panics.torn == panics.kills && panics.kills >= 1 && crashes.torn == crashes.kills && crashes.kills >= 1
 }
 
 pub(crate) fn broken(sweep: &mut Sweep) -> bool {
-    let says = |row: Option<Row>, text: &str| row.and_then(|row| row.broken).is_some_and(|reason| reason.contains(text));
+    let says = |row: Option<Row>, text: &str| {
+        row.and_then(|row| row.broken).is_some_and(|reason| reason.contains(text))
+    };
     let endless = Case::new("endless", || (), |(), _| loop_for_ever(), |(), _| Ok(())).max_steps(1_000);
-    let panics = Case::new("victim panics", || (), |(), _| panic!("as planned"), |(), _| Ok(())).max_steps(1_000_000);
+    let panics =
+        Case::new("victim panics", || (), |(), _| panic!("as planned"), |(), _| Ok(())).max_steps(1_000_000);
     let early = Case::new("early peer", || (), |(), _| (), |(), _| Ok(())).peer(|(), _| ());
     let restless = Case::new("restless peer", || (), |(), _| (), |(), _| Ok(()))
         .peer(|(), _| loop_for_ever())

@@ -1,4 +1,5 @@
-//! A driver that starts itself anew: what several workers find together, what seeds choose, and how a slice goes on.
+//! A driver that starts itself anew: what several workers find together, what seeds choose, and how a slice
+//! goes on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -31,7 +32,11 @@ pub(crate) fn driver(arguments: impl IntoIterator<Item = String>) -> ExitCode {
                 move |words, _| {
                     // Slow, so that a slice ends in the middle.
                     thread::sleep(Duration::from_millis(1));
-                    if number == 2 && words[0].load(Acquire) == 3 { Err(Fault::Torn("as planned".into())) } else { Ok(()) }
+                    if number == 2 && words[0].load(Acquire) == 3 {
+                        Err(Fault::Torn("as planned".into()))
+                    } else {
+                        Ok(())
+                    }
                 },
             )
             .watch(watch)
@@ -87,7 +92,9 @@ fn drive(arguments: &[&str], visits: Option<&Path>) -> Printed {
     let output = command.output().expect("a driver that starts");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let modes = Mode::ALL.map(Mode::name);
-    let row = |line: &&str| line.split_ascii_whitespace().any(|word| modes.contains(&word)) && !line.starts_with("  ");
+    let row = |line: &&str| {
+        line.split_ascii_whitespace().any(|word| modes.contains(&word)) && !line.starts_with("  ")
+    };
     Printed {
         rows: text.lines().filter(row).map(str::to_owned).collect(),
         summary: text.lines().last().unwrap_or_default().to_owned(),
@@ -147,13 +154,15 @@ pub(crate) fn slices(_: &mut Sweep) -> bool {
     let mut interrupted = 0;
     for line in fs::read_to_string(&file).unwrap_or_default().lines().skip(1) {
         let fields: Vec<_> = line.split('\t').collect();
-        *kills.entry(format!("{} {}", fields[0], fields[1])).or_default() += fields[6].parse::<u64>().unwrap_or(0);
+        *kills.entry(format!("{} {}", fields[0], fields[1])).or_default() +=
+            fields[6].parse::<u64>().unwrap_or(0);
         interrupted += u64::from(fields[8] != "-");
     }
     let record = begin(&["--record"]);
     // Another commit begins anew; `--stale` does not ask for the commit.
     let anew = drive(&[&slice[..6], &["other", "--record-file", path, "--minutes", "0"]].concat(), None);
-    let expected: u64 = whole.summary.split(", ").nth(1).and_then(|kills| kills.split(' ').next()?.parse().ok()).unwrap_or(0);
+    let expected: u64 =
+        whole.summary.split(", ").nth(1).and_then(|kills| kills.split(' ').next()?.parse().ok()).unwrap_or(0);
     count > 1
         && interrupted > 0
         && kills.len() == 3

@@ -35,7 +35,7 @@ pub(crate) mod stage {
 /// 64 words in which the processes of one kill leave facts for each other, such as "my put returned" or "I
 /// got message 7".
 ///
-/// They are 0 when a kill begins and outlive whoever wrote them.
+/// They are 0 when a kill begins, and outlive the process that wrote them.
 #[derive(Debug)]
 pub struct Cells {
     words: SharedWords,
@@ -130,7 +130,7 @@ impl Cells {
         self.words[VERDICT].store(code, Release);
     }
 
-    /// The survivor's verdict, if it lived to give one; it is taken away.
+    /// Takes the survivor's verdict, if it lived to give one.
     pub(crate) fn verdict(&self) -> Option<Result<(), Fault>> {
         let code = self.words[VERDICT].swap(0, Acquire);
         let text = self.read(TEXT);
@@ -144,7 +144,7 @@ impl Cells {
         }
     }
 
-    /// Leaves the words of a panic; the first process to complain is heard.
+    /// Leaves the text of a panic; the first text stays.
     pub(crate) fn complain(&self, text: &str) {
         if self.words[COMPLAINED].swap(1, SeqCst) == 0 {
             self.write(COMPLAINT, text);
@@ -197,15 +197,15 @@ impl Kill<'_> {
         self.step
     }
 
-    /// Whether the operation had returned: then it must be wholly in. If not, it may be in or out, but
-    /// nothing between.
+    /// Whether the operation had returned. If so, its effect must be there; if not, it may be there wholly or
+    /// not at all.
     #[must_use]
     pub fn finished(&self) -> bool {
         self.cells.stage(Role::Victim) == stage::DONE
     }
 
-    /// What has happened to the victim: an oracle may expect more of it where nobody has died, and must
-    /// expect two of each where two have.
+    /// What has happened to the victim: an oracle may expect more where no process has died, and must expect
+    /// two of each where two have.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
@@ -218,7 +218,8 @@ impl Kill<'_> {
         self.wake_limit
     }
 
-    /// Whether the [`recoverer`](crate::Case::recoverer) had done its work before it was killed in its turn.
+    /// Whether the [`recoverer`](crate::Case::recoverer) had returned from its operation before it was
+    /// killed, too.
     #[must_use]
     pub fn recoverer_finished(&self) -> bool {
         self.cells.stage(Role::Recoverer) == stage::DONE
@@ -261,8 +262,8 @@ impl Kill<'_> {
         self.cells.ended_after(index).is_some()
     }
 
-    /// Waits until peer `index` has returned from its call, and counts the time since the death (the last
-    /// one; or since the victim was let go) as a wake latency. Call it first in the oracle, where the death
+    /// Waits until peer `index` has returned from its call, and counts the time since the most recent death
+    /// (or since the victim was let go) as a wake latency. Call it first in the oracle, where the death
     /// itself (or what the operation had already done) must wake the peer without further help.
     ///
     /// # Errors
@@ -276,7 +277,7 @@ impl Kill<'_> {
         loop {
             if let Some(latency) = self.cells.ended_after(index) {
                 self.cells.note_wake(latency);
-                // It may have returned late and yet before we looked.
+                // The peer may have returned late and yet before this look.
                 return if latency <= self.wake_limit {
                     Ok(latency)
                 } else {

@@ -1,4 +1,4 @@
-//! What the dead have left, in one number: the same again needs no second look.
+//! What dead processes have left, as one number: a state that leaves the same needs no second look.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -22,9 +22,9 @@ impl Before {
         Self { regions, bytes }
     }
 
-    /// What the survivors will find, and what the oracle will be told: bytes that have changed, in which each
+    /// What the survivors will find, and what the oracle will see: the bytes that have changed, in which each
     /// process is known by its part and not by its id; the cells; whether the victim had finished; what the
-    /// peers do; and what else the case can tell. `None` when it can tell nothing and nothing is watched.
+    /// peers do; and what else the case can tell. `None` if nothing is watched and the case tells nothing.
     pub(crate) fn key(
         &self,
         cells: &Cells,

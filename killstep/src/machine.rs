@@ -43,7 +43,7 @@ pub(crate) struct Outcome {
     pub(crate) step: u64,
     pub(crate) ended: bool,
     pub(crate) recoverer_ended: bool,
-    /// The victim left what an earlier one had left, and nothing more was done.
+    /// The victim left what an earlier victim had left, and nothing more was done.
     pub(crate) repeated: bool,
     /// Where the victims stood.
     pub(crate) place: String,
@@ -101,7 +101,7 @@ impl Machine {
 
     /// One attempt: a fresh object, the victim led to `target`, what the mode does to it (in [`Mode::Double`]
     /// its recoverer's death after `recoverer` changes, too), and what the survivors find. What dead victims
-    /// have left is noted in `seen`, and nothing is made of the same again.
+    /// have left is noted in `seen`; a state that leaves the same again is not judged.
     fn attempt_along<S>(
         &mut self,
         case: &Case<'_, S>,
@@ -181,13 +181,13 @@ impl Machine {
         let deadline = Instant::now() + case.watchdog.max(case.patience(mode));
         let peer_count = peers.len();
         for (index, peer) in peers.iter_mut().chain(&mut helpers).enumerate() {
-            // Whatever else went wrong stays the first finding; the peers are then killed, not waited for.
+            // The first finding stays; after it the peers are killed, not waited for.
             if outcome.fault.is_none() {
                 let who = || {
                     if index < peer_count {
                         format!("peer {index}")
                     } else {
-                        "who released the victim".to_owned()
+                        "the process that released the victim".to_owned()
                     }
                 };
                 outcome.fault = self.ended(peer.wait(deadline), &who).err();
@@ -209,7 +209,7 @@ impl Machine {
         Ok(Some(outcome))
     }
 
-    /// Lets a frozen victim go on to its end. One that falls asleep for good is killed there.
+    /// Lets a frozen victim go on to its end. A victim that falls asleep for good is killed there.
     fn let_go<S>(
         &self,
         case: &Case<'_, S>,

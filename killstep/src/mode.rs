@@ -15,8 +15,8 @@ pub enum Mode {
     /// It is stopped, as by SIGSTOP; others use the object meanwhile ([`frozen`](crate::Case::frozen)), and
     /// then it goes on to its end.
     Freeze,
-    /// It is killed, and the kernel does not walk its robust list: as after an exec by another thread, or
-    /// when the OOM killer's reaper came first.
+    /// It is killed, and the kernel does not walk its robust list. That happens after an exec by another
+    /// thread, or when the OOM killer's reaper came first.
     Missed,
 }
 

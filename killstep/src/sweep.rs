@@ -127,7 +127,7 @@ impl Sweep {
     }
 
     /// Under `--planted`, sweeps a case in which `bug` is built in, in one mode, until it is found. A bug
-    /// given to several cases is found when one of them finds it.
+    /// that is given to several cases is found when a case finds it.
     pub fn planted_bug<S>(&mut self, bug: &str, mode: Mode, case: &Case<'_, S>) {
         let test = if mode == Mode::Kill { case.name.clone() } else { format!("{}, mode {mode}", case.name) };
         if !self.has_turn(bug, &case.name, false) {
@@ -436,7 +436,7 @@ fn recoverers<S>(case: &Case<'_, S>, scope: &Scope<'_>, row: &Row) -> Box<dyn It
     match scope.args.extent(row.mode) {
         _ if row.mode != Mode::Double => Box::new(0..1),
         Extent::Whole => Box::new(0..),
-        // From the first on: the attempt there tells whether the victim has left what an earlier one left.
+        // From the first on: the attempt there tells whether the victim has left what an earlier victim left.
         _ => Box::new(spread(case.sampled, row.states)),
     }
 }

@@ -18,13 +18,13 @@ pub struct Row {
     pub steps: u64,
     /// How many different shared states it went through, the first included.
     pub states: u64,
-    /// How many victims were killed, recoverers among them, or stopped.
+    /// How many processes were killed, recoverers among them, or stopped.
     pub kills: u64,
-    /// How many states of the victim were left out because they leave the same as an earlier one.
+    /// How many states of the victim were left out because they leave the same as an earlier state.
     pub repeated: u64,
-    /// Kills after which somebody waited in vain.
+    /// Kills after which a process waited for ever.
     pub hangs: u64,
-    /// Kills after which the object was neither as before nor as after.
+    /// Kills after which the object was neither as before nor as after the operation.
     pub torn: u64,
     /// Kills after which something confirmed was gone or doubled.
     pub lost: u64,
@@ -128,7 +128,7 @@ impl Report {
         )
     }
 
-    /// The same of each mode beside [`Mode::Kill`] that was swept, one line each.
+    /// The same for each mode beside [`Mode::Kill`] that was swept, as one line each.
     pub(crate) fn modes(&self) -> impl Iterator<Item = String> {
         Mode::ALL.into_iter().skip(1).filter_map(|mode| {
             let rows: Vec<_> = self.rows.iter().filter(|row| row.mode == mode).cloned().collect();

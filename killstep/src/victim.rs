@@ -52,7 +52,7 @@ pub(crate) struct Victim {
     pub(crate) changes: u64,
     /// Asleep in a system call.
     pub(crate) blocked: bool,
-    /// The operation has returned, or sleeps and nobody will release it.
+    /// The operation has returned, or sleeps and the case has no `release`.
     pub(crate) ended: bool,
     /// How often it fell asleep.
     sleeps: u32,
@@ -167,7 +167,7 @@ impl Victim {
         self.child.pid()
     }
 
-    /// Stops the victim where it stands, as SIGSTOP would: one that sleeps is taken out of its system call,
+    /// Stops the victim where it stands, as SIGSTOP would: a sleeping victim is taken out of its system call,
     /// which begins again when it goes on. It must be [thawed](Self::thaw) or killed.
     pub(crate) fn freeze(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.blocked) {
@@ -206,7 +206,7 @@ impl Victim {
         self.child.kill();
     }
 
-    /// Those who released the victim from its sleeps.
+    /// The processes that released the victim from its sleeps.
     pub(crate) fn take_helpers(&mut self) -> Vec<Child> {
         std::mem::take(&mut self.helpers)
     }
@@ -217,7 +217,7 @@ impl Victim {
         settle(&others);
     }
 
-    /// One step; whether it was a system call.
+    /// Makes one step. Returns whether it was a system call.
     pub(crate) fn advance(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
         let pid = self.child.pid();
         let signal = std::mem::take(&mut self.signal);

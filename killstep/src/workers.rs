@@ -61,7 +61,8 @@ impl Orders {
         Self { current: None, ended: false }
     }
 
-    /// What to do in unit `number`, and until when; `None`: nothing, another worker does it or nobody.
+    /// What to do in unit `number`, and until when; `None`: nothing, since it is another worker's or no
+    /// worker's.
     pub(crate) fn of(&mut self, number: usize) -> Option<(Kind, Option<Instant>)> {
         if self.current.is_none() && !self.ended {
             let mut line = String::new();
@@ -221,7 +222,7 @@ impl Drop for Worker {
     }
 }
 
-/// Has all units done by so many workers, and passes on what they say, unit by unit. No unit begins after
+/// Has all units done by `count` workers, and passes on what they say, unit by unit. No unit begins after
 /// `deadline`.
 pub(crate) fn perform(
     units: Vec<Unit>,

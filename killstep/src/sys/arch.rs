@@ -24,7 +24,7 @@ mod imp {
         registers.rip = to as u64;
     }
 
-    /// Prepares a system call, and forgets the one that may have been interrupted.
+    /// Prepares a system call, and forgets a system call that may have been interrupted.
     pub(in crate::sys) fn set_call(registers: &mut Registers, number: libc::c_long, arguments: [u64; 2]) {
         registers.rax = number.unsigned_abs();
         registers.orig_rax = u64::MAX;
@@ -59,7 +59,7 @@ mod imp {
         registers.pc = to as u64;
     }
 
-    /// Prepares a system call, for a child that was not interrupted in another one.
+    /// Prepares a system call, for a child that was not interrupted in another call.
     pub(in crate::sys) fn set_call(registers: &mut Registers, number: libc::c_long, arguments: [u64; 2]) {
         registers.regs[8] = number.unsigned_abs();
         [registers.regs[0], registers.regs[1]] = arguments;

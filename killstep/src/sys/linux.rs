@@ -98,8 +98,8 @@ impl Child {
 
     /// Waits for the next stop or the end; `None` when there is none before `deadline`.
     pub(crate) fn wait_stop_until(&mut self, deadline: Instant) -> io::Result<Option<Status>> {
-        // SIGCHLD, which every stop sends, ends the sleep. It is blocked meanwhile, so that one that comes
-        // early is not lost.
+        // SIGCHLD, which every stop sends, ends the sleep. It is blocked meanwhile, so that a signal that
+        // comes early is not lost.
         let blocked = BlockedSigchld::new();
         loop {
             if let Some(status) = self.next_status(libc::WNOHANG)? {
@@ -181,7 +181,7 @@ impl BlockedSigchld {
 
 impl Drop for BlockedSigchld {
     fn drop(&mut self) {
-        // SAFETY: the set is the one that `new` was given by the kernel.
+        // SAFETY: the kernel gave this set to `new`.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
     }
 }
@@ -200,14 +200,14 @@ pub(crate) fn map_words(count: usize) -> io::Result<*mut AtomicU64> {
 /// # Safety
 /// They come from [`map_words`] with this `count` and stay mapped for `'a`.
 pub(crate) unsafe fn words<'a>(start: *mut AtomicU64, count: usize) -> &'a [AtomicU64] {
-    // SAFETY: mapped, aligned to a page, zero-initialised, and atomics may be changed by anybody.
+    // SAFETY: mapped, aligned to a page, zero-initialised, and atomics may change at any time.
     unsafe { slice::from_raw_parts(start, count) }
 }
 
 /// Ends what [`map_words`] made.
 ///
 /// # Safety
-/// Nobody in this process uses the words afterwards.
+/// No thread of this process uses the words afterwards.
 pub(crate) unsafe fn unmap_words(start: *mut AtomicU64, count: usize) {
     // SAFETY: promised by the caller.
     unsafe { libc::munmap(start.cast(), count * size_of::<AtomicU64>()) };
@@ -246,8 +246,8 @@ fn no_cpus() -> libc::cpu_set_t {
     unsafe { std::mem::zeroed() }
 }
 
-/// How many threads this process has. One that was just joined may still be on its way out: it is given a
-/// moment.
+/// How many threads this process has. A thread that was just joined may still be on its way out: it is given
+/// a moment.
 fn threads_left() -> io::Result<usize> {
     for _ in 0..50 {
         if fs::read_dir("/proc/self/task")?.count() == 1 {

@@ -1,4 +1,4 @@
-//! The kit on tiny protocols of known worth: it finds nothing in the sound ones, and what is wrong in the
+//! Tests of the kit on tiny protocols: it finds nothing in the sound ones, and the mistake in each of the
 //! others.
 #![allow(unsafe_code, reason = "protocols of its own, on bare futexes and a libc mutex")]
 #![allow(clippy::multiple_unsafe_ops_per_block, reason = "calls that belong together")]
@@ -68,18 +68,18 @@ type Test = fn(&mut Sweep) -> bool;
 const TESTS: &[(&str, Test)] = &[
     ("one commit store is sound", protocols::one_store),
     ("two commit stores are torn", protocols::two_stores),
-    ("a lock that nobody inherits hangs", protocols::orphaned_lock),
+    ("a lock without recovery hangs", protocols::orphaned_lock),
     ("a confirmed write that is not there is lost", protocols::lost),
     ("a victim is killed asleep, and after its release", protocols::released),
     ("a timed sleep ends by itself", protocols::timed),
     ("clocks in the vDSO do not livelock", protocols::clocks),
     ("a waiter is woken, and the missing wake is found", protocols::woken),
     ("libc's robust mutex wakes a late peer", protocols::robust),
-    ("a recoverer killed in its repair", modes::recoverers),
-    ("recoverers of the same", modes::repetitions),
-    ("a lock stolen from one who stands still", modes::stolen),
-    ("a sleeper stands still", modes::frozen_asleep),
-    ("a missed cleanup", modes::missed),
+    ("a recoverer is killed in its repair", modes::recoverers),
+    ("states that leave the same are left out", modes::repetitions),
+    ("a lock is stolen from a stopped owner", modes::stolen),
+    ("a victim is stopped asleep", modes::frozen_asleep),
+    ("a cleanup that the kernel misses", modes::missed),
     ("modes: samples and exceptions", modes::extents),
     ("a file left behind is leaked", sweeps::leaked),
     ("killed at system calls", sweeps::syscalls),

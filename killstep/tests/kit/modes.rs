@@ -10,8 +10,8 @@ use multiproc_killstep::{Args, Case, Cells, Fault, Mode, Row, SharedWords, Sweep
 use crate::primitives::{futex_wait, futex_wake, hold, release, robust_mutex};
 use crate::{quiet, watch, words};
 
-/// A journal: the victim announces, moves, and clears; the recoverer rolls forward. Sound only if rolling
-/// forward twice is as good as once.
+/// A journal: the victim notes its intent, acts, and clears the note; the recoverer rolls forward. Sound only
+/// if rolling forward twice is as good as once.
 pub(crate) fn recoverers(sweep: &mut Sweep) -> bool {
     let case = |idempotent: bool| {
         Case::new(
@@ -60,7 +60,7 @@ pub(crate) fn recoverers(sweep: &mut Sweep) -> bool {
         && unsound.torn == unsound.faults()
 }
 
-/// States that leave the same are given one recoverer's sweep.
+/// Of states that leave the same, only the first is swept with recoverers.
 pub(crate) fn repetitions(_: &mut Sweep) -> bool {
     let case = Case::new(
         "there and back",
@@ -73,8 +73,8 @@ pub(crate) fn repetitions(_: &mut Sweep) -> bool {
     quiet(&row) && row.repeated == 2 && row.states == 6
 }
 
-/// A lock that knows its owner by process id, and looks whether that lives. One that `steals` after a
-/// time-out is sound as long as whoever holds it too long is dead.
+/// A lock that knows its owner by process id, and looks whether that lives. A lock that `steals` after a
+/// time-out is sound as long as an owner that holds it too long is dead.
 pub(crate) fn stolen(sweep: &mut Sweep) -> bool {
     let case = |steals: bool| {
         let add = move |words: &SharedWords, limit: Duration| {
@@ -94,7 +94,7 @@ pub(crate) fn stolen(sweep: &mut Sweep) -> bool {
             move |words: &SharedWords, _: &_| assert!(add(words, Duration::from_secs(1))),
             move |words, kill| {
                 if !add(words, Duration::from_secs(1)) {
-                    return Err(Fault::Hang("nobody gets it".into()));
+                    return Err(Fault::Hang("no process gets it".into()));
                 }
                 match words[8].load(Acquire) - kill.cell(0) {
                     2 => Ok(()),
@@ -111,13 +111,13 @@ pub(crate) fn stolen(sweep: &mut Sweep) -> bool {
     };
     let found =
         [Mode::Freeze, Mode::Missed].map(|mode| [false, true].map(|steals| in_mode(mode, &case(steals))));
-    let [[honest, thief], [belt, other_belt]] = &found;
+    let [[honest, thief], [polls, polls_and_steals]] = &found;
     quiet(&sweep.run(&case(true)).expect("wanted"))
         && quiet(honest)
         && thief.lost >= 1
         && thief.lost == thief.faults()
-        && quiet(belt)
-        && quiet(other_belt)
+        && quiet(polls)
+        && quiet(polls_and_steals)
 }
 
 pub(crate) fn take(word: &AtomicU64, steals: bool, limit: Duration) -> bool {
@@ -134,7 +134,7 @@ pub(crate) fn take(word: &AtomicU64, steals: bool, limit: Duration) -> bool {
     true
 }
 
-/// Asleep, and stopped there: it goes on as if nothing had happened, and is woken by what came meanwhile.
+/// A victim that is stopped asleep goes on as if nothing had happened, and what came meanwhile wakes it.
 pub(crate) fn frozen_asleep(_: &mut Sweep) -> bool {
     let case = Case::new(
         "frozen asleep",
@@ -171,11 +171,11 @@ pub(crate) fn frozen_asleep(_: &mut Sweep) -> bool {
     quiet(&row) && row.kills >= 3
 }
 
-/// A list that the kernel does not walk: libc's mutex, which has no belt, is lost with its owner.
+/// If the kernel does not walk the list, libc's mutex is lost with its owner: it has no liveness poll.
 pub(crate) fn missed(_: &mut Sweep) -> bool {
-    let case = |belt: bool| {
+    let case = |polls: bool| {
         Case::new(
-            if belt { "cleanup missed, and made good" } else { "cleanup missed" },
+            if polls { "cleanup missed, and made good" } else { "cleanup missed" },
             || {
                 let words = words();
                 robust_mutex(&words);
@@ -190,7 +190,7 @@ pub(crate) fn missed(_: &mut Sweep) -> bool {
                 release(words);
             },
             move |words, kill| {
-                if belt {
+                if polls {
                     // By another road.
                     robust_mutex(words);
                 }

@@ -9,7 +9,7 @@ use multiproc_killstep::{Case, Fault, SharedWords, Sweep};
 use crate::primitives::{futex_wait, futex_wake, hold, lock, release, robust_mutex, unlock};
 use crate::{quiet, watch, words};
 
-/// Two slots and a word that says which one counts.
+/// Two slots and a word that says which of them counts.
 pub(crate) fn one_store(sweep: &mut Sweep) -> bool {
     let case = Case::new(
         "one store",
@@ -171,7 +171,7 @@ pub(crate) fn clocks(sweep: &mut Sweep) -> bool {
     quiet(&row) && row.states == 4
 }
 
-/// A flag and a wake, without anything that would wake in the place of the dead.
+/// A flag and a wake, without anything that would wake a waiter in place of a dead process.
 pub(crate) fn woken(sweep: &mut Sweep) -> bool {
     let case = |wait: bool| {
         Case::new(

@@ -51,7 +51,8 @@ pub struct Args {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(String);
 
-const USAGE: &str = "usage: [--all | --whole | --mode kill|double|freeze|missed] [--only PREFIX] [--step K] [--planted] \
+const USAGE: &str = "usage: [--all | --whole | --mode kill|double|freeze|missed] [--only PREFIX] [--step K] \
+    [--planted] \
     [--seed TEXT] [--workers N] [--minutes N] [--stale] [--record] [--record-file PATH] [--commit NAME]";
 
 impl fmt::Display for UsageError {

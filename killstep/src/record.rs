@@ -55,7 +55,7 @@ impl Record {
         let mut file = OpenOptions::new().append(true).create(true).open(&self.path)?;
         let faults = row.faults() + u64::from(row.broken.is_some());
         let next = row.next.map_or_else(|| "-".to_owned(), |next| next.to_string());
-        let (date, seconds) = (now(), row.took.as_secs_f64().round() as u64);
+        let (date, seconds) = (now(), row.took.as_secs());
         let line = format!(
             "{}\t{}\t{extent}\t{}\t{date}\t{seconds}\t{}\t{faults}\t{next}\n",
             row.operation, row.mode, self.commit, row.kills

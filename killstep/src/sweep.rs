@@ -9,10 +9,9 @@ use std::time::Instant;
 
 use crate::args::Extent;
 use crate::machine::Machine;
-use crate::record::{Key, Record};
 use crate::sample::{Choice, FIXED_SEED, spread};
 use crate::victim::Target;
-use crate::workers::{self, Kind, Orders, Said, Unit, say_text, write_line};
+use crate::workers::{self, Kind, Orders, Unit, say_text, write_line};
 use crate::{Args, Case, Fault, Mode, Report, Row};
 
 /// The exit code of [`Sweep::finish`] where the system does not allow ptrace, so that nothing was tested.
@@ -31,10 +30,10 @@ const FAULTS_SHOWN: usize = 3;
 /// The process must have one thread, as `main` has at its beginning: all other processes are forked from it.
 #[expect(missing_debug_implementations, reason = "holds a whole symbol table")]
 pub struct Sweep {
-    args: Args,
-    report: Report,
+    pub(crate) args: Args,
+    pub(crate) report: Report,
     machine: Result<Machine, String>,
-    headed: bool,
+    pub(crate) headed: bool,
     /// How many cases and hunts the driver has come to.
     calls: usize,
     part: Part,
@@ -219,95 +218,6 @@ impl Sweep {
 
     fn seed(&self) -> &str {
         self.args.seed.as_deref().unwrap_or(FIXED_SEED)
-    }
-
-    /// Has the units done. An exit code: there was nothing to do.
-    fn coordinate(&mut self, mut units: Vec<Unit>) -> io::Result<Option<ExitCode>> {
-        let args = self.args.clone();
-        let key = |unit: &Unit| match unit.kind {
-            Kind::Sweep(mode, _) => Some((unit.name.clone(), mode, args.extent(mode).name().to_owned())),
-            Kind::Hunt(_) => None,
-        };
-        let commit = args.commit.clone().unwrap_or_else(|| "unknown".to_owned());
-        let mut record = args.record_path().map(|path| Record::open(path, commit)).transpose()?;
-        if let Some(record) = &record {
-            if args.record {
-                let keys: Vec<Key> = units.iter().filter_map(key).collect();
-                record.summary(&keys).iter().for_each(|line| write_line(line));
-                return Ok(Some(ExitCode::from(u8::from(record.faulty(&keys)))));
-            }
-            let wanted = units.len();
-            plan(&mut units, record, &args, key);
-            if wanted != units.len() {
-                write_line(&format!(
-                    "{} of {wanted} rows are to be swept; the others were, at this commit",
-                    units.len()
-                ));
-            }
-            if units.is_empty() {
-                return Ok(Some(ExitCode::SUCCESS));
-            }
-        }
-        let (planned, mut begun, mut trouble) = (units.len(), 0, None);
-        let deadline = args.limit.map(|limit| Instant::now() + limit);
-        let (report, headed) = (&mut self.report, &mut self.headed);
-        workers::perform(units, args.workers.unwrap_or(1), deadline, |unit, said| {
-            begun += 1;
-            let said = said.unwrap_or_else(|error| vec![lost(unit, &error)]);
-            for thing in said {
-                match thing {
-                    Said::Text(line) => {
-                        if !std::mem::replace(headed, true) {
-                            write_line(&Row::heading());
-                        }
-                        write_line(&line);
-                    }
-                    Said::Row(row) => {
-                        if let (Some(record), Some((.., extent))) = (&mut record, key(unit)) {
-                            trouble = record.append(&row, &extent).err().or(trouble.take());
-                        }
-                        report.rows.push(*row);
-                    }
-                    Said::Bug(bug, test, found) => report.add_planted(&bug, &test, found),
-                }
-            }
-        });
-        if begun < planned {
-            write_line(&format!("the time is over: {} of {planned} rows were not begun", planned - begun));
-        }
-        trouble.map_or(Ok(None), Err)
-    }
-}
-
-/// Leaves out what was done, and puts first what comes first.
-fn plan(units: &mut Vec<Unit>, record: &Record, args: &Args, key: impl Fn(&Unit) -> Option<Key>) {
-    for unit in units.iter_mut() {
-        if let (Some(key), Kind::Sweep(_, from)) = (key(unit), &mut unit.kind) {
-            *from = if args.stale { record.resume_anywhere(&key) } else { 0 };
-        }
-    }
-    if args.stale {
-        let last = |unit: &Unit| key(unit).and_then(|key| record.last_whole(&key).map(str::to_owned));
-        units.sort_by_cached_key(last);
-    } else if args.limit.is_some() {
-        units.retain_mut(|unit| {
-            let Some(key) = key(unit) else { return true };
-            let Some(next) = record.resume(&key) else { return false };
-            unit.kind = Kind::Sweep(key.1, next);
-            true
-        });
-    }
-}
-
-/// What is reported of a unit in which the worker died.
-fn lost(unit: &Unit, error: &io::Error) -> Said {
-    match unit.kind {
-        Kind::Sweep(mode, _) => {
-            write_line(&format!("  BROKEN {} in mode {mode}: {error}", unit.name));
-            let broken = Some(error.to_string());
-            Said::Row(Box::new(Row { operation: unit.name.clone(), mode, broken, ..Row::default() }))
-        }
-        Kind::Hunt(_) => Said::Bug(unit.name.clone(), error.to_string(), false),
     }
 }
 

@@ -149,7 +149,8 @@ impl Report {
         let (parts, whole): (Vec<_>, Vec<_>) = kills.partition(|row| row.parts > 1);
         let most = parts.iter().map(|row| row.parts).max()?;
         Some(format!(
-            "kill: every state of {} operations; of {} with more than {SWEPT_WHOLE}, one state in {most}, as seed {seed} chooses",
+            "kill: every state of {} operations; of {} with more than {SWEPT_WHOLE}, \
+             one state in {most}, as seed {seed} chooses",
             whole.len(),
             parts.len(),
         ))

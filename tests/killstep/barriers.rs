@@ -78,7 +78,9 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
         .peer(|barrier, cells| party(barrier, cells, 1))
         .warm(|_, cells| asleep(cells, 2))
         // The round that the recoverer ends, where the victim had not arrived yet, has an action, too.
-        .recoverer(|barrier, cells| ignore(barrier.wait_timeout_with(Duration::from_millis(1), || cells.set(ACTED, 1))))
+        .recoverer(|barrier, cells| {
+            ignore(barrier.wait_timeout_with(Duration::from_millis(1), || cells.set(ACTED, 1)));
+        })
         .frozen(|barrier, kill| aborted_by_another(barrier, kill, 2)),
         // Asleep, then woken by the last participant, and killed on its way out: the others are released all
         // the same.

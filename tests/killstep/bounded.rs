@@ -139,10 +139,7 @@ fn case(
 ) -> Case<'static, BoundedSemaphore> {
     let make = move || BoundedSemaphore::new(first, MOST).unwrap();
     Case::new(name, make, victim, survive)
-        .without(
-            Mode::Missed,
-            "it has nothing on the robust list: the kernel does nothing for it at a death, so that is every kill",
-        )
+        .without(Mode::Missed, "nothing of it is on the robust list, so every kill is such a one")
         .frozen(|tokens, kill| stands_still(tokens, kill, 0))
         .watch(|_| ours())
         .wake_within(A_WHILE)

@@ -1,17 +1,19 @@
 //! Jobs: a job is there until it is done, leased by one living holder at most, and returned when that dies;
 //! every waiter goes on.
 
-use std::ops::Range;
-use std::time::{Duration, Instant};
+mod arrange;
+mod oracles;
 
-use multiproc::{GetError, JobLimits, JoinableQueue, PutError};
+use std::time::Duration;
+
+pub(crate) use arrange::*;
+use multiproc::{GetError, JoinableQueue, PutError};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
+pub(crate) use oracles::*;
 
-use crate::support::{
-    BRIEFLY, SOON, WAITV, await_asleep, beginnings, in_time, nothing_left, peers_go_on, sign, wait_for,
-};
+use crate::support::{SOON, WAITV, await_asleep, beginnings, nothing_left, sign, wait_for};
 
-type Jobs = JoinableQueue<u32>;
+pub(crate) type Jobs = JoinableQueue<u32>;
 
 /// Cells: what was got, by number of the process (victim, recoverer, peers); the peers' process ids, from
 /// here on.
@@ -412,221 +414,4 @@ fn case(
         .wake_within(SOON)
         .frozen(|queue, kill| stands_still(queue, kill, 0))
         .finally(nothing_left)
-}
-
-/// No lease was ever used.
-fn fresh() -> Jobs {
-    JoinableQueue::new(JobLimits::from(8).unlimited_deliveries()).unwrap()
-}
-
-/// So many jobs, from 0 on, in a queue whose leases have been used.
-fn jobs(count: u32) -> Jobs {
-    put(used(fresh()), count)
-}
-
-fn fresh_deadly() -> Jobs {
-    JoinableQueue::new(JobLimits::from(8).max_deliveries(1)).unwrap()
-}
-
-fn deadly() -> Jobs {
-    let queue = used(fresh_deadly());
-    queue.put(9).unwrap();
-    queue.get().unwrap().retry();
-    assert!(queue.try_get().is_err() && queue.dead_letters().take().unwrap().is_some());
-    queue
-}
-
-fn used(queue: Jobs) -> Jobs {
-    put(queue.clone(), 3);
-    let jobs: Vec<_> = (0..3).map(|_| queue.get().unwrap()).collect();
-    jobs.into_iter().for_each(multiproc::Job::done);
-    queue
-}
-
-fn put(queue: Jobs, count: u32) -> Jobs {
-    (0..count).for_each(|number| queue.put(number).unwrap());
-    queue
-}
-
-/// The first job was returned.
-fn back(queue: Jobs) -> Jobs {
-    queue.get().unwrap().retry();
-    queue
-}
-
-/// Two dead letters, 0 and 1.
-fn dead_lettered() -> Jobs {
-    let queue = put(deadly(), 2);
-    for _ in 0..2 {
-        queue.get().unwrap().retry();
-    }
-    assert!(queue.try_get().is_err() && queue.dead_letters().len() == 2);
-    queue
-}
-
-fn closing() -> Jobs {
-    let queue = jobs(1);
-    queue.close();
-    queue
-}
-
-/// Dies with the job; a process that was only stopped returns the job in the end.
-fn hold(job: Result<multiproc::Job<'_, u32>, GetError>) {
-    drop(job);
-}
-
-fn finish(job: Result<multiproc::Job<'_, u32>, GetError>, cells: &Cells) {
-    if let Ok(job) = job {
-        let number = *job;
-        job.done();
-        cells.add(DONE + number as usize, 1);
-    }
-}
-
-fn nap() {
-    // SAFETY: no descriptors at all.
-    unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
-}
-
-/// Polls until the job that was returned too often is a dead letter. (Polling also finds a death that the
-/// kernel has missed.)
-fn until_dead_lettered(queue: &Jobs, kill: &Kill<'_>) -> Result<(), Fault> {
-    let deadline = Instant::now() + kill.patience();
-    while queue.unfinished() != 0 {
-        if let Ok(job) = queue.try_get() {
-            job.retry();
-        }
-        if Instant::now() > deadline {
-            return Err(Fault::Hang(format!("{queue:?}")));
-        }
-    }
-    Ok(())
-}
-
-fn deaths(kill: &Kill<'_>) -> usize {
-    match kill.mode() {
-        Mode::Freeze => 0,
-        Mode::Double => 2,
-        _ => 1,
-    }
-}
-
-/// Takes everything out, and does it.
-fn collect(queue: &Jobs, kill: &Kill<'_>) -> Result<Vec<u32>, Fault> {
-    let mut got = Vec::new();
-    while queue.unfinished() != 0 {
-        match queue.get_timeout(kill.patience()) {
-            Ok(job) => got.push(job.into_inner()),
-            // A peer had it, and did it.
-            Err(GetError::Empty) if queue.unfinished() == 0 => break,
-            Err(error) => {
-                return Err(Fault::Hang(format!("{error}, but {} are unfinished", queue.unfinished())));
-            }
-        }
-        if got.len() > 20 {
-            return Err(Fault::Torn(format!("there is no end of jobs: {got:?}")));
-        }
-    }
-    Ok(got)
-}
-
-/// Each of these jobs is there once, or was done once. `unnoted`: as many may be done without a note, because
-/// the process that did them was killed.
-fn accounted(got: &[u32], kill: &Kill<'_>, numbers: Range<u32>, unnoted: usize) -> Result<(), Fault> {
-    let mut missing = 0;
-    for number in numbers {
-        let there = got.iter().filter(|job| **job == number).count();
-        let done = usize::try_from(kill.cell(DONE + number as usize)).unwrap_or(usize::MAX);
-        match there + done {
-            0 => missing += 1,
-            1 => {}
-            times => return Err(Fault::Torn(format!("job {number}, {times} times there"))),
-        }
-    }
-    if missing > unnoted { Err(Fault::Lost(format!("{missing} jobs; there are {got:?}"))) } else { Ok(()) }
-}
-
-/// The victim put a job, and so did its recoverer.
-fn put_there(queue: &Jobs, kill: &Kill<'_>) -> Result<(), Fault> {
-    let there = collect(queue, kill)?.len();
-    let (least, most) =
-        (usize::from(kill.finished()) + usize::from(kill.recoverer_finished()), deaths(kill).max(1));
-    if there < least || there > most {
-        return Err(Fault::Lost(format!("{there} jobs of {least} to {most}")));
-    }
-    rest_is_usable(queue, kill)
-}
-
-/// No job was done without a note.
-fn all_there(queue: &Jobs, kill: &Kill<'_>, count: u32) -> Result<(), Fault> {
-    accounted(&collect(queue, kill)?, kill, 0..count, 0)?;
-    rest_is_usable(queue, kill)
-}
-
-/// The victim does a job, and so does its recoverer.
-fn some_done(queue: &Jobs, kill: &Kill<'_>, count: u32) -> Result<(), Fault> {
-    accounted(&collect(queue, kill)?, kill, 0..count, deaths(kill).max(1))?;
-    rest_is_usable(queue, kill)
-}
-
-/// Each of these jobs is there once: unfinished, or a dead letter.
-fn dead_letters_too(queue: &Jobs, kill: &Kill<'_>, count: u32) -> Result<(), Fault> {
-    let mut got = collect(queue, kill)?;
-    let letters = queue.dead_letters().list()?;
-    got.extend(letters.iter().map(|letter| letter.value().unwrap_or(u32::MAX)));
-    accounted(&got, kill, 0..count, 0)?;
-    while queue.dead_letters().take()?.is_some() {}
-    rest_is_usable(queue, kill)
-}
-
-/// The joining peers go on once all is done, without help if the victim has done it.
-fn joined(queue: &Jobs, kill: &Kill<'_>, joiners: usize) -> Result<(), Fault> {
-    let got = collect(queue, kill)?;
-    accounted(&got, kill, 0..1, deaths(kill).max(1))?;
-    (0..joiners).try_for_each(|peer| kill.must_wake(peer).map(drop))?;
-    rest_is_usable(queue, kill)
-}
-
-fn rest_is_usable(queue: &Jobs, kill: &Kill<'_>) -> Result<(), Fault> {
-    for number in 0..5 {
-        queue.put_timeout(number, kill.patience())?;
-        let job = queue.get_timeout(kill.patience())?;
-        if (*job, job.attempts(), queue.unfinished(), queue.leased()) != (number, 1, 1, 1) {
-            return Err(Fault::Torn(format!("{job:?} of {queue:?}")));
-        }
-        job.done();
-    }
-    let finished = queue.unfinished() == 0 && queue.leased() == 0 && queue.join_timeout(kill.patience())?;
-    if finished { Ok(()) } else { Err(Fault::Torn(format!("{queue:?}"))) }
-}
-
-/// While the victim stands still, time-outs hold, no process gets what it has leased, and the peers go on if
-/// it has nothing.
-fn stands_still(queue: &Jobs, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
-    let begin = Instant::now();
-    match queue.join_timeout(BRIEFLY) {
-        Ok(all_done) if all_done && queue.unfinished() != 0 => {
-            return Err(Fault::Torn("joined too early".into()));
-        }
-        Ok(_) => in_time("join_timeout", begin, BRIEFLY)?,
-        Err(error) => return Err(error.into()),
-    }
-    let held = queue.leased();
-    let begin = Instant::now();
-    match queue.get_timeout(BRIEFLY) {
-        // One more is leased now: it was not the victim's.
-        Ok(job) if queue.leased() > held => job.retry(),
-        Ok(job) => return Err(Fault::Torn(format!("{job:?} was taken from the stopped victim"))),
-        Err(GetError::Empty | GetError::Busy | GetError::Closed) => {}
-        Err(error) => return Err(error.into()),
-    }
-    in_time("get_timeout", begin, BRIEFLY)?;
-    let begin = Instant::now();
-    match queue.try_get() {
-        Ok(job) => job.retry(),
-        Err(GetError::Empty | GetError::Busy | GetError::Closed) => {}
-        Err(error) => return Err(error.into()),
-    }
-    in_time("try_get", begin, Duration::ZERO)?;
-    peers_go_on(kill, peers)
 }

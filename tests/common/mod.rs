@@ -67,7 +67,11 @@ pub(crate) fn alone() -> impl Drop {
 pub(crate) fn wait_until(mut true_at_last: impl FnMut() -> bool) {
     let start = Instant::now();
     while !true_at_last() {
-        if start.elapsed() < Duration::from_millis(1) { thread::yield_now() } else { thread::sleep(Duration::from_micros(200)) }
+        if start.elapsed() < Duration::from_millis(1) {
+            thread::yield_now()
+        } else {
+            thread::sleep(Duration::from_micros(200))
+        }
     }
 }
 
@@ -141,14 +145,17 @@ pub(crate) fn fork(how: How, body: impl FnOnce() -> i32) -> Forked {
         // SAFETY: the child runs code that is made for this, and leaves by `_exit`.
         How::Libc => unsafe { libc::fork() },
         // SAFETY: as above; these arguments mean what `fork` means.
-        How::Raw => i32::try_from(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) }).unwrap_or(-1),
+        How::Raw => {
+            i32::try_from(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) }).unwrap_or(-1)
+        }
     };
     assert!(pid >= 0, "cannot fork");
     if pid == 0 {
         // SAFETY: numbers only.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         let code = panic::catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|what| {
-            let text = what.downcast_ref::<String>().map(String::as_str).or(what.downcast_ref::<&str>().copied());
+            let text =
+                what.downcast_ref::<String>().map(String::as_str).or(what.downcast_ref::<&str>().copied());
             let message = text.unwrap_or("a forked child panicked\n");
             // SAFETY: the bytes of a string.
             unsafe { libc::write(2, message.as_ptr().cast(), message.len()) };
@@ -234,7 +241,8 @@ impl Space {
     /// The file names in it.
     pub(crate) fn entries(&self) -> Vec<String> {
         let entries = fs::read_dir(self.namespace.path()).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }
@@ -260,8 +268,11 @@ impl Dice {
         if let Some(seed) = std::env::var("MULTIPROC_SEED").ok().and_then(|seed| seed.parse().ok()) {
             return Self::new(seed);
         }
-        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(1, |since| since.as_nanos());
-        let seed = u64::try_from(clock & u128::from(u64::MAX)).unwrap_or(1) ^ u64::from(std::process::id()) << 32;
+        let clock = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(1, |since| since.as_nanos());
+        let seed =
+            u64::try_from(clock & u128::from(u64::MAX)).unwrap_or(1) ^ u64::from(std::process::id()) << 32;
         eprintln!("dice: seed {seed}");
         Self::new(seed)
     }

@@ -91,7 +91,8 @@ fn main() {
     left.iter().for_each(|thing| println!("soak: left behind: {thing}"));
     let Totals { operations, kills, inside, stops, lost, redelivered, letters, violations, slowest } = totals;
     println!(
-        "soak: {inside} kills in the middle of a call, {stops} stops, {lost} messages lost with their consumers, \
+        "soak: {inside} kills in the middle of a call, {stops} stops, {lost} messages lost \
+         with their consumers, \
          {redelivered} jobs delivered again, {letters} dead letters, \
          nothing moved for at most {slowest:?}"
     );

@@ -145,14 +145,14 @@ impl Phase {
     /// Kills one, two or three of them at once, and starts others. A stopped process may be among them: it
     /// dies where it stands.
     fn kill(&mut self, of: Range<usize>) {
-        let mut places: Vec<usize> = (0..1 + self.dice.below(3)).map(|_| self.index(&of)).collect();
-        places.sort_unstable();
-        places.dedup();
-        for index in &places {
+        let mut indices: Vec<usize> = (0..1 + self.dice.below(3)).map(|_| self.any_of(&of)).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        for index in &indices {
             self.killed.insert(self.workers[*index].me, now());
             self.workers[*index].process.kill().unwrap();
         }
-        for index in places {
+        for index in indices {
             self.stopped.retain(|(_, stopped)| *stopped != index);
             let Worker { process, notebook, me } = &self.workers[index];
             match process.join().unwrap() {
@@ -165,12 +165,12 @@ impl Phase {
         }
     }
 
-    fn index(&mut self, of: &Range<usize>) -> usize {
+    fn any_of(&mut self, of: &Range<usize>) -> usize {
         of.start + usize::try_from(self.dice.below(of.len() as u64)).unwrap()
     }
 
     fn stop(&mut self) {
-        let index = self.index(&(0..2 * PER_SIDE));
+        let index = self.any_of(&(0..2 * PER_SIDE));
         self.stops += 1;
         signal(self.workers[index].process.pid(), libc::SIGSTOP);
         let until = Instant::now() + Duration::from_micros(self.dice.below(STANDSTILL));

@@ -21,7 +21,8 @@ const WORST_WAKE: usize = 3;
 const COMPLAINED: usize = 4;
 const RECOVERER_STAGE: usize = 5;
 const ENDED_AT: usize = 8;
-const CELL: usize = ENDED_AT + PEERS;
+const DELAYED: usize = ENDED_AT + PEERS;
+const CELL: usize = DELAYED + PEERS;
 const TEXT: usize = CELL + CELLS;
 const COMPLAINT: usize = TEXT + TEXT_WORDS;
 const WORDS: usize = COMPLAINT + TEXT_WORDS;
@@ -98,7 +99,14 @@ impl Cells {
 
     /// Notes that peer `index` has returned from its call.
     pub(crate) fn set_ended(&self, index: usize) {
+        self.words[DELAYED + index].store(sys::run_delay_ns(), SeqCst);
         self.words[ENDED_AT + index].store(sys::monotonic_ns(), SeqCst);
+    }
+
+    /// How long peer `index` and this process have been ready to run without a CPU: the machine's delay, not
+    /// the object's.
+    fn delay(&self, index: usize) -> Duration {
+        Duration::from_nanos(self.words[DELAYED + index].load(SeqCst) + sys::run_delay_ns())
     }
 
     /// How long after the death of the victim peer `index` returned; 0 if before.
@@ -264,7 +272,8 @@ impl Kill<'_> {
 
     /// Waits until peer `index` has returned from its call, and counts the time since the most recent death
     /// (or since the victim was let go) as a wake latency. Call it first in the oracle, where the death
-    /// itself (or what the operation had already done) must wake the peer without further help.
+    /// itself (or what the operation had already done) must wake the peer without further help. The time in
+    /// which the peer and this process wait for a CPU is added to the limit.
     ///
     /// # Errors
     /// [`Fault::Hang`] when the peer has not returned within [`patience`](Kill::patience).
@@ -273,18 +282,20 @@ impl Kill<'_> {
     /// When `index` is 16 or more.
     pub fn must_wake(&self, index: usize) -> Result<Duration, Fault> {
         assert!(index < PEERS, "a case has at most {PEERS} peers");
-        let deadline = Instant::now() + self.wake_limit;
+        let begin = Instant::now();
         loop {
+            // Beside other busy processes a peer may be late that was woken in time.
+            let limit = self.wake_limit + self.cells.delay(index);
             if let Some(latency) = self.cells.ended_after(index) {
                 self.cells.note_wake(latency);
                 // The peer may have returned late and yet before this look.
-                return if latency <= self.wake_limit {
+                return if latency <= limit {
                     Ok(latency)
                 } else {
                     Err(Fault::Hang(format!("peer {index} woke only after {latency:?}")))
                 };
             }
-            if Instant::now() >= deadline {
+            if begin.elapsed() >= limit {
                 return Err(Fault::Hang(format!(
                     "the death did not wake peer {index} within {:?}",
                     self.wake_limit

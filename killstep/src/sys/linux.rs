@@ -243,6 +243,13 @@ fn no_cpus() -> libc::cpu_set_t {
     unsafe { std::mem::zeroed() }
 }
 
+/// How long this thread has been ready to run without a CPU, in nanoseconds; 0 where the kernel does not
+/// count.
+pub(crate) fn run_delay_ns() -> u64 {
+    let text = fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    text.split_ascii_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
 /// How many threads this process has. A thread that was just joined may still be on its way out: it is given
 /// a moment.
 fn threads_left() -> io::Result<usize> {

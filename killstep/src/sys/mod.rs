@@ -1,10 +1,10 @@
 //! The kernel, one function per system call or `/proc` file.
 //!
 //! Each platform supplies: `Child` (`fork`, `kill`, `wait`, `wait_stop`, `wait_stop_until`, `poll_stop`),
-//! `map_words`, `words`, `unmap_words`, `monotonic_ns`, `activity`, `allowed_cpus`, `run_on`, `trace_me`,
-//! `stop_self`, `pause`, `set_trace_options`, `resume`, `program_counter`, `is_syscall`, `run_to_caller`,
-//! `run_to`, `read_memory`, `robust_list`, `stop`, `forget_robust_list`. No other file of this crate names
-//! libc, an operating system or a register.
+//! `map_words`, `words`, `unmap_words`, `monotonic_ns`, `run_delay_ns`, `activity`, `allowed_cpus`, `run_on`,
+//! `trace_me`, `stop_self`, `pause`, `set_trace_options`, `resume`, `program_counter`, `is_syscall`,
+//! `run_to_caller`, `run_to`, `read_memory`, `robust_list`, `stop`, `forget_robust_list`. No other file of
+//! this crate names libc, an operating system or a register.
 
 #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod arch;

@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "{} unfinished, {} leased; killing the process that holds its job",
         jobs.unfinished(),
-        jobs.out()
+        jobs.leased()
     );
     holder.kill()?;
     jobs.join()?;
@@ -71,6 +71,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The killed process had received 1, once. 13 was delivered three times.
     assert_eq!(again, 3);
     let counters = jobs.counters();
-    assert_eq!((counters.puts, counters.gets, counters.redelivered, counters.buried), (20, 20, 3, 1));
+    assert_eq!((counters.puts, counters.gets, counters.redelivered, counters.dead_lettered), (20, 20, 3, 1));
     Ok(())
 }

@@ -61,7 +61,7 @@ pub(crate) struct Call {
     pub(crate) entry: FunctionName,
     /// The function itself, of the type that `entry` knows.
     pub(crate) function: FunctionName,
-    /// The directory for the one-shot server.
+    /// The rendezvous directory: a scratch directory of the namespace, for the one-shot server.
     pub(crate) rendezvous: Vec<u8>,
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use ipc_channel::ipc::{self, IpcReceiver, IpcSender};
 use multiproc_robust::Deadline;
-use multiproc_shm::Namespace;
+use multiproc_shm::{Namespace, ScratchDirectory};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,7 +22,6 @@ use crate::error::SpawnError;
 use crate::handoff::{self, Call, GO, Launch, MARKER, Marker, Outcome, Payload, Reply, SendError};
 use crate::image::{EXECUTABLE, FunctionName, Image, first_argument};
 use crate::init::EntryPoint;
-use crate::meeting::MeetingPlace;
 use crate::panic_report::text_of;
 use crate::sys::{self, Reaped};
 
@@ -56,7 +55,8 @@ where
     let function = image.name(function).ok_or_else(outside)?;
     let entry = image.name::<Entry>(child::entry::<A, R>).ok_or_else(outside)?;
     let entry_point = EntryPoint::of(image, context.function)?;
-    let rendezvous = MeetingPlace::make(&Namespace::current()?)
+    let rendezvous = Namespace::current()?
+        .scratch_directory()
         .map_err(|error| context.os("make a rendezvous directory", error))?;
 
     let launching = Launching::start(entry_point, context)?;
@@ -144,7 +144,7 @@ impl Launching {
         settings: &Settings,
         [entry, function]: [FunctionName; 2],
         args: A,
-        rendezvous: &MeetingPlace,
+        rendezvous: &ScratchDirectory,
     ) -> Result<IpcReceiver<Outcome<R>>, SpawnError>
     where
         A: Serialize + DeserializeOwned,
@@ -157,7 +157,9 @@ impl Launching {
         let Reply::Ready { server } = self.receive(Stage::Started)? else {
             return Err(self.context.os("meet the child", io::Error::from(io::ErrorKind::InvalidData)));
         };
-        let sender = IpcSender::connect(rendezvous.short_path(&server));
+        // By way of the descriptor, so that the path is short enough for any socket.
+        let server = format!("/proc/self/fd/{}/{server}", rendezvous.as_fd().as_raw_fd());
+        let sender = IpcSender::connect(server);
         let sender = sender.map_err(|error| self.explain("meet the child", error, Stage::Ready))?;
         rendezvous.remove();
         self.send(GO, Stage::Ready)?;

@@ -10,7 +10,6 @@ mod helper_thread;
 mod image;
 mod init;
 mod launch;
-mod meeting;
 mod panic_report;
 mod process;
 mod sys;

@@ -144,9 +144,10 @@ pub(crate) fn fork(how: How, body: impl FnOnce() -> i32) -> Forked {
     let pid = match how {
         // SAFETY: the child runs code that is written for this, and ends by `_exit`.
         How::Libc => unsafe { libc::fork() },
-        // SAFETY: as above; these arguments mean what `fork` means.
         How::Raw => {
-            i32::try_from(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) }).unwrap_or(-1)
+            // SAFETY: as above; these arguments mean what `fork` means.
+            let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+            i32::try_from(pid).unwrap_or(-1)
         }
     };
     assert!(pid >= 0, "cannot fork");

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use multiproc::{AtomicValue, GetError, Options, PutError, Queue};
+use multiproc::sync::AcquireError;
+use multiproc::{AtomicValue, GetError, Options, PutError, Queue, RegistrationError};
 
 use crate::common::{Dice, How, Outcome, Space, fork, kill, spawn, value, wait_for, wait_until};
 use crate::kit::{message, read, wait_until_blocked, watchdog};
@@ -312,7 +313,9 @@ fn at_most_sixty_producers_are_connected() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<u8> = Queue::new(3)?;
     let mut all: Vec<_> = (0..60).map(|_| queue.producer()).collect::<Result<_, _>>()?;
-    assert!(queue.producer().is_err_and(|error| error.to_string().contains("places are taken")));
+    let more = queue.producer();
+    let Err(RegistrationError::Lock(refused)) = more else { return Err("a 61st producer is connected".into()) };
+    assert_eq!(refused.cause(), AcquireError::NoFreeSlot);
     let _consumer = queue.consumer()?;
     all.swap_remove(17);
     all.push(queue.producer()?);

@@ -1,4 +1,5 @@
-//! `rlock/uncontended`, `rwlock/read|write`, `semaphore/uncontended`: what it costs when nobody else wants it.
+//! `rlock/uncontended`, `rwlock/read|write`, `semaphore/uncontended`: the cost of a lock that no other worker
+//! uses.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
@@ -114,7 +115,7 @@ fn add_python(row: &mut Row, class: &'static str) {
     }
 }
 
-/// Something without guards.
+/// A lock without guards.
 #[derive(Clone, Copy)]
 struct Pair<T, A, B> {
     taken: T,
@@ -168,7 +169,7 @@ impl Guarded for Semaphore {
     }
 }
 
-/// A semaphore whose permits are the process's.
+/// A semaphore whose permits are process-owned.
 struct Owned(Semaphore);
 
 impl Guarded for Owned {

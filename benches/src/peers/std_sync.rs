@@ -62,14 +62,16 @@ fn pass<M: Message>(traffic: Traffic) -> Result<f64, String> {
 impl<M: Message> Put for SyncSender<M> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.send(message(bytes)?).map_err(|_| "the receiver is gone".to_owned())
+        self.send(message(bytes)?).map_err(|_| "the receiver has disconnected".to_owned())
     }
 }
 
 impl<M: Message> Get for Receiver<M> {
     #[inline]
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
-        self.recv().map(|message| look(message.as_ref())).map_err(|_| "the sender is gone".to_owned())
+        self.recv()
+            .map(|message| look(message.as_ref()))
+            .map_err(|_| "the sender has disconnected".to_owned())
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod claim;
 mod deadline;
+mod death_watch;
 mod event_count;
 mod lock;
 mod outcome;
@@ -25,6 +26,7 @@ mod word;
 pub use ::lock_api;
 pub use claim::{ClaimSet, UsedCount};
 pub use deadline::Deadline;
+pub use death_watch::DeathWatch;
 pub use event_count::EventCount;
 pub use lock::RobustLock;
 pub use outcome::{AcquireError, Acquired, Death, LockError, Owner};
@@ -40,5 +42,6 @@ pub use thread::{
     signal_of_zombie, thread_id,
 };
 pub use wait_set::{BRIEF, MAX_WATCHED_WORDS};
-pub use wait_slot::{WaitSlot, Watch};
+pub use wait_slot::WaitSlot;
+pub use watch::Watch;
 pub use word::{high, low};

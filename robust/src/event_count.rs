@@ -79,7 +79,7 @@ impl EventCount {
 
     /// How many sleep on it now, as the kernel counts them: a killed one is not among them, nor is one that still spins.
     pub fn waiters(&self) -> usize {
-        sys::sleepers_on(&raw const self.count)
+        sys::waiters_on(&raw const self.count)
     }
 
     /// Whether somebody may sleep on it (never falsely no; deaths may make it falsely yes).

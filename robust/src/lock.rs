@@ -192,7 +192,7 @@ impl RobustLock {
 
     /// How many sleep for it now, as the kernel counts them: a killed one is not among them, nor is one that still spins.
     pub fn waiters(&self) -> usize {
-        sys::sleepers_on(self.futex_word())
+        sys::waiters_on(self.futex_word())
     }
 
     #[inline(always)]

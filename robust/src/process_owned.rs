@@ -187,7 +187,7 @@ fn start() -> Result<Keeper, AcquireError> {
     let first = move || {
         let _ = tell.send(ThisThread::current().map(Keeper));
     };
-    sys::start_sleeper(Box::new(first)).map_err(|_| AcquireError::NoOwnerThread)?;
+    sys::start_parked_thread(Box::new(first)).map_err(|_| AcquireError::NoOwnerThread)?;
     told.recv().map_err(|_| AcquireError::NoOwnerThread)?.map_err(AcquireError::from)
 }
 

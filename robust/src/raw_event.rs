@@ -131,7 +131,7 @@ impl RawEvent {
 
     /// How many sleep until it is raised, as the kernel counts them: a killed one is not among them, nor is one that still spins.
     pub fn waiters(&self) -> usize {
-        sys::sleepers_on(self.count_word())
+        sys::waiters_on(self.count_word())
     }
 
     #[cold]

@@ -7,7 +7,7 @@ use super::{RobustLock, WaitOn};
 use crate::deadline::Deadline;
 use crate::outcome::AcquireError;
 use crate::planted_bugs::{Bug, is_planted};
-use crate::spin::{LONGEST_PAUSE, is_patient};
+use crate::spin::{LONGEST_PAUSE, sleeps_at_once};
 use crate::sys::{self, Woken};
 use crate::thread::ThisThread;
 use crate::wait_set::{LIVENESS_POLL, WaitSet};
@@ -36,7 +36,7 @@ impl RobustLock {
     #[cold]
     #[inline(never)]
     pub(crate) fn wait_to_acquire(&self, me: ThisThread, deadline: Deadline, wait_on: WaitOn) -> Result<bool, AcquireError> {
-        let first = if is_patient() { LONGEST_PAUSE + 1 } else { 2 };
+        let first = if sleeps_at_once() { LONGEST_PAUSE + 1 } else { 2 };
         let mut pauses = first;
         let mut seen = self.word().load(Relaxed);
         loop {

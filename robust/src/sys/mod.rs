@@ -1,7 +1,7 @@
-//! The kernel, one function per system call.
+//! The system: one function per call of the kernel or libc.
 //!
-//! A platform supplies: `futex_wait`, `futex_waitv`, `futex_wake`, `sleepers_on`, `gettid`, `robust_list`,
-//! `set_robust_list`, `start_sleeper`, `thread_exists`, `is_thread_of_this_process`, `wiped_on_fork`,
+//! A platform supplies: `futex_wait`, `futex_waitv`, `futex_wake`, `waiters_on`, `gettid`, `robust_list`,
+//! `set_robust_list`, `start_parked_thread`, `thread_exists`, `is_thread_of_this_process`, `wiped_on_fork`,
 //! `monotonic_ns`, `cpus_online`, `is_bound_to_one_cpu`, `cpu`. No other file of this crate names libc, an
 //! operating system or an errno.
 

@@ -38,6 +38,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("transit", include_str!("../../shm/src/transit.rs")),
     ("deadline", include_str!("../../robust/src/deadline.rs")),
     ("thread", include_str!("../../robust/src/thread.rs")),
+    ("thread", include_str!("../../robust/src/thread/proc.rs")),
     ("copy", include_str!("../../shm/src/copy.rs")),
     ("header", include_str!("../../shm/src/header.rs")),
     ("condition", include_str!("../../sync/src/condition.rs")),

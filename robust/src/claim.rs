@@ -1,25 +1,28 @@
 //! [`ClaimSet`]: locks that say that their holders live.
 //!
-//! A *claim* is a robust lock that is never waited for, only watched. A member of a queue holds one; so do a leased
-//! job, a reserved record and a waiter of a condition. What the claim stands for is decided under another lock. The
-//! claim itself says one thing: its holder has not died.
+//! A *claim* is a robust lock that is never waited for, only watched. A member of a queue holds one; so do a
+//! leased job, a reserved record and a waiter of a condition. What the claim stands for is decided under
+//! another lock. The claim itself says one thing: its holder has not died.
 //!
 //! # The rules
 //!
-//! - **Claim**: takes a free lock and sets `W` in the same step. So the kernel wakes one of the watchers when the holder
-//!   dies.
-//! - **Release**: keeps `W` and wakes nobody. What other processes must learn, the holder tells them through other words
-//!   *before* the operation is over. Until then the pending entry names the lock, so the holder's death wakes a watcher.
+//! - **Claim**: takes a free lock and sets `W` in the same step. So the kernel wakes one of the watchers when
+//!   the holder dies.
+//! - **Release**: keeps `W` and wakes nobody. What other processes must learn, the holder tells them through
+//!   other words *before* the operation is over. Until then the pending entry names the lock, so the holder's
+//!   death wakes a watcher.
 //! - **Watch**: a thread that is about to sleep adds the words of all claims that were ever used to its
 //!   [`WaitSet`](crate::wait_set::WaitSet).
-//! - A claim's word is the same before it was taken and after it was released. So a thread that takes or releases a claim
-//!   first moves the word that the watchers compare last.
-//! - A watcher that was woken looks for everything that a death may have left: its wake-up may have been meant for
-//!   another watcher.
-//! - `used` is how many claims, from the first on, were ever taken. The others are not looked at. A thread raises `used`
-//!   while it holds the claim, and then notifies all waiters, for they do not watch that claim yet.
+//! - A claim's word is the same before it was taken and after it was released. So a thread that takes or
+//!   releases a claim first moves the word that the watchers compare last.
+//! - A watcher that was woken looks for everything that a death may have left: its wake-up may have been
+//!   meant for another watcher.
+//! - `used` is how many claims, from the first on, were ever taken. The others are not looked at. A thread
+//!   raises `used` while it holds the claim, and then notifies all waiters, for they do not watch that claim
+//!   yet.
 //!
-//! The locks of a barrier's participants and of a read-write lock's readers are not claims: they are waited for, too.
+//! The locks of a barrier's participants and of a read-write lock's readers are not claims: they are waited
+//! for, too.
 #![allow(unsafe_code, reason = "locks whose mapping the caller keeps")]
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -43,8 +46,8 @@ macro_rules! used_count {
         impl UsedCount for $word {
             #[inline]
             fn get(&self) -> usize {
-                // ORDER: SeqCst pairs with `raise`: a waiter that has counted itself sees the new count, or is seen by the
-                // thread that raises it.
+                // ORDER: SeqCst pairs with `raise`: a waiter that has counted itself sees the new count, or
+                // is seen by the thread that raises it.
                 usize::try_from(self.load(SeqCst)).unwrap_or(usize::MAX)
             }
 
@@ -87,8 +90,8 @@ impl<'a, U: UsedCount> ClaimSet<'a, U> {
         self.locks
     }
 
-    /// Returns the locks that were ever taken, which a waiter watches. A count that a peer overwrote makes it all locks
-    /// at most.
+    /// Returns the locks that were ever taken, which a waiter watches. A count that a peer overwrote makes it
+    /// all locks at most.
     #[inline]
     pub fn used(self) -> &'a [RobustLock] {
         &self.locks[..self.used.get().min(self.locks.len())]
@@ -100,20 +103,22 @@ impl<'a, U: UsedCount> ClaimSet<'a, U> {
         self.used().get(number)
     }
 
-    /// Notes that the first `count` locks are used. Returns whether fewer were used before: then notify all waiters.
+    /// Notes that the first `count` locks are used. Returns whether fewer were used before: then notify all
+    /// waiters.
     pub fn raise_used(self, count: usize) -> bool {
         self.used.raise(count)
     }
 
-    /// Marks every claim of a holder whose death the kernel missed. Returns how many there were. Asks the system about
-    /// each holder, so call it in a liveness poll only.
+    /// Marks every claim of a holder whose death the kernel missed. Returns how many there were. Asks the
+    /// system about each holder, so call it in a liveness poll only.
     pub fn mark_dead_owners(self) -> usize {
         self.used().iter().filter(|lock| lock.mark_dead_owner()).count()
     }
 }
 
 impl RobustLock {
-    /// Takes the lock as a claim; `None` if it is not free. The kernel wakes one watcher when the holder dies.
+    /// Takes the lock as a claim; `None` if it is not free. The kernel wakes one watcher when the holder
+    /// dies.
     ///
     /// # Errors
     ///
@@ -131,8 +136,9 @@ impl RobustLock {
         let mut seen = self.word().load(Relaxed);
         while seen & TID == 0 {
             let next = (seen & !OWNER_DIED).wrapping_add(ONE_EPOCH) | WAITERS | me.tid();
-            // ORDER: SeqCst, hence Acquire, pairs with the release in `release_unlinked`. It also pairs with a waiter that
-            // counts itself and then notes this word: what this thread reads next, it reads after that.
+            // ORDER: SeqCst, hence Acquire, pairs with the release in `release_unlinked`. It also pairs with
+            // a waiter that counts itself and then notes this word: what this thread reads next, it reads
+            // after that.
             // CRASH: from here on this thread owns the word, and the pending entry names it.
             match self.word().compare_exchange(seen, next, SeqCst, Relaxed) {
                 Ok(_) => return Ok(Some(self.finish_acquire(me, seen & OWNER_DIED != 0))),
@@ -143,23 +149,25 @@ impl RobustLock {
         Ok(None)
     }
 
-    /// Runs `last`, releases the claim, and runs `then` while the death of this thread would still wake a watcher.
-    /// Wakes nobody itself. Returns false, with nothing done, if this thread does not hold the claim (in a forked child:
-    /// its parent holds it).
+    /// Runs `last`, releases the claim, and runs `then` while the death of this thread would still wake a
+    /// watcher. Wakes nobody itself. Returns false, with nothing done, if this thread does not hold the claim
+    /// (in a forked child: its parent holds it).
     pub fn release_claim(&self, last: impl FnOnce(), then: impl FnOnce()) -> bool {
-        // CRASH: off the list, still held: the pending entry names the lock, so a death wakes a watcher. The word has `W`,
-        // so `then` always runs, with the pending entry on this lock: a watcher that is woken does what `then` does.
+        // CRASH: off the list, still held: the pending entry names the lock, so a death wakes a watcher. The
+        // word has `W`, so `then` always runs, with the pending entry on this lock: a watcher that is woken
+        // does what `then` does.
         self.release_with(ThisThread::here(), last, |_| then())
     }
 
-    /// Returns whether a thread holds the lock, by a load that is sequentially consistent: for a look without a lock.
+    /// Returns whether a thread holds the lock, by a load that is sequentially consistent: for a look without
+    /// a lock.
     pub fn is_held_now(&self) -> bool {
         self.free_since().is_none()
     }
 
     /// Returns the epoch of a free lock, or `None` if it is held; by the same load as
-    /// [`is_held_now`](Self::is_held_now). The same epoch twice means that no thread took the lock in between. (The epoch
-    /// wraps at 2^32, and also advances for other reasons.)
+    /// [`is_held_now`](Self::is_held_now). The same epoch twice means that no thread took the lock in
+    /// between. (The epoch wraps at 2^32, and also advances for other reasons.)
     pub fn free_since(&self) -> Option<u32> {
         let word = self.word().load(SeqCst);
         (word & TID == 0).then(|| high(word))

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use crate::sys;
 
-/// An absolute time of `CLOCK_MONOTONIC`. It is fixed when the call begins, so a signal, a spurious wake-up or a change of
-/// the wall clock does not move it.
+/// An absolute time of `CLOCK_MONOTONIC`. It is fixed when the call begins, so a signal, a spurious wake-up
+/// or a change of the wall clock does not move it.
 ///
 /// ```
 /// use multiproc_robust::Deadline;
@@ -24,12 +24,14 @@ impl Deadline {
     /// Never passes: wait as long as it takes.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// Returns the time `duration` from now. Zero is [`NOW`](Self::NOW), an overflow is [`NEVER`](Self::NEVER).
+    /// Returns the time `duration` from now. Zero is [`NOW`](Self::NOW), an overflow is
+    /// [`NEVER`](Self::NEVER).
     pub fn after(duration: Duration) -> Self {
         if duration.is_zero() {
             return Self::NOW;
         }
-        u64::try_from(duration.as_nanos()).map_or(Self::NEVER, |ns| Self(sys::monotonic_ns().saturating_add(ns)))
+        u64::try_from(duration.as_nanos())
+            .map_or(Self::NEVER, |ns| Self(sys::monotonic_ns().saturating_add(ns)))
     }
 
     /// Returns whether the time has come.

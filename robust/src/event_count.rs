@@ -2,15 +2,16 @@
 //!
 //! # Why no wake-up is lost
 //!
-//! A waiter counts itself, reads the counter, and looks at its condition. It sleeps only if the counter is still the
-//! one that it read. A signaller changes the condition, then the counter, then wakes. Either the waiter's look comes
-//! after the change, or the counter moves before the kernel compares it.
+//! A waiter counts itself, reads the counter, and looks at its condition. It sleeps only if the counter is
+//! still the one that it read. A signaller changes the condition, then the counter, then wakes. Either the
+//! waiter's look comes after the change, or the counter moves before the kernel compares it.
 //!
 //! # What a death leaves
 //!
-//! - A waiter that dies asleep leaves the count of waiters too high. That costs a needless system call for each signal.
-//! - A waiter that dies after it was woken takes a `wake_one` with it. So use `wake_all`, or a condition that is looked at
-//!   again within a second, as every wait here does.
+//! - A waiter that dies asleep leaves the count of waiters too high. That costs a needless system call for
+//!   each signal.
+//! - A waiter that dies after it was woken takes a `wake_one` with it. So use `wake_all`, or a condition that
+//!   is looked at again within a second, as every wait here does.
 //! - A signaller that dies between its change and the wake-up costs its waiters up to a second.
 
 use std::fmt;
@@ -21,7 +22,8 @@ use crate::spin::{EAGER, spin};
 use crate::sys;
 use crate::wait_set::LIVENESS_POLL;
 
-/// A counter that tells waiters that something has changed since they looked. All zeros is an event count without waiters.
+/// A counter that tells waiters that something has changed since they looked. All zeros is an event count
+/// without waiters.
 ///
 /// ```
 /// use multiproc_robust::{Deadline, EventCount};
@@ -46,7 +48,8 @@ impl EventCount {
         Self { count: AtomicU32::new(0), waiters: AtomicU32::new(0), cpu: AtomicU32::new(0) }
     }
 
-    /// Waits until `ready` returns true. Returns false if the deadline passed first. Calls `ready` at each change, and at least once a second.
+    /// Waits until `ready` returns true. Returns false if the deadline passed first. Calls `ready` at each
+    /// change, and at least once a second.
     pub fn wait_until(&self, deadline: Deadline, mut ready: impl FnMut() -> bool) -> bool {
         if ready() {
             return true;
@@ -60,7 +63,8 @@ impl EventCount {
         }
         loop {
             self.waiters.fetch_add(1, SeqCst);
-            // ORDER: SeqCst pairs with `signal`: either the look below sees the change, or the count has moved when the kernel compares it.
+            // ORDER: SeqCst pairs with `signal`: either the look below sees the change, or the count has
+            // moved when the kernel compares it.
             let seen = self.count.load(SeqCst);
             let done = ready();
             if !done {
@@ -77,19 +81,23 @@ impl EventCount {
         }
     }
 
-    /// Returns how many threads sleep here, as the kernel counts them. Killed waiters are not among them, nor are waiters that still spin.
+    /// Returns how many threads sleep here, as the kernel counts them. Killed waiters are not among them, nor
+    /// are waiters that still spin.
     pub fn waiters(&self) -> usize {
         sys::waiters_on(&raw const self.count)
     }
 
-    /// Returns whether there may be waiters: never false with a waiter asleep; deaths may make it true without one.
+    /// Returns whether there may be waiters: never false with a waiter asleep; deaths may make it true
+    /// without one.
     #[inline]
     pub fn has_waiters(&self) -> bool {
-        // ORDER: SeqCst pairs with a waiter's count in `wait_until`: either this sees it, or the waiter sees what was changed before this look.
+        // ORDER: SeqCst pairs with a waiter's count in `wait_until`: either this sees it, or the waiter sees
+        // what was changed before this look.
         self.waiters.load(SeqCst) != 0
     }
 
-    /// Advances the count if there may be waiters, and wakes nobody. A waiter that has noted the count and does not sleep yet looks again.
+    /// Advances the count if there may be waiters, and wakes nobody. A waiter that has noted the count and
+    /// does not sleep yet looks again.
     pub fn advance(&self) {
         if self.has_waiters() {
             self.count.fetch_add(1, SeqCst);

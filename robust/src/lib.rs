@@ -38,8 +38,8 @@ pub use raw_mutex::{RawRobustMutex, RobustMutex};
 pub use side::{Side, Sleep};
 pub use spin::{EAGER, NO_CPU, spin, this_cpu, without_spinning};
 pub use thread::{
-    FUTEX_OFFSET, MAX_HELD, NoList, ThisThread, has_ended, is_thread_of_this_process, pid_namespace, process_of,
-    signal_of_zombie, thread_id,
+    FUTEX_OFFSET, MAX_HELD, NoList, ThisThread, has_ended, is_thread_of_this_process, pid_namespace,
+    process_of, signal_of_zombie, thread_id,
 };
 pub use wait_set::{BRIEF, MAX_WATCHED_WORDS};
 pub use wait_slot::WaitSlot;

@@ -2,8 +2,10 @@
 //!
 //! # The word
 //!
-//! One 64-bit word. The low half is what the kernel sees: the owner's thread id (`FUTEX_TID_MASK`), the waiters bit `W` (`FUTEX_WAITERS`), the owner-died bit `OD` (`FUTEX_OWNER_DIED`).
-//! The high half is the **epoch** `E`. It advances whenever a waiter is about to sleep, and whenever a thread takes a word that has `W` or `OD`.
+//! One 64-bit word. The low half is what the kernel sees: the owner's thread id (`FUTEX_TID_MASK`), the
+//! waiters bit `W` (`FUTEX_WAITERS`), the owner-died bit `OD` (`FUTEX_OWNER_DIED`). The high half is the
+//! **epoch** `E`. It advances whenever a waiter is about to sleep, and whenever a thread takes a word that
+//! has `W` or `OD`.
 //!
 //! | low half | state | set by |
 //! |---|---|---|
@@ -19,36 +21,46 @@
 //!
 //! # The steps
 //!
-//! - **Acquire**: set the pending entry to this lock's node. CAS the thread id from 0 to this thread's; if the word has `W` or `OD`, advance `E` in the same CAS. Link the node.
-//!   The pending entry stays until the thread's next operation. The kernel releases a lock once that is both linked and pending.
+//! - **Acquire**: set the pending entry to this lock's node. CAS the thread id from 0 to this thread's; if
+//!   the word has `W` or `OD`, advance `E` in the same CAS. Link the node. The pending entry stays until the
+//!   thread's next operation. The kernel releases a lock that is both linked and pending only once.
 //! - **Wait**: register as a waiter: one CAS sets `W` and advances `E`. Then sleep on the low half.
-//! - **Release**: set the pending entry; unlink the node; `s = fetch_sub(tid)`, which keeps `W`. If `W` was set, *hand over*: wake one waiter; if none was asleep, CAS `(W, E of s)` -> `(0, E of s)`.
-//!   Clear the pending entry last.
+//! - **Release**: set the pending entry; unlink the node; `s = fetch_sub(tid)`, which keeps `W`. If `W` was
+//!   set, *hand over*: wake one waiter; if none was asleep, CAS `(W, E of s)` -> `(0, E of s)`. Clear the
+//!   pending entry last.
 //!
 //! # Why no wake-up is lost
 //!
-//! A waiter sleeps only on a word that has `W` and the epoch of its registration. Only the last CAS of a hand-over clears `W`, and it compares the epoch that the
-//! release itself saw. A waiter that registered after the release advanced the epoch, so the CAS fails. A waiter that registered before was asleep when the wake-up looked for it, or was about to find the word
-//! changed.
+//! A waiter sleeps only on a word that has `W` and the epoch of its registration. Only the last CAS of a
+//! hand-over clears `W`, and it compares the epoch that the release itself saw. A waiter that registered
+//! after the release advanced the epoch, so the CAS fails. A waiter that registered before was asleep when
+//! the wake-up looked for it, or was about to find the word changed.
 //!
-//! Without the epoch that CAS would be an ABA problem, which loses a wake-up although no process dies. A thread that releases the lock is preempted before its
-//! CAS. A whole lock cycle later it finds an equal word, with a new waiter behind it.
+//! Without the epoch that CAS would be an ABA problem, which loses a wake-up although no process dies. A
+//! thread that releases the lock is preempted before its CAS. A whole lock cycle later it finds an equal
+//! word, with a new waiter behind it.
 //!
 //! # What a death leaves
 //!
-//! - **While it holds the lock**: the node is on the list, or the pending entry names it. The kernel writes `OD`, keeps `W`, and wakes one waiter.
-//! - **Between the `fetch_sub` and the end of the release**: the word is free and the pending entry names it. The kernel wakes one waiter.
-//! - **A waiter that was woken, before it takes the lock**: `W` is still set, so the next release wakes another waiter. If no thread holds the lock then, the
-//!   dead waiter's pending entry names it, so its death wakes another waiter, too.
+//! - **While it holds the lock**: the node is on the list, or the pending entry names it. The kernel writes
+//!   `OD`, keeps `W`, and wakes one waiter.
+//! - **Between the `fetch_sub` and the end of the release**: the word is free and the pending entry names it.
+//!   The kernel wakes one waiter.
+//! - **A waiter that was woken, before it takes the lock**: `W` is still set, so the next release wakes
+//!   another waiter. If no thread holds the lock then, the dead waiter's pending entry names it, so its death
+//!   wakes another waiter, too.
 //!
 //! A spurious wake-up costs one round of the loop.
 //!
-//! The kernel misses some deaths: an `exec` by a thread that is not the leader; memory that the OOM killer reaped before the list was walked. So a sleep without a deadline ends once a second and looks
-//! whether the owner's thread still exists (the liveness poll). If not, the waiter takes the lock. A stopped owner exists, so it keeps the lock.
+//! The kernel misses some deaths: an `exec` by a thread that is not the leader; memory that the OOM killer
+//! reaped before the list was walked. So a sleep without a deadline ends once a second and looks whether the
+//! owner's thread still exists (the liveness poll). If not, the waiter takes the lock. A stopped owner
+//! exists, so it keeps the lock.
 //!
 //! # When a waiter spins
 //!
-//! A waiter spins for a few short pauses, each twice as long as the last, while no waiter sleeps (`W` is clear). It never calls `sched_yield`, which costs milliseconds beside a busy thread on the same CPU.
+//! A waiter spins for a few short pauses, each twice as long as the last, while no waiter sleeps (`W` is
+//! clear). It never calls `sched_yield`, which costs milliseconds beside a busy thread on the same CPU.
 #![allow(unsafe_code, reason = "puts nodes on the kernel's robust list")]
 
 mod death;
@@ -67,8 +79,9 @@ use crate::word::{LOW, OWNER_DIED, TID, WAITERS, high, low};
 
 /// A mutual exclusion lock in shared memory that the kernel releases when its owner's thread dies.
 ///
-/// This is the building block. It guards no data and names no object, and its user repairs what a dead owner left. All zeros is an unlocked lock.
-/// A *thread* owns it; a thread may hold 1,000 such locks. Most programs want `multiproc::Lock` or `multiproc::Value`.
+/// This is the building block. It guards no data and names no object, and its user repairs what a dead owner
+/// left. All zeros is an unlocked lock. A *thread* owns it; a thread may hold 1,000 such locks. Most programs
+/// want `multiproc::Lock` or `multiproc::Value`.
 ///
 /// ```
 /// use multiproc_robust::{Acquired, Deadline, RobustLock};
@@ -87,7 +100,8 @@ pub struct RobustLock {
     word: AtomicU64,
     /// Locks of sides only: the futex word of the waiters for the lock, always 0.
     pub(crate) waiter_word: AtomicU32,
-    /// Locks of sides only: how many waiters for the lock are parked. A death may leave it too high, which costs a system call; it is never too low.
+    /// Locks of sides only: how many waiters for the lock are parked. A death may leave it too high, which
+    /// costs a system call; it is never too low.
     pub(crate) parked_waiters: AtomicU32,
     /// The last owner, process id << 32 | thread id: written after the word was taken, and left there.
     last_owner: AtomicU64,
@@ -109,8 +123,8 @@ const _: () = assert!(offset_of!(RobustLock, word) == 0);
 pub(crate) enum WaitOn {
     /// The owner word alone: locks on whose words only waiters for the lock park.
     OwnerWord,
-    /// The waiter word and the owner word: the locks of a side. Other threads watch the owner word there, too, and must
-    /// not consume the wake-up of a waiter for the lock.
+    /// The waiter word and the owner word: the locks of a side. Other threads watch the owner word there,
+    /// too, and must not consume the wake-up of a waiter for the lock.
     WaiterWord,
 }
 
@@ -143,13 +157,15 @@ impl RobustLock {
         self.acquire_as(ThisThread::current()?, deadline, WaitOn::OwnerWord)
     }
 
-    /// Releases the lock. Returns false, with nothing done, if this thread does not hold it (in a forked child: a copy of its parent's guard).
+    /// Releases the lock. Returns false, with nothing done, if this thread does not hold it (in a forked
+    /// child: a copy of its parent's guard).
     #[inline(always)]
     pub fn release(&self) -> bool {
         self.release_after(|| ())
     }
 
-    /// Runs `last` and releases the lock. Returns false, with neither done, if this thread does not hold it. For what an owner writes last, and a copy of its guard in a forked child must not write.
+    /// Runs `last` and releases the lock. Returns false, with neither done, if this thread does not hold it.
+    /// For what an owner writes last, and a copy of its guard in a forked child must not write.
     ///
     /// ```
     /// # use multiproc_robust::{Acquired, Deadline, RobustLock};
@@ -193,25 +209,33 @@ impl RobustLock {
         self.last_owner.store(owner, Relaxed);
     }
 
-    /// Returns the thread that took the lock last, as one word for [`Death::of`](crate::Death::of). While the lock is held, that is its owner.
+    /// Returns the thread that took the lock last, as one word for [`Death::of`](crate::Death::of). While the
+    /// lock is held, that is its owner.
     #[inline]
     pub fn last_owner(&self) -> u64 {
         self.last_owner.load(Relaxed)
     }
 
-    /// Returns how many threads sleep for the lock, as the kernel counts them. Killed waiters are not among them, nor are waiters that still spin.
+    /// Returns how many threads sleep for the lock, as the kernel counts them. Killed waiters are not among
+    /// them, nor are waiters that still spin.
     pub fn waiters(&self) -> usize {
         sys::waiters_on(self.futex_word())
     }
 
     /// Takes the lock for `me`, which is this thread. Waits on the words of `wait_on`.
     #[inline(always)]
-    pub(crate) fn acquire_as(&self, me: ThisThread, deadline: Deadline, wait_on: WaitOn) -> Result<Acquired, AcquireError> {
+    pub(crate) fn acquire_as(
+        &self,
+        me: ThisThread,
+        deadline: Deadline,
+        wait_on: WaitOn,
+    ) -> Result<Acquired, AcquireError> {
         if me.is_full() {
             return Err(AcquireError::TooManyHeld);
         }
         self.set_pending_to_take(me);
-        // CRASH: the pending entry names a word that this thread does not own. The kernel leaves the word alone, or wakes one waiter, which looks and sleeps again.
+        // CRASH: the pending entry names a word that this thread does not own. The kernel leaves the word
+        // alone, or wakes one waiter, which looks and sleeps again.
         let died = if self.take_free(me) {
             false
         } else {
@@ -262,10 +286,12 @@ impl RobustLock {
         if is_planted(Bug::PendingAfterCas) {
             me.set_pending(self.node());
         }
-        // SAFETY: the node is this lock's own, just taken. The list has room, as was checked. `acquire`'s caller keeps it mapped.
+        // SAFETY: the node is this lock's own, just taken. The list has room, as was checked. `acquire`'s
+        // caller keeps it mapped.
         unsafe { me.link(self.node()) };
-        // CRASH: linked and pending. The kernel skips the pending entry on its walk and looks at it last, so it releases the lock once. The entry stays
-        // until this thread's next operation: to clear it here would cost a store before the locked instruction of the release.
+        // CRASH: linked and pending. The kernel skips the pending entry on its walk and looks at it last, so
+        // it releases the lock once. The entry stays until this thread's next operation: to clear it here
+        // would cost a store before the locked instruction of the release.
         how
     }
 
@@ -273,7 +299,8 @@ impl RobustLock {
     #[inline(always)]
     #[cfg(target_arch = "x86_64")]
     fn take_free(&self, me: ThisThread) -> bool {
-        // Rust's atomics do not promise access to half a word, hence assembly. To read the epoch first and compare the whole word would cost 2 ns, a tenth of the lock.
+        // Rust's atomics do not promise access to half a word, hence assembly. To read the epoch first and
+        // compare the whole word would cost 2 ns, a tenth of the lock.
         let found: u64;
         // ORDER: a locked instruction is a full barrier; pairs with the fetch_sub in `release_unlinked`.
         // SAFETY: an atomic operation on the low half of a word that is borrowed here.
@@ -295,19 +322,28 @@ impl RobustLock {
     fn take_free(&self, me: ThisThread) -> bool {
         use std::sync::atomic::Ordering;
         let seen = self.word.load(Relaxed);
-        // ORDER: Acquire pairs with the fetch_sub in `release_unlinked`: this thread sees what the last owner wrote.
-        seen & LOW == 0 && self.word.compare_exchange(seen, seen | me.tid(), Ordering::Acquire, Relaxed).is_ok()
+        // ORDER: Acquire pairs with the fetch_sub in `release_unlinked`: this thread sees what the last owner
+        // wrote.
+        seen & LOW == 0
+            && self.word.compare_exchange(seen, seen | me.tid(), Ordering::Acquire, Relaxed).is_ok()
     }
 
-    /// Releases the word, and runs `hand_over` on what it is afterwards if there may be waiters. Returns false, with nothing done, if `me` does not hold it.
+    /// Releases the word, and runs `hand_over` on what it is afterwards if there may be waiters. Returns
+    /// false, with nothing done, if `me` does not hold it.
     #[inline(always)]
     pub(crate) fn release_and_then(&self, me: ThisThread, hand_over: impl FnOnce(u64)) -> bool {
         self.release_with(me, || (), hand_over)
     }
 
-    /// Does as [`release_and_then`](Self::release_and_then), and runs `last` before, with the lock still held.
+    /// Does as [`release_and_then`](Self::release_and_then), and runs `last` before, with the lock still
+    /// held.
     #[inline(always)]
-    pub(crate) fn release_with(&self, me: ThisThread, last: impl FnOnce(), hand_over: impl FnOnce(u64)) -> bool {
+    pub(crate) fn release_with(
+        &self,
+        me: ThisThread,
+        last: impl FnOnce(),
+        hand_over: impl FnOnce(u64),
+    ) -> bool {
         if is_planted(Bug::NonRobust) {
             last();
             let before = self.word.fetch_sub(me.tid(), SeqCst);
@@ -325,10 +361,16 @@ impl RobustLock {
         true
     }
 
-    /// Releases one of several locks that this thread holds. A function of its own, so that the other case is short enough to be inlined everywhere.
+    /// Releases one of several locks that this thread holds. A function of its own, so that the other case is
+    /// short enough to be inlined everywhere.
     #[cold]
     #[inline(never)]
-    fn release_one_of_several(&self, me: ThisThread, last: impl FnOnce(), hand_over: impl FnOnce(u64)) -> bool {
+    fn release_one_of_several(
+        &self,
+        me: ThisThread,
+        last: impl FnOnce(),
+        hand_over: impl FnOnce(u64),
+    ) -> bool {
         // A thread that was never set up holds nothing, and must not set the pending entry.
         if !me.holds(self.node()) {
             return false;
@@ -344,8 +386,11 @@ impl RobustLock {
     /// Releases the word, once the node is off the list.
     #[inline(always)]
     fn release_unlinked(&self, me: ThisThread, hand_over: impl FnOnce(u64)) {
-        // CRASH: off the list, still this thread's: the pending entry names it, and the kernel marks it OWNER_DIED. What the lock guards is whole, which the next owner cannot know.
-        // ORDER: SeqCst, hence Release, pairs with the Acquire in `take_free` and `wait_to_acquire`. It also pairs with a waiter's registration: either this sees the waiter's `W`, or the registration sees all that this thread did.
+        // CRASH: off the list, still this thread's: the pending entry names it, and the kernel marks it
+        // OWNER_DIED. What the lock guards is whole, which the next owner cannot know.
+        // ORDER: SeqCst, hence Release, pairs with the Acquire in `take_free` and `wait_to_acquire`. It also
+        // pairs with a waiter's registration: either this sees the waiter's `W`, or the registration sees all
+        // that this thread did.
         let before = self.word.fetch_sub(me.tid(), SeqCst);
         if before & LOW != me.tid() {
             self.after_release(me, before, hand_over);
@@ -361,7 +406,8 @@ impl RobustLock {
             // CRASH: the word is free and the pending entry names it: the kernel wakes one waiter.
             hand_over(before.wrapping_sub(me.tid()));
         } else {
-            // A peer overwrote the word while this thread held it. Adds again what was subtracted; the waiters find out by the liveness poll.
+            // A peer overwrote the word while this thread held it. Adds again what was subtracted; the
+            // waiters find out by the liveness poll.
             self.word.fetch_add(me.tid(), SeqCst);
         }
     }

@@ -1,4 +1,5 @@
-//! The outcomes of taking a lock ([`Acquired`], [`AcquireError`]), and the threads that held or hold one ([`Death`], [`Owner`]).
+//! The outcomes of taking a lock ([`Acquired`], [`AcquireError`]), and the threads that held or hold one
+//! ([`Death`], [`Owner`]).
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -30,9 +31,11 @@ impl Death {
         NonZeroU64::new(owner | Self::MARK).map_or(Self(NonZeroU64::MIN), Self)
     }
 
-    /// Returns its process. `None` if it was killed in the few instructions between taking the lock and writing its name there.
+    /// Returns its process. `None` if it was killed in the few instructions between taking the lock and
+    /// writing its name there.
     ///
-    /// In that case the name of an earlier owner may still be there. If that thread has ended, too, it is taken for the dead owner. This is the only case in which the wrong one of two dead threads is named.
+    /// In that case the name of an earlier owner may still be there. If that thread has ended, too, it is
+    /// taken for the dead owner. This is the only case in which the wrong one of two dead threads is named.
     pub fn pid(self) -> Option<u32> {
         let pid = high(self.0.get() & !Self::MARK);
         (pid != 0).then_some(pid)

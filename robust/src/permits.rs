@@ -1,25 +1,35 @@
 //! [`Permits`]: several robust locks of which a thread takes any, and how it waits for one of them.
 //!
-//! Each permit is a [`RobustLock`], so the kernel releases it when its holder dies. A thread that finds a free permit takes it. A thread that finds none takes the *entry lock*, one more robust lock.
-//! Only the holder of the entry lock sleeps on the permits, on all of them at once (`futex_waitv`). The other threads sleep on the entry lock, as on any lock.
+//! Each permit is a [`RobustLock`], so the kernel releases it when its holder dies. A thread that finds a
+//! free permit takes it. A thread that finds none takes the *entry lock*, one more robust lock. Only the
+//! holder of the entry lock sleeps on the permits, on all of them at once (`futex_waitv`). The other threads
+//! sleep on the entry lock, as on any lock.
 //!
 //! # Why no wake-up is lost
 //!
-//! The holder of the entry lock sets `W` on every held permit, then sleeps while each word is what it was then. A release or a death before that changes the word; after that, it finds `W` and wakes.
-//! Only one thread ever sleeps on a permit's word, so a wake-up cannot go to the wrong thread. That thread takes a free permit, which may be another one, and releases the entry lock. The next holder of the entry lock looks at
-//! all permits before it sleeps. So if a permit is free while a thread sleeps, the holder of the entry lock finds it, or the next holder does. (`models/src/semaphore.rs`.)
+//! The holder of the entry lock sets `W` on every held permit, then sleeps while each word is what it was
+//! then. A release or a death before that changes the word; after that, it finds `W` and wakes. Only one
+//! thread ever sleeps on a permit's word, so a wake-up cannot go to the wrong thread. That thread takes a
+//! free permit, which may be another one, and releases the entry lock. The next holder of the entry lock
+//! looks at all permits before it sleeps. So if a permit is free while a thread sleeps, the holder of the
+//! entry lock finds it, or the next holder does. (`models/src/semaphore.rs`.)
 //!
 //! # What a death leaves
 //!
 //! - **A holder of permits**: its permits are free, marked `OWNER_DIED`.
-//! - **The holder of the entry lock**, asleep, or woken and not yet at a permit: the entry lock goes to the next thread, which looks at all permits.
+//! - **The holder of the entry lock**, asleep, or woken and not yet at a permit: the entry lock goes to the
+//!   next thread, which looks at all permits.
 //! - **A thread that has gathered some of many permits**: all of them are free.
 //!
-//! The holder of the entry lock finds what the kernel missed, by a liveness poll once a second. If the holder of the entry lock is *stopped*, it keeps that lock; the threads that wait for it look for a free permit once a second.
+//! The holder of the entry lock finds what the kernel missed, by a liveness poll once a second. If the holder
+//! of the entry lock is *stopped*, it keeps that lock; the threads that wait for it look for a free permit
+//! once a second.
 //!
 //! # Why threads that take several permits do not deadlock
 //!
-//! A thread that wants several permits gathers them while it holds the entry lock, hence alone. No other thread gathers while it keeps some. So the missing permits are held by threads that wait for nothing here, or that held them before they came.
+//! A thread that wants several permits gathers them while it holds the entry lock, hence alone. No other
+//! thread gathers while it keeps some. So the missing permits are held by threads that wait for nothing here,
+//! or that held them before they came.
 #![allow(unsafe_code, reason = "locks whose mapping the caller keeps")]
 
 use crate::deadline::Deadline;
@@ -34,7 +44,8 @@ use crate::wait_set::{LIVENESS_POLL, WaitSet};
 /// The most permits that there can be: as many words as the kernel watches at a time, less one.
 pub const MAX_PERMITS: usize = WaitSet::CAPACITY - 1;
 
-/// Locks of which a thread takes any, and the entry lock under which one thread waits for them. A view, made for each call.
+/// Locks of which a thread takes any, and the entry lock under which one thread waits for them. A view, made
+/// for each call.
 #[derive(Clone, Copy, Debug)]
 pub struct Permits<'a> {
     entry_lock: &'a RobustLock,
@@ -55,11 +66,13 @@ impl<'a> Permits<'a> {
     ///
     /// # Errors
     ///
-    /// [`AcquireError`]; nothing is taken then. [`AlreadyHeld`](AcquireError::AlreadyHeld): this thread holds all permits.
+    /// [`AcquireError`]; nothing is taken then. [`AlreadyHeld`](AcquireError::AlreadyHeld): this thread holds
+    /// all permits.
     ///
     /// # Safety
     ///
-    /// - The entry lock and the permits stay mapped at their addresses until this thread has [released](RobustLock::release) what it took.
+    /// - The entry lock and the permits stay mapped at their addresses until this thread has
+    ///   [released](RobustLock::release) what it took.
     #[inline(always)]
     pub unsafe fn take(&self, deadline: Deadline) -> Result<Taken, AcquireError> {
         let me = ThisThread::current()?;
@@ -153,13 +166,20 @@ impl<'a> Permits<'a> {
                 self.permits[at].release();
             }
         }
-        // CRASH: killed here, with permits and the entry lock: the kernel releases all of them. Killed after it: as a holder.
+        // CRASH: killed here, with permits and the entry lock: the kernel releases all of them. Killed after
+        // it: as a holder.
         self.entry_lock.release();
         result.map(|()| taken)
     }
 
     /// Takes the entry lock. Returns false if it is not needed any more, because the one permit was found.
-    fn enter(&self, me: ThisThread, count: usize, deadline: Deadline, taken: &mut Vec<Taken>) -> Result<bool, AcquireError> {
+    fn enter(
+        &self,
+        me: ThisThread,
+        count: usize,
+        deadline: Deadline,
+        taken: &mut Vec<Taken>,
+    ) -> Result<bool, AcquireError> {
         loop {
             match self.entry_lock.acquire_as(me, deadline.within(LIVENESS_POLL), WaitOn::OwnerWord) {
                 // A holder that died there left nothing that matters: this thread looks at all permits.
@@ -179,7 +199,13 @@ impl<'a> Permits<'a> {
     }
 
     /// Takes free permits, and sleeps while there are too few. Only with the entry lock held.
-    fn fill(&self, me: ThisThread, count: usize, deadline: Deadline, taken: &mut Vec<Taken>) -> Result<(), AcquireError> {
+    fn fill(
+        &self,
+        me: ThisThread,
+        count: usize,
+        deadline: Deadline,
+        taken: &mut Vec<Taken>,
+    ) -> Result<(), AcquireError> {
         let mut pauses = 2_u32;
         loop {
             while taken.len() < count {
@@ -197,7 +223,9 @@ impl<'a> Permits<'a> {
             if pauses <= LONGEST_PAUSE {
                 (0..pauses).for_each(|_| std::hint::spin_loop());
                 pauses *= 2;
-            } else if self.sleep(me, deadline)? == Woken::TimedOut && !is_planted(Bug::PermitsWithoutLivenessPoll) {
+            } else if self.sleep(me, deadline)? == Woken::TimedOut
+                && !is_planted(Bug::PermitsWithoutLivenessPoll)
+            {
                 self.mark_dead_owners();
             }
         }
@@ -214,7 +242,8 @@ impl<'a> Permits<'a> {
             // It was not so when this thread came: a peer overwrote a word.
             return Err(AcquireError::AlreadyHeld);
         }
-        // ORDER: each registration above pairs with the fetch_sub of a release: either that sees `W`, or the kernel finds another word.
+        // ORDER: each registration above pairs with the fetch_sub of a release: either that sees `W`, or the
+        // kernel finds another word.
         Ok(words.wait(deadline.within(LIVENESS_POLL)))
     }
 
@@ -225,7 +254,8 @@ impl<'a> Permits<'a> {
     }
 }
 
-/// Returns the index, among `count`, where this thread begins to look, so that threads begin at different indices. 0 if `count` is 0.
+/// Returns the index, among `count`, where this thread begins to look, so that threads begin at different
+/// indices. 0 if `count` is 0.
 #[inline]
 pub fn spread(count: usize) -> usize {
     if count <= 1 { 0 } else { ThisThread::current().map_or(0, |me| spread_of(me, count)) }

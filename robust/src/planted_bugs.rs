@@ -1,4 +1,5 @@
-//! Planted bugs: faults that the tests must find. In an ordinary build [`is_planted`] is the constant `false`.
+//! Planted bugs: faults that the tests must find. In an ordinary build [`is_planted`] is the constant
+//! `false`.
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +35,8 @@ pub enum Bug {
     NextMemberUnwatched,
 }
 
-/// Returns whether this bug is switched on: by the environment variable `MULTIPROC_PLANTED_BUG`, and only in builds with
-/// `--cfg multiproc_planted_bugs`.
+/// Returns whether this bug is switched on: by the environment variable `MULTIPROC_PLANTED_BUG`, and only in
+/// builds with `--cfg multiproc_planted_bugs`.
 #[cfg(multiproc_planted_bugs)]
 pub fn is_planted(bug: Bug) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();

@@ -1,18 +1,24 @@
 //! [`ProcessOwned`]: a lock that belongs to a process, not to one of its threads.
 //!
-//! The kernel releases robust locks thread by thread. So a process has one thread more, the *owner thread*, which lives as long as the process and only sleeps. A thread that holds a
-//! lock may [transfer it to the process](crate::RobustLock::transfer_to_process). Then the word has the owner thread's id, that thread's robust list has the node, and any thread of the process may release the lock.
-//! The owner thread itself never touches its list and its table. The other threads do, one at a time, under a mutex of the process.
+//! The kernel releases robust locks thread by thread. So a process has one thread more, the *owner thread*,
+//! which lives as long as the process and only sleeps. A thread that holds a lock may [transfer it to the
+//! process](crate::RobustLock::transfer_to_process). Then the word has the owner thread's id, that thread's
+//! robust list has the node, and any thread of the process may release the lock. The owner thread itself
+//! never touches its list and its table. The other threads do, one at a time, under a mutex of the process.
 //!
 //! # What a death leaves
 //!
-//! `kill -9`, `exit` and `exec` end the owner thread as they end every thread, and the kernel walks its list. They do not end all threads at the same instant. A thread that runs for some microseconds longer may still transfer a
-//! lock to an owner thread that is dead. The word then names a thread that has ended, and the waiters see that within a second. So nothing depends on the order in which the threads of a process end.
-//! Every change of a word is a CAS that compares the owner, since the kernel may have given the lock to another thread.
+//! `kill -9`, `exit` and `exec` end the owner thread as they end every thread, and the kernel walks its list.
+//! They do not end all threads at the same instant. A thread that runs for some microseconds longer may still
+//! transfer a lock to an owner thread that is dead. The word then names a thread that has ended, and the
+//! waiters see that within a second. So nothing depends on the order in which the threads of a process end.
+//! Every change of a word is a CAS that compares the owner, since the kernel may have given the lock to
+//! another thread.
 //!
-//! During a transfer, the word names one of two threads of the same process at every instruction, and that thread's list or pending entry names the lock:
+//! During a transfer, the word names one of two threads of the same process at every instruction, and that
+//! thread's list or pending entry names the lock:
 //!
-//! | step | owner by the word | who names the lock |
+//! | step | owner by the word | the lock is named by |
 //! |---|---|---|
 //! | off the thread's list | the thread | the thread's pending entry |
 //! | the CAS | the owner thread | the owner thread's pending entry |
@@ -20,12 +26,17 @@
 //!
 //! # Fork
 //!
-//! A forked child has no owner thread until it needs one, and it does not own what its parent owns. Owner threads are known by process id, a [`ProcessOwned`] by its owner thread.
-#![allow(unsafe_code, reason = "a thread's list, written by the other threads; one static that a fork replaces")]
+//! A forked child has no owner thread until it needs one, and it does not own what its parent owns. Owner
+//! threads are known by process id, a [`ProcessOwned`] by its owner thread.
+#![allow(
+    unsafe_code,
+    reason = "a thread's list, written by the other threads; one static that a fork replaces"
+)]
 
 use std::ptr;
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+    AtomicBool, AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
 };
 use std::sync::mpsc;
 
@@ -43,7 +54,8 @@ use crate::word::{TID, high, low};
 pub struct ProcessOwned(u64);
 
 impl ProcessOwned {
-    /// Starts this process's owner thread, if it has none yet, so that a later transfer does not fail for want of one.
+    /// Starts this process's owner thread, if it has none yet, so that a later transfer does not fail for
+    /// want of one.
     ///
     /// # Errors
     ///
@@ -55,11 +67,13 @@ impl ProcessOwned {
 }
 
 impl RobustLock {
-    /// Transfers a lock that this thread holds to its process. Then any thread of the process may [release it](Self::release_process_owned). The kernel releases it when the process ends or calls `exec`.
+    /// Transfers a lock that this thread holds to its process. Then any thread of the process may [release
+    /// it](Self::release_process_owned). The kernel releases it when the process ends or calls `exec`.
     ///
     /// # Errors
     ///
-    /// [`AcquireError`]: this thread does not hold the lock ([`NotHeld`](AcquireError::NotHeld)), or there is no owner thread. The lock is unchanged then.
+    /// [`NotHeld`](AcquireError::NotHeld): this thread does not hold the lock. Other [`AcquireError`]s: there is
+    /// no owner thread. The lock is unchanged then.
     ///
     /// # Safety
     ///
@@ -78,10 +92,12 @@ impl RobustLock {
             owner.set_pending(self.node());
         }
         let transferred = self.exchange(me.tid(), owner.tid()).is_some();
-        // CRASH: the word names the owner thread, whose pending entry names the lock. If the owner thread has ended, the waiters find that out within a second.
+        // CRASH: the word names the owner thread, whose pending entry names the lock. If the owner thread has
+        // ended, the waiters find that out within a second.
         if transferred {
             self.set_last_owner(owner.owner());
-            // SAFETY: the node is this lock's own, and off the other list. There is room. The caller keeps it mapped.
+            // SAFETY: the node is this lock's own, and off the other list. There is room. The caller keeps it
+            // mapped.
             unsafe { owner.link(self.node()) };
         }
         owner.clear_pending();
@@ -89,7 +105,8 @@ impl RobustLock {
         if transferred { Ok(owners.owned()) } else { Err(AcquireError::NotHeld) }
     }
 
-    /// Releases a lock that this process [owns](Self::transfer_to_process). Returns false, with nothing done, if it does not own the lock (in a forked child: its parent owns it).
+    /// Releases a lock that this process [owns](Self::transfer_to_process). Returns false, with nothing done,
+    /// if it does not own the lock (in a forked child: its parent owns it).
     pub fn release_process_owned(&self, owned: ProcessOwned) -> bool {
         let Ok(me) = ThisThread::current() else { return false };
         let Some(owners) = of(me, owned) else { return false };
@@ -97,7 +114,8 @@ impl RobustLock {
         owner.set_pending(self.node());
         // CRASH: off the list, still the owner thread's: its pending entry names the lock.
         let known = owner.unlink(self.node());
-        // No `fetch_sub`: while this process is being killed, the kernel may have given the lock to another process already.
+        // No `fetch_sub`: while this process is being killed, the kernel may have given the lock to another
+        // process already.
         if let Some(after) = known.then(|| self.exchange(owner.tid(), 0)).flatten()
             && low(after) != 0
         {
@@ -108,12 +126,14 @@ impl RobustLock {
         known
     }
 
-    /// Replaces the thread in the word by another (0: none) and keeps the rest. Returns the new word, or `None` if the word did not name that thread.
+    /// Replaces the thread in the word by another (0: none) and keeps the rest. Returns the new word, or
+    /// `None` if the word did not name that thread.
     fn exchange(&self, from: u64, to: u64) -> Option<u64> {
         let mut seen = self.word().load(Relaxed);
         while seen & TID == from {
             let next = (seen & !TID) | to;
-            // ORDER: SeqCst, hence Release, pairs with the Acquire in `take_free` and `wait_to_acquire`, and with a waiter's registration, as in `release_unlinked`.
+            // ORDER: SeqCst, hence Release, pairs with the Acquire in `take_free` and `wait_to_acquire`, and
+            // with a waiter's registration, as in `release_unlinked`.
             match self.word().compare_exchange(seen, next, SeqCst, Relaxed) {
                 Ok(_) => return Some(next),
                 Err(now) => seen = now,
@@ -127,11 +147,14 @@ impl RobustLock {
 #[derive(Clone, Copy)]
 struct OwnerThread(ThisThread);
 
-// SAFETY: `ThisThread` is a thread's list and table, mapped as long as that thread lives, which is as long as the process. The owner thread does not touch them any more, and the other threads do so only under the mutex.
+// SAFETY: `ThisThread` is a thread's list and table, mapped as long as that thread lives, which is as long as
+// the process. The owner thread does not touch them any more, and the other threads do so only under the
+// mutex.
 unsafe impl Send for OwnerThread {}
 
 impl OwnerThread {
-    /// Returns whether it can take one lock more. (A process may have the id of a dead ancestor. It then finds owner threads that are not its own; a fork has wiped them.)
+    /// Returns whether it can take one lock more. (A process may have the id of a dead ancestor. It then
+    /// finds owner threads that are not its own; a fork has wiped them.)
     fn is_usable(self) -> bool {
         self.0.owner() != 0 && !self.0.is_full()
     }
@@ -162,7 +185,8 @@ impl LockedOwnerThreads {
     }
 }
 
-/// Chooses an owner thread that can take one lock more; starts one if there is none. Each can hold as many locks as any thread.
+/// Chooses an owner thread that can take one lock more; starts one if there is none. Each can hold as many
+/// locks as any thread.
 pub(crate) fn with_room(me: ThisThread) -> Result<LockedOwnerThreads, AcquireError> {
     let threads = of_this_process(me);
     let mut list = threads.list.lock();
@@ -171,7 +195,8 @@ pub(crate) fn with_room(me: ThisThread) -> Result<LockedOwnerThreads, AcquireErr
     }
     let chosen = start()?;
     list.push(chosen);
-    // ORDER: Release pairs with the Acquire in `ready`: a thread that sees it finds an owner thread in the list.
+    // ORDER: Release pairs with the Acquire in `ready`: a thread that sees it finds an owner thread in the
+    // list.
     threads.started.store(true, Release);
     Ok(LockedOwnerThreads { chosen, _list: list })
 }
@@ -195,7 +220,8 @@ fn start() -> Result<OwnerThread, AcquireError> {
 
 static CURRENT: AtomicPtr<OwnerThreads> = AtomicPtr::new(ptr::null_mut());
 
-/// Returns the owner threads of this process. A forked child begins with none: its parent's mutex may be locked by a thread that the child does not have.
+/// Returns the owner threads of this process. A forked child begins with none: its parent's mutex may be
+/// locked by a thread that the child does not have.
 fn of_this_process(me: ThisThread) -> &'static OwnerThreads {
     let process = high(me.owner());
     loop {

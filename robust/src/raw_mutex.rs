@@ -2,15 +2,19 @@
 //!
 //! # Why not for named locks
 //!
-//! `lock_api::RawMutex` has one outcome: the lock was taken. A lock that processes share has three: it was taken; it was taken from a dead owner, and what it guards may be half changed; it
-//! could not be taken. Besides, a `Mutex<R, T>` is `T` next to a lock that a constant makes, with references into it. Another process can break what a reference promises, and a
-//! named lock is a file. So `Lock`, `Value` and `Array` have guards of their own.
+//! `lock_api::RawMutex` has one outcome: the lock was taken. A lock that processes share has three: it was
+//! taken; it was taken from a dead owner, and what it guards may be half changed; it could not be taken.
+//! Besides, a `Mutex<R, T>` is `T` next to a lock that a constant makes, with references into it. Another
+//! process can break what a reference promises, and a named lock is a file. So `Lock`, `Value` and `Array`
+//! have guards of their own.
 //!
 //! # Why the lock is in a box, and why a leaked guard locks the mutex forever
 //!
-//! The kernel knows a held lock by its address. So the lock must neither move nor be freed while it is held, and a leaked guard would allow a mutex both. Hence the box, which is not freed if a thread holds the lock.
+//! The kernel knows a held lock by its address. So the lock must neither move nor be freed while it is held,
+//! and a leaked guard would allow a mutex both. Hence the box, which is not freed if a thread holds the lock.
 //!
-//! `MutexGuard::leak` lends what is guarded for longer than a thread lives. So no thread may take the lock that the kernel released at that thread's end. A thread that tries panics instead of waiting forever.
+//! `MutexGuard::leak` lends what is guarded for longer than a thread lives. So no thread may take the lock
+//! that the kernel released at that thread's end. A thread that tries panics instead of waiting forever.
 #![allow(unsafe_code, reason = "a lock in a box of its own; `lock_api`'s unsafe traits")]
 
 use std::fmt;
@@ -24,7 +28,8 @@ use crate::deadline::Deadline;
 use crate::lock::RobustLock;
 use crate::outcome::{AcquireError, Acquired};
 
-/// `lock_api`'s mutex over the robust lock, for use within one process. It panics where another mutex would hang silently.
+/// `lock_api`'s mutex over the robust lock, for use within one process. It panics where another mutex would
+/// hang silently.
 ///
 /// ```
 /// use multiproc_robust::RobustMutex;
@@ -46,8 +51,9 @@ pub type RobustMutex<T> = lock_api::Mutex<RawRobustMutex, T>;
 ///
 /// # Panics
 ///
-/// `lock` panics if this thread holds the mutex already, if it holds 1,000 locks, if the system has no robust lists, or if a thread that leaked its guard has ended. `try_lock` and its variants return
-/// false in these cases.
+/// `lock` panics if this thread holds the mutex already, if it holds 1,000 locks, if the system has no robust
+/// lists, or if a thread that leaked its guard has ended. `try_lock` and its variants return false in these
+/// cases.
 pub struct RawRobustMutex {
     /// Null until the mutex is first locked.
     lock: AtomicPtr<RobustLock>,
@@ -61,7 +67,8 @@ impl RawRobustMutex {
             return lock;
         }
         let fresh = Box::into_raw(Box::new(RobustLock::new()));
-        // ORDER: AcqRel pairs with the Acquire of the load above: a thread that sees the pointer sees the lock.
+        // ORDER: AcqRel pairs with the Acquire of the load above: a thread that sees the pointer sees the
+        // lock.
         let lock = match self.lock.compare_exchange(ptr::null_mut(), fresh, AcqRel, Acquire) {
             Ok(_) => fresh,
             Err(other) => {
@@ -106,7 +113,8 @@ impl fmt::Display for Refused {
     }
 }
 
-// SAFETY: `RobustLock` excludes. If a thread ends, its leaked guard may live on as a reference; no thread is given the lock that the kernel then released.
+// SAFETY: `RobustLock` excludes. If a thread ends, its leaked guard may live on as a reference; no thread is
+// given the lock that the kernel then released.
 unsafe impl RawMutex for RawRobustMutex {
     #[allow(clippy::declare_interior_mutable_const, reason = "`lock_api` makes a mutex from this constant")]
     const INIT: Self = Self { lock: AtomicPtr::new(ptr::null_mut()) };

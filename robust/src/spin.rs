@@ -1,10 +1,11 @@
 //! The one policy of spinning before sleeping.
 //!
-//! A signaller leaves its CPU number with the data. A waiter whose partner was last seen on its own CPU parks at once:
-//! the partner cannot run while the waiter spins. Otherwise the waiter spins a little longer than one wake-up takes
-//! between CPUs, then parks. A wake-up takes about 30 us in a virtual machine. So the waiter spins for 45 us of pauses,
-//! and counts out once per process how many pauses that is. With less, two parked partners would never leave the slow
-//! regime. The policy never uses `sched_yield`: beside a busy thread on the same CPU it costs milliseconds.
+//! A signaller leaves its CPU number with the data. A waiter whose partner was last seen on its own CPU parks
+//! at once: the partner cannot run while the waiter spins. Otherwise the waiter spins a little longer than
+//! one wake-up takes between CPUs, then parks. A wake-up takes about 30 us in a virtual machine. So the
+//! waiter spins for 45 us of pauses, and counts out once per process how many pauses that is. With less, two
+//! parked partners would never leave the slow regime. The policy never uses `sched_yield`: beside a busy
+//! thread on the same CPU it costs milliseconds.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -18,8 +19,8 @@ pub const NO_CPU: u32 = u32::MAX;
 /// Pauses between two looks at a word that the partner writes once. Fewer pauses gain nothing.
 pub const EAGER: u32 = 4;
 
-/// The most pauses between two looks at a lock's word. A waiter for a lock starts with few, doubles them, and sleeps
-/// after this many.
+/// The most pauses between two looks at a lock's word. A waiter for a lock starts with few, doubles them, and
+/// sleeps after this many.
 pub(crate) const LONGEST_PAUSE: u32 = 256;
 
 /// Returns this thread's CPU, to be left with the data for the next waiter.
@@ -30,8 +31,9 @@ pub fn this_cpu() -> u32 {
 
 /// Spins for as long as that beats sleeping. Returns whether `ready` returned true.
 ///
-/// `partner` is the CPU on which the partner was last seen, `first` the number of pauses before the first look, `longest`
-/// the most pauses between later looks. Each look may take a cache line away from the partner.
+/// `partner` is the CPU on which the partner was last seen, `first` the number of pauses before the first
+/// look, `longest` the most pauses between later looks. Each look may take a cache line away from the
+/// partner.
 #[inline]
 pub fn spin(partner: u32, first: u32, longest: u32, mut ready: impl FnMut() -> bool) -> bool {
     // A thread that is bound to one CPU assumes that an unknown partner is on that CPU, too.
@@ -51,8 +53,8 @@ pub fn spin(partner: u32, first: u32, longest: u32, mut ready: impl FnMut() -> b
     false
 }
 
-/// Runs `wait`, in which this thread sleeps for locks at once instead of spinning first. For a wait for a thread that was
-/// last seen on this CPU, and cannot go on while this thread spins.
+/// Runs `wait`, in which this thread sleeps for locks at once instead of spinning first. For a wait for a
+/// thread that was last seen on this CPU, and cannot go on while this thread spins.
 ///
 /// ```
 /// use multiproc_robust::{Deadline, RobustLock, without_spinning};

@@ -2,25 +2,33 @@
 //!
 //! # The list
 //!
-//! The kernel keeps one robust list per thread; libc registers it. When the thread ends, for whatever reason, the kernel walks the list. It marks each lock
-//! word on it that holds the thread's id as `OWNER_DIED`. The pending entry (`list_op_pending`) names one more word: it covers the instants between taking a word and linking its node.
+//! The kernel keeps one robust list per thread; libc registers it. When the thread ends, for whatever reason,
+//! the kernel walks the list. It marks each lock word on it that holds the thread's id as `OWNER_DIED`. The
+//! pending entry (`list_op_pending`) names one more word: it covers the instants between taking a word and
+//! linking its node.
 //!
-//! Each thread links two private *sentinels* into the list, once. The nodes of this crate live only between them:
+//! Each thread links two private *sentinels* into the list, once. The nodes of this crate live only between
+//! them:
 //!
 //! ```text
-//! head -> (libc's newer mutexes) -> FIRST -> innermost lock -> ... -> outermost lock -> LAST -> (libc's older mutexes) -> head
+//! head -> (libc's newer mutexes) -> FIRST -> innermost lock -> ... -> outermost lock -> LAST
+//!      -> (libc's older mutexes) -> head
 //! ```
 //!
-//! libc inserts at the head, and unlinks through the links of its own mutexes. So libc touches the sentinels, but never a node of this crate, which lies in memory that other processes can write.
+//! libc inserts at the head, and unlinks through the links of its own mutexes. So libc touches the sentinels,
+//! but never a node of this crate, which lies in memory that other processes can write.
 //!
-//! This crate never *follows* a link that other processes can write. `FIRST` leads to the innermost lock, and a private table names the locks below it. Every link is written from these.
-//! So a peer that overwrites a node cannot make this process write to a wrong address. It can only cut short the kernel's walk after a death, and the waiters' liveness poll finds that death within a second.
+//! This crate never *follows* a link that other processes can write. `FIRST` leads to the innermost lock, and
+//! a private table names the locks below it. Every link is written from these. So a peer that overwrites a
+//! node cannot make this process write to a wrong address. It can only cut short the kernel's walk after a
+//! death, and the waiters' liveness poll finds that death within a second.
 //!
 //! # Fork
 //!
-//! The block that holds the id, the table and the sentinels is `MADV_WIPEONFORK`: a forked child reads zeros there. So the child notices the fork at its next
-//! operation, at no cost. It owns nothing then. Copies of its parent's guards find no entry in the table and do nothing. libc has emptied the child's list.
-//! After a raw `clone` no list is registered, and this crate registers libc's own head again, emptied.
+//! The block that holds the id, the table and the sentinels is `MADV_WIPEONFORK`: a forked child reads zeros
+//! there. So the child notices the fork at its next operation, at no cost. It owns nothing then. Copies of
+//! its parent's guards find no entry in the table and do nothing. libc has emptied the child's list. After a
+//! raw `clone` no list is registered, and this crate registers libc's own head again, emptied.
 #![allow(unsafe_code, reason = "the robust list is raw pointers that the kernel reads")]
 
 mod enrol;
@@ -32,23 +40,29 @@ use std::ptr;
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use self::enrol::Retire;
-pub use self::proc::{has_ended, is_thread_of_this_process, pid_namespace, process_of, signal_of_zombie, thread_id};
+pub use self::proc::{
+    has_ended, is_thread_of_this_process, pid_namespace, process_of, signal_of_zombie, thread_id,
+};
 use crate::sys::RobustHead;
 
-/// A link of the robust list: it points to the next link. The word that the kernel looks at lies `futex_offset` bytes from the link.
+/// A link of the robust list: it points to the next link. The word that the kernel looks at lies
+/// `futex_offset` bytes from the link.
 pub(crate) type Node = *mut usize;
 
-/// How many locks one thread may hold at a time. The kernel recovers the 2,048 most recent entries of a list, including libc's own.
+/// How many locks one thread may hold at a time. The kernel recovers the 2,048 most recent entries of a list,
+/// including libc's own.
 pub const MAX_HELD: usize = 1000;
 
 /// The distance in bytes from a node to its futex word, as glibc has it.
 pub const FUTEX_OFFSET: isize = -32;
 
-/// This thread cannot use its robust list: there is none, or not one of the layout that this crate knows.
+/// This thread cannot use a robust list: the system has none, it has another layout than this crate knows, or
+/// the process has moved to another pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoList;
 
-/// A private list entry from which libc's code can unlink its own neighbours: the link before it, the link after it.
+/// A private list entry from which libc's code can unlink its own neighbours: the link before it, the link
+/// after it.
 #[repr(C)]
 struct Sentinel {
     previous: Cell<Node>,
@@ -61,9 +75,11 @@ struct Block {
     owner: Cell<u64>,
     /// How many locks this thread holds below the innermost.
     below: Cell<usize>,
-    /// What the kernel takes for the lock words of the two sentinels: always 0. If they lay outside of the mapping, its walk would end there.
+    /// What the kernel takes for the lock words of the two sentinels: always 0. If they lay outside of the
+    /// mapping, its walk would end there.
     words: [Cell<u64>; 3],
-    /// The link after it is the innermost lock, or `LAST`. Only this thread writes that link, so it need not be noted elsewhere.
+    /// The link after it is the innermost lock, or `LAST`. Only this thread writes that link, so it need not
+    /// be noted elsewhere.
     first: Sentinel,
     last: Sentinel,
     /// `outer[0]` is `LAST`; then the locks that this thread holds below the innermost, the outermost first.
@@ -86,10 +102,13 @@ impl Block {
     }
 }
 
-const _: () = assert!(offset_of!(Block, first.next) - FUTEX_OFFSET.unsigned_abs() >= offset_of!(Block, words));
-const _: () = assert!(offset_of!(Block, last.next) - FUTEX_OFFSET.unsigned_abs() + 4 <= offset_of!(Block, first));
+const _: () =
+    assert!(offset_of!(Block, first.next) - FUTEX_OFFSET.unsigned_abs() >= offset_of!(Block, words));
+const _: () =
+    assert!(offset_of!(Block, last.next) - FUTEX_OFFSET.unsigned_abs() + 4 <= offset_of!(Block, first));
 
-/// A block of zeros that every thread begins with, so that the fast path needs one check only. It is never written.
+/// A block of zeros that every thread begins with, so that the fast path needs one check only. It is never
+/// written.
 #[repr(transparent)]
 struct Unset(Block);
 // SAFETY: never written: a writer that reads the owner 0 replaces the block first.
@@ -119,16 +138,22 @@ pub struct ThisThread {
 
 impl ThisThread {
     /// Returns this thread, set up at the first call and after a fork.
+    ///
+    /// # Errors
+    ///
+    /// [`NoList`].
     #[inline(always)]
     pub fn current() -> Result<Self, NoList> {
         if Self::here().owner() == 0 {
-            // Returns no more than a register holds: an answer in memory would be stores before every locked instruction.
+            // Returns no more than a register holds: an answer in memory would be stores before every locked
+            // instruction.
             Self::set_up()?;
         }
         Ok(Self::here())
     }
 
-    /// Returns this thread as it is. If it was never set up, or a fork wiped it, it holds nothing and must not set the pending entry.
+    /// Returns this thread as it is. If it was never set up, or a fork wiped it, it holds nothing and must
+    /// not set the pending entry.
     #[inline(always)]
     pub(crate) fn here() -> Self {
         THREAD.with(|(block, head)| Self { block: block.get(), head: head.get() })
@@ -155,15 +180,17 @@ impl ThisThread {
     /// Stores the pending entry: if this thread dies, the kernel looks at the word of this node, too.
     #[inline(always)]
     pub(crate) fn set_pending(self, node: Node) {
-        // ORDER: the kernel reads this at the thread's death, on the same CPU: only the compiler must keep the order.
+        // ORDER: the kernel reads this at the thread's death, on the same CPU: only the compiler must keep
+        // the order.
         compiler_fence(SeqCst);
         // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
         unsafe { (*self.head).pending.set(node) };
         compiler_fence(SeqCst);
     }
 
-    /// Does as [`set_pending`](Self::set_pending), but stores nothing if the entry is this node already. That is so
-    /// when a lock is released before any other operation. It saves a store before the locked instruction.
+    /// Does as [`set_pending`](Self::set_pending), but stores nothing if the entry is this node already. That
+    /// is so when a lock is released before any other operation. It saves a store before the locked
+    /// instruction.
     #[inline(always)]
     pub(crate) fn ensure_pending(self, node: Node) {
         // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
@@ -198,8 +225,10 @@ impl ThisThread {
         if innermost != block.bottom() {
             block.push_outer(innermost);
         }
-        // A thread that takes one lock repeatedly finds the link as it left it, and saves a store before the next locked instruction.
-        // SAFETY: the caller's promise; volatile, since the kernel reads the link and a peer may overwrite it.
+        // A thread that takes one lock repeatedly finds the link as it left it, and saves a store before the
+        // next locked instruction.
+        // SAFETY: the caller's promise; volatile, since the kernel reads the link and a peer may overwrite
+        // it.
         if unsafe { node.read_volatile() } != innermost as usize {
             // SAFETY: as above.
             unsafe { node.write_volatile(innermost as usize) };
@@ -210,7 +239,8 @@ impl ThisThread {
         compiler_fence(SeqCst);
     }
 
-    /// Unlinks a node. Returns false if this thread does not hold the lock (a guard that was copied by a fork).
+    /// Unlinks a node. Returns false if this thread does not hold the lock (a guard that was copied by a
+    /// fork).
     #[inline(always)]
     pub(crate) fn unlink(self, node: Node) -> bool {
         if !self.is_innermost(node) {
@@ -251,7 +281,8 @@ impl ThisThread {
         true
     }
 
-    /// Returns true at every 64th time in a row that this thread fails to take the same word. A thread that polls with `try_lock` never sleeps, and must look at the owner now and then.
+    /// Returns true at every 64th time in a row that this thread fails to take the same word. A thread that
+    /// polls with `try_lock` never sleeps, and must look at the owner now and then.
     #[cold]
     pub(crate) fn fails_again(self, node: Node, word: u64) -> bool {
         thread_local! {

@@ -2,19 +2,21 @@
 //!
 //! # The rule
 //!
-//! The kernel compares and queues the words **one after the other**, in the order in which they were pushed. A word
-//! that changed and changed back before the kernel came to it looks as if nothing had happened. So:
+//! The kernel compares and queues the words **one after the other**, in the order in which they were pushed.
+//! A word that changed and changed back before the kernel came to it looks as if nothing had happened. So:
 //!
 //! 1. Push the word that every change moves, and that never moves back, **last**: it is compared last.
-//! 2. Note all words first, then look whether there is a reason not to sleep, then wait. What happens after the look
-//!    changes a word that the kernel still has to compare, or wakes this thread.
+//! 2. Note all words first, then look whether there is a reason not to sleep, then wait. What happens after
+//!    the look changes a word that the kernel still has to compare, or wakes this thread.
 //!
 //! # Where the kernel has no `futex_waitv`
 //!
-//! `futex_waitv` came with Linux 5.16, and a seccomp filter may forbid it. Then the wait is a slice of 5 ms on one
-//! word: the last one, or that of [`push_main`](WaitSet::push_main). Every caller looks again after a slice.
+//! `futex_waitv` came with Linux 5.16, and a seccomp filter may forbid it. Then the wait is a slice of 5 ms
+//! on one word: the last one, or that of [`push_main`](WaitSet::push_main). Every caller looks again after a
+//! slice.
 //!
-//! For one word, [`wait`](WaitSet::wait) makes the plain futex call: a `futex_waitv` of one word costs twice as much.
+//! For one word, [`wait`](WaitSet::wait) makes the plain futex call: a `futex_waitv` of one word costs twice
+//! as much.
 #![allow(unsafe_code, reason = "an array that is initialised as far as it was pushed to")]
 
 use std::fmt;
@@ -28,8 +30,8 @@ use crate::sys::{self, MAX_WORDS, WaitWord, Woken};
 /// A word, and what it holds while the wait should go on.
 pub(crate) type Watched = (*const AtomicU32, u32);
 
-/// The interval of the liveness poll. A sleep lasts no longer; after it, the thread looks for deaths that the kernel
-/// missed.
+/// The interval of the liveness poll. A sleep lasts no longer; after it, the thread looks for deaths that the
+/// kernel missed.
 pub(crate) const LIVENESS_POLL: Duration = Duration::from_secs(1);
 
 /// How long the first sleep of a wait lasts at most. It watches one word and notices no deaths.

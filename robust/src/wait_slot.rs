@@ -1,7 +1,8 @@
 //! [`WaitSlot`]: a slot in which one thread waits to be notified. The other waiters learn of its death there.
 //!
-//! A slot is a [`RobustLock`] that its waiter holds while it waits (a [claim](RobustLock::claim)). So the kernel marks the
-//! slot when the waiter dies. Two of the three words that the lock guards belong to the slot:
+//! A slot is a [`RobustLock`] that its waiter holds while it waits (a [claim](RobustLock::claim)). So the
+//! kernel marks the slot when the waiter dies. Two of the three words that the lock guards belong to the
+//! slot:
 //!
 //! | word | content |
 //! |---|---|
@@ -16,18 +17,19 @@
 //! | held | not 0 | is occupied by a living waiter |
 //! | free | not 0 | has a dead waiter, not yet dealt with (note 1) |
 //!
-//! 1. A living waiter clears the ticket first and then releases the lock. So this state has no other meaning, if the
-//!    owner word is read before the ticket. The exception is deliberate: a waiter may [abandon](WaitSlot::abandon) its
-//!    slot, and is then taken for dead.
+//! 1. A living waiter clears the ticket first and then releases the lock. So this state has no other meaning,
+//!    if the owner word is read before the ticket. The exception is deliberate: a waiter may
+//!    [abandon](WaitSlot::abandon) its slot, and is then taken for dead.
 //!
 //! # How a death is noticed
 //!
-//! The owner word of a slot has `W` while it is held, and living threads wake nobody on it. Each waiter that sleeps
-//! watches the owner words of all slots (with a [`DeathWatch`](crate::DeathWatch)). So a death wakes one waiter, and that
-//! waiter looks for deaths before anything else. If it dies on the way, its own slot wakes the next waiter. A death
-//! between the look and the sleep changes a word that the kernel compares.
+//! The owner word of a slot has `W` while it is held, and living threads wake nobody on it. Each waiter that
+//! sleeps watches the owner words of all slots (with a [`DeathWatch`](crate::DeathWatch)). So a death wakes
+//! one waiter, and that waiter looks for deaths before anything else. If it dies on the way, its own slot
+//! wakes the next waiter. A death between the look and the sleep changes a word that the kernel compares.
 //!
-//! A waiter that still [parks briefly](WaitSlot::park_briefly) does not notice deaths. It looks for them within 5 ms.
+//! A waiter that still [parks briefly](WaitSlot::park_briefly) does not notice deaths. It looks for them
+//! within 5 ms.
 #![allow(unsafe_code, reason = "a lock whose mapping the caller keeps")]
 
 use std::fmt;
@@ -92,8 +94,8 @@ impl WaitSlot<'_> {
         self.0.release_claim(|| self.ticket().store(0, SeqCst), || ());
     }
 
-    /// Releases the slot with the ticket in it, as if its waiter had died. A thread that looks for deaths finds it, but
-    /// no thread is woken for it.
+    /// Releases the slot with the ticket in it, as if its waiter had died. A thread that looks for deaths
+    /// finds it, but no thread is woken for it.
     pub fn abandon(self) {
         self.0.release_claim(|| (), || ());
     }
@@ -107,7 +109,8 @@ impl WaitSlot<'_> {
 
     /// Returns the ticket of the waiter that died in the slot.
     pub fn dead_occupant(self) -> Option<u64> {
-        // ORDER: the owner word first; pairs with `vacate`, where a living waiter clears the ticket before the word.
+        // ORDER: the owner word first; pairs with `vacate`, where a living waiter clears the ticket before
+        // the word.
         let free = self.owner_word() & TID == 0;
         let ticket = self.ticket().load(SeqCst);
         (free && ticket != 0).then_some(ticket)
@@ -123,13 +126,13 @@ impl WaitSlot<'_> {
         self.ticket().store(0, SeqCst);
     }
 
-    /// Sleeps for at most 5 ms, unless `ready`. For the waiter in this slot, as its first sleep: a notification ends it,
-    /// a death does not. It costs a third of a sleep with a [`DeathWatch`](crate::DeathWatch), and most waits are no
-    /// longer.
+    /// Sleeps for at most 5 ms, unless `ready`. For the waiter in this slot, as its first sleep: a
+    /// notification ends it, a death does not. It costs a third of a sleep with a
+    /// [`DeathWatch`](crate::DeathWatch), and most waits are no longer.
     pub fn park_briefly(self, deadline: Deadline, ready: impl FnOnce() -> bool) {
         let (word, seen) = self.watched();
-        // ORDER: the read-modify-write in `watched` pairs with that in `notify`: a later notification finds that this
-        // thread may sleep, and changes the word that the kernel compares.
+        // ORDER: the read-modify-write in `watched` pairs with that in `notify`: a later notification finds
+        // that this thread may sleep, and changes the word that the kernel compares.
         if !ready() {
             sys::futex_wait(word, seen, deadline.within(BRIEF));
         }
@@ -137,8 +140,8 @@ impl WaitSlot<'_> {
 
     /// Wakes the waiter in the slot.
     pub fn notify(self) {
-        // ORDER: a read-modify-write, as in `watched`: either the waiter sees this notification, or this sees that the
-        // waiter may sleep.
+        // ORDER: a read-modify-write, as in `watched`: either the waiter sees this notification, or this sees
+        // that the waiter may sleep.
         if self.notifications().fetch_add(Self::ONE_NOTIFICATION, SeqCst) & Self::MAY_SLEEP != 0 {
             sys::futex_wake(self.notifications_word(), 1);
         }
@@ -168,6 +171,9 @@ impl WaitSlot<'_> {
 
 impl fmt::Debug for WaitSlot<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WaitSlot").field("lock", self.0).field("ticket", &self.ticket().load(Relaxed)).finish()
+        f.debug_struct("WaitSlot")
+            .field("lock", self.0)
+            .field("ticket", &self.ticket().load(Relaxed))
+            .finish()
     }
 }

@@ -1,4 +1,4 @@
-//! The names that [`DeathWatch`](crate::DeathWatch) had. To be deleted when nothing uses them.
+//! Names that [`DeathWatch`] replaces. To be deleted when nothing uses them.
 #![allow(missing_docs, reason = "old names, on their way out")]
 
 use std::sync::atomic::AtomicU64;
@@ -8,7 +8,13 @@ use crate::death_watch::DeathWatch;
 use crate::lock::RobustLock;
 use crate::wait_slot::WaitSlot;
 
-pub fn sleep_watching(word: &AtomicU64, count: u32, locks: &[RobustLock], deadline: Deadline, ready: impl FnOnce() -> bool) {
+pub fn sleep_watching(
+    word: &AtomicU64,
+    count: u32,
+    locks: &[RobustLock],
+    deadline: Deadline,
+    ready: impl FnOnce() -> bool,
+) {
     let mut watch = DeathWatch::new();
     if !watch.mark_and_watch(locks) && !ready() {
         watch.watch_count(word, count);

@@ -13,7 +13,8 @@ use common::{wait_until, watchdog};
 
 const SHORT: Duration = Duration::from_millis(30);
 
-/// Locks that stay where they are for as long as the program runs, so that a thread that ends may still hold some.
+/// Locks that stay where they are for as long as the program runs, so that a thread that ends may still hold
+/// some.
 fn locks(count: usize) -> &'static [RobustLock] {
     Vec::leak(std::iter::repeat_with(RobustLock::new).take(count).collect())
 }
@@ -293,7 +294,8 @@ fn lock_taken_while_the_thread_ends() {
     thread_local! {
         static BEFORE: Late = const { Late };
     }
-    static LEFT: std::sync::atomic::AtomicPtr<RobustLock> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+    static LEFT: std::sync::atomic::AtomicPtr<RobustLock> =
+        std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
     let _watchdog = watchdog();
     thread::spawn(|| {
         // Registered before this thread's list is: dropped after it.

@@ -1,5 +1,5 @@
-//! The slow half of a [`RobustLock`]: waiting for a lock that is held, and the hand-over to a waiter. The protocol is in
-//! the docs of `lock.rs`.
+//! The slow half of a [`RobustLock`]: waiting for a lock that is held, and the hand-over to a waiter. The
+//! protocol is in the docs of `lock.rs`.
 
 use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -14,8 +14,8 @@ use crate::wait_set::{LIVENESS_POLL, WaitSet};
 use crate::word::{LOW, ONE_EPOCH, OWNER_DIED, TID, WAITERS, low};
 
 impl RobustLock {
-    /// Wakes one waiter. `after` is the word as the release left it. Clears `W` only if no thread was asleep, and no
-    /// waiter has registered since `after`.
+    /// Wakes one waiter. `after` is the word as the release left it. Clears `W` only if no thread was asleep,
+    /// and no waiter has registered since `after`.
     #[cold]
     #[inline(never)]
     pub(crate) fn hand_over(&self, after: u64) {
@@ -35,7 +35,12 @@ impl RobustLock {
     /// Waits until this thread has the word. Returns whether the last owner died.
     #[cold]
     #[inline(never)]
-    pub(crate) fn wait_to_acquire(&self, me: ThisThread, deadline: Deadline, wait_on: WaitOn) -> Result<bool, AcquireError> {
+    pub(crate) fn wait_to_acquire(
+        &self,
+        me: ThisThread,
+        deadline: Deadline,
+        wait_on: WaitOn,
+    ) -> Result<bool, AcquireError> {
         let first = if sleeps_at_once() { LONGEST_PAUSE + 1 } else { 2 };
         let mut pauses = first;
         let mut seen = self.word().load(Relaxed);
@@ -46,7 +51,8 @@ impl RobustLock {
                     me.clear_pending();
                 }
                 let next = (seen & !OWNER_DIED).wrapping_add(if plain { 0 } else { ONE_EPOCH }) | me.tid();
-                // ORDER: Acquire pairs with the release in `release_unlinked`, and with the kernel's `OWNER_DIED` store.
+                // ORDER: Acquire pairs with the release in `release_unlinked`, and with the kernel's
+                // `OWNER_DIED` store.
                 match self.word().compare_exchange(seen, next, Acquire, Relaxed) {
                     Ok(_) => return Ok(seen & OWNER_DIED != 0),
                     Err(now) => seen = now,
@@ -54,8 +60,8 @@ impl RobustLock {
                 continue;
             }
             if seen & TID == me.tid() {
-                // Also if the table does not know the lock: then this thread holds it through another mapping of the
-                // same object (after a fork).
+                // Also if the table does not know the lock: then this thread holds it through another mapping
+                // of the same object (after a fork).
                 return Err(AcquireError::AlreadyHeld);
             }
             if deadline == Deadline::NOW {
@@ -104,8 +110,8 @@ impl RobustLock {
         timed_out
     }
 
-    /// Registers a thread that watches this word and does not want to sleep here. Returns the low half of the word then,
-    /// or `None` if the lock is free.
+    /// Registers a thread that watches this word and does not want to sleep here. Returns the low half of the
+    /// word then, or `None` if the lock is free.
     pub(crate) fn register_waiter(&self) -> Option<u32> {
         let mut seen = self.word().load(Relaxed);
         while seen & TID != 0 {

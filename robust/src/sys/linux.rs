@@ -48,7 +48,8 @@ pub(crate) fn gettid() -> u32 {
     unsafe { libc::gettid() }.unsigned_abs()
 }
 
-/// Returns this thread's robust list (`get_robust_list(2)`): null if none is registered (in a child of a raw `clone`).
+/// Returns this thread's robust list (`get_robust_list(2)`): null if none is registered (in a child of a raw
+/// `clone`).
 pub(crate) fn robust_list() -> io::Result<*mut RobustHead> {
     let mut head: *mut RobustHead = ptr::null_mut();
     let mut length = 0_usize;
@@ -68,8 +69,8 @@ pub(crate) unsafe fn set_robust_list(head: *mut RobustHead) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Starts a thread that runs `first`, with all signals blocked, and then sleeps as long as the process lives. Does not use
-/// std: std takes locks to start a thread, and a forked child may find them locked forever.
+/// Starts a thread that runs `first`, with all signals blocked, and then sleeps as long as the process lives.
+/// Does not use std: std takes locks to start a thread, and a forked child may find them locked forever.
 pub(crate) fn start_parked_thread(first: Box<dyn FnOnce() + Send>) -> io::Result<()> {
     extern "C" fn run(first: *mut libc::c_void) -> *mut libc::c_void {
         // SAFETY: the box that was made for this thread.
@@ -127,7 +128,9 @@ pub(crate) fn is_thread_of_this_process(tid: u32) -> bool {
 pub(crate) fn wiped_on_fork(length: usize) -> io::Result<*mut u8> {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new anonymous mapping touches no existing memory.
-    let memory = unsafe { libc::mmap(ptr::null_mut(), length, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+    let memory = unsafe {
+        libc::mmap(ptr::null_mut(), length, protection, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)
+    };
     if memory == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

@@ -9,8 +9,18 @@
 mod futex;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64"))]
 mod linux;
-#[cfg(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64"))]
+#[cfg(all(
+    target_os = "linux",
+    target_env = "gnu",
+    target_endian = "little",
+    target_pointer_width = "64"
+))]
 pub(crate) use {futex::*, linux::*};
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64")))]
+#[cfg(not(all(
+    target_os = "linux",
+    target_env = "gnu",
+    target_endian = "little",
+    target_pointer_width = "64"
+)))]
 compile_error!("multiproc-robust supports 64-bit little-endian Linux with glibc");

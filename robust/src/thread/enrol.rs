@@ -29,7 +29,8 @@ impl ThisThread {
         let b = me.block();
         b.below.set(0);
         b.outer[0].set(b.bottom());
-        // LAST, then FIRST, as libc inserts a mutex: fill it, fix the neighbour's back link, then one store makes it visible.
+        // LAST, then FIRST, as libc inserts a mutex: fill it, fix the neighbour's back link, then one store
+        // makes it visible.
         // SAFETY: the head is this thread's own, and its entries are libc's or the head itself.
         unsafe { insert_at_head(head, &b.last) };
         // SAFETY: as above.
@@ -53,7 +54,8 @@ fn registered_head() -> io::Result<*mut RobustHead> {
     if head.is_null() {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    // SAFETY: this thread's libc head, at the same address as in the parent; the entries on it were the parent's.
+    // SAFETY: this thread's libc head, at the same address as in the parent; the entries on it were the
+    // parent's.
     let list = unsafe { &*head };
     list.list.set(list.list.as_ptr().cast());
     list.pending.set(ptr::null_mut());
@@ -75,7 +77,8 @@ unsafe fn insert_at_head(head: *mut RobustHead, sentinel: &Sentinel) {
     sentinel.previous.set(list.as_ptr().cast());
     // libc marks priority-inheritance mutexes in bit 0; the back link lies just before the link.
     let neighbour = next.map_addr(|address| address & !1);
-    // SAFETY: an entry of libc's list (or its head, which has room before it in glibc's thread descriptor) has its back link there.
+    // SAFETY: an entry of libc's list (or its head, which has room before it in glibc's thread descriptor)
+    // has its back link there.
     unsafe { neighbour.wrapping_sub(1).write_volatile(sentinel.next.as_ptr() as usize) };
     compiler_fence(SeqCst);
     list.set(sentinel.next.as_ptr().cast());
@@ -94,7 +97,8 @@ fn take_block() -> io::Result<*const Block> {
     }
 }
 
-/// Takes the sentinels off the list at the end of a thread. Leaves them there if the thread still holds locks, which the kernel must find.
+/// Takes the sentinels off the list at the end of a thread. Leaves them there if the thread still holds
+/// locks, which the kernel must find.
 pub(super) struct Retire;
 
 impl Drop for Retire {
@@ -107,7 +111,8 @@ impl Drop for Retire {
         for sentinel in [&block.first, &block.last] {
             let (previous, next) = (sentinel.previous.get(), sentinel.next.get());
             let after = next.map_addr(|address| address & !1);
-            // SAFETY: with nothing between the sentinels, both neighbours are libc's entries, the head, or the other sentinel.
+            // SAFETY: with nothing between the sentinels, both neighbours are libc's entries, the head, or
+            // the other sentinel.
             unsafe { after.wrapping_sub(1).write_volatile(previous as usize) };
             compiler_fence(SeqCst);
             // SAFETY: as above.
@@ -121,7 +126,8 @@ impl Drop for Retire {
     }
 }
 
-/// Returns whether this process is in the pid namespace where it, or the process it was forked from, took its first lock. In another namespace the thread ids in the words of inherited mappings mean nothing.
+/// Returns whether this process is in the pid namespace where it, or the process it was forked from, took its
+/// first lock. In another namespace the thread ids in the words of inherited mappings mean nothing.
 fn in_first_pid_namespace() -> bool {
     static FIRST: AtomicU64 = AtomicU64::new(0);
     let here = pid_namespace();

@@ -49,8 +49,8 @@ impl Deadline {
         (self != Self::NEVER).then(|| Duration::from_nanos(self.0.saturating_sub(sys::monotonic_ns())))
     }
 
-    /// Returns seconds and nanoseconds for the kernel; `None` for [`NEVER`](Self::NEVER).
-    pub(crate) fn timespec(self) -> Option<(i64, i64)> {
+    /// Returns seconds and nanoseconds, as the kernel takes them; `None` for [`NEVER`](Self::NEVER).
+    pub(crate) fn timespec(self) -> sys::Limit {
         let part = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
         (self != Self::NEVER).then(|| (part(self.0 / 1_000_000_000), part(self.0 % 1_000_000_000)))
     }

@@ -68,7 +68,7 @@ impl EventCount {
             let seen = self.count.load(SeqCst);
             let done = ready();
             if !done {
-                sys::futex_wait(&raw const self.count, seen, deadline.within(LIVENESS_POLL));
+                sys::futex_wait(&raw const self.count, seen, deadline.within(LIVENESS_POLL).timespec());
             }
             // CRASH: killed above, the count of waiters stays one too high.
             self.waiters.fetch_sub(1, SeqCst);

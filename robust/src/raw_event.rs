@@ -203,7 +203,7 @@ impl RawEvent {
     /// Sleeps once, until the low half is not `seen` or the high half is not `count`.
     fn sleep(&self, seen: u32, count: u32, brief: bool, deadline: Deadline) {
         if brief {
-            sys::futex_wait(self.count_word(), count, deadline.within(BRIEF));
+            sys::futex_wait(self.count_word(), count, deadline.within(BRIEF).timespec());
             return;
         }
         // The count comes last: see the module's docs.

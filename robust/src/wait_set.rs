@@ -95,14 +95,14 @@ impl WaitSet {
     /// Sleeps until a word changes or is woken, or until the deadline. May return for no reason.
     pub(crate) fn wait(&self, deadline: Deadline) -> Woken {
         if self.count == 1 {
-            return sys::futex_wait(self.last.0, self.last.1, deadline);
+            return sys::futex_wait(self.last.0, self.last.1, deadline.timespec());
         }
         // SAFETY: `push` has initialised the first `count` words.
         let words = unsafe { std::slice::from_raw_parts(self.words.as_ptr().cast(), self.count) };
-        match sys::futex_waitv(words, deadline) {
+        match sys::futex_waitv(words, deadline.timespec()) {
             Woken::Unsupported => {
                 let (word, value) = self.main.unwrap_or(self.last);
-                sys::futex_wait(word, value, deadline.within(FALLBACK_SLICE))
+                sys::futex_wait(word, value, deadline.within(FALLBACK_SLICE).timespec())
             }
             woken => woken,
         }

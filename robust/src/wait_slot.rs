@@ -134,7 +134,7 @@ impl WaitSlot<'_> {
         // ORDER: the read-modify-write in `watched` pairs with that in `notify`: a later notification finds
         // that this thread may sleep, and changes the word that the kernel compares.
         if !ready() {
-            sys::futex_wait(word, seen, deadline.within(BRIEF));
+            sys::futex_wait(word, seen, deadline.within(BRIEF).timespec());
         }
     }
 

@@ -5,7 +5,8 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
-use crate::deadline::Deadline;
+/// When a wait ends, on `CLOCK_MONOTONIC`: seconds and nanoseconds. `None`: never.
+pub(crate) type Limit = Option<(i64, i64)>;
 
 /// How a futex wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +25,8 @@ pub(crate) enum Woken {
 
 /// Sleeps on a word of a shared object: `futex(FUTEX_WAIT_BITSET, CLOCK_MONOTONIC)`, never `PRIVATE`. A
 /// signal counts as a spurious wake-up.
-pub(crate) fn futex_wait(word: *const AtomicU32, expected: u32, deadline: Deadline) -> Woken {
-    let limit = deadline.timespec().map(to_timespec);
+pub(crate) fn futex_wait(word: *const AtomicU32, expected: u32, limit: Limit) -> Woken {
+    let limit = limit.map(to_timespec);
     let limit_ptr = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: `word` is a mapped, aligned u32 (the kernel returns EFAULT otherwise); the timespec outlives
     // the call.
@@ -63,11 +64,11 @@ impl WaitWord {
 
 /// Sleeps on words of shared objects: `futex_waitv(2)`, never `PRIVATE`. The kernel compares and queues them
 /// in this order.
-pub(crate) fn futex_waitv(vector: &[WaitWord], deadline: Deadline) -> Woken {
+pub(crate) fn futex_waitv(vector: &[WaitWord], limit: Limit) -> Woken {
     if cfg!(multiproc_force_fallback) {
         return Woken::Unsupported;
     }
-    let limit = deadline.timespec().map(to_timespec);
+    let limit = limit.map(to_timespec);
     let limit_ptr = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the vector and the timespec outlive the call; the kernel checks the addresses.
     let result = unsafe {

@@ -28,10 +28,7 @@
 //!
 //! A forked child has no owner thread until it needs one, and it does not own what its parent owns. Owner
 //! threads are known by process id, a [`ProcessOwned`] by its owner thread.
-#![allow(
-    unsafe_code,
-    reason = "a thread's list, written by the other threads; one static that a fork replaces"
-)]
+#![allow(unsafe_code, reason = "a list that other threads write; a static that a fork replaces")]
 
 use std::ptr;
 use std::sync::atomic::{

@@ -7,7 +7,8 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
 
-use multiproc::shm::{MAX_HELD, Namespace};
+use multiproc::robust::MAX_HELD;
+use multiproc::shm::Namespace;
 use multiproc::{
     Array, AtomicArray, AtomicValue, Barrier, BoundedSemaphore, Capacity, Condition, ErrorKind, Event, JobLimits, JoinableQueue,
     Lock, Options, Queue, RLock, RwLock, Semaphore, SharedMemory, Transit, Value,

@@ -2,6 +2,7 @@
 
 mod claim;
 mod deadline;
+mod death_watch;
 mod event_count;
 mod lock;
 mod outcome;
@@ -25,6 +26,7 @@ mod word;
 pub use ::lock_api;
 pub use claim::{ClaimSet, UsedCount};
 pub use deadline::Deadline;
+pub use death_watch::DeathWatch;
 pub use event_count::EventCount;
 pub use lock::RobustLock;
 pub use outcome::{AcquireError, Acquired, Death, LockError, Owner};
@@ -36,9 +38,10 @@ pub use raw_mutex::{RawRobustMutex, RobustMutex};
 pub use side::{Side, Sleep};
 pub use spin::{EAGER, NO_CPU, spin, this_cpu, without_spinning};
 pub use thread::{
-    FUTEX_OFFSET, MAX_HELD, NoList, ThisThread, has_ended, is_thread_of_this_process, pid_namespace, process_of,
-    signal_of_zombie, thread_id,
+    FUTEX_OFFSET, MAX_HELD, NoList, ThisThread, has_ended, is_thread_of_this_process, pid_namespace,
+    process_of, signal_of_zombie, thread_id,
 };
 pub use wait_set::{BRIEF, MAX_WATCHED_WORDS};
-pub use wait_slot::{WaitSlot, Watch};
+pub use wait_slot::WaitSlot;
+pub use watch::Watch;
 pub use word::{high, low};

@@ -1,5 +1,8 @@
 //! [`RLock`]: one thread at a time, which may take it again.
-#![allow(unsafe_code, reason = "the robust lock's mapping must outlive the time it is held; a raw pair for bindings")]
+#![allow(
+    unsafe_code,
+    reason = "the robust lock's mapping must outlive the time it is held; a raw pair for bindings"
+)]
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -279,7 +282,10 @@ impl Drop for RLockGuard<'_> {
 
 impl fmt::Debug for RLockGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RLockGuard").field("lock", &self.lock.shared).field("previous_owner_died", &self.died).finish()
+        f.debug_struct("RLockGuard")
+            .field("lock", &self.lock.shared)
+            .field("previous_owner_died", &self.died)
+            .finish()
     }
 }
 

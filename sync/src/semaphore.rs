@@ -1,5 +1,8 @@
 //! [`Semaphore`]: so many at a time, across processes.
-#![allow(unsafe_code, reason = "robust locks behind the object, mapped as long as they are held; a raw pair for bindings")]
+#![allow(
+    unsafe_code,
+    reason = "robust locks behind the object, mapped as long as they are held; a raw pair for bindings"
+)]
 
 mod owned;
 
@@ -9,7 +12,9 @@ use std::slice;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, MAX_PERMITS, Owner, Permits, RobustLock, Taken};
+use multiproc_robust::{
+    AcquireError, Acquired, Deadline, Death, LockError, MAX_PERMITS, Owner, Permits, RobustLock, Taken,
+};
 use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
@@ -86,7 +91,8 @@ unsafe impl Object for SemaphoreBlock {
     }
 
     fn size([count, zero]: [u64; 2]) -> Option<usize> {
-        let count = usize::try_from(count).ok().filter(|count| (1..=MAX_PERMITS).contains(count) && zero == 0)?;
+        let count =
+            usize::try_from(count).ok().filter(|count| (1..=MAX_PERMITS).contains(count) && zero == 0)?;
         Some(size_of::<Self>() + count * size_of::<RobustLock>())
     }
 
@@ -169,7 +175,11 @@ impl Semaphore {
     /// # Errors
     ///
     /// [`LockError`], as [`acquire_many`](Self::acquire_many).
-    pub fn acquire_many_timeout(&self, count: usize, timeout: Duration) -> Result<Option<Vec<Permit<'_>>>, LockError> {
+    pub fn acquire_many_timeout(
+        &self,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<Option<Vec<Permit<'_>>>, LockError> {
         self.unless_late(self.acquire_many_until(count, Deadline::after(timeout)))
     }
 
@@ -267,7 +277,10 @@ impl Semaphore {
 impl fmt::Debug for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Semaphore");
-        shown.field("object", &self.shared).field("available", &self.available()).field("holders", &self.holders());
+        shown
+            .field("object", &self.shared)
+            .field("available", &self.available())
+            .field("holders", &self.holders());
         shown.field("waiters", &self.waiters()).finish()
     }
 }

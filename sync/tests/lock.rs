@@ -56,9 +56,12 @@ fn verbs() -> Outcome {
 #[test]
 fn bad_name() {
     for name in ["", ".", "a/b", "a\0b", &"n".repeat(201)] {
-        for error in
-            [Lock::create(name).map(drop), Lock::open(name).map(drop), Lock::open_or_create(name).map(drop), Lock::unlink(name)]
-        {
+        for error in [
+            Lock::create(name).map(drop),
+            Lock::open(name).map(drop),
+            Lock::open_or_create(name).map(drop),
+            Lock::unlink(name),
+        ] {
             assert_eq!(error.expect_err("a bad name").kind(), ErrorKind::BadName, "{name:?}");
         }
     }
@@ -79,9 +82,12 @@ fn already_held_names_the_lock() -> Outcome {
     let name = unique("mine");
     let lock = Lock::create(&name)?;
     let _guard = lock.lock()?;
-    for error in
-        [lock.lock().map(drop), lock.try_lock().map(drop), lock.lock_timeout(SHORT).map(drop), lock.clone().lock().map(drop)]
-    {
+    for error in [
+        lock.lock().map(drop),
+        lock.try_lock().map(drop),
+        lock.lock_timeout(SHORT).map(drop),
+        lock.clone().lock().map(drop),
+    ] {
         let error = error.expect_err("this thread has it");
         assert_eq!(error.cause(), AcquireError::AlreadyHeld);
         assert_eq!(error.to_string(), format!("lock {name:?}: already held by this thread"));
@@ -185,7 +191,10 @@ fn raw_pair() -> Outcome {
     assert!(!unsafe { lock.raw_lock() }?);
     assert!(lock.is_locked());
     // SAFETY: as above.
-    assert_eq!(unsafe { lock.raw_lock() }.expect_err("this thread has it").cause(), AcquireError::AlreadyHeld);
+    assert_eq!(
+        unsafe { lock.raw_lock() }.expect_err("this thread has it").cause(),
+        AcquireError::AlreadyHeld
+    );
     thread::scope(|s| {
         // SAFETY: no guard of that thread is alive.
         s.spawn(|| assert!(!unsafe { lock.raw_unlock() }));

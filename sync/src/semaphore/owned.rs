@@ -1,5 +1,8 @@
 //! [`OwnedPermit`]: a permit that belongs to a process, and the verbs that take one.
-#![allow(unsafe_code, reason = "a permit that is kept for the process: its mapping lives as long as the guard")]
+#![allow(
+    unsafe_code,
+    reason = "a permit that is kept for the process: its mapping lives as long as the guard"
+)]
 
 use std::fmt;
 use std::time::Duration;
@@ -72,7 +75,11 @@ impl Semaphore {
     /// # Errors
     ///
     /// [`LockError`], as [`acquire_many_owned`](Self::acquire_many_owned).
-    pub fn acquire_many_owned_timeout(&self, count: usize, timeout: Duration) -> Result<Option<Vec<OwnedPermit>>, LockError> {
+    pub fn acquire_many_owned_timeout(
+        &self,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<Option<Vec<OwnedPermit>>, LockError> {
         self.unless_late(self.acquire_many_owned_until(count, Deadline::after(timeout)))
     }
 
@@ -81,7 +88,11 @@ impl Semaphore {
         self.owned(self.acquire_until(deadline)?)
     }
 
-    fn acquire_many_owned_until(&self, count: usize, deadline: Deadline) -> Result<Vec<OwnedPermit>, AcquireError> {
+    fn acquire_many_owned_until(
+        &self,
+        count: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<OwnedPermit>, AcquireError> {
         ProcessOwned::ready()?;
         // An error drops what was handed over, and what was not.
         self.acquire_many_until(count, deadline)?.into_iter().map(|permit| self.owned(permit)).collect()

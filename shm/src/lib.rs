@@ -29,6 +29,7 @@ mod sys;
 mod transit;
 mod value;
 mod value_guard;
+mod verbs;
 
 #[cfg(feature = "shared_memory")]
 pub use ::shared_memory;

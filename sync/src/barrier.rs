@@ -12,8 +12,6 @@ use multiproc_robust::{AcquireError, Deadline};
 use multiproc_shm::Shared;
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
-
 pub use block::{BarrierBlock, MAX_PARTIES};
 use parties::Parties;
 
@@ -39,7 +37,7 @@ use parties::Parties;
 /// });
 /// # Ok::<(), multiproc_sync::Error>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Barrier {
     shared: Shared<BarrierBlock>,
@@ -102,7 +100,11 @@ impl BarrierError {
     }
 }
 
-verbs!(Barrier, BarrierBlock, "barrier", (parties: usize), "not from 1 to `MAX_PARTIES` parties; ");
+multiproc_shm::verbs! {
+    impl[] Barrier { shared: BarrierBlock };
+    "barrier" "for so many participants"; new(parties: usize) => parties;
+    invalid "`parties` is not 1 to `MAX_PARTIES`"; differs "it is for another number of participants";
+}
 
 impl Barrier {
     /// Waits until all parties are there, as long as it takes.

@@ -9,8 +9,6 @@ use multiproc_robust::{AcquireError, Deadline, EventCount, LockError, RobustLock
 use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
-
 /// A count that processes share: to acquire takes one from it, and waits while it is zero; to release adds to it, up to a limit (Python's `BoundedSemaphore`). It is made with its count, `initial`, and that `limit`.
 ///
 /// Nothing is held: whoever acquires need not be the one who releases, be it another thread or another process, and the count may begin at 0. So it suits hand-over (a job server's tokens,
@@ -35,7 +33,7 @@ use crate::verbs::verbs;
 /// assert!(tokens.release(1).is_err(), "one too many");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BoundedSemaphore {
     shared: Shared<BoundedBlock>,
@@ -76,7 +74,11 @@ unsafe impl Object for BoundedBlock {
     }
 }
 
-verbs!(BoundedSemaphore, BoundedBlock, "bounded semaphore", (initial: u32, limit: u32), "more than the limit; ");
+multiproc_shm::verbs! {
+    impl[] BoundedSemaphore { shared: BoundedBlock };
+    "bounded semaphore" "with the count `initial`"; new(initial: u32, limit: u32) => (initial, limit);
+    invalid "`initial` is above `limit`"; differs "it was made with another `initial` or `limit`";
+}
 
 impl BoundedSemaphore {
     /// As a limit: one that no program meets (2^32 - 1; Python's own is 2^31 - 1). So this is Python's `Semaphore`: untracked, unbounded, and the same four verbs make it.

@@ -48,7 +48,6 @@ use multiproc_shm::{Guarded, Object, Shared};
 use serde::{Deserialize, Serialize};
 
 use self::inside::{Inside, MOMENT, Place};
-use crate::verbs::verbs;
 
 /// A condition that processes wait for (Python's `Condition`, [`std::sync::Condvar`] between processes), by name or as a handle in an argument or message.
 ///
@@ -89,7 +88,7 @@ use crate::verbs::verbs;
 /// # drop((outer, inner));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Condition {
     shared: Shared<ConditionBlock>,
@@ -130,7 +129,7 @@ unsafe impl Object for ConditionBlock {
     }
 }
 
-verbs!(Condition, ConditionBlock, "condition");
+multiproc_shm::verbs! { impl[] Condition { shared: ConditionBlock }; "condition"; new() => (); }
 
 impl Condition {
     /// So many threads can wait at a time; the next gets [`AcquireError::NoPlace`].

@@ -11,8 +11,6 @@ use multiproc_robust::{Deadline, RawEvent, RobustLock};
 use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
-
 /// A flag that processes wait for (Python's `Event`), by name or as a handle in an argument or message. At first it is not set.
 ///
 /// [`set`](Self::set) reaches everybody who waits at that moment, even if a [`clear`](Self::clear) follows at once.
@@ -36,7 +34,7 @@ use crate::verbs::verbs;
 /// assert!(!ready.is_set());
 /// # Ok::<(), multiproc_sync::Error>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Event {
     shared: Shared<EventBlock>,
@@ -73,7 +71,7 @@ unsafe impl Object for EventBlock {
     }
 }
 
-verbs!(Event, EventBlock, "event");
+multiproc_shm::verbs! { impl[] Event { shared: EventBlock }; "event"; new() => (); }
 
 impl Event {
     /// Sets it: everybody who waits goes on, and nobody waits until it is cleared. Setting it again does nothing.

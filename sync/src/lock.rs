@@ -13,8 +13,6 @@ use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner
 use multiproc_shm::{Guarded, Object, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
-
 /// A mutual exclusion lock between processes (Python's `Lock`), found by name or sent as a handle in an
 /// argument or message.
 ///
@@ -70,7 +68,7 @@ use crate::verbs::verbs;
 /// assert!(lock.try_lock()?.is_some());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Lock {
     shared: Shared<LockBlock>,
@@ -104,7 +102,7 @@ unsafe impl Object for LockBlock {
     }
 }
 
-verbs!(Lock, LockBlock, "lock");
+multiproc_shm::verbs! { impl[] Lock { shared: LockBlock }; "lock"; new() => (); }
 
 impl Lock {
     /// Takes the lock, waiting as long as necessary.

@@ -13,8 +13,6 @@ use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner
 use multiproc_shm::{Guarded, Object, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
-
 /// A lock that processes share, and that the thread which holds it may take again (Python's `RLock`).
 ///
 /// It is free when each taking has been given back, in whatever order. Everything else is as with [`Lock`](crate::Lock), which is a little faster.
@@ -39,7 +37,7 @@ use crate::verbs::verbs;
 /// assert_eq!(lock.depth(), 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RLock {
     shared: Shared<RLockBlock>,
@@ -83,7 +81,7 @@ unsafe impl Object for RLockBlock {
     }
 }
 
-verbs!(RLock, RLockBlock, "recursive lock");
+multiproc_shm::verbs! { impl[] RLock { shared: RLockBlock }; "recursive lock"; new() => (); }
 
 impl RLock {
     /// Takes the lock, waiting as long as it takes; at once, if this thread holds it.

@@ -37,8 +37,6 @@ use multiproc_robust::{AcquireError, Deadline, Death, LockError, Owner, RobustLo
 use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
-
 /// A lock that many may have for reading, or one for writing (Rust's [`std::sync::RwLock`] between processes), by name or as a handle in an argument or message.
 ///
 /// It guards what its users say it guards. A writer that waits keeps new readers out, so it waits only for the readers that are there; among those who wait to come in there is no order. As
@@ -64,7 +62,7 @@ use crate::verbs::verbs;
 /// drop(writer);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RwLock {
     shared: Shared<RwLockBlock>,
@@ -105,7 +103,7 @@ unsafe impl Object for RwLockBlock {
     }
 }
 
-verbs!(RwLock, RwLockBlock, "read-write lock");
+multiproc_shm::verbs! { impl[] RwLock { shared: RwLockBlock }; "read-write lock"; new() => (); }
 
 impl RwLock {
     /// So many may read at a time; the next gets [`AcquireError::NoPlace`].

@@ -18,8 +18,6 @@ use multiproc_robust::{
 use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
-
 pub use owned::OwnedPermit;
 
 /// So many permits, 127 at most, that processes share: whoever wants to go on takes one, and waits while there is none (Python's `Semaphore`).
@@ -53,7 +51,7 @@ pub use owned::OwnedPermit;
 /// });
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Semaphore {
     shared: Shared<SemaphoreBlock>,
@@ -108,7 +106,11 @@ unsafe impl Object for SemaphoreBlock {
     }
 }
 
-verbs!(Semaphore, SemaphoreBlock, "semaphore", (permits: usize), "not 1 to 127 permits; ");
+multiproc_shm::verbs! {
+    impl[] Semaphore { shared: SemaphoreBlock };
+    "semaphore" "of so many permits"; new(permits: usize) => permits;
+    invalid "`permits` is not 1 to 127"; differs "it has another number of permits";
+}
 
 impl Semaphore {
     /// Takes a permit, waiting as long as it takes.

@@ -3,7 +3,7 @@
 //! # Seats
 //!
 //! A process that says "I put" or "I get" (a *role*) takes one of 60 *seats* of that role, and has it until it lets go of it, or dies. A seat is a robust lock, taken [watched](RobustLock::claim) and
-//! [kept](RobustLock::keep) for the process: so the kernel frees it, and wakes one of those who watch it, at whatever end of the process. The lock alone says that somebody is there; nothing is counted.
+//! [kept](RobustLock::transfer_to_process) for the process: so the kernel frees it, and wakes one of those who watch it, at whatever end of the process. The lock alone says that somebody is there; nothing is counted.
 //! How many seats, from the first on, were ever taken (`used`) is noted: those are looked at.
 //!
 //! | `used` | seats before it | they |
@@ -120,7 +120,7 @@ impl<'a, M: Memory> View<'a, M> {
             }
             // Of all 60, some may be of the dead, and nobody has noticed.
             if seats.iter().filter(|seat| seat.mark_dead_owner()).count() == 0 {
-                return Err(AcquireError::NoPlace);
+                return Err(AcquireError::NoFreeSlot);
             }
         }
     }
@@ -137,7 +137,7 @@ impl<'a, M: Memory> View<'a, M> {
         }
         // CRASH: this thread's until it is its process's, which die together.
         // SAFETY: as above.
-        let kept = match unsafe { seat.keep() } {
+        let kept = match unsafe { seat.transfer_to_process() } {
             Ok(kept) => kept,
             Err(error) => {
                 // Somebody may have seen it held.

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::Relaxed, Orde
 use crate::lock::RobustLock;
 use crate::outcome::{AcquireError, Acquired};
 use crate::thread::ThisThread;
-use crate::word::{ANNOUNCE, OWNER_DIED, TID, WAITERS, high};
+use crate::word::{ONE_EPOCH, OWNER_DIED, TID, WAITERS, high};
 
 /// A word that says how many claims, from the first on, were ever taken.
 pub trait UsedCount: Sync {
@@ -123,19 +123,19 @@ impl RobustLock {
         if me.is_full() {
             return Err(AcquireError::TooManyHeld);
         }
-        self.begin_to_take(me);
+        self.set_pending_to_take(me);
         let mut seen = self.word().load(Relaxed);
         while seen & TID == 0 {
-            let next = (seen & !OWNER_DIED).wrapping_add(ANNOUNCE) | WAITERS | me.tid();
+            let next = (seen & !OWNER_DIED).wrapping_add(ONE_EPOCH) | WAITERS | me.tid();
             // ORDER: SeqCst, hence Acquire, pairs with the release in `give`; and with a waiter that counts itself and
             // then notes this word: what this thread looks at next it looks at after that.
             // CRASH: from here on the word is this thread's, and the pending entry names it.
             match self.word().compare_exchange(seen, next, SeqCst, Relaxed) {
-                Ok(_) => return Ok(Some(self.taken(me, seen & OWNER_DIED != 0))),
+                Ok(_) => return Ok(Some(self.finish_acquire(me, seen & OWNER_DIED != 0))),
                 Err(now) => seen = now,
             }
         }
-        me.end();
+        me.clear_pending();
         Ok(None)
     }
 
@@ -145,7 +145,7 @@ impl RobustLock {
     pub fn release_claim(&self, last: impl FnOnce(), then: impl FnOnce()) -> bool {
         // CRASH: off the list, still held: the pending entry names it, and the watchers hear of a death. The word has
         // `W`, so `then` always runs, with the pending entry on this lock: a watcher that is woken does what `then` does.
-        self.give_after(ThisThread::here(), last, |_| then())
+        self.release_with(ThisThread::here(), last, |_| then())
     }
 
     /// Returns whether it is held, read in one order with what others have written: for a look without a lock.

@@ -33,12 +33,12 @@ pub use process_owned::ProcessOwned;
 pub use raw_event::RawEvent;
 #[cfg(feature = "lock_api")]
 pub use raw_mutex::{RawRobustMutex, RobustMutex};
-pub use side::{BRIEF, Side, Sleep};
+pub use side::{Side, Sleep};
 pub use spin::{EAGER, NO_CPU, spin, this_cpu, without_spinning};
 pub use thread::{
     FUTEX_OFFSET, MAX_HELD, NoList, ThisThread, has_ended, is_thread_of_this_process, pid_namespace, process_of,
     signal_of_zombie, thread_id,
 };
-pub use wait_set::MAX_WATCHED_WORDS;
+pub use wait_set::{BRIEF, MAX_WATCHED_WORDS};
 pub use wait_slot::{WaitSlot, Watch};
 pub use word::{high, low};

@@ -20,12 +20,12 @@
 #![allow(unsafe_code, reason = "locks whose mapping the caller keeps")]
 
 use crate::deadline::Deadline;
-use crate::lock::{BELT, Queueing, RobustLock};
+use crate::lock::{RobustLock, WaitOn};
 use crate::outcome::{AcquireError, Acquired};
 use crate::planted_bugs::{Bug, is_planted};
 use crate::sys::Woken;
 use crate::thread::ThisThread;
-use crate::wait_set::WaitSet;
+use crate::wait_set::{LIVENESS_POLL, WaitSet};
 
 /// How many permits there can be: as many words as the kernel watches at a time, less one.
 pub const MAX_PERMITS: usize = WaitSet::CAPACITY - 1;
@@ -94,7 +94,7 @@ impl<'a> Permits<'a> {
     fn take_free(&self, me: ThisThread) -> Result<Option<Taken>, AcquireError> {
         let first = if self.permits.len() == 1 { 0 } else { spread_of(me, self.permits.len()) };
         if let Some(permit) = self.permits.get(first)
-            && let Some(how) = permit.take_plain(me)
+            && let Some(how) = permit.try_acquire_free(me)
         {
             return Ok(Some((first, how)));
         }
@@ -109,7 +109,7 @@ impl<'a> Permits<'a> {
             if permit.is_held() {
                 continue;
             }
-            match permit.take(me, Deadline::NOW, Queueing::Word) {
+            match permit.acquire_as(me, Deadline::NOW, WaitOn::OwnerWord) {
                 Ok(how) => return Ok(Some(((first + at) % self.permits.len(), how))),
                 // Somebody was faster.
                 Err(AcquireError::TimedOut | AcquireError::AlreadyHeld) => {}
@@ -156,7 +156,7 @@ impl<'a> Permits<'a> {
     /// Takes the gate; false when it was not needed any more, since a single permit was found.
     fn enter(&self, me: ThisThread, count: usize, deadline: Deadline, taken: &mut Vec<Taken>) -> Result<bool, AcquireError> {
         loop {
-            match self.gate.take(me, deadline.within(BELT), Queueing::Word) {
+            match self.gate.acquire_as(me, deadline.within(LIVENESS_POLL), WaitOn::OwnerWord) {
                 // Whoever died there has left nothing that matters: permits are looked at afresh.
                 Ok(_) => return Ok(true),
                 Err(AcquireError::TimedOut) if !deadline.has_passed() => {}
@@ -202,7 +202,7 @@ impl<'a> Permits<'a> {
     fn doze(&self, me: ThisThread, deadline: Deadline) -> Result<Woken, AcquireError> {
         let mut words = WaitSet::new();
         for permit in self.permits.iter().filter(|permit| !permit.is_owned_by(me)) {
-            let Some(marked) = permit.mark() else { return Ok(Woken::Changed) };
+            let Some(marked) = permit.register_waiter() else { return Ok(Woken::Changed) };
             words.push((permit.futex_word(), marked));
         }
         if words.is_empty() {
@@ -210,7 +210,7 @@ impl<'a> Permits<'a> {
             return Err(AcquireError::AlreadyHeld);
         }
         // ORDER: each mark above pairs with the release's fetch_sub: either that sees `W`, or the kernel finds another word.
-        Ok(words.wait(deadline.within(BELT)))
+        Ok(words.wait(deadline.within(LIVENESS_POLL)))
     }
 
     /// Frees what is held by threads that have ended, which the kernel has missed; true if there was any.

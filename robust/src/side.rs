@@ -38,17 +38,16 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::event_count::EventCount;
-use crate::lock::{BELT, Queueing, RobustLock};
+use crate::lock::{RobustLock, WaitOn};
 use crate::outcome::{AcquireError, Acquired};
 use crate::planted_bugs::{Bug, is_planted};
 use crate::sys::{self, Woken};
 use crate::thread::ThisThread;
-use crate::wait_set::WaitSet;
-use crate::word::{ANNOUNCE, TID, WAITERS, high, low};
+use crate::wait_set::{BRIEF, LIVENESS_POLL, WaitSet};
+use crate::word::{ONE_EPOCH, TID, WAITERS, high, low};
 
 /// One side of a two-sided object in shared memory. All zeros is a free side on which nobody sleeps.
 #[repr(C, align(64))]
@@ -63,9 +62,6 @@ pub struct Side {
 }
 
 const _: () = assert!(size_of::<Side>() == 128);
-
-/// How long the first sleep of a wait lasts.
-pub const BRIEF: Duration = Duration::from_millis(5);
 
 /// So many locks can be watched in one sleep, beside both sides.
 const MOST_WATCHED_BESIDE: usize = WaitSet::CAPACITY - 3;
@@ -113,7 +109,7 @@ impl Side {
     /// - The side stays mapped at this address until this thread has [left](Self::leave) it.
     #[inline(always)]
     pub unsafe fn enter(&self, deadline: Deadline) -> Result<Acquired, AcquireError> {
-        self.lock.take(ThisThread::current()?, deadline, Queueing::Bell)
+        self.lock.acquire_as(ThisThread::current()?, deadline, WaitOn::WaiterWord)
     }
 
     /// Gives this side's lock back. `other` is the opposite side; `more` tells, without a lock, whether what this role waits for is still there (for one of those who sleep, and, with true, for one who
@@ -121,14 +117,14 @@ impl Side {
     #[inline(always)]
     pub fn leave(&self, other: &Self, more: impl FnOnce(bool) -> bool, worth_it: impl FnOnce() -> bool) -> bool {
         let Ok(me) = ThisThread::current() else { return false };
-        self.lock.give(me, |after| self.settle(other, after, more, |precise| precise || worth_it()))
+        self.lock.release_and_then(me, |after| self.settle(other, after, more, |precise| precise || worth_it()))
     }
 
     /// The same, having brought nothing to those who sleep on this side: one of them is woken only if there is `news`, which another may have brought and not told. Else two who wait for each other's
     /// doings would wake each other for ever.
     pub fn leave_without_progress(&self, other: &Self, more: impl FnOnce(bool) -> bool, news: impl FnOnce() -> bool) -> bool {
         let Ok(me) = ThisThread::current() else { return false };
-        self.lock.give(me, |after| self.settle(other, after, more, |_| news()))
+        self.lock.release_and_then(me, |after| self.settle(other, after, more, |_| news()))
     }
 
     #[cold]
@@ -138,19 +134,19 @@ impl Side {
             return;
         }
         let mut woken = 0;
-        if self.lock.contenders.load(SeqCst) != 0 {
-            woken += sys::futex_wake(&raw const self.lock.bell, 1);
+        if self.lock.parked_waiters.load(SeqCst) != 0 {
+            woken += sys::futex_wake(&raw const self.lock.waiter_word, 1);
         }
         // CRASH: pending still names this side: the kernel rings L, one watcher does the rest (step 4).
         let (sleepers, brief) = (self.sleepers.load(SeqCst), self.brief.load(SeqCst));
         let sleeps = sleepers != 0 || brief != 0;
         if sleeps && wakes(sleepers != 0) {
-            let seen = self.lock.word().fetch_add(ANNOUNCE, SeqCst);
+            let seen = self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
             if seen != after {
                 woken += 1;
             }
-            after = seen.wrapping_add(ANNOUNCE);
-            woken += sys::futex_wake(self.lock.announce_word(), 1);
+            after = seen.wrapping_add(ONE_EPOCH);
+            woken += sys::futex_wake(self.lock.epoch_word(), 1);
         } else if sleeps {
             woken += 1;
         }
@@ -158,7 +154,7 @@ impl Side {
             other.notify_one();
         }
         if woken == 0 {
-            self.lock.clear(after);
+            self.lock.clear_waiters_bit(after);
         }
     }
 
@@ -181,14 +177,14 @@ impl Side {
         let me = ThisThread::current()?;
         let Sleep { brief, deadline, .. } = how;
         let count = match how.bell {
-            Some(bell) => bell.sleepers_counted(),
+            Some(bell) => bell.waiter_count(),
             None if brief => &self.brief,
             None => &self.sleepers,
         };
         // CRASH: armed: our death, at any point of this sleep, rings L of the side we wait for.
-        me.begin(self.lock.node());
+        me.set_pending(self.lock.node());
         count.fetch_add(1, SeqCst);
-        let slice = if brief { BRIEF } else { BELT };
+        let slice = if brief { BRIEF } else { LIVENESS_POLL };
         let awake = loop {
             if deadline.has_passed() {
                 break ready();
@@ -225,14 +221,14 @@ impl Side {
         count.fetch_sub(1, SeqCst);
         // Whoever goes on to take its own side's lock is armed until then.
         if !awake || how.bell.is_some() {
-            me.end();
+            me.clear_pending();
         }
         Ok(awake)
     }
 
     /// Adds what a sleep watches, as it is now.
     fn watch(&self, words: &mut WaitSet, own: u64, announced: u64, mine: &Self, how: Sleep<'_>) {
-        let announce = (self.lock.announce_word(), high(announced));
+        let announce = (self.lock.epoch_word(), high(announced));
         if how.brief {
             words.push(announce);
             return;
@@ -244,7 +240,7 @@ impl Side {
         words.push((self.lock.futex_word(), low(announced)));
         // The kernel compares and queues one word after the other. A comes last: whoever takes a lock with `W` moves its A, so a word L that was changed and
         // changed back before it was queued, with the ring lost in between, is found out by A.
-        words.push(how.bell.map_or(announce, EventCount::now));
+        words.push(how.bell.map_or(announce, EventCount::watched));
     }
 
     /// Marks this side, whose lock this thread holds, so that the kernel wakes one of those who watch it if this thread dies from here on.
@@ -255,21 +251,21 @@ impl Side {
     /// Wakes one of those who sleep here: something that any one of them may have has come, otherwise than by this side's lock.
     pub fn notify_one(&self) {
         // ORDER: SeqCst pairs with the sleeper's announce: its count is an older one, or the kernel finds the word changed.
-        self.lock.word().fetch_add(ANNOUNCE, SeqCst);
-        sys::futex_wake(self.lock.announce_word(), 1);
+        self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
+        sys::futex_wake(self.lock.epoch_word(), 1);
     }
 
     /// If somebody may sleep here, moves the word that all of them compare last, and wakes nobody: who has noted it and does not sleep yet looks again.
     pub fn advance(&self) {
         if self.has_waiters() {
-            self.lock.word().fetch_add(ANNOUNCE, SeqCst);
+            self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
         }
     }
 
     /// Wakes everybody who sleeps here: something that concerns all of them has changed.
     pub fn notify_all(&self) {
-        self.lock.word().fetch_add(ANNOUNCE, SeqCst);
-        sys::futex_wake(self.lock.announce_word(), i32::MAX);
+        self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
+        sys::futex_wake(self.lock.epoch_word(), i32::MAX);
     }
 
     /// Whether somebody sleeps here, as far as can be told without a lock (never falsely no).
@@ -278,7 +274,7 @@ impl Side {
         self.sleepers.load(SeqCst) != 0 || self.brief.load(SeqCst) != 0
     }
 
-    /// The lock of this side, to be looked at; and three [words beside it](RobustLock::beside).
+    /// The lock of this side, to be looked at; and three [words beside it](RobustLock::guarded).
     #[inline]
     pub const fn lock(&self) -> &RobustLock {
         &self.lock
@@ -289,7 +285,7 @@ impl Side {
         let word = self.lock.word();
         let mut seen = word.load(Relaxed);
         loop {
-            let announced = (seen | WAITERS).wrapping_add(ANNOUNCE);
+            let announced = (seen | WAITERS).wrapping_add(ONE_EPOCH);
             match word.compare_exchange_weak(seen, announced, SeqCst, Relaxed) {
                 Ok(_) => return announced,
                 Err(now) => seen = now,
@@ -303,12 +299,12 @@ impl Side {
             let word = side.lock.word().load(SeqCst);
             word & TID == 0 && word & WAITERS != 0
         };
-        if idle(self) && self.lock.contenders.load(SeqCst) != 0 {
-            sys::futex_wake(&raw const self.lock.bell, 1);
+        if idle(self) && self.lock.parked_waiters.load(SeqCst) != 0 {
+            sys::futex_wake(&raw const self.lock.waiter_word, 1);
         }
         if idle(mine) {
-            if mine.lock.contenders.load(SeqCst) != 0 {
-                sys::futex_wake(&raw const mine.lock.bell, 1);
+            if mine.lock.parked_waiters.load(SeqCst) != 0 {
+                sys::futex_wake(&raw const mine.lock.waiter_word, 1);
             }
             if mine.has_waiters() && news() {
                 mine.notify_one();

@@ -28,6 +28,12 @@ use crate::sys::{self, MAX_WORDS, WaitWord, Woken};
 /// A word, and what it holds while the wait should go on.
 pub(crate) type Watched = (*const AtomicU32, u32);
 
+/// How long a sleep lasts at most, the liveness poll: then the sleeper looks for deaths that the kernel missed.
+pub(crate) const LIVENESS_POLL: Duration = Duration::from_secs(1);
+
+/// How long the first sleep of a wait lasts, which watches one word and no deaths.
+pub const BRIEF: Duration = Duration::from_millis(5);
+
 /// How long a wait lasts where the kernel cannot watch several words.
 const FALLBACK_SLICE: Duration = Duration::from_millis(5);
 

@@ -20,18 +20,17 @@
 //!
 //! The owner word of a seat always has `W` while it is held, and nobody alive ever wakes there. Whoever sleeps in another seat watches it. So a death wakes one of those who sleep, and that
 //! one, before anything else, looks for deaths. Should it die on the way, its own seat wakes the next. What changes between the look and the sleep, the kernel finds when it compares.
-//! Who still [dozes](WaitSlot::doze) hears nothing of it, and looks for deaths within 5 ms.
+//! Who still [parks briefly](WaitSlot::park_briefly) hears nothing of it, and looks for deaths within 5 ms.
 #![allow(unsafe_code, reason = "a lock whose mapping the caller keeps, and a pointer to one half of a word")]
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::lock::{BELT, RobustLock};
+use crate::lock::RobustLock;
 use crate::outcome::AcquireError;
-use crate::side::BRIEF;
 use crate::sys::{self, Woken};
-use crate::wait_set::WaitSet;
+use crate::wait_set::{BRIEF, LIVENESS_POLL, WaitSet};
 use crate::word::{OWNER_DIED, TID, high, low};
 
 /// A robust lock, used as a place to wait in. All zeros is a free seat.
@@ -42,9 +41,9 @@ use crate::word::{OWNER_DIED, TID, high, low};
 /// let lock = Box::new(RobustLock::new()); // in earnest: inside an object in shared memory
 /// let seat = WaitSlot(&lock);
 /// // SAFETY: the box outlives the time in the seat.
-/// assert!(unsafe { seat.sit(7) }?);
-/// assert_eq!(seat.taken(), Some(7));
-/// seat.leave();
+/// assert!(unsafe { seat.occupy(7) }?);
+/// assert_eq!(seat.occupant(), Some(7));
+/// seat.vacate();
 /// assert!(seat.is_free());
 /// # Ok::<(), multiproc_robust::AcquireError>(())
 /// ```
@@ -63,9 +62,9 @@ impl WaitSlot<'_> {
     ///
     /// # Safety
     ///
-    /// - The lock stays mapped at this address until this thread has [left](Self::leave) it.
+    /// - The lock stays mapped at this address until this thread has [left](Self::vacate) it.
     /// - Only one thread at a time sits down anywhere in the object.
-    pub unsafe fn sit(self, ticket: u64) -> Result<bool, AcquireError> {
+    pub unsafe fn occupy(self, ticket: u64) -> Result<bool, AcquireError> {
         if !self.is_free() {
             return Ok(false);
         }
@@ -80,7 +79,7 @@ impl WaitSlot<'_> {
     }
 
     /// Forgets the ticket, and gives the seat back without waking anybody.
-    pub fn leave(self) {
+    pub fn vacate(self) {
         // CRASH: after this store it has been left.
         self.0.release_claim(|| self.tickets().store(0, SeqCst), || ());
     }
@@ -91,14 +90,14 @@ impl WaitSlot<'_> {
     }
 
     /// The ticket of the living waiter in it.
-    pub fn taken(self) -> Option<u64> {
+    pub fn occupant(self) -> Option<u64> {
         let held = self.word() & TID != 0;
         let ticket = self.tickets().load(SeqCst);
         (held && ticket != 0).then_some(ticket)
     }
 
     /// The ticket of the waiter that has died in it.
-    pub fn left_by_the_dead(self) -> Option<u64> {
+    pub fn dead_occupant(self) -> Option<u64> {
         // ORDER: the owner word first: a living waiter clears the ticket before the word.
         let free = self.word() & TID == 0;
         let ticket = self.tickets().load(SeqCst);
@@ -116,7 +115,7 @@ impl WaitSlot<'_> {
     }
 
     /// A first, brief sleep (at most 5 ms) of who has this seat, unless `ready`: ended by a call, and deaf to deaths. It costs a third of a [`Watch`], and most waits are no longer.
-    pub fn doze(self, deadline: Deadline, ready: impl FnOnce() -> bool) {
+    pub fn park_briefly(self, deadline: Deadline, ready: impl FnOnce() -> bool) {
         let call = high(self.calls().fetch_or(Self::ASLEEP, SeqCst));
         // ORDER: a call after the read-modify-write above finds that we may sleep, and changes the word that the kernel compares.
         if !ready() {
@@ -125,7 +124,7 @@ impl WaitSlot<'_> {
     }
 
     /// Wakes its waiter.
-    pub fn call(self) {
+    pub fn notify(self) {
         // ORDER: a read-modify-write, as is the sleeper's: either it sees this call, or this sees that it may sleep.
         if self.calls().fetch_add(Self::CALL, SeqCst) & Self::ASLEEP != 0 {
             sys::futex_wake(self.call_word(), 1);
@@ -133,11 +132,11 @@ impl WaitSlot<'_> {
     }
 
     fn tickets(&self) -> &AtomicU64 {
-        &self.0.beside[0]
+        &self.0.guarded[0]
     }
 
     fn calls(&self) -> &AtomicU64 {
-        &self.0.beside[1]
+        &self.0.guarded[1]
     }
 
     fn call_word(&self) -> *const AtomicU32 {
@@ -178,6 +177,6 @@ impl Watch {
     /// Sleeps until called, or one of the locks has another owner or a dead one, or for a second; true when nothing of this happened: then look for deaths that the kernel has missed.
     /// May wake for nothing.
     pub fn sleep(&self, deadline: Deadline) -> bool {
-        self.0.wait(deadline.within(BELT)) == Woken::TimedOut
+        self.0.wait(deadline.within(LIVENESS_POLL)) == Woken::TimedOut
     }
 }

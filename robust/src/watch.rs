@@ -9,12 +9,12 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::lock::{BELT, RobustLock};
+use crate::lock::RobustLock;
 use crate::outcome::Death;
 use crate::sys;
 use crate::thread::{self, ThisThread};
-use crate::wait_set::WaitSet;
-use crate::word::{ANNOUNCE, OWNER_DIED, TID, WAITERS, low};
+use crate::wait_set::{LIVENESS_POLL, WaitSet};
+use crate::word::{ONE_EPOCH, OWNER_DIED, TID, WAITERS, low};
 
 impl RobustLock {
     /// Who died holding it, if nobody has taken it since.
@@ -22,7 +22,7 @@ impl RobustLock {
     pub fn death(&self) -> Option<Death> {
         // ORDER: SeqCst: what the dead one had written before is seen.
         let word = self.word().load(SeqCst);
-        (word & TID == 0 && word & OWNER_DIED != 0).then(|| self.dead_holder())
+        (word & TID == 0 && word & OWNER_DIED != 0).then(|| self.dead_owner())
     }
 
     /// If its owner died and nobody has taken it since: runs `deal` and makes it a free lock like others; false, and nothing done, otherwise. `deal` is to do all that the death asks for,
@@ -32,17 +32,17 @@ impl RobustLock {
         if seen & TID != 0 || seen & OWNER_DIED == 0 {
             return false;
         }
-        deal(self.dead_holder());
+        deal(self.dead_owner());
         // CRASH: dealt with, not forgotten: it is dealt with again.
         // The count is part of the comparison: the death of one who took it meanwhile is another one.
-        let _ = self.word().compare_exchange(seen, (seen & !OWNER_DIED).wrapping_add(ANNOUNCE), SeqCst, Relaxed);
+        let _ = self.word().compare_exchange(seen, (seen & !OWNER_DIED).wrapping_add(ONE_EPOCH), SeqCst, Relaxed);
         true
     }
 
     /// Who holds it and has ended, though the kernel has not said so (see the module's docs): asks the system, so only now and then.
     pub fn missed_death(&self) -> Option<Death> {
         let tid = low(self.word().load(SeqCst) & TID);
-        (tid != 0 && thread::has_ended(tid)).then(|| self.dead_holder())
+        (tid != 0 && thread::has_ended(tid)).then(|| self.dead_owner())
     }
 }
 
@@ -71,7 +71,7 @@ pub fn sleep_watching(word: &AtomicU64, count: u32, locks: &[RobustLock], deadli
         return;
     }
     words.push((high_half(word), count));
-    words.wait(deadline.within(BELT));
+    words.wait(deadline.within(LIVENESS_POLL));
 }
 
 /// Wakes all who sleep on the high half of `word`.

@@ -90,7 +90,7 @@ impl<T> ArrayBlock<T> {
     /// Process id << 32 | thread id of who began to write and has not ended; 0: whole.
     #[inline]
     pub(crate) fn writer(&self) -> &AtomicU64 {
-        &self.lock.beside[0]
+        &self.lock.guarded[0]
     }
 }
 

@@ -147,7 +147,11 @@ impl Barrier {
     /// # Panics
     ///
     /// If `action` does. The barrier is then broken for the others.
-    pub fn wait_timeout_with(&self, timeout: Duration, action: impl FnOnce()) -> Result<BarrierWaitResult, BarrierError> {
+    pub fn wait_timeout_with(
+        &self,
+        timeout: Duration,
+        action: impl FnOnce(),
+    ) -> Result<BarrierWaitResult, BarrierError> {
         self.wait_until(Deadline::after(timeout), action)
     }
 
@@ -176,7 +180,11 @@ impl Barrier {
         Parties::of(&self.shared).is_broken()
     }
 
-    fn wait_until(&self, deadline: Deadline, action: impl FnOnce()) -> Result<BarrierWaitResult, BarrierError> {
+    fn wait_until(
+        &self,
+        deadline: Deadline,
+        action: impl FnOnce(),
+    ) -> Result<BarrierWaitResult, BarrierError> {
         let parties = Parties::of(&self.shared);
         match parties.wait(deadline, action) {
             Ok(index) => Ok(BarrierWaitResult { index, leader: index + 1 == parties.len() }),
@@ -188,7 +196,10 @@ impl Barrier {
 impl fmt::Debug for Barrier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Barrier");
-        shown.field("object", &self.shared).field("waiting", &self.waiting()).field("parties", &self.parties());
+        shown
+            .field("object", &self.shared)
+            .field("waiting", &self.waiting())
+            .field("parties", &self.parties());
         shown.field("broken", &self.is_broken()).finish()
     }
 }

@@ -35,7 +35,10 @@
 //! The first 5 ms of a sleep watch the seat's calls only, which is cheaper, and enough while nobody is killed.
 //!
 //! Nobody holds the gate for longer than a look at the seats, and no notifier ever waits for a sleeper. `models/src/condition.rs` walks through all this, with deaths, and shows what each line is for.
-#![allow(unsafe_code, reason = "promises the layout of its block; the gate and a seat are held only while a handle is borrowed")]
+#![allow(
+    unsafe_code,
+    reason = "promises the layout of its block; the gate and a seat are held only while a handle is borrowed"
+)]
 
 mod inside;
 
@@ -43,7 +46,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::Duration;
 
-use multiproc_robust::{AcquireError, Acquired, Deadline, LockError, RobustLock, Side, WaitSlot, this_cpu, without_spinning};
+use multiproc_robust::{
+    AcquireError, Acquired, Deadline, LockError, RobustLock, Side, WaitSlot, this_cpu, without_spinning,
+};
 use multiproc_shm::{Guarded, Object, Shared};
 use serde::{Deserialize, Serialize};
 
@@ -132,7 +137,7 @@ unsafe impl Object for ConditionBlock {
 multiproc_shm::verbs! { impl[] Condition { shared: ConditionBlock }; "condition"; new() => (); }
 
 impl Condition {
-    /// So many threads can wait at a time; the next gets [`AcquireError::NoPlace`].
+    /// So many threads can wait at a time; the next gets [`AcquireError::NoFreeSlot`].
     pub const MOST: usize = 120;
 
     /// Gives the guard's lock back, waits until notified, as long as it takes, and takes the lock again. It may, rarely, return for nothing: look again, or use [`wait_while`](Self::wait_while).
@@ -149,7 +154,11 @@ impl Condition {
     /// # Errors
     ///
     /// As [`wait`](Self::wait).
-    pub fn wait_while<G: Guarded>(&self, mut guard: G, mut waiting: impl FnMut(&mut G) -> bool) -> Result<G, G::Error> {
+    pub fn wait_while<G: Guarded>(
+        &self,
+        mut guard: G,
+        mut waiting: impl FnMut(&mut G) -> bool,
+    ) -> Result<G, G::Error> {
         while waiting(&mut guard) {
             guard = self.wait(guard)?;
         }
@@ -222,7 +231,10 @@ impl Condition {
     /// How many wait now, and have not been called.
     pub fn waiters(&self) -> usize {
         let horizon = self.horizon().load(SeqCst);
-        self.watched().iter().filter(|lock| WaitSlot(lock).taken().is_some_and(|ticket| ticket > horizon)).count()
+        self.watched()
+            .iter()
+            .filter(|lock| WaitSlot(lock).occupant().is_some_and(|ticket| ticket > horizon))
+            .count()
     }
 
     fn wait_until<G: Guarded>(&self, guard: G, deadline: Deadline) -> Result<(G, bool), G::Error> {
@@ -237,7 +249,11 @@ impl Condition {
         // Whoever was not called has nothing to pass on, and leaves before it waits for the lock.
         let place = called.then_some(place);
         // CRASH: called and not there yet: another one is called in our place.
-        let guard = if self.notifier() == this_cpu() { without_spinning(|| G::resume(held)) } else { G::resume(held) }?;
+        let guard = if self.notifier() == this_cpu() {
+            without_spinning(|| G::resume(held))
+        } else {
+            G::resume(held)
+        }?;
         drop(place);
         Ok((guard, called))
     }
@@ -254,11 +270,11 @@ impl Condition {
                 inside.watch_more();
             }
             // SAFETY: the place borrows this handle, so the mapping outlives it; this thread is inside the gate.
-            if unsafe { WaitSlot(lock).sit(ticket) }? {
+            if unsafe { WaitSlot(lock).occupy(ticket) }? {
                 return Ok(Place { condition: self, seat: WaitSlot(lock), ticket });
             }
         }
-        Err(AcquireError::NoPlace)
+        Err(AcquireError::NoFreeSlot)
     }
 
     fn enter(&self, deadline: Deadline) -> Result<Inside<'_>, AcquireError> {
@@ -344,7 +360,8 @@ mod tests {
             is_shut.recv().expect("the gate's holder");
             assert!(!sleeper.join().expect("no panic"), "nobody has called it");
             // Nor does it hold up one who comes.
-            let (guard, called) = condition.wait_timeout(lock.lock().expect("the lock"), Duration::ZERO).expect("no error");
+            let (guard, called) =
+                condition.wait_timeout(lock.lock().expect("the lock"), Duration::ZERO).expect("no error");
             drop(guard);
             assert!(!called);
             drop(open);
@@ -353,7 +370,9 @@ mod tests {
         assert_eq!(condition.waiters(), 0);
         assert_eq!(condition.notify_one()?, 0);
         std::thread::scope(|s| {
-            let sleeper = s.spawn(|| condition.wait_timeout(lock.lock().expect("the lock"), Duration::MAX).expect("no error").1);
+            let sleeper = s.spawn(|| {
+                condition.wait_timeout(lock.lock().expect("the lock"), Duration::MAX).expect("no error").1
+            });
             while condition.waiters() == 0 {
                 std::thread::yield_now();
             }

@@ -60,7 +60,7 @@ impl RLockBlock {
     ///
     /// A release leaves 1, so that the next owner need not write it. A death leaves any value.
     fn depth(&self) -> &AtomicU64 {
-        &self.lock.beside[0]
+        &self.lock.guarded[0]
     }
 }
 

@@ -25,11 +25,16 @@
 //! before the place is taken. A reader that was let in finds a signature only if its writer has died: a living one waits for the reader before it signs.
 //!
 //! Each wait is for a robust lock, so each wake-up and each death is that lock's affair, and what is shown of it (`models/src/lock.rs`) is shown of this. How all play together is shown by `models/src/rwlock.rs`.
-#![allow(unsafe_code, reason = "promises the layout of its block; turnstile and places are held only while a handle is borrowed")]
+#![allow(
+    unsafe_code,
+    reason = "promises the layout of its block; turnstile and places are held only while a handle is borrowed"
+)]
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst, compiler_fence, fence};
+use std::sync::atomic::{
+    AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst, compiler_fence, fence,
+};
 use std::time::Duration;
 
 use multiproc_robust::planted_bugs::{Bug, is_planted};
@@ -106,7 +111,7 @@ unsafe impl Object for RwLockBlock {
 multiproc_shm::verbs! { impl[] RwLock { shared: RwLockBlock }; "read-write lock"; new() => (); }
 
 impl RwLock {
-    /// So many may read at a time; the next gets [`AcquireError::NoPlace`].
+    /// So many may read at a time; the next gets [`AcquireError::NoFreeSlot`].
     pub const READERS: usize = 120;
 
     /// Takes the lock for reading, waiting as long as it takes.
@@ -224,7 +229,7 @@ impl RwLock {
         for (number, place) in self.shared.places.iter().enumerate().filter(|(_, place)| !place.is_held()) {
             if number >= used {
                 // ORDER: Relaxed: writers read it with the turnstile, which we hold; for readers it is a hint. CRASH: a place more to look at.
-                self.shared.turnstile.beside[USED].store(number as u64 + 1, Relaxed);
+                self.shared.turnstile.guarded[USED].store(number as u64 + 1, Relaxed);
             }
             // SAFETY: the guard borrows this handle, so the mapping outlives it.
             match unsafe { place.acquire(Deadline::NOW) } {
@@ -237,7 +242,7 @@ impl RwLock {
                 Err(error) => return Err(error),
             }
         }
-        Err(AcquireError::NoPlace)
+        Err(AcquireError::NoFreeSlot)
     }
 
     #[inline(always)]
@@ -250,7 +255,7 @@ impl RwLock {
         settle();
         let died = self.unfinished();
         if is_planted(Bug::SignedTooEarly) {
-            sign(turnstile.0, turnstile.0.signature());
+            sign(turnstile.0, turnstile.0.last_owner());
         }
         if let Some(reading) = self.used().iter().position(RobustLock::is_held) {
             self.wait_for_readers(reading, deadline)?;
@@ -258,7 +263,7 @@ impl RwLock {
         // ORDER: pairs with the readers' releases of the places that were found free: what is guarded is written after they have read it.
         fence(Acquire);
         // CRASH: from here on who comes next is told of us.
-        sign(turnstile.0, turnstile.0.signature());
+        sign(turnstile.0, turnstile.0.last_owner());
         Ok(WriteGuard { lock: self, turnstile: turnstile.keep(), died, here: PhantomData })
     }
 
@@ -290,14 +295,14 @@ impl RwLock {
 
     /// The writer that did not end. To be asked with the turnstile held.
     fn unfinished(&self) -> Option<Death> {
-        let signature = self.shared.turnstile.beside[SIGNATURE].load(Relaxed);
+        let signature = self.shared.turnstile.guarded[SIGNATURE].load(Relaxed);
         (signature != 0).then(|| Death::of(signature))
     }
 
     /// The places that were ever taken.
     #[inline]
     fn used(&self) -> &[RobustLock] {
-        let used = usize::try_from(self.shared.turnstile.beside[USED].load(Relaxed)).unwrap_or(usize::MAX);
+        let used = usize::try_from(self.shared.turnstile.guarded[USED].load(Relaxed)).unwrap_or(usize::MAX);
         &self.shared.places[..used.min(Self::READERS)]
     }
 
@@ -323,7 +328,7 @@ const USED: usize = 1;
 #[inline(always)]
 fn sign(turnstile: &RobustLock, signature: u64) {
     compiler_fence(SeqCst);
-    turnstile.beside[SIGNATURE].store(signature, Relaxed);
+    turnstile.guarded[SIGNATURE].store(signature, Relaxed);
     compiler_fence(SeqCst);
 }
 
@@ -386,7 +391,10 @@ impl Drop for ReadGuard<'_> {
 
 impl fmt::Debug for ReadGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadGuard").field("lock", &self.lock.shared).field("previous_owner_died", &self.died).finish()
+        f.debug_struct("ReadGuard")
+            .field("lock", &self.lock.shared)
+            .field("previous_owner_died", &self.died)
+            .finish()
     }
 }
 
@@ -424,6 +432,9 @@ impl Drop for WriteGuard<'_> {
 
 impl fmt::Debug for WriteGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WriteGuard").field("lock", &self.lock.shared).field("previous_owner_died", &self.died).finish()
+        f.debug_struct("WriteGuard")
+            .field("lock", &self.lock.shared)
+            .field("previous_owner_died", &self.died)
+            .finish()
     }
 }

@@ -50,12 +50,17 @@ unsafe impl Object for BarrierBlock {
 
     fn extents(parties: &usize) -> Result<[u64; 2], String> {
         let fits = (1..=MAX_PARTIES).contains(parties);
-        if fits { Ok([*parties as u64, 0]) } else { Err(format!("{parties} parties, and not 1 to {MAX_PARTIES}")) }
+        if fits {
+            Ok([*parties as u64, 0])
+        } else {
+            Err(format!("{parties} parties, and not 1 to {MAX_PARTIES}"))
+        }
     }
 
     fn size(extents: [u64; 2]) -> Option<usize> {
-        let parties =
-            usize::try_from(extents[0]).ok().filter(|parties| (1..=MAX_PARTIES).contains(parties) && extents[1] == 0)?;
+        let parties = usize::try_from(extents[0])
+            .ok()
+            .filter(|parties| (1..=MAX_PARTIES).contains(parties) && extents[1] == 0)?;
         Some(size_of::<Self>() + (parties + 1) * size_of::<RobustLock>())
     }
 

@@ -49,11 +49,16 @@ use std::time::Duration;
 
 use multiproc_robust::planted_bugs::{Bug, is_planted};
 use multiproc_robust::watch::{sleep_watching, wake_watchers};
-use multiproc_robust::{AcquireError, Acquired, BRIEF, Deadline, Death, EAGER, NO_CPU, RobustLock, spin, this_cpu};
+use multiproc_robust::{
+    AcquireError, Acquired, BRIEF, Deadline, Death, EAGER, NO_CPU, RobustLock, spin, this_cpu,
+};
 use multiproc_shm::{Object, Shared};
 
 use super::Broken;
-use super::block::{ARRIVED, BROKEN, BarrierBlock, CPU, IN_ROUND, MARK, NOTED_BY, ROUND, SLEEPERS, TURN, arrived, broken, round};
+use super::block::{
+    ARRIVED, BROKEN, BarrierBlock, CPU, IN_ROUND, MARK, NOTED_BY, ROUND, SLEEPERS, TURN, arrived, broken,
+    round,
+};
 
 /// A barrier's words, as a party sees them.
 #[derive(Clone, Copy)]
@@ -160,7 +165,9 @@ impl<'a> Parties<'a> {
             });
             self.block.outside.fetch_sub(1, SeqCst);
             // The belt: what the kernel has missed, nobody else would ever give back.
-            for at in (0..self.len()).filter(|at| turn.is_multiple_of(128) && self.seats[*at].missed_death().is_some()) {
+            for at in (0..self.len())
+                .filter(|at| turn.is_multiple_of(128) && self.seats[*at].missed_death().is_some())
+            {
                 if self.take(at, Deadline::after(Duration::from_millis(1)))? {
                     return Ok(Seat { parties: self, at });
                 }
@@ -179,7 +186,7 @@ impl<'a> Parties<'a> {
             Err(error) => return Err(error.into()),
         };
         // CRASH: the dead one's round is still noted beside the seat: if we die, too, the next one finds the same.
-        self.break_if(seat.beside[IN_ROUND].load(SeqCst), death);
+        self.break_if(seat.guarded[IN_ROUND].load(SeqCst), death);
         // The dead one may have moved the round and told nobody.
         wake_watchers(&self.block.state);
         Ok(true)
@@ -187,7 +194,7 @@ impl<'a> Parties<'a> {
 
     fn arrive(self, seat: &Seat<'_>) -> Result<Arrival, Broken> {
         let lock = &self.seats[seat.at];
-        let beside = &lock.beside;
+        let beside = &lock.guarded;
         // Before the round: who finds that finds whose it is.
         let me = lock.owner().map_or(0, |me| u64::from(me.pid.unwrap_or(0)) << 32 | u64::from(me.tid));
         beside[NOTED_BY].store(me, SeqCst);
@@ -237,8 +244,9 @@ impl<'a> Parties<'a> {
         action();
         std::mem::forget(panicked);
         // CRASH: after this the round is over, for everybody; those who sleep are told by our seat.
-        let released =
-            self.change(|state| (round(state) == mine).then(|| (state.wrapping_add(ROUND) ^ TURN) & !(ARRIVED | SLEEPERS)));
+        let released = self.change(|state| {
+            (round(state) == mine).then(|| (state.wrapping_add(ROUND) ^ TURN) & !(ARRIVED | SLEEPERS))
+        });
         if released { Ok(()) } else { Err(self.verdict_of(mine)) }
     }
 
@@ -250,7 +258,8 @@ impl<'a> Parties<'a> {
             let mut slept = false;
             while !over() {
                 if deadline.has_passed() {
-                    timed_out = self.change(|state| (round(state) == mine && state & BROKEN == 0).then(|| broken(state)));
+                    timed_out = self
+                        .change(|state| (round(state) == mine && state & BROKEN == 0).then(|| broken(state)));
                     continue;
                 }
                 if !self.announce(mine) {
@@ -276,7 +285,7 @@ impl<'a> Parties<'a> {
         for lock in self.locks {
             lock.acknowledge_death(|death| {
                 // CRASH: our seat is another one's reason to do the same. (Nothing is noted beside the helm.)
-                self.break_if(lock.beside[IN_ROUND].load(SeqCst), death);
+                self.break_if(lock.guarded[IN_ROUND].load(SeqCst), death);
                 if !is_planted(Bug::DeathNotifiedToOne) {
                     wake_watchers(&self.block.state);
                 }
@@ -315,7 +324,10 @@ impl<'a> Parties<'a> {
     /// A party of this round that is dead.
     fn dead(self, mine: u32) -> Option<Death> {
         // The mark first: who takes the seat from the dead one changes it last.
-        self.seats.iter().filter(|seat| in_round(seat, mine)).find_map(|seat| seat.death().or_else(|| followed(seat)))
+        self.seats
+            .iter()
+            .filter(|seat| in_round(seat, mine))
+            .find_map(|seat| seat.death().or_else(|| followed(seat)))
     }
 
     /// Breaks the round that is marked beside a dead one's seat, if it still is.
@@ -370,7 +382,7 @@ impl<'a> Parties<'a> {
     fn partner(self, mine: usize, round: u32) -> u32 {
         let here = u64::from(this_cpu()) + 1;
         let absent = self.seats.iter().enumerate().filter(|(at, seat)| *at != mine && !in_round(seat, round));
-        let seen = absent.map(|(_, seat)| seat.beside[CPU].load(Relaxed)).filter(|cpu| *cpu != 0);
+        let seen = absent.map(|(_, seat)| seat.guarded[CPU].load(Relaxed)).filter(|cpu| *cpu != 0);
         let known = seen.reduce(|one, other| if one == here { one } else { other });
         known.and_then(|cpu| u32::try_from(cpu - 1).ok()).unwrap_or(NO_CPU)
     }
@@ -397,11 +409,11 @@ impl Drop for Helm<'_> {
 
 /// Who died in a seat that has a new owner already, which has not yet broken the round that is noted there.
 fn followed(seat: &RobustLock) -> Option<Death> {
-    let noter = seat.beside[NOTED_BY].load(SeqCst);
+    let noter = seat.guarded[NOTED_BY].load(SeqCst);
     let owner = seat.owner()?;
     (u64::from(owner.tid) != noter & 0xffff_ffff).then(|| Death::of(noter))
 }
 
 fn in_round(seat: &RobustLock, round: u32) -> bool {
-    seat.beside[IN_ROUND].load(SeqCst) == MARK | u64::from(round)
+    seat.guarded[IN_ROUND].load(SeqCst) == MARK | u64::from(round)
 }

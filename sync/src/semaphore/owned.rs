@@ -90,7 +90,7 @@ impl Semaphore {
 
     fn acquire_owned_until(&self, deadline: Deadline) -> Result<OwnedPermit, AcquireError> {
         ProcessOwned::ready()?;
-        self.owned(self.acquire_until(deadline)?)
+        self.transfer_to_process(self.acquire_until(deadline)?)
     }
 
     fn acquire_many_owned_until(
@@ -100,16 +100,20 @@ impl Semaphore {
     ) -> Result<Vec<OwnedPermit>, AcquireError> {
         ProcessOwned::ready()?;
         // On an error the permits that were handed over are dropped, and so are the others.
-        self.acquire_many_until(count, deadline)?.into_iter().map(|permit| self.owned(permit)).collect()
+        self.acquire_many_until(count, deadline)?
+            .into_iter()
+            .map(|permit| self.transfer_to_process(permit))
+            .collect()
     }
 
     /// Transfers a permit of this thread to its process.
-    fn owned(&self, permit: Permit<'_>) -> Result<OwnedPermit, AcquireError> {
+    fn transfer_to_process(&self, permit: Permit<'_>) -> Result<OwnedPermit, AcquireError> {
         // CRASH: the permit belongs to the thread or to the process, which die together.
         // SAFETY: the new guard has a handle of its own, so the mapping lives as long as the guard; a leaked
         // guard leaks the handle with it.
-        let kept = unsafe { self.locks()[permit.at].keep() }?;
-        let owned = OwnedPermit { semaphore: self.clone(), at: permit.at, died: permit.died, kept };
+        let transferred = unsafe { self.locks()[permit.at].transfer_to_process() }?;
+        let owned =
+            OwnedPermit { semaphore: self.clone(), at: permit.at, died: permit.died, owned: transferred };
         std::mem::forget(permit);
         Ok(owned)
     }
@@ -128,7 +132,7 @@ pub struct OwnedPermit {
     semaphore: Semaphore,
     at: usize,
     died: Option<Death>,
-    kept: ProcessOwned,
+    owned: ProcessOwned,
 }
 
 impl OwnedPermit {
@@ -153,7 +157,7 @@ impl OwnedPermit {
 impl Drop for OwnedPermit {
     fn drop(&mut self) {
         if let Some(permit) = self.semaphore.locks().get(self.at) {
-            permit.release_process_owned(self.kept);
+            permit.release_process_owned(self.owned);
         }
     }
 }

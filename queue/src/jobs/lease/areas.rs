@@ -31,12 +31,12 @@ impl<M: Jobs> JobView<'_, M> {
     }
 
     pub(super) fn state(self, slot: usize) -> u64 {
-        self.slot(slot).beside[STATE].load(SeqCst)
+        self.slot(slot).guarded[STATE].load(SeqCst)
     }
 
     pub(super) fn set_state(self, slot: usize, state: u64) {
         // ORDER: Release; pairs with the load in `state`: who finds a job out, or back, finds its bytes, its length and its deliveries.
-        self.slot(slot).beside[STATE].store(state, Release);
+        self.slot(slot).guarded[STATE].store(state, Release);
     }
 
     pub(super) fn states(self) -> impl Iterator<Item = u64> {
@@ -92,9 +92,9 @@ impl<M: Jobs> JobView<'_, M> {
         }
         self.memory.write(slot, message);
         let lock = self.slot(slot);
-        lock.beside[LENGTH].store(message.len() as u64, Relaxed);
-        let again = lock.beside[DELIVERIES].load(Relaxed) >> AGAIN;
-        lock.beside[DELIVERIES].store(again << AGAIN | u64::from(deliveries), Relaxed);
+        lock.guarded[LENGTH].store(message.len() as u64, Relaxed);
+        let again = lock.guarded[DELIVERIES].load(Relaxed) >> AGAIN;
+        lock.guarded[DELIVERIES].store(again << AGAIN | u64::from(deliveries), Relaxed);
         Ok(())
     }
 
@@ -156,7 +156,7 @@ impl<M: Jobs> JobView<'_, M> {
     /// What has gone through.
     pub(crate) fn job_counters(self) -> JobCounters {
         let Counters { puts, gets, bytes, put_sleeps, get_sleeps, deaths, .. } = self.counters();
-        let again = |slot: usize| self.slot(slot).beside[DELIVERIES].load(Relaxed) >> AGAIN;
+        let again = |slot: usize| self.slot(slot).guarded[DELIVERIES].load(Relaxed) >> AGAIN;
         let redelivered = (0..self.used()).map(again).fold(0, u64::wrapping_add);
         JobCounters { puts, gets, redelivered, buried: self.buried(), bytes, put_sleeps, get_sleeps, deaths }
     }

@@ -20,6 +20,7 @@ unsafe_rooms=(
     robust/src/wait_set.rs
     robust/src/raw_mutex.rs
     robust/src/side.rs
+    robust/src/words.rs     # the one cast from words to a struct of atomics
     robust/src/wait_slot.rs
     robust/src/permits.rs
     robust/src/raw_event.rs

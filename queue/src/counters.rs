@@ -22,7 +22,7 @@ impl<T: ?Sized + 'static> Queue<T> {
 /// queue.get()?.retry();
 /// queue.get()?.done();
 /// let counters = queue.counters();
-/// assert_eq!((counters.puts, counters.gets, counters.redelivered, counters.buried), (1, 1, 1, 0));
+/// assert_eq!((counters.puts, counters.gets, counters.redelivered, counters.dead_lettered), (1, 1, 1, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct JobCounters {
     /// those that were brought back to life once more each.
     pub redelivered: u64,
     /// Jobs that became [dead letters](JoinableQueue::dead_letters): exact, whoever dies; also those that were taken out or brought back to life since.
-    pub buried: u64,
+    pub dead_lettered: u64,
     /// Bytes of the jobs that were put, as they travel: encoded, and without their headers. Of a producer that is killed in `put` the job may count and its bytes not.
     pub bytes: u64,
     /// How often somebody went to sleep for want of room, each look round once a second included. Near 0 where consumers are faster.

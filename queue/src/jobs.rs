@@ -122,8 +122,8 @@ impl<T: ?Sized + 'static> JoinableQueue<T> {
     }
 
     /// Jobs that are in somebody's hands, a snapshot.
-    pub fn out(&self) -> usize {
-        self.view().out()
+    pub fn leased(&self) -> usize {
+        self.view().leased()
     }
 
     /// Jobs that can wait in it; `None` if there is no limit.
@@ -198,7 +198,7 @@ impl<T: ?Sized + 'static> fmt::Debug for JoinableQueue<T> {
         f.debug_struct("JoinableQueue")
             .field("object", &self.shared)
             .field("len", &self.len())
-            .field("out", &self.out())
+            .field("leased", &self.leased())
             .field("unfinished", &self.unfinished())
             .field("dead_letters", &self.dead_letters().len())
             .field("closed", &self.is_closed())

@@ -20,6 +20,7 @@ mod wait_set;
 mod wait_slot;
 pub mod watch;
 mod word;
+mod words;
 
 #[cfg(feature = "lock_api")]
 pub use ::lock_api;
@@ -42,3 +43,4 @@ pub use thread::{
 pub use wait_set::{BRIEF, MAX_WATCHED_WORDS};
 pub use wait_slot::{WaitSlot, Watch};
 pub use word::{high, low};
+pub use words::{Atomic, SharedWords};

@@ -158,11 +158,11 @@ impl<M: Jobs> JobView<'_, M> {
         let Counters { puts, gets, bytes, put_sleeps, get_sleeps, deaths, .. } = self.counters();
         let again = |slot: usize| self.slot(slot).guarded[DELIVERIES].load(Relaxed) >> AGAIN;
         let redelivered = (0..self.used()).map(again).fold(0, u64::wrapping_add);
-        JobCounters { puts, gets, redelivered, buried: self.buried(), bytes, put_sleeps, get_sleeps, deaths }
+        JobCounters { puts, gets, redelivered, dead_lettered: self.dead_lettered(), bytes, put_sleeps, get_sleeps, deaths }
     }
 
     /// Jobs that are out now.
-    pub(crate) fn out(self) -> usize {
+    pub(crate) fn leased(self) -> usize {
         (0..self.used()).filter(|slot| self.slot(*slot).is_held_now() && self.state(*slot) != FREE).count()
     }
 }

@@ -23,8 +23,6 @@ unsafe_rooms=(
     robust/src/words.rs     # the one cast from words to a struct of atomics
     robust/src/wait_slot.rs
     robust/src/permits.rs
-    robust/src/raw_event.rs
-    robust/src/watch.rs
     robust/src/thread.rs
     robust/src/thread/enrol.rs
     robust/src/process_owned.rs
@@ -59,7 +57,7 @@ unsafe_rooms=(
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(robust/src/lock.rs robust/src/lock/slow.rs robust/src/wait_set.rs robust/src/wait_slot.rs robust/src/side.rs robust/src/event_count.rs robust/src/raw_event.rs robust/src/watch.rs)
+futex_rooms=(robust/src/lock.rs robust/src/lock/slow.rs robust/src/wait_set.rs robust/src/wait_slot.rs robust/src/side.rs robust/src/event_count.rs robust/src/raw_event.rs robust/src/death_watch.rs)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
 libraries=(src robust/src shm/src sync/src ring/src queue/src process/src)
 

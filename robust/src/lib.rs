@@ -2,6 +2,7 @@
 
 mod claim;
 mod deadline;
+mod death_watch;
 mod event_count;
 mod lock;
 mod outcome;
@@ -26,6 +27,7 @@ mod words;
 pub use ::lock_api;
 pub use claim::{ClaimSet, UsedCount};
 pub use deadline::Deadline;
+pub use death_watch::DeathWatch;
 pub use event_count::EventCount;
 pub use lock::RobustLock;
 pub use outcome::{AcquireError, Acquired, Death, LockError, Owner};
@@ -41,6 +43,7 @@ pub use thread::{
     signal_of_zombie, thread_id,
 };
 pub use wait_set::{BRIEF, MAX_WATCHED_WORDS};
-pub use wait_slot::{WaitSlot, Watch};
+pub use wait_slot::WaitSlot;
+pub use watch::Watch;
 pub use word::{high, low};
 pub use words::{Atomic, SharedWords};

@@ -41,6 +41,7 @@
 //! A few short pauses, doubling, while nobody sleeps (`W` clear); never `sched_yield`, which beside a busy neighbour costs milliseconds.
 #![allow(unsafe_code, reason = "puts nodes on the kernel's robust list")]
 
+mod death;
 mod slow;
 
 use std::fmt;

@@ -23,6 +23,7 @@ use crate::deadline::Deadline;
 use crate::lock::{RobustLock, WaitOn};
 use crate::outcome::{AcquireError, Acquired};
 use crate::planted_bugs::{Bug, is_planted};
+use crate::spin::LONGEST_PAUSE;
 use crate::sys::Woken;
 use crate::thread::ThisThread;
 use crate::wait_set::{LIVENESS_POLL, WaitSet};
@@ -219,9 +220,6 @@ impl<'a> Permits<'a> {
         self.permits.iter().filter(|permit| permit.is_held() && permit.mark_dead_owner()).count() != 0
     }
 }
-
-/// As in the lock itself.
-const LONGEST_PAUSE: u32 = 256;
 
 /// Where among so many this thread begins to look: other threads begin elsewhere. 0 of none.
 #[inline]

@@ -31,7 +31,6 @@
 //! asleep or woken, its pending names the word, too: the next is woken. A dead sleeper leaves `S` set: one futile system call.
 //!
 //! The first sleep lasts at most 5 ms and watches the count only, which is cheaper; after a kill it ends by itself.
-#![allow(unsafe_code, reason = "pointers to the halves of a word")]
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};

@@ -18,6 +18,9 @@ pub const NO_CPU: u32 = u32::MAX;
 /// Pauses between two looks at a word that the partner writes once: below this nothing is gained.
 pub const EAGER: u32 = 4;
 
+/// The longest row of pauses of a waiter for a lock before it sleeps: after it, spinning ends.
+pub(crate) const LONGEST_PAUSE: u32 = 256;
+
 /// This thread's CPU, to be left with the data for the next waiter.
 #[inline]
 pub fn this_cpu() -> u32 {

@@ -299,10 +299,10 @@ pub fn pid_namespace() -> u64 {
 /// The process that a thread belongs to, as /proc tells it.
 ///
 /// ```
-/// use multiproc_robust::identity;
+/// use multiproc_robust::{has_ended, process_of, thread_id};
 ///
-/// assert_eq!(thread::process_of(thread::thread_id()), Some(std::process::id()));
-/// assert!(!thread::has_ended(thread::thread_id()));
+/// assert_eq!(process_of(thread_id()), Some(std::process::id()));
+/// assert!(!has_ended(thread_id()));
 /// ```
 pub fn process_of(tid: u32) -> Option<u32> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;

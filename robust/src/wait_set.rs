@@ -77,6 +77,12 @@ impl WaitSet {
         self.push(watched)
     }
 
+    /// Returns how many words fit beside those that were added.
+    #[inline]
+    pub(crate) const fn room(&self) -> usize {
+        Self::CAPACITY - self.count
+    }
+
     /// Returns whether no word was added.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
@@ -97,6 +103,12 @@ impl WaitSet {
             }
             woken => woken,
         }
+    }
+}
+
+impl Default for WaitSet {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

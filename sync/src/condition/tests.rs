@@ -1,4 +1,4 @@
-//! The mutex of a condition, held for longer than it ever is: that needs the private parts.
+//! A test that holds a condition's mutex for longer than any operation does, which takes private parts.
 
 use std::sync::mpsc;
 

@@ -76,9 +76,7 @@ use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
 use multiproc_robust::planted_bugs::{Bug, is_planted};
-use multiproc_robust::{
-    AcquireError, Acquired, BRIEF, Deadline, DeathWatch, EAGER, NO_CPU, RobustLock, spin, this_cpu,
-};
+use multiproc_robust::{AcquireError, Acquired, BRIEF, Deadline, DeathWatch, EAGER, NO_CPU, spin, this_cpu};
 
 use super::Broken;
 use super::block::{BROKEN, Participants, RELEASE_PARITY, arrived, broken, noted, released, round, words};

@@ -8,6 +8,7 @@ mod lock;
 mod rlock;
 mod rwlock;
 mod semaphore;
+mod timeout;
 
 pub use barrier::{Barrier, BarrierBlock, BarrierError, BarrierWaitResult, Broken, MAX_PARTIES};
 pub use bounded::{BoundedBlock, BoundedSemaphore};

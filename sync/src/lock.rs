@@ -13,6 +13,8 @@ use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner
 use multiproc_shm::{Guarded, Object, Shared};
 use serde::{Deserialize, Serialize};
 
+use crate::timeout::unless_timed_out;
+
 /// A mutual exclusion lock between processes (Python's `Lock`), found by name or sent as a handle in an
 /// argument or message.
 ///
@@ -130,11 +132,7 @@ impl Lock {
     ///
     /// Returns [`LockError`] as [`lock`](Self::lock) does.
     pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<LockGuard<'_>>, LockError> {
-        match self.lock_until(Deadline::after(timeout)) {
-            Ok(guard) => Ok(Some(guard)),
-            Err(AcquireError::TimedOut) => Ok(None),
-            Err(cause) => Err(self.error(cause)),
-        }
+        unless_timed_out(self.lock_until(Deadline::after(timeout)), |cause| self.error(cause))
     }
 
     /// Returns whether a thread holds the lock now.

@@ -9,9 +9,11 @@ use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock};
+use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock, shared_words};
 use multiproc_shm::{Guarded, Object, Shared};
 use serde::{Deserialize, Serialize};
+
+use crate::timeout::unless_timed_out;
 
 /// A recursive lock between processes (Python's `RLock`): the thread that holds it may take it again.
 ///
@@ -55,12 +57,20 @@ pub struct RLockBlock {
 /// How often one thread may take the lock.
 const DEEPEST: u64 = u32::MAX as u64;
 
+shared_words! {
+    /// The words that the lock guards.
+    struct RLockWords {
+        /// How often the owner has taken the lock. Only the owner writes it. A release leaves 1, so that the next
+        /// owner need not write it. A death leaves any value.
+        depth: AtomicU64,
+        reserved: [AtomicU64; 2],
+    }
+}
+
 impl RLockBlock {
-    /// Returns the word that counts how often the owner has taken the lock. Only the owner writes it.
-    ///
-    /// A release leaves 1, so that the next owner need not write it. A death leaves any value.
+    #[inline(always)]
     fn depth(&self) -> &AtomicU64 {
-        &self.lock.guarded[0]
+        &self.lock.guarded_as::<RLockWords>().depth
     }
 }
 
@@ -113,11 +123,7 @@ impl RLock {
     ///
     /// Returns [`LockError`] as [`lock`](Self::lock) does.
     pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<RLockGuard<'_>>, LockError> {
-        match self.lock_until(Deadline::after(timeout)) {
-            Ok(guard) => Ok(Some(guard)),
-            Err(AcquireError::TimedOut) => Ok(None),
-            Err(cause) => Err(self.error(cause)),
-        }
+        unless_timed_out(self.lock_until(Deadline::after(timeout)), |cause| self.error(cause))
     }
 
     /// Returns whether a thread holds the lock now.

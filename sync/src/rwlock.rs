@@ -50,6 +50,8 @@ use multiproc_robust::{AcquireError, Deadline, LockError, Owner, RobustLock};
 use multiproc_shm::Shared;
 use serde::{Deserialize, Serialize};
 
+use crate::timeout::unless_timed_out;
+
 pub use block::RwLockBlock;
 pub use guards::{ReadGuard, WriteGuard};
 
@@ -123,7 +125,7 @@ impl RwLock {
     ///
     /// Returns [`LockError`] as [`read`](Self::read) does.
     pub fn read_timeout(&self, timeout: Duration) -> Result<Option<ReadGuard<'_>>, LockError> {
-        self.in_time(self.read_until(Deadline::after(timeout)))
+        unless_timed_out(self.read_until(Deadline::after(timeout)), |cause| self.error(cause))
     }
 
     /// Takes the lock for writing, waiting as long as necessary.
@@ -151,7 +153,7 @@ impl RwLock {
     ///
     /// Returns [`LockError`] as [`write`](Self::write) does.
     pub fn write_timeout(&self, timeout: Duration) -> Result<Option<WriteGuard<'_>>, LockError> {
-        self.in_time(self.write_until(Deadline::after(timeout)))
+        unless_timed_out(self.write_until(Deadline::after(timeout)), |cause| self.error(cause))
     }
 
     /// Returns how many threads read now.
@@ -171,14 +173,6 @@ impl RwLock {
         // Before the entry lock; and with it a thread that wants to write, while others read.
         let reading = self.shared.reader_locks.iter().filter(|lock| lock.is_held());
         self.shared.entry_lock.waiters() + reading.map(RobustLock::waiters).sum::<usize>()
-    }
-
-    fn in_time<G>(&self, taken: Result<G, AcquireError>) -> Result<Option<G>, LockError> {
-        match taken {
-            Ok(guard) => Ok(Some(guard)),
-            Err(AcquireError::TimedOut) => Ok(None),
-            Err(cause) => Err(self.error(cause)),
-        }
     }
 
     #[cold]

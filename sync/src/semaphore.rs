@@ -20,6 +20,8 @@ use multiproc_robust::{
 use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
+use crate::timeout::unless_timed_out;
+
 pub use owned::OwnedPermit;
 
 /// A semaphore between processes that gets back the permits of dead owners (Python's `Semaphore`): 1 to 127
@@ -151,7 +153,7 @@ impl Semaphore {
     ///
     /// Returns [`LockError`] as [`acquire`](Self::acquire) does.
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Option<Permit<'_>>, LockError> {
-        self.unless_late(self.acquire_until(Deadline::after(timeout)))
+        unless_timed_out(self.acquire_until(Deadline::after(timeout)), |cause| self.error(cause))
     }
 
     /// Takes `count` permits, waiting as long as necessary.
@@ -199,7 +201,7 @@ impl Semaphore {
         count: usize,
         timeout: Duration,
     ) -> Result<Option<Vec<Permit<'_>>>, LockError> {
-        self.unless_late(self.acquire_many_until(count, Deadline::after(timeout)))
+        unless_timed_out(self.acquire_many_until(count, Deadline::after(timeout)), |cause| self.error(cause))
     }
 
     /// Returns how many permits are free now.
@@ -286,14 +288,6 @@ impl Semaphore {
             Acquired::OwnerDied(death) => Some(death),
         };
         Permit { semaphore: self, permit: &self.locks()[at], at, died, here: PhantomData }
-    }
-
-    fn unless_late<T>(&self, result: Result<T, AcquireError>) -> Result<Option<T>, LockError> {
-        match result {
-            Ok(taken) => Ok(Some(taken)),
-            Err(AcquireError::TimedOut) => Ok(None),
-            Err(cause) => Err(self.error(cause)),
-        }
     }
 
     #[cold]

@@ -191,10 +191,8 @@ fn raw_pair() -> Outcome {
     assert!(!unsafe { lock.raw_lock() }?);
     assert!(lock.is_locked());
     // SAFETY: as above.
-    assert_eq!(
-        unsafe { lock.raw_lock() }.expect_err("this thread has it").cause(),
-        AcquireError::AlreadyHeld
-    );
+    let again = unsafe { lock.raw_lock() };
+    assert_eq!(again.expect_err("this thread has it").cause(), AcquireError::AlreadyHeld);
     thread::scope(|s| {
         // SAFETY: no guard of that thread is alive.
         s.spawn(|| assert!(!unsafe { lock.raw_unlock() }));

@@ -10,6 +10,7 @@ use std::time::Duration;
 use multiproc_robust::{AcquireError, Deadline, Death, LockError, ProcessOwned};
 
 use super::{Permit, Semaphore};
+use crate::timeout::unless_timed_out;
 
 impl Semaphore {
     /// Takes a permit that belongs to this process, not to this thread, waiting as long as necessary.
@@ -52,7 +53,7 @@ impl Semaphore {
     ///
     /// Returns [`LockError`] as [`acquire_owned`](Self::acquire_owned) does.
     pub fn acquire_owned_timeout(&self, timeout: Duration) -> Result<Option<OwnedPermit>, LockError> {
-        self.unless_late(self.acquire_owned_until(Deadline::after(timeout)))
+        unless_timed_out(self.acquire_owned_until(Deadline::after(timeout)), |cause| self.error(cause))
     }
 
     /// Takes `count` permits for this process, as [`acquire_many`](Self::acquire_many) does for a thread.
@@ -85,7 +86,9 @@ impl Semaphore {
         count: usize,
         timeout: Duration,
     ) -> Result<Option<Vec<OwnedPermit>>, LockError> {
-        self.unless_late(self.acquire_many_owned_until(count, Deadline::after(timeout)))
+        unless_timed_out(self.acquire_many_owned_until(count, Deadline::after(timeout)), |cause| {
+            self.error(cause)
+        })
     }
 
     fn acquire_owned_until(&self, deadline: Deadline) -> Result<OwnedPermit, AcquireError> {

@@ -25,7 +25,7 @@
 //!
 //! 1. Nothing had been written.
 //! 2. The kernel wakes the writer that waits for this lock.
-//! 3. Every thread that comes in is told of the death, until a writer's guard has been dropped.
+//! 3. Every thread that comes in learns of the death, until a writer's guard has been dropped.
 //!
 //! # Why a writer is alone
 //!
@@ -69,7 +69,7 @@ pub use guards::{ReadGuard, WriteGuard};
 /// # When a process dies
 ///
 /// A killed reader is forgotten at once, and so is a killed waiter. If a writer is killed, the next threads
-/// get the lock at once. All of them, readers too, are told
+/// get the lock at once. All of them, readers too, learn of it
 /// ([`previous_owner_died`](ReadGuard::previous_owner_died)) until a writer's guard has been dropped: then
 /// what is guarded counts as repaired. A stopped reader or writer keeps the lock.
 ///

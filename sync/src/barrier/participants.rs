@@ -26,7 +26,7 @@
 //! 3. A time-out, an abort, a panic in the action, or a thread that finds a dead participant.
 //!
 //! Each transition is one compare-and-swap of the whole word. It is the commit: all or nothing, whichever
-//! process dies beside it.
+//! process dies at that instant.
 //!
 //! Every participant holds one of `parties` robust locks, from before it arrives until it has left. In the
 //! lock's words it notes which thread it is, then its round. A round is broken by a lock whose owner died if
@@ -168,8 +168,8 @@ impl<'a> Participants<'a> {
             Err(AcquireError::TimedOut) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        // CRASH: the dead owner's round is still noted beside the lock: if this thread dies, too, the next
-        // one finds the same.
+        // CRASH: the dead owner's round is still noted in the lock's words: if this thread dies as well, the
+        // next one finds the same.
         self.break_noted_round(words(lock).in_round.load(SeqCst), death);
         // The dead owner may have ended a round and woken no participant.
         DeathWatch::wake_all(&self.block.state);
@@ -288,7 +288,7 @@ impl Drop for HeldLock<'_> {
     fn drop(&mut self) {
         // As with a claim, `W` stays and no watcher is woken: only a death concerns them.
         self.participants.participant_locks[self.at].release_claim(|| (), || ());
-        // CRASH: free, and no thread told: threads that wait for a lock look again within 5 ms.
+        // CRASH: free, and no thread notified: threads that wait for a lock look again within 5 ms.
         if self.participants.block.waiting_for_lock.load(SeqCst) != 0 {
             self.participants.block.lock_freed.wake_all();
         }

@@ -71,8 +71,8 @@ impl<'a> Participants<'a> {
     pub(super) fn acknowledge_deaths(self) {
         for lock in self.locks {
             lock.acknowledge_death(|death| {
-                // CRASH: this thread's lock makes another participant do the same. (No round is noted beside
-                // the control lock.)
+                // CRASH: this thread's lock makes another participant do the same. (No round is noted in the
+                // control lock's words.)
                 self.break_noted_round(words(lock).in_round.load(SeqCst), death);
                 if !is_planted(Bug::DeathNotifiedToOne) {
                     DeathWatch::wake_all(&self.block.state);
@@ -108,7 +108,7 @@ impl<'a> Participants<'a> {
             .find_map(|lock| lock.death().or_else(|| death_before_new_owner(lock)))
     }
 
-    /// Breaks the round that is noted beside a dead owner's lock, if it is still the current one.
+    /// Breaks the round that is noted in the words of a dead owner's lock, if it is still the current one.
     pub(super) fn break_noted_round(self, in_round: u64, death: Death) {
         let state = self.block.state.load(SeqCst);
         if in_round != noted(round(state)) || state & BROKEN != 0 {
@@ -152,8 +152,8 @@ impl Drop for ControlGuard<'_> {
     }
 }
 
-/// Returns the death of the thread that noted a round beside this lock, if the lock has a new owner already,
-/// which has not yet broken that round.
+/// Returns the death of the thread that noted a round in this lock's words, if the lock has a new owner
+/// already, which has not yet broken that round.
 fn death_before_new_owner(lock: &RobustLock) -> Option<Death> {
     let noter = words(lock).noted_by.load(SeqCst);
     let owner = lock.owner()?;

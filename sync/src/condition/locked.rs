@@ -22,7 +22,7 @@ impl<'a> Locked<'a> {
         let locked = Self(block);
         if how != Acquired::Clean {
             // The dead owner may have moved notified-up-to and not woken the waiters, or raised the number of
-            // used slots and not told every waiter.
+            // used slots and not notified every waiter.
             locked.replace_dead_waiters();
             locked.wake_all();
         }
@@ -95,7 +95,7 @@ impl<'a> Locked<'a> {
             .for_each(WaitSlot::notify);
     }
 
-    /// Makes more slots used ones, and tells every waiter, which has to watch them.
+    /// Raises the number of used slots, and notifies every waiter, which has to watch them.
     pub(super) fn use_more_slots(&self) {
         let slots = self.0.slots();
         let next = (slots.used().len() * 4).clamp(4, Condition::MOST);

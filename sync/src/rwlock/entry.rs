@@ -92,7 +92,7 @@ impl RwLock {
         // ORDER: Acquire pairs with the readers' releases of the reader locks that were found free. What is
         // guarded is written after the readers have read it.
         fence(Acquire);
-        // CRASH: if this thread dies from here on, the next threads are told of it.
+        // CRASH: if this thread dies from here on, the next threads learn of it.
         sign(entry.0, entry.0.last_owner());
         Ok(WriteGuard::new(self, entry.into_guard(), died))
     }

@@ -91,8 +91,8 @@ impl Drop for WriteGuard<'_> {
             }
             return;
         }
-        // CRASH: before the store of the 0 the next threads are told of this thread's death; after it the
-        // write had finished.
+        // CRASH: killed before the store of the 0, this thread is reported to the next threads as a dead
+        // writer; after the store it had finished.
         entry_lock.release_after(|| sign(entry_lock, 0));
     }
 }

@@ -169,12 +169,12 @@ fn leaked_guard_keeps_the_mapping_without_a_handle() -> Outcome {
     for _ in 0..20 {
         let oldest = thread::spawn(|| -> Result<Lock, String> {
             let oldest = Lock::new().map_err(|error| error.to_string())?;
+            std::mem::forget(oldest.lock());
             for _ in 0..10 {
                 let lock = Lock::new().map_err(|error| error.to_string())?;
                 std::mem::forget(lock.lock());
                 drop(lock);
             }
-            std::mem::forget(oldest.lock());
             Ok(oldest)
         });
         let oldest = oldest.join().expect("no panic")?;

@@ -32,11 +32,14 @@ unsafe_rooms=(
     shm/src/array_guard.rs
     shm/src/atomic_array.rs
     shm/src/atomic_value.rs
-    sync/src/condition.rs   # its block, and a seat in it
-    sync/src/rwlock.rs      # its block, the turnstile and places in it
+    sync/src/condition.rs   # its mutex, and a slot
+    sync/src/condition/block.rs # `unsafe impl Object`
+    sync/src/rwlock/block.rs # `unsafe impl Object`
+    sync/src/rwlock/entry.rs # entry lock and reader locks
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     sync/src/event.rs       # its block: `unsafe impl Object`
-    sync/src/barrier/parties.rs
+    sync/src/barrier/participants.rs
+    sync/src/barrier/rounds.rs
     sync/src/barrier/block.rs # `unsafe impl Object`
     sync/src/rlock.rs       # the same
     sync/src/bounded.rs     # its block

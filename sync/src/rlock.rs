@@ -1,8 +1,5 @@
 //! [`RLock`]: mutual exclusion across processes that its owner may take again.
-#![allow(
-    unsafe_code,
-    reason = "the robust lock's mapping must outlive the time it is held; a raw pair for bindings"
-)]
+#![allow(unsafe_code, reason = "the lock stays mapped while it is held; a raw pair for bindings")]
 
 use std::fmt;
 use std::marker::PhantomData;

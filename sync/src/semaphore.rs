@@ -1,10 +1,7 @@
 //! [`Semaphore`]: a fixed number of permits that processes share.
 //!
 //! This is the handle. The protocol is described in `multiproc_robust`'s `permits.rs`.
-#![allow(
-    unsafe_code,
-    reason = "robust locks behind the object, mapped as long as they are held; a raw pair for bindings"
-)]
+#![allow(unsafe_code, reason = "locks behind the block stay mapped while held; a raw pair for bindings")]
 
 mod owned;
 

@@ -1,8 +1,5 @@
 //! [`OwnedPermit`]: a permit that belongs to a process, and the functions that take one.
-#![allow(
-    unsafe_code,
-    reason = "a permit's lock is handed to the process: its mapping lives as long as the guard"
-)]
+#![allow(unsafe_code, reason = "a permit's lock is handed to the process, and stays mapped")]
 
 use std::fmt;
 use std::time::Duration;

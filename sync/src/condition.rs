@@ -33,10 +33,10 @@
 //! Only the owner of the mutex moves notified-up-to, and it counts only slots that it saw held, with tickets
 //! above notified-up-to. If a waiter dies later, it had been counted, and its slot is found free, with a
 //! ticket up to notified-up-to: one more waiter is notified in its place. A waiter that was dead before is
-//! forgotten before notified-up-to passes its ticket. A waiter whose time is over asks with the mutex held.
-//! So a notification has one living receiver, as long as one thread waits. (If the thread that passes a
-//! notification on is killed as well, after notified-up-to has moved and before the dead waiter is forgotten,
-//! the notification is passed on twice. That is one wake-up too many, never one too few.)
+//! forgotten before notified-up-to passes its ticket. A waiter whose time is over looks once more, with the
+//! mutex held. So a notification has one living receiver, as long as one thread waits. (If the thread that
+//! passes a notification on is killed as well, after notified-up-to has moved and before the dead waiter is
+//! forgotten, the notification is passed on twice. That is one wake-up too many, never one too few.)
 //!
 //! # Why no notification is lost
 //!

@@ -57,8 +57,8 @@ const DEEPEST: u64 = u32::MAX as u64;
 shared_words! {
     /// The words that the lock guards.
     struct RLockWords {
-        /// How often the owner has taken the lock. Only the owner writes it. A release leaves 1, so that the next
-        /// owner need not write it. A death leaves any value.
+        /// How often the owner has taken the lock. Only the owner writes it. A release leaves 1, so that the
+        /// next owner need not write it. A death leaves any value.
         depth: AtomicU64,
         reserved: [AtomicU64; 2],
     }

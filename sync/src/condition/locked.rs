@@ -95,7 +95,8 @@ impl<'a> Locked<'a> {
             .for_each(WaitSlot::notify);
     }
 
-    /// Raises the number of used slots, and notifies every waiter, which has to watch them.
+    /// Raises the number of used slots, and notifies every waiter, which has to watch them. Unlike other
+    /// claims, a slot is taken only after that: the mutex is held throughout.
     pub(super) fn use_more_slots(&self) {
         let slots = self.0.slots();
         let next = (slots.used().len() * 4).clamp(4, Condition::MOST);

@@ -20,6 +20,7 @@ unsafe_rooms=(
     robust/src/wait_set.rs
     robust/src/raw_mutex.rs
     robust/src/side.rs
+    robust/src/words.rs     # the one cast from words to a struct of atomics
     robust/src/wait_slot.rs
     robust/src/permits.rs
     robust/src/thread.rs
@@ -31,11 +32,14 @@ unsafe_rooms=(
     shm/src/array_guard.rs
     shm/src/atomic_array.rs
     shm/src/atomic_value.rs
-    sync/src/condition.rs   # its block, and a seat in it
-    sync/src/rwlock.rs      # its block, the turnstile and places in it
+    sync/src/condition.rs   # its mutex, and a slot
+    sync/src/condition/block.rs # `unsafe impl Object`
+    sync/src/rwlock/block.rs # `unsafe impl Object`
+    sync/src/rwlock/entry.rs # entry lock and reader locks
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     sync/src/event.rs       # its block: `unsafe impl Object`
-    sync/src/barrier/parties.rs
+    sync/src/barrier/participants.rs
+    sync/src/barrier/rounds.rs
     sync/src/barrier/block.rs # `unsafe impl Object`
     sync/src/rlock.rs       # the same
     sync/src/bounded.rs     # its block

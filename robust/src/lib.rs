@@ -21,6 +21,7 @@ mod wait_set;
 mod wait_slot;
 pub mod watch;
 mod word;
+mod words;
 
 #[cfg(feature = "lock_api")]
 pub use ::lock_api;
@@ -45,3 +46,4 @@ pub use wait_set::{BRIEF, MAX_WATCHED_WORDS};
 pub use wait_slot::WaitSlot;
 pub use watch::Watch;
 pub use word::{high, low};
+pub use words::{Atomic, SharedWords};

@@ -8,7 +8,7 @@ mod lock;
 mod rlock;
 mod rwlock;
 mod semaphore;
-mod verbs;
+mod timeout;
 
 pub use barrier::{Barrier, BarrierBlock, BarrierError, BarrierWaitResult, Broken, MAX_PARTIES};
 pub use bounded::{BoundedBlock, BoundedSemaphore};

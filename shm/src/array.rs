@@ -104,7 +104,7 @@ impl<T> ArrayBlock<T> {
     /// whole.
     #[inline]
     pub(crate) fn writer(&self) -> &AtomicU64 {
-        &self.lock.beside[0]
+        &self.lock.guarded[0]
     }
 }
 

@@ -1,97 +1,27 @@
-//! Why an [`Array`](crate::Array) could not be locked, read or written.
+//! [`ArrayError`]: why an operation on an array failed.
 
 use std::fmt;
 use std::ops::Range;
 
-use bytemuck::Pod;
-
-use crate::array_guard::{ArrayGuard, OwnerDied};
 use multiproc_robust::{Death, LockError};
 
-/// Why `lock` gave no guard, or one only with a warning.
-///
-/// It borrows the array; [`into_static`](Self::into_static) makes an error that may go anywhere, and so does `?` where an [`ArrayError`] is returned.
-///
-/// ```
-/// use multiproc_shm::{Array, ArrayError, ArrayLockError};
-///
-/// /// Changes two elements; an array that a dead writer left half written begins again with zeros.
-/// fn deposit(accounts: &Array<i64>) -> Result<(), ArrayError> {
-///     let mut guard = match accounts.lock() {
-///         Err(ArrayLockError::OwnerDied(died)) => {
-///             let mut guard = died.recover();
-///             guard.fill(0)?;
-///             guard
-///         }
-///         other => other?,
-///     };
-///     guard.set(0, 1)?;
-///     guard.set(1, 2)
-/// }
-/// # deposit(&Array::new(2)?)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[allow(clippy::exhaustive_enums, reason = "whoever locks must decide about both")]
-pub enum ArrayLockError<'a, T: Pod> {
-    /// The lock was not taken.
-    #[error(transparent)]
-    Lock(LockError),
-    /// The lock was taken, but who wrote last did not end: the guard is inside.
-    #[error(transparent)]
-    OwnerDied(OwnerDied<'a, T>),
-}
-
-impl<'a, T: Pod> ArrayLockError<'a, T> {
-    /// The guard, if there is one, whatever the array holds. For those who write all of it anyway: `array.lock().or_else(ArrayLockError::recover)?`.
-    ///
-    /// # Errors
-    ///
-    /// [`LockError`]: the lock was not taken.
-    pub fn recover(self) -> Result<ArrayGuard<'a, T>, LockError> {
-        match self {
-            Self::Lock(error) => Err(error),
-            Self::OwnerDied(died) => Ok(died.recover()),
-        }
-    }
-
-    /// An error that borrows nothing. The array is unlocked, and stays half written.
-    pub fn into_static(self) -> ArrayError {
-        match self {
-            Self::Lock(error) => ArrayError::Lock(error),
-            Self::OwnerDied(died) => died.into_static(),
-        }
-    }
-}
-
-/// Why an operation on an array was not done. In any case nothing has changed.
+/// Why an operation on an array was not done. In all cases nothing has changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArrayError {
     /// The lock was not taken.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// Somebody died, or panicked, while it wrote. To go on, [`lock`](crate::Array::lock) and [`recover`](OwnerDied::recover).
+    /// A writer died or panicked. To go on, [`lock`](crate::Array::lock) and
+    /// [`recover`](crate::OwnerDied::recover).
     #[error(transparent)]
     HalfWritten(HalfWritten),
-    /// There are no such elements, or not as many.
+    /// There are no such elements, or the lengths differ.
     #[error(transparent)]
     OutOfRange(#[from] OutOfRange),
 }
 
-impl<T: Pod> From<LockError> for ArrayLockError<'_, T> {
-    fn from(error: LockError) -> Self {
-        Self::Lock(error)
-    }
-}
-
-impl<T: Pod> From<ArrayLockError<'_, T>> for ArrayError {
-    fn from(error: ArrayLockError<'_, T>) -> Self {
-        error.into_static()
-    }
-}
-
-/// An array is half written: which one, and by whom.
+/// An array is half written: its name and its writer.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}", .0.0, Unfinished(.0.1))]
 pub struct HalfWritten(Box<(String, Death)>);
@@ -101,7 +31,7 @@ impl HalfWritten {
         Self(Box::new((object, writer)))
     }
 
-    /// Who began to write and did not end.
+    /// Returns the thread that began to write and did not end.
     pub fn writer(&self) -> Death {
         self.0.1
     }
@@ -113,25 +43,27 @@ impl fmt::Debug for HalfWritten {
     }
 }
 
-/// In words.
+/// The writer, for an error.
 pub(crate) struct Unfinished(pub(crate) Death);
 
 impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.0.pid(), self.0.tid()) {
-            (Some(pid), Some(tid)) => write!(f, "half written: process {pid} (thread {tid}) did not end what it began"),
+            (Some(pid), Some(tid)) => {
+                write!(f, "half written: process {pid} (thread {tid}) did not end what it began")
+            }
             _ => f.write_str("half written"),
         }
     }
 }
 
-/// There are no such elements: which were asked for, and how many there are.
+/// There are no such elements: the requested range, and the length.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: no elements {:?} in {}", .0.object, .0.asked, .0.length)]
-pub struct OutOfRange(Box<Asked>);
+pub struct OutOfRange(Box<Request>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Asked {
+struct Request {
     object: String,
     asked: Range<usize>,
     length: usize,
@@ -140,15 +72,15 @@ struct Asked {
 impl OutOfRange {
     #[cold]
     pub(crate) fn new(object: String, asked: Range<usize>, length: usize) -> Self {
-        Self(Box::new(Asked { object, asked, length }))
+        Self(Box::new(Request { object, asked, length }))
     }
 
-    /// The elements that were asked for.
+    /// Returns the requested range.
     pub fn asked(&self) -> Range<usize> {
         self.0.asked.clone()
     }
 
-    /// How many there are.
+    /// Returns the number of elements.
     pub fn length(&self) -> usize {
         self.0.length
     }

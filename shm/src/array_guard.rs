@@ -1,4 +1,4 @@
-//! [`ArrayGuard`]: a locked [`Array`]; and [`OwnerDied`], one that somebody left half written.
+//! [`ArrayGuard`]: a locked [`Array`]. [`OwnerDied`]: a locked one that a writer left half written.
 #![allow(unsafe_code, reason = "copies elements in and out")]
 
 use std::fmt;
@@ -8,20 +8,22 @@ use std::ops::Range;
 use std::sync::atomic::{Ordering::Relaxed, Ordering::SeqCst, compiler_fence};
 
 use bytemuck::Pod;
+use multiproc_robust::planted_bugs::{Bug, is_planted};
+use multiproc_robust::{AcquireError, Death, LockError, ThisThread};
 
 use crate::array::Array;
-use crate::array_error::{ArrayError, ArrayLockError, HalfWritten, OutOfRange, Unfinished};
+use crate::array_error::{ArrayError, HalfWritten, OutOfRange, Unfinished};
 use crate::copy;
-use multiproc_robust::ThisThread;
-use multiproc_robust::planted_bugs::{Bug, is_planted};
-use multiproc_robust::{AcquireError, Death, LockError};
 
 /// A locked [`Array`]: its elements are copied in and out until the guard is dropped.
 ///
-/// Dropped by a panic that began while it was held, a guard that has written leaves the array half written, as a death does. In a forked child it is a copy that owns nothing: its writes
-/// are errors ([`AcquireError::NotHeld`]), its reads are without the lock, and its drop does nothing.
+/// A guard that has written and is dropped by a panic leaves the array half written, as a death does, if the
+/// panic began while it was held.
 ///
-/// It stays in its thread, for it is the thread that holds the lock:
+/// In a forked child a guard is a copy that owns nothing. Its writes are errors ([`AcquireError::NotHeld`]),
+/// its reads are without the lock, and its drop does nothing.
+///
+/// A guard stays in its thread, because the thread holds the lock:
 ///
 /// ```compile_fail,E0277
 /// fn elsewhere<T: Send>() {}
@@ -31,48 +33,55 @@ use multiproc_robust::{AcquireError, Death, LockError};
 pub struct ArrayGuard<'a, T: Pod> {
     pub(crate) array: &'a Array<T>,
     died: Option<Death>,
-    /// Who has it, as the writer's word says it.
-    me: u64,
-    /// Whether our drop says that the array is whole: we have written, or recovered it.
-    finishes: bool,
+    /// The thread that holds the lock, as it stands in the writer's word.
+    thread: u64,
+    /// Whether this guard has set the writer's word, because it has written or recovered the array. Its drop
+    /// clears the word.
+    is_writer: bool,
     panicking: bool,
     /// Not `Send`: the kernel gives the lock back when *this* thread ends.
     here: PhantomData<*const ()>,
 }
 
 impl<'a, T: Pod> ArrayGuard<'a, T> {
-    /// The guard of a lock that this thread has just taken.
+    /// Makes the guard of a lock that this thread has just taken.
     #[inline(always)]
-    pub(crate) fn take(array: &'a Array<T>, me: ThisThread, died: Option<Death>) -> Result<Self, ArrayLockError<'a, T>> {
-        let guard = Self { array, died, me: me.owner(), finishes: false, panicking: std::thread::panicking(), here: PhantomData };
+    pub(crate) fn take(
+        array: &'a Array<T>,
+        thread: ThisThread,
+        died: Option<Death>,
+    ) -> Result<Self, ArrayLockError<'a, T>> {
+        let (thread, panicking) = (thread.owner(), std::thread::panicking());
+        let guard = Self { array, died, thread, is_writer: false, panicking, here: PhantomData };
         match array.shared.writer().load(Relaxed) {
             0 => Ok(guard),
             writer => Err(ArrayLockError::OwnerDied(OwnerDied { guard, writer: Death::of(writer) })),
         }
     }
 
-    /// Who held the lock before and died; it had written nothing, or all that it wanted to.
+    /// Returns the previous owner if it died while it held the lock. It had written nothing, or had ended
+    /// writing.
     pub fn previous_owner_died(&self) -> Option<Death> {
         self.died
     }
 
-    /// How many elements there are.
+    /// Returns the number of elements.
     #[inline]
     pub fn len(&self) -> usize {
         self.array.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The element at `index`, if there is one.
+    /// Returns the element at `index`, if there is one.
     #[inline]
     pub fn get(&self, index: usize) -> Option<T> {
         (index < self.len()).then(|| {
             let mut value = MaybeUninit::<T>::uninit();
-            // SAFETY: the element is inside, and so is one `T` in the target.
+            // SAFETY: the element is inside the array, and the target has room for one `T`.
             unsafe { self.load(index, value.as_mut_ptr(), 1) };
             // SAFETY: all bytes were written, and every pattern is a `Pod`.
             unsafe { value.assume_init() }
@@ -83,7 +92,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`ArrayError`]: there is no such element.
+    /// Returns [`ArrayError`] if there is no such element.
     #[inline]
     pub fn set(&mut self, index: usize, value: T) -> Result<(), ArrayError> {
         self.write_at(index, &[value])
@@ -98,11 +107,11 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`ArrayError`]: only in a forked child.
+    /// Returns [`ArrayError`] in a forked child only.
     pub fn fill(&mut self, value: T) -> Result<(), ArrayError> {
         const CHUNK: usize = 4096;
         self.begin()?;
-        // Without a size there is nothing to write, however many.
+        // Elements of size 0 take no bytes, however many there are.
         let many = CHUNK.checked_div(size_of::<T>()).map_or(usize::MAX, |many| many.max(1));
         let chunk = vec![value; self.len().min(many)];
         for offset in (0..self.len()).step_by(chunk.len().max(1)) {
@@ -113,41 +122,41 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
         Ok(())
     }
 
-    /// A copy of all elements.
+    /// Returns a copy of all elements.
     pub fn to_vec(&self) -> Vec<T> {
         let mut all = Vec::with_capacity(self.len());
-        // SAFETY: all elements, and room for as many.
+        // SAFETY: all elements, and the vector has room for them.
         unsafe { self.load(0, all.as_mut_ptr(), self.len()) };
-        // SAFETY: so many were written, and every pattern is a `Pod`.
+        // SAFETY: so many elements were written, and every pattern is a `Pod`.
         unsafe { all.set_len(self.len()) };
         all
     }
 
-    /// Copies all elements into `target`, which has as many.
+    /// Copies all elements into `target`, which must have the same length.
     ///
     /// # Errors
     ///
-    /// [`ArrayError`]: it has not.
+    /// Returns [`ArrayError`] if the lengths differ.
     pub fn copy_to(&self, target: &mut [T]) -> Result<(), ArrayError> {
         self.exactly(target.len())?;
         self.read_at(0, target)
     }
 
-    /// Sets all elements to those of `source`, which has as many.
+    /// Sets all elements to those of `source`, which must have the same length.
     ///
     /// # Errors
     ///
-    /// [`ArrayError`]: it has not, and nothing has changed.
+    /// Returns [`ArrayError`] if the lengths differ. Then nothing changes.
     pub fn copy_from(&mut self, source: &[T]) -> Result<(), ArrayError> {
         self.exactly(source.len())?;
         self.write_at(0, source)
     }
 
-    /// Copies the elements from `offset` on into `target`.
+    /// Copies the elements from `offset` on into `target`, until it is full.
     ///
     /// # Errors
     ///
-    /// [`ArrayError`]: there are not as many.
+    /// Returns [`ArrayError`] if there are not enough elements.
     #[inline]
     pub fn read_at(&self, offset: usize, target: &mut [T]) -> Result<(), ArrayError> {
         self.check(offset, target.len())?;
@@ -160,7 +169,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`ArrayError`]: there are not as many, and nothing has changed.
+    /// Returns [`ArrayError`] if there are not enough elements. Then nothing changes.
     #[inline]
     pub fn write_at(&mut self, offset: usize, source: &[T]) -> Result<(), ArrayError> {
         self.check(offset, source.len())?;
@@ -174,7 +183,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
     ///
     /// # Errors
     ///
-    /// [`ArrayError`]: there is no such element, and nothing has changed.
+    /// Returns [`ArrayError`] if there is no such element. Then nothing changes.
     pub fn swap(&mut self, one: usize, other: usize) -> Result<(), ArrayError> {
         let first = self.get(one).ok_or_else(|| self.outside(one, 1))?;
         let second = self.get(other).ok_or_else(|| self.outside(other, 1))?;
@@ -182,30 +191,34 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
         self.set(other, first)
     }
 
-    /// The elements where they are, for work that is too large to copy.
+    /// Returns the elements in shared memory, for work on arrays that are too large to copy.
     ///
     /// # Safety
     ///
-    /// - As long as the slice lives nobody writes to the array: neither another process, which whoever goes by this type's lock does not do, nor a debugger, nor a program that maps the file by itself.
+    /// - As long as the slice lives nothing writes to the array. A process that uses this type's lock does
+    ///   not; a debugger, or a program that maps the file by itself, must not.
     /// - This is not a copy of a guard in a forked child.
     pub unsafe fn as_slice(&self) -> &[T] {
-        // SAFETY: mapped, aligned (the block is, to 64 bytes), initialised; the caller's promise that nothing changes.
+        // SAFETY: mapped, aligned (the block is aligned to 64 bytes), initialised. The caller promises that
+        // nothing changes.
         unsafe { std::slice::from_raw_parts(self.array.shared.tail().cast(), self.len()) }
     }
 
-    /// The elements where they are, to be changed. From here on the array counts as half written, until the guard is dropped.
+    /// Returns the elements in shared memory, to be changed. From this call until the guard is dropped the
+    /// array counts as half written.
     ///
     /// # Safety
     ///
-    /// - As long as the slice lives nobody else reads or writes the array: as for [`as_slice`](Self::as_slice).
+    /// - As long as the slice lives nothing else reads or writes the array, as for
+    ///   [`as_slice`](Self::as_slice).
     /// - This is not a copy of a guard in a forked child.
     pub unsafe fn as_mut_slice(&mut self) -> &mut [T] {
-        self.sign();
-        // SAFETY: as above; the caller's promise that nobody else is there.
+        self.mark_writing();
+        // SAFETY: as above. The caller promises that nothing else accesses the elements.
         unsafe { std::slice::from_raw_parts_mut(self.array.shared.tail().cast_mut().cast(), self.len()) }
     }
 
-    /// Sets an element that lies within one word; nothing is ever half.
+    /// Sets an element that lies within one word. A death never leaves half of it.
     #[inline]
     pub(crate) fn set_in_one_store(&mut self, index: usize, value: T) -> Result<(), ArrayError> {
         self.check(index, 1)?;
@@ -213,7 +226,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
             return Err(self.not_held());
         }
         // CRASH: the old element, or the new one.
-        // SAFETY: the element is inside.
+        // SAFETY: the element is inside the array.
         unsafe { self.store(index, &[value]) };
         Ok(())
     }
@@ -243,27 +256,29 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
         if count == self.len() { Ok(()) } else { Err(self.outside(0, count)) }
     }
 
-    /// Before each write.
+    /// Prepares a write.
     #[inline]
     fn begin(&mut self) -> Result<(), ArrayError> {
         if !self.is_ours() {
             return Err(self.not_held());
         }
-        self.sign();
+        self.mark_writing();
         Ok(())
     }
 
-    /// Before the first write: says that there is one who writes.
+    /// Stores this thread in the writer's word, before the first write.
     #[inline]
-    fn sign(&mut self) {
-        if !self.finishes {
-            self.finishes = true;
+    fn mark_writing(&mut self) {
+        if !self.is_writer {
+            self.is_writer = true;
             if is_planted(Bug::WriterUnsigned) {
                 return;
             }
-            // CRASH: from here on half written, to whoever locks next, until `drop` has cleared the word.
-            self.array.shared.writer().store(self.me, Relaxed);
-            // ORDER: a death leaves what this thread has executed, in this order.
+            // CRASH: from this store until `drop` has cleared the word, the next owner finds the array half
+            // written.
+            self.array.shared.writer().store(self.thread, Relaxed);
+            // ORDER: a death leaves what this thread has executed, in program order. The partner is the fence
+            // in `drop`.
             compiler_fence(SeqCst);
         }
     }
@@ -271,26 +286,28 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
     /// Whether this is the process that took the lock, and not a forked copy.
     #[inline]
     fn is_ours(&self) -> bool {
-        ThisThread::current().is_ok_and(|me| me.owner() == self.me)
+        ThisThread::current().is_ok_and(|thread| thread.owner() == self.thread)
     }
 
     /// # Safety
     ///
-    /// - `offset + count` elements are inside, and `target` has room for `count`.
+    /// - `offset + count` elements are inside the array, and `target` has room for `count`.
     #[inline]
     unsafe fn load(&self, offset: usize, target: *mut T, count: usize) {
         let (at, bytes) = (offset * size_of::<T>(), count * size_of::<T>());
-        // SAFETY: the caller's promise: the bytes are inside the object, and nobody else has the target.
+        // SAFETY: the caller's promise: the bytes are inside the object, and no other thread has the target.
         unsafe { copy::load_at(self.array.shared.tail(), at, target.cast(), bytes) };
     }
 
     /// # Safety
     ///
-    /// - `offset + source.len()` elements are inside.
+    /// - `offset + source.len()` elements are inside the array.
     #[inline]
     unsafe fn store(&mut self, offset: usize, source: &[T]) {
         // SAFETY: the caller's promise; the lock keeps other writers out.
-        unsafe { copy::store_at(self.array.shared.tail(), offset * size_of::<T>(), bytemuck::cast_slice(source)) };
+        unsafe {
+            copy::store_at(self.array.shared.tail(), offset * size_of::<T>(), bytemuck::cast_slice(source))
+        };
     }
 }
 
@@ -300,10 +317,11 @@ impl<T: Pod> Drop for ArrayGuard<'_, T> {
         if !self.is_ours() {
             return;
         }
-        if self.finishes && (self.panicking || !std::thread::panicking()) {
-            // ORDER: as in `sign`.
+        if self.is_writer && (self.panicking || !std::thread::panicking()) {
+            // ORDER: as in `mark_writing`, its partner.
             compiler_fence(SeqCst);
-            // CRASH: before this store half written; after it whole, though the next owner is told of a death.
+            // CRASH: before this store the array is half written; after it, it is whole, and the next owner
+            // learns of the death.
             self.array.shared.writer().store(0, Relaxed);
         }
         self.array.shared.lock.release();
@@ -316,8 +334,10 @@ impl<T: Pod + fmt::Debug> fmt::Debug for ArrayGuard<'_, T> {
     }
 }
 
-/// A locked array that is half written: who wrote last died, or panicked, before it was done. It stays so until a guard of somebody who has
-/// [recovered](Self::recover) it is dropped; a drop of this error only unlocks it.
+/// A locked array that is half written: the last writer died or panicked before it had ended.
+///
+/// It stays half written until a process has [recovered](Self::recover) it and dropped that guard. Dropping
+/// this error only unlocks the array.
 #[must_use = "if it is dropped, the array is unlocked and stays half written"]
 pub struct OwnerDied<'a, T: Pod> {
     guard: ArrayGuard<'a, T>,
@@ -325,27 +345,28 @@ pub struct OwnerDied<'a, T: Pod> {
 }
 
 impl<'a, T: Pod> OwnerDied<'a, T> {
-    /// Goes on with what is there: mend it through the guard. Its drop says that the array is whole; whoever dies before that leaves it half written.
+    /// Returns the guard, through which the caller repairs the array. Dropping the guard declares the array
+    /// whole. A death before that leaves it half written.
     pub fn recover(self) -> ArrayGuard<'a, T> {
         let Self { mut guard, .. } = self;
         if guard.is_ours() {
-            // CRASH: half written before and after; what changes is who is said to have left it so.
-            guard.sign();
+            // CRASH: the array is half written before and after; only the writer that it names changes.
+            guard.mark_writing();
         }
         guard
     }
 
-    /// The guard, to look at what is there before deciding.
+    /// Returns the guard, to inspect the elements before deciding.
     pub fn guard(&self) -> &ArrayGuard<'a, T> {
         &self.guard
     }
 
-    /// Who began to write and did not end.
+    /// Returns the thread that began to write and did not end.
     pub fn writer(&self) -> Death {
         self.writer
     }
 
-    /// An error that borrows nothing. The array is unlocked, and stays half written.
+    /// Returns an error that borrows nothing. The array is unlocked, and stays half written.
     pub fn into_static(self) -> ArrayError {
         ArrayError::HalfWritten(HalfWritten::new(self.guard.array.shared.describe(), self.writer))
     }
@@ -359,8 +380,81 @@ impl<T: Pod> fmt::Display for OwnerDied<'_, T> {
 
 impl<T: Pod> fmt::Debug for OwnerDied<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnerDied").field("object", &self.guard.array.shared).field("writer", &self.writer).finish()
+        f.debug_struct("OwnerDied")
+            .field("object", &self.guard.array.shared)
+            .field("writer", &self.writer)
+            .finish()
     }
 }
 
 impl<T: Pod> std::error::Error for OwnerDied<'_, T> {}
+
+/// Why `lock` returned no guard, or one with a warning.
+///
+/// It borrows the array. [`into_static`](Self::into_static) makes an error that borrows nothing, and so does
+/// `?` where an [`ArrayError`] is returned.
+///
+/// ```
+/// use multiproc_shm::{Array, ArrayError, ArrayLockError};
+///
+/// /// Changes two elements. An array that a killed writer left half written begins again with zeros.
+/// fn deposit(accounts: &Array<i64>) -> Result<(), ArrayError> {
+///     let mut guard = match accounts.lock() {
+///         Err(ArrayLockError::OwnerDied(died)) => {
+///             let mut guard = died.recover();
+///             guard.fill(0)?;
+///             guard
+///         }
+///         other => other?,
+///     };
+///     guard.set(0, 1)?;
+///     guard.set(1, 2)
+/// }
+/// # deposit(&Array::new(2)?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[allow(clippy::exhaustive_enums, reason = "a caller must decide about both")]
+pub enum ArrayLockError<'a, T: Pod> {
+    /// The lock was not taken.
+    #[error(transparent)]
+    Lock(LockError),
+    /// The lock was taken, but the last writer did not end. The guard is inside.
+    #[error(transparent)]
+    OwnerDied(OwnerDied<'a, T>),
+}
+
+impl<'a, T: Pod> ArrayLockError<'a, T> {
+    /// Returns the guard, whatever the array holds, for code that writes all of it anyway:
+    /// `array.lock().or_else(ArrayLockError::recover)?`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`LockError`] if the lock was not taken.
+    pub fn recover(self) -> Result<ArrayGuard<'a, T>, LockError> {
+        match self {
+            Self::Lock(error) => Err(error),
+            Self::OwnerDied(died) => Ok(died.recover()),
+        }
+    }
+
+    /// Returns an error that borrows nothing. The array is unlocked, and stays half written.
+    pub fn into_static(self) -> ArrayError {
+        match self {
+            Self::Lock(error) => ArrayError::Lock(error),
+            Self::OwnerDied(died) => died.into_static(),
+        }
+    }
+}
+
+impl<T: Pod> From<LockError> for ArrayLockError<'_, T> {
+    fn from(error: LockError) -> Self {
+        Self::Lock(error)
+    }
+}
+
+impl<T: Pod> From<ArrayLockError<'_, T>> for ArrayError {
+    fn from(error: ArrayLockError<'_, T>) -> Self {
+        error.into_static()
+    }
+}

@@ -1,20 +1,21 @@
-//! [`ValueGuard`]: a locked value, of which one works on a copy.
+//! [`ValueGuard`]: a locked value.
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use bytemuck::Pod;
-
-use crate::value::Value;
 use multiproc_robust::Death;
 
-/// A locked [`Value`]: a private copy that becomes the value when the guard is dropped, except in a panic that began while it was held.
+use crate::value::Value;
+
+/// A locked [`Value`]: a private copy, which becomes the value when the guard is dropped. If it is dropped by
+/// a panic that began while it was held, the value stays unchanged.
 #[must_use = "if unused, the value is unlocked at once"]
 pub struct ValueGuard<'a, T: Pod> {
     pub(crate) value: &'a Value<T>,
     copy: T,
-    /// Whether anybody has had the copy to change it.
+    /// Whether the caller has had a mutable reference to the copy.
     changed: bool,
     died: Option<Death>,
     panicking: bool,
@@ -23,13 +24,14 @@ pub struct ValueGuard<'a, T: Pod> {
 }
 
 impl<'a, T: Pod> ValueGuard<'a, T> {
-    /// Of a value whose lock this thread has just taken.
+    /// Makes the guard of a lock that this thread has just taken.
     #[inline(always)]
     pub(crate) fn new(value: &'a Value<T>, copy: T, died: Option<Death>) -> Self {
         Self { value, copy, changed: false, died, panicking: std::thread::panicking(), here: PhantomData }
     }
 
-    /// Who held the lock before and died; the value is whole all the same, as it was before that owner.
+    /// Returns the previous owner if it died while it held the lock. The value is as it was before that
+    /// owner.
     pub fn previous_owner_died(this: &Self) -> Option<Death> {
         this.died
     }
@@ -53,7 +55,7 @@ impl<T: Pod> DerefMut for ValueGuard<'_, T> {
 impl<T: Pod> Drop for ValueGuard<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
-        // In a forked child this is a copy of the parent's guard: it owns nothing and changes nothing.
+        // In a forked child this is a copy of the parent's guard. It owns nothing and changes nothing.
         self.value.shared.lock.release_after(|| {
             if self.changed && (self.panicking || !std::thread::panicking()) {
                 self.value.commit(&self.copy);

@@ -1,4 +1,4 @@
-//! Tickets as they grow old: one that is lost, one that is late, one given back twice, one from a machine of long ago.
+//! The age of in-flight references: lost, late, released twice, and from the future.
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -8,13 +8,13 @@ use multiproc::{AtomicValue, Error, SharedMemory, Value};
 
 use crate::common::{How, Outcome, Space, alone, fork, wait_for};
 
-/// Where the tickets stand in the file, and how large one is.
-const TICKETS: u64 = 256;
-const TICKET: u64 = 16;
-/// How long one counts.
+/// Offset of the in-flight references in the file, and the bytes of one.
+const REFERENCES: u64 = 256;
+const REFERENCE: u64 = 16;
+/// How long a reference keeps the object, in seconds.
 const TEN_MINUTES: u64 = 600;
 
-/// An object on its way: nobody has it, its ticket is out.
+/// An object that no process uses and that a message references.
 struct Sent {
     file: File,
     bytes: Vec<u8>,
@@ -36,14 +36,15 @@ impl Sent {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Makes its first ticket older, or younger.
+    /// Makes the first reference older or younger.
     fn shift(&self, seconds: i64) -> std::io::Result<()> {
-        let taken = self.word(TICKETS + 8)?;
-        self.file.write_all_at(&taken.saturating_add_signed(seconds).to_le_bytes(), TICKETS + 8)
+        let taken = self.word(REFERENCES + 8)?;
+        self.file.write_all_at(&taken.saturating_add_signed(seconds).to_le_bytes(), REFERENCES + 8)
     }
 
-    fn tickets_out(&self) -> std::io::Result<usize> {
-        let ids: Vec<u64> = (0..32).map(|slot| self.word(TICKETS + TICKET * slot)).collect::<Result<_, _>>()?;
+    fn references(&self) -> std::io::Result<usize> {
+        let ids: Vec<u64> =
+            (0..32).map(|index| self.word(REFERENCES + REFERENCE * index)).collect::<Result<_, _>>()?;
         Ok(ids.into_iter().filter(|id| *id != 0).count())
     }
 
@@ -56,14 +57,14 @@ fn swept(space: &Space) -> Result<Vec<String>, Error> {
     Ok(Gc::new().run(space.namespace())?.removed)
 }
 
-/// Seconds since the machine started: younger tickets than that cannot be ten minutes old.
+/// Seconds since the machine started. No reference can be older.
 fn uptime() -> u64 {
     let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
 }
 
 #[test]
-fn lost_for_ten_minutes_and_no_longer() -> Outcome {
+fn reference_of_a_lost_message_expires_after_ten_minutes() -> Outcome {
     let _alone = alone();
     if uptime() < 2 * TEN_MINUTES {
         println!("skipped: the machine has not run for twenty minutes");
@@ -80,32 +81,32 @@ fn lost_for_ten_minutes_and_no_longer() -> Outcome {
 }
 
 #[test]
-fn late_but_before_the_sweep() -> Outcome {
+fn expired_reference_is_valid_until_a_sweep() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let sent = Sent::new(&space)?;
     sent.shift(i64::MIN)?;
-    // Its time is over, but nobody has swept: the message is as good as ever.
+    // The reference has expired, but no sweep has run, so the message is still valid.
     let received = sent.receive()?;
-    assert_eq!((received.get()?, sent.tickets_out()?), (7, 0));
+    assert_eq!((received.get()?, sent.references()?), (7, 0));
     drop(received);
     assert_eq!(space.entries(), [""; 0]);
     Ok(())
 }
 
 #[test]
-fn given_back_twice() -> Outcome {
+fn decoding_twice_releases_no_other_reference() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let sent = Sent::new(&space)?;
     let first = sent.receive()?;
-    assert_eq!(sent.tickets_out()?, 0);
-    // Another message takes the slot: the first message, decoded again, must not give that one's ticket back.
+    assert_eq!(sent.references()?, 0);
+    // Another message takes the same index. Decoding the first message again must not release that reference.
     let transit = Transit::begin();
     let other = postcard::to_stdvec(&first)?;
     transit.sent();
     let _again = sent.receive()?;
-    assert_eq!(sent.tickets_out()?, 1);
+    assert_eq!(sent.references()?, 1);
     drop((first, _again));
     assert_eq!(swept(&space)?, [""; 0]);
     assert_eq!(postcard::from_bytes::<Value<u64>>(&other)?.get()?, 7);
@@ -114,10 +115,10 @@ fn given_back_twice() -> Outcome {
 }
 
 #[test]
-fn from_the_future_is_on_its_way() -> Outcome {
+fn reference_from_the_future_keeps_the_object() -> Outcome {
     let _alone = alone();
     let space = Space::new();
-    // Only a scribbler writes that. It keeps a file, and nothing else; who wants it gone unlinks it.
+    // Only a faulty program writes that. It keeps one file, until that is unlinked.
     let sent = Sent::new(&space)?;
     sent.shift(i64::MAX)?;
     assert_eq!(swept(&space)?, [""; 0]);
@@ -127,7 +128,7 @@ fn from_the_future_is_on_its_way() -> Outcome {
 }
 
 #[test]
-fn every_slot_lost_by_the_dead() -> Outcome {
+fn object_survives_a_sender_that_took_every_reference() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let step = AtomicValue::new(0_u32)?;
@@ -145,9 +146,9 @@ fn every_slot_lost_by_the_dead() -> Outcome {
     wait_for(&step, 1);
     sender.kill();
     assert_eq!(swept(&space)?, [""; 0]);
-    // A user comes and goes, and finds it whole; only the tickets keep it.
+    // Another process opens it and drops it. Only the references keep it.
     drop(space.options().open::<SharedMemory>("lost")?);
     assert_eq!(space.entries(), ["lost"]);
-    assert_eq!(Gc::new().ticket_age(std::time::Duration::ZERO).run(space.namespace())?.removed, ["lost"]);
+    assert_eq!(Gc::new().in_flight_age(std::time::Duration::ZERO).run(space.namespace())?.removed, ["lost"]);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A child as the kernel knows it, and the thread that reaps those which nobody asks about any more.
+//! The parent's handle on a child, and the thread that reaps children whose handle was dropped.
 
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
@@ -11,14 +11,16 @@ use std::time::Duration;
 use multiproc_robust::Deadline;
 use parking_lot::Mutex;
 
-use crate::child::SMALL_STACK;
+use crate::control_socket::ControlSocket;
+use crate::helper_thread;
 use crate::sys::{self, Reaped, Signal};
 
-/// A child process. Everything goes through its pidfd, so nothing ever reaches another process that got its number.
+/// A child process. All access goes through its pidfd, so a signal never reaches another process that got its
+/// process id.
 ///
-/// Dropped, it is left to itself, and reaped when it ends.
+/// A child whose handle is dropped goes on, and is reaped when it ends.
 #[derive(Debug)]
-pub(crate) struct Kin {
+pub(crate) struct ChildHandle {
     pid: u32,
     process: Arc<Descriptors>,
     reaped: AtomicBool,
@@ -28,26 +30,25 @@ pub(crate) struct Kin {
 #[derive(Debug)]
 struct Descriptors {
     pidfd: OwnedFd,
-    /// Our end of the handshake socket. A daemon ends when it closes, by whatever death of ours.
-    line: Option<OwnedFd>,
+    /// The parent's end of the control socket. A daemon ends when it closes, whatever kills the parent.
+    control: Option<ControlSocket>,
 }
 
-impl Kin {
-    /// `pid` is a child of this process that has not been waited for; at the other end of `line` it listens.
-    pub(crate) fn new(pid: u32, line: OwnedFd) -> io::Result<Self> {
-        let process = Descriptors { pidfd: sys::pidfd_open(pid)?, line: Some(line) };
+impl ChildHandle {
+    /// `pid` is a child of this process that has not been waited for; it holds the other end of `control`.
+    pub(crate) fn new(pid: u32, control: ControlSocket) -> io::Result<Self> {
+        let process = Descriptors { pidfd: sys::pidfd_open(pid)?, control: Some(control) };
         Ok(Self { pid, process: Arc::new(process), reaped: AtomicBool::new(false) })
     }
 
-    /// Closes the line.
-    pub(crate) fn hang_up(&mut self) {
+    pub(crate) fn close_control_socket(&mut self) {
         if let Some(process) = Arc::get_mut(&mut self.process) {
-            process.line = None;
+            process.control = None;
         }
     }
 
-    pub(crate) fn line(&self) -> Option<BorrowedFd<'_>> {
-        self.process.line.as_ref().map(OwnedFd::as_fd)
+    pub(crate) fn control_socket(&self) -> Option<&ControlSocket> {
+        self.process.control.as_ref()
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -58,14 +59,15 @@ impl Kin {
         self.process.pidfd.as_fd()
     }
 
-    /// Whether it has ended before the deadline.
+    /// Waits for the child's end; returns whether it ended before the deadline.
     pub(crate) fn wait(&self, deadline: Deadline) -> io::Result<bool> {
         Ok(sys::wait_readable(&[self.pidfd()], deadline)? == [true])
     }
 
-    /// Takes its zombie away, once it has ended; `NotYet` when the deadline passes before.
+    /// Waits for the child's end and removes its zombie; returns `NotYet` if the deadline passes before.
     pub(crate) fn reap(&self, deadline: Deadline) -> io::Result<Reaped> {
-        /// A tracer (a debugger, strace) sees the end before we do, and takes its time.
+        /// A tracer (a debugger, strace) may hold back the end of a process for a while after the pidfd shows
+        /// it.
         const TRACED: Duration = Duration::from_millis(1);
         while self.wait(deadline)? {
             let reaped = sys::pidfd_reap(self.pidfd())?;
@@ -85,16 +87,16 @@ impl Kin {
         sys::pidfd_signal(self.pidfd(), signal)
     }
 
-    /// Kills it. A second is plenty for that; if the kernel needs longer, dropping leaves the rest to the reaper.
-    pub(crate) fn end(self) {
+    /// Kills the child and reaps it. If the kernel needs longer than a second, the reaper does the rest.
+    pub(crate) fn kill_and_reap(self) {
         const PLENTY: Duration = Duration::from_secs(1);
-        // Where one of these fails, the reaper does what is left.
+        // If one of these fails, the reaper does what is left.
         let _ = self.signal(Signal::Kill);
         let _ = self.reap(Deadline::after(PLENTY));
     }
 }
 
-impl Drop for Kin {
+impl Drop for ChildHandle {
     fn drop(&mut self) {
         if !self.reaped.load(Ordering::Relaxed) && matches!(self.reap(Deadline::NOW), Ok(Reaped::NotYet)) {
             REAPER.lock().adopt(Arc::clone(&self.process));
@@ -102,11 +104,11 @@ impl Drop for Kin {
     }
 }
 
-/// One thread for all children that were dropped alive; it ends when there are none left.
+/// One thread for all children whose handle was dropped while they ran; it ends when none is left.
 struct Reaper {
     /// Not yet seen by the thread.
     new: Vec<Arc<Descriptors>>,
-    /// Wakes the thread; `None` when there is no thread.
+    /// Wakes the thread; `None` if there is no thread.
     waker: Option<UnixStream>,
 }
 
@@ -116,10 +118,10 @@ impl Reaper {
     fn adopt(&mut self, child: Arc<Descriptors>) {
         self.new.push(child);
         if let Some(waker) = &mut self.waker {
-            // A full pipe wakes it as well.
+            // An error means a full socket, which wakes the thread as well.
             let _ = waker.write(&[0]);
         } else {
-            // Without a thread the children wait for the next one that is dropped: zombies, but no harm.
+            // If no thread can be started, these children stay zombies until the next handle is dropped.
             self.waker = start_thread().ok();
         }
     }
@@ -129,11 +131,7 @@ fn start_thread() -> io::Result<UnixStream> {
     let (waker, woken) = UnixStream::pair()?;
     waker.set_nonblocking(true)?;
     woken.set_nonblocking(true)?;
-    let thread = thread::Builder::new().name("multiproc-reaper".to_owned()).stack_size(SMALL_STACK);
-    thread.spawn(move || {
-        sys::block_signals();
-        reap_all(woken);
-    })?;
+    helper_thread::start("multiproc-reaper", move || reap_all(woken))?;
     Ok(waker)
 }
 
@@ -155,12 +153,12 @@ fn reap_all(mut woken: UnixStream) {
             Ok(ready) => ready.iter().skip(1).filter(|ready| **ready).count(),
             Err(_) => usize::MAX,
         };
-        // Nothing to read is fine: then a child woke us.
+        // An error means that there is nothing to read: the end of a child woke this thread.
         let _ = woken.read(&mut [0; 64]);
         let before = children.len();
         children.retain(|child| matches!(sys::pidfd_reap(child.pidfd.as_fd()), Ok(Reaped::NotYet)));
         if before - children.len() < ended {
-            // A failed wait, or an end that a tracer has not let through: not again at once.
+            // The wait failed, or a tracer holds back the end of a child: pause before the next attempt.
             thread::sleep(PAUSE);
         }
     }

@@ -1,22 +1,23 @@
-//! Roles: who waits for those who are gone is told so, whatever their end.
-#![allow(unsafe_code, reason = "what a C program does to its own process")]
+//! Memberships: a wait for peers that have all disconnected ends with `Closed`, however those peers ended.
+#![allow(unsafe_code, reason = "ends and replaces processes as a C program does")]
 
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-use multiproc::{AtomicValue, GetError, Options, PutError, Queue};
+use multiproc::sync::AcquireError;
+use multiproc::{AtomicValue, GetError, Options, PutError, Queue, RegistrationError};
 
 use crate::common::{Dice, How, Outcome, Space, fork, kill, spawn, value, wait_for, wait_until};
 use crate::kit::{message, read, wait_until_blocked, watchdog};
 
-/// The belt is a second: what the kernel tells comes much sooner.
+/// The liveness poll comes once a second; a death that the kernel reports is noticed much sooner.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
 type Work = (Queue<[u8]>, AtomicValue<u32>, u32);
 
-/// Takes the role, puts some messages, says so, and stays.
+/// Becomes a producer, puts some messages, adds itself to `step`, and stays.
 fn produce((queue, step, me): Work) {
     let producer = queue.producer().unwrap();
     (0..10).for_each(|number| producer.put_bytes(&message(me, number)).unwrap());
@@ -24,7 +25,7 @@ fn produce((queue, step, me): Work) {
     wait_for(&step, u32::MAX);
 }
 
-/// Takes the role, says so, and gets until nobody is there.
+/// Becomes a consumer, adds itself to `step`, and gets until all producers have disconnected.
 fn consume((queue, step, _): Work) -> u32 {
     let consumer = queue.consumer().unwrap();
     step.fetch_add(1);
@@ -44,13 +45,13 @@ fn consume((queue, step, _): Work) -> u32 {
 }
 
 #[test]
-fn last_producer_killed() -> Outcome {
+fn death_of_the_last_producer_ends_waiting_gets() -> Outcome {
     let _watchdog = watchdog();
     let mut slow = 0;
     for _ in 0..10 {
         let (queue, step) = (Queue::new(100)?, AtomicValue::new(0)?);
         let consumers = [(); 3].map(|()| spawn(consume, (queue.clone(), step.clone(), 0)));
-        // None has come: they wait, and for longer than the first, brief sleep.
+        // No producer has come yet: the consumers wait, for longer than the first, brief sleeps.
         consumers.iter().for_each(|consumer| wait_until_blocked(consumer.pid(), &step, 3));
         let producers = [1, 2].map(|me| spawn(produce, (queue.clone(), step.clone(), me)));
         wait_for(&step, 5);
@@ -72,14 +73,14 @@ fn last_producer_killed() -> Outcome {
 }
 
 #[test]
-fn what_was_put_comes_first() -> Outcome {
+fn messages_of_a_disconnected_producer_are_delivered_first() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = (Queue::new(100)?, AtomicValue::new(0)?);
     let producer = spawn(produce, (queue.clone(), step.clone(), 1));
     wait_for(&step, 1);
     kill(&producer);
     assert_eq!(value(&spawn(consume, (queue.clone(), step.clone(), 0))), 10);
-    // Another may come.
+    // A new producer may come.
     let producer = queue.producer()?;
     let consumer = queue.consumer()?;
     producer.put_bytes(&message(2, 0))?;
@@ -90,13 +91,13 @@ fn what_was_put_comes_first() -> Outcome {
     assert_eq!(consumer.get_bytes_timeout(Duration::from_millis(20)), Err(GetError::Empty));
     drop(clone);
     assert_eq!(consumer.get_bytes_timeout(Duration::from_millis(20)), Err(GetError::Closed));
-    // Without a role one waits as ever.
+    // Without a membership a get waits as before.
     assert_eq!(queue.get_bytes_timeout(Duration::from_millis(20)), Err(GetError::Empty));
     Ok(())
 }
 
 #[test]
-fn last_consumer_killed() -> Outcome {
+fn death_of_the_last_consumer_ends_waiting_puts() -> Outcome {
     let _watchdog = watchdog();
     let mut slow = 0;
     for _ in 0..10 {
@@ -135,22 +136,22 @@ fn last_consumer_killed() -> Outcome {
     Ok(())
 }
 
-/// Producers come and go and are killed; whenever the last one has gone, all who wait know it.
+/// Producers connect, disconnect and are killed; after the last one, no consumer waits on.
 #[test]
-fn storm_of_killed_producers() -> Outcome {
+fn many_killed_producers_leave_no_membership() -> Outcome {
     let _watchdog = watchdog();
-    fn toil((queue, step, me): Work) {
+    fn connect_and_put((queue, step, me): Work) {
         let mut dice = Dice::new(u64::from(me));
         loop {
             let producer = queue.producer().unwrap();
             step.fetch_add(1);
             for _ in 0..dice.below(4) {
-                // Consumers come and go, too.
+                // An error means that no consumer is connected at the moment.
                 let _ = producer.put_bytes(&message(me, 0));
             }
         }
     }
-    fn come_and_go((queue, step, _): Work) -> u32 {
+    fn connect_and_get((queue, step, _): Work) -> u32 {
         let mut ends = 0;
         while step.load() < u32::MAX / 2 {
             let consumer = queue.consumer().unwrap();
@@ -161,13 +162,14 @@ fn storm_of_killed_producers() -> Outcome {
     }
     let mut dice = Dice::of_this_run();
     let (queue, step) = (Queue::new(5)?, AtomicValue::new(0)?);
-    let consumers = [(); 2].map(|()| spawn(come_and_go, (queue.clone(), step.clone(), 0)));
+    let consumers = [(); 2].map(|()| spawn(connect_and_get, (queue.clone(), step.clone(), 0)));
     for round in 0..60 {
         let before = step.load();
-        let producers = [1, 2].map(|me| spawn(toil, (queue.clone(), step.clone(), me + 2 * round)));
+        let producers =
+            [1, 2].map(|me| spawn(connect_and_put, (queue.clone(), step.clone(), me + 2 * round)));
         wait_for(&step, before + 1 + u32::try_from(dice.below(50))?);
         producers.iter().for_each(kill);
-        // The dead have left no seat taken, so nobody waits for them.
+        // The killed producers hold no membership, so no consumer waits for them.
         let begun = Instant::now();
         wait_until(|| queue.producers() == 0 || begun.elapsed() > Duration::from_secs(3));
         assert_eq!(queue.producers(), 0, "round {round}");
@@ -178,7 +180,7 @@ fn storm_of_killed_producers() -> Outcome {
 }
 
 #[test]
-fn exit_and_exec_end_a_role() -> Outcome {
+fn exit_and_exec_end_a_membership() -> Outcome {
     let _watchdog = watchdog();
     for leave in [exits, executes] {
         let (queue, step) = (Queue::new(100)?, AtomicValue::new(0)?);
@@ -198,7 +200,7 @@ fn exits((queue, step, me): Work) {
     producer.put_bytes(&message(me, 0)).unwrap();
     step.fetch_add(1);
     std::mem::forget(producer);
-    // SAFETY: this process has nothing to tidy up.
+    // SAFETY: this process needs no cleanup.
     unsafe { libc::_exit(0) };
 }
 
@@ -213,14 +215,14 @@ fn executes((queue, step, me): Work) {
 }
 
 #[test]
-fn forked_copies_are_the_parents() -> Outcome {
+fn forked_copy_of_a_membership_is_the_parents() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(3)?;
     let (producer, consumer) = (queue.producer()?, queue.consumer()?);
     let child = fork(How::Libc, || {
         drop(producer.clone());
-        // A copy of its parent's: to drop it ends nothing.
-        // SAFETY: read once, and never dropped again, for this process exits.
+        // A copy of the parent's membership: dropping it ends nothing.
+        // SAFETY: read once, and not dropped again, because this process exits.
         drop(unsafe { ptr::read(&raw const producer) });
         i32::from(queue.producers() != 1 || consumer.try_get_bytes() != Err(GetError::Empty))
     });
@@ -231,9 +233,9 @@ fn forked_copies_are_the_parents() -> Outcome {
     Ok(())
 }
 
-/// In memory that cannot grow the seats are there from the beginning.
+/// In an ordinary file the memory cannot grow; the locks of the members are there from the beginning.
 #[test]
-fn in_an_ordinary_file() -> Outcome {
+fn death_of_a_producer_is_noticed_in_an_ordinary_file() -> Outcome {
     let _watchdog = watchdog();
     let space = Space::new();
     let path = space.file("ordinary");
@@ -253,21 +255,22 @@ fn in_an_ordinary_file() -> Outcome {
     kill(&child);
     assert_eq!(consumer.get(), Err(GetError::Closed));
     drop((queue, consumer));
-    // Whoever opens it first finds nobody there.
+    // The first process that opens the file finds no members.
     let queue: Queue<u8> = Options::new().open_file(&path)?;
     assert_eq!((queue.producers(), queue.consumers()), (0, 0));
     Ok(())
 }
 
-/// Somebody has taken the first seat, and before that was noted the machine went down; then his thread's number is another's.
+/// A thread took the first member's lock, and the machine went down before that was recorded. Now another
+/// thread has the same thread id.
 #[test]
-fn a_seat_from_before_a_restart() -> Outcome {
+fn membership_from_before_a_restart_is_not_counted() -> Outcome {
     let _watchdog = watchdog();
     let space = Space::new();
     let path = space.file("ordinary");
     let queue: Queue<u8> = Options::new().create_file(&path, 3.into())?;
     drop(queue);
-    // Behind the header (1,024 bytes), the ring (256) and the log (4,096).
+    // After the header (1,024 B), the fixed part (256 B) and the log (4,096 B).
     let file = std::fs::OpenOptions::new().write(true).open(&path)?;
     file.write_all_at(&std::process::id().to_ne_bytes(), 1024 + 256 + 4096)?;
     let queue: Queue<u8> = Options::new().open_file(&path)?;
@@ -278,15 +281,15 @@ fn a_seat_from_before_a_restart() -> Outcome {
     Ok(())
 }
 
-/// One comes before the other goes, again and again: there is always somebody.
+/// Each producer connects before the previous one disconnects, so at least one is connected at every instant.
 #[test]
-fn to_hand_over_is_no_end() -> Outcome {
+fn change_of_producers_is_not_a_disconnect() -> Outcome {
     let _watchdog = watchdog();
     fn relay((queue, step, _): Work) {
         let mut producer = queue.producer().unwrap();
         step.store(1);
         while step.load() < u32::MAX {
-            // The place of the one before the last: now the first, now the second.
+            // It takes the lock of the producer before the last: the first and the second in turn.
             let next = queue.producer().unwrap();
             drop(producer);
             producer = next;
@@ -306,11 +309,13 @@ fn to_hand_over_is_no_end() -> Outcome {
 }
 
 #[test]
-fn sixty_of_each() -> Outcome {
+fn at_most_sixty_producers_are_connected() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<u8> = Queue::new(3)?;
     let mut all: Vec<_> = (0..60).map(|_| queue.producer()).collect::<Result<_, _>>()?;
-    assert!(queue.producer().is_err_and(|error| error.to_string().contains("places are taken")));
+    let more = queue.producer();
+    let Err(RegistrationError::Lock(refused)) = more else { return Err("a 61st producer is connected".into()) };
+    assert_eq!(refused.cause(), AcquireError::NoFreeSlot);
     let _consumer = queue.consumer()?;
     all.swap_remove(17);
     all.push(queue.producer()?);

@@ -9,6 +9,7 @@
 mod barrier;
 mod checker;
 mod condition;
+mod kernel;
 mod lease;
 mod lock;
 mod places;
@@ -20,9 +21,8 @@ mod rwlock;
 mod semaphore;
 
 use barrier::Barrier;
-use checker::{Limits, Report, Verdict, check};
+use checker::{Limits, Model, Report, Verdict, check};
 use condition::Condition;
-use lease::Lease;
 use lock::Lock;
 use places::Places;
 use ring::Ring;
@@ -56,9 +56,20 @@ enum System {
     RwLock(RwLock),
     Barrier(Barrier),
     Ring(Ring),
-    Lease(Lease),
+    Run(Box<dyn Checked + Send + Sync>),
     Roles(Roles),
     Places(Places),
+}
+
+/// A model that can be checked, whatever its states are.
+trait Checked: fmt::Display {
+    fn check(&self, limits: Limits) -> Report;
+}
+
+impl<M: Model + fmt::Display> Checked for M {
+    fn check(&self, limits: Limits) -> Report {
+        check(self, limits)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,7 +130,7 @@ impl Row {
             System::RwLock(model) => check(model, limits),
             System::Barrier(model) => check(model, limits),
             System::Ring(model) => check(model, limits),
-            System::Lease(model) => check(model, limits),
+            System::Run(run) => run.check(limits),
             System::Roles(model) => check(model, limits),
             System::Places(model) => check(model, limits),
         };
@@ -192,11 +203,7 @@ impl fmt::Display for Row {
                 ring.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
                 write!(f, " | {}/{}/{}", ring.kills, ring.timeouts, ring.spurious)
             }
-            System::Lease(lease) => {
-                write!(f, "jobs {lease}")?;
-                lease.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
-                write!(f, " | {}/{}/{}", lease.kills, lease.timeouts, lease.spurious)
-            }
+            System::Run(run) => run.fmt(f),
             System::Roles(roles) => {
                 write!(f, "roles {roles}")?;
                 roles.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;

@@ -6,6 +6,7 @@ mod ring;
 mod roles;
 
 use crate::{
+    kernel::{Protocol, Run},
     Expect, Row, System,
     barrier::{self, Barrier},
     condition::{self, Condition},
@@ -29,13 +30,77 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(ring::ring_rows());
     rows.extend(ring::ring_bugs());
     rows.extend(ring::ring_holes());
-    rows.extend(lease::lease_rows());
-    rows.extend(lease::lease_bugs());
+    rows.extend(lease::rows().map(Case::row));
     rows.extend(roles::roles_rows());
     rows.extend(roles::roles_bugs());
     rows.extend(places::places_rows());
     rows.extend(places::places_bugs());
     rows
+}
+
+/// A row of a model over the kernel, before its type is forgotten.
+struct Case<M: Protocol<N, W>, const N: usize, const W: usize> {
+    run: Run<M, N, W>,
+    expect: Expect,
+    deep: bool,
+    live: bool,
+}
+
+impl<M: Protocol<N, W>, const N: usize, const W: usize> Case<M, N, W> {
+    /// A configuration that is right and live, with as many kills, time-outs and spurious wake-ups as given.
+    fn new(model: M, left: [u8; 3]) -> Self {
+        let run = Run { model, left, poll: false, bug: None };
+        Self { run, expect: Expect::Right, deep: false, live: true }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut M)) -> Self {
+        change(&mut self.run.model);
+        self
+    }
+
+    fn deep(mut self) -> Self {
+        self.deep = true;
+        self
+    }
+
+    fn live(mut self) -> Self {
+        self.live = true;
+        self
+    }
+
+    /// The same with a planted mistake, which must be found.
+    fn bug(mut self, bug: M::Bug) -> Self {
+        (self.run.bug, self.expect, self.live) = (Some(bug), Expect::Found, false);
+        self
+    }
+
+    /// The same with a part of the protocol left out that is not needed: nothing must be found.
+    fn spare(mut self, bug: M::Bug) -> Self {
+        self.run.bug = Some(bug);
+        self
+    }
+
+    /// A known gap: exactly these complaints.
+    fn gap(mut self, complaints: &'static [&'static str]) -> Self {
+        self.expect = Expect::Hole(complaints);
+        self
+    }
+
+    /// With the liveness poll.
+    fn poll(mut self) -> Self {
+        self.run.poll = true;
+        self
+    }
+}
+
+impl<M: Protocol<N, W> + Send + Sync + 'static, const N: usize, const W: usize> Case<M, N, W>
+where
+    M::Bug: Send + Sync,
+{
+    fn row(self) -> Row {
+        let Self { run, expect, deep, live } = self;
+        Row { system: System::Run(Box::new(run)), expect, deep, live }
+    }
 }
 
 /// A row of the lock: processes, rounds, kills/timeouts/signals.

@@ -12,10 +12,10 @@ mod condition;
 mod kernel;
 mod lease;
 mod lock;
+mod membership;
 mod places;
 mod ring;
 mod robust;
-mod roles;
 mod rows;
 mod rwlock;
 mod semaphore;
@@ -26,7 +26,6 @@ use condition::Condition;
 use lock::Lock;
 use places::Places;
 use ring::Ring;
-use roles::Roles;
 use rows::rows;
 use rwlock::RwLock;
 use semaphore::Semaphore;
@@ -57,7 +56,6 @@ enum System {
     Barrier(Barrier),
     Ring(Ring),
     Run(Box<dyn Checked + Send + Sync>),
-    Roles(Roles),
     Places(Places),
 }
 
@@ -131,7 +129,6 @@ impl Row {
             System::Barrier(model) => check(model, limits),
             System::Ring(model) => check(model, limits),
             System::Run(run) => run.check(limits),
-            System::Roles(model) => check(model, limits),
             System::Places(model) => check(model, limits),
         };
         let good = match (self.expect, report.verdict) {
@@ -204,11 +201,6 @@ impl fmt::Display for Row {
                 write!(f, " | {}/{}/{}", ring.kills, ring.timeouts, ring.spurious)
             }
             System::Run(run) => run.fmt(f),
-            System::Roles(roles) => {
-                write!(f, "roles {roles}")?;
-                roles.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
-                write!(f, " | {}/{}/{}", roles.kills, roles.timeouts, roles.spurious)
-            }
             System::Places(places) => {
                 write!(f, "reserved {places}")?;
                 places.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;

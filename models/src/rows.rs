@@ -1,9 +1,9 @@
 //! The tables: which configurations are run, and what is to come out.
 
 mod lease;
+mod membership;
 mod places;
 mod ring;
-mod roles;
 
 use crate::{
     kernel::{Protocol, Run},
@@ -31,8 +31,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(ring::ring_bugs());
     rows.extend(ring::ring_holes());
     rows.extend(lease::rows().map(Case::row));
-    rows.extend(roles::roles_rows());
-    rows.extend(roles::roles_bugs());
+    rows.extend(membership::rows().map(Case::row));
     rows.extend(places::places_rows());
     rows.extend(places::places_bugs());
     rows

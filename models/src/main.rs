@@ -13,7 +13,7 @@ mod kernel;
 mod lease;
 mod lock;
 mod membership;
-mod places;
+mod reservation;
 mod ring;
 mod robust;
 mod rows;
@@ -24,7 +24,6 @@ use barrier::Barrier;
 use checker::{Limits, Model, Report, Verdict, check};
 use condition::Condition;
 use lock::Lock;
-use places::Places;
 use ring::Ring;
 use rows::rows;
 use rwlock::RwLock;
@@ -56,7 +55,6 @@ enum System {
     Barrier(Barrier),
     Ring(Ring),
     Run(Box<dyn Checked + Send + Sync>),
-    Places(Places),
 }
 
 /// A model that can be checked, whatever its states are.
@@ -129,7 +127,6 @@ impl Row {
             System::Barrier(model) => check(model, limits),
             System::Ring(model) => check(model, limits),
             System::Run(run) => run.check(limits),
-            System::Places(model) => check(model, limits),
         };
         let good = match (self.expect, report.verdict) {
             (Expect::Right, verdict) => verdict == Verdict::Holds,
@@ -201,11 +198,6 @@ impl fmt::Display for Row {
                 write!(f, " | {}/{}/{}", ring.kills, ring.timeouts, ring.spurious)
             }
             System::Run(run) => run.fmt(f),
-            System::Places(places) => {
-                write!(f, "reserved {places}")?;
-                places.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
-                write!(f, " | {}/{}/{}", places.kills, places.timeouts, places.spurious)
-            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod lease;
 mod membership;
-mod places;
+mod reservation;
 mod ring;
 
 use crate::{
@@ -32,8 +32,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(ring::ring_holes());
     rows.extend(lease::rows().map(Case::row));
     rows.extend(membership::rows().map(Case::row));
-    rows.extend(places::places_rows());
-    rows.extend(places::places_bugs());
+    rows.extend(reservation::rows().map(Case::row));
     rows
 }
 

@@ -109,8 +109,10 @@ pub(crate) struct Hand<const W: usize> {
     fresh: u8,
     /// Woken since it began to queue.
     pub(crate) woken: bool,
-    /// The owner of a word that it takes had died; of a dead process: the word that the kernel wakes.
-    extra: u8,
+    /// The owner of the word that it takes had died.
+    pub(crate) died: bool,
+    /// Of a dead process: the word through which the kernel wakes.
+    wakes: u8,
     /// The words as the process has read them, where it will compare them.
     pub(crate) seen: [Low; W],
 }
@@ -123,7 +125,8 @@ impl<const W: usize> Hand<W> {
         queued: 0,
         fresh: 0,
         woken: false,
-        extra: 0,
+        died: false,
+        wakes: 0,
         seen: [Low(0); W],
     };
 
@@ -213,25 +216,40 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
         self.hands[me].seen[word] = self.words[word];
     }
 
-    /// Takes a free word and links it: keeps `W`, drops `OD`, advances the epoch if either was set. Returns whether the
-    /// owner had died.
+    /// Takes a free word, in one step with the link and the end of its pending entry. Returns whether the owner had died.
     pub(crate) fn take(&mut self, me: usize, word: usize) -> bool {
+        let died = self.swap_in(me, word);
+        self.link(me, word);
+        self.clear_pending(me);
+        died
+    }
+
+    /// The compare-and-swap of a take: keeps `W`, drops `OD`, advances the epoch if either was set. Returns whether the
+    /// owner had died.
+    pub(crate) fn swap_in(&mut self, me: usize, word: usize) -> bool {
         let low = self.words[word];
         self.words[word] = Low(tid(me) | low.0 & Low::W);
         if low != Low(0) {
             self.advance(word);
         }
-        let hand = &mut self.hands[me];
-        (hand.pending, hand.linked) = (0, hand.linked | 1 << word);
         low.has(Low::OD)
+    }
+
+    /// Links a word: it is on the robust list.
+    pub(crate) fn link(&mut self, me: usize, word: usize) {
+        self.hands[me].linked |= 1 << word;
+    }
+
+    pub(crate) fn unlink(&mut self, me: usize, word: usize) {
+        self.hands[me].linked &= !(1 << word);
     }
 
     /// Takes a free word that other processes only watch: in one step, with `W`. Returns whether the owner had died.
     pub(crate) fn take_watched(&mut self, me: usize, word: usize) -> bool {
         let died = self.words[word].has(Low::OD);
         self.words[word] = Low(tid(me) | Low::W);
-        let hand = &mut self.hands[me];
-        (hand.pending, hand.linked) = (0, hand.linked | 1 << word);
+        self.link(me, word);
+        self.clear_pending(me);
         died
     }
 
@@ -247,8 +265,17 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
     /// The same for a word that other processes only watch: its `W` is never cleared.
     pub(crate) fn release_watched(&mut self, me: usize, word: usize) {
         self.words[word] = Low(self.words[word].0 & Low::W);
-        let hand = &mut self.hands[me];
-        (hand.pending, hand.linked) = (tid(word), hand.linked & !(1 << word));
+        self.unlink(me, word);
+        self.set_pending(me, word);
+    }
+
+    /// Leaves a mutex that is entered in one step, if the process is inside: no process sleeps for it.
+    pub(crate) fn leave_mutex(&mut self, me: usize, word: usize) {
+        if self.holds(me, word) {
+            self.words[word] = Low(0);
+            self.unlink(me, word);
+        }
+        self.clear_pending(me);
     }
 
     /// Advances the epoch of a word that was released. Returns whether the word had changed before: then `W` must stay.

@@ -43,7 +43,7 @@
 
 use crate::{
     checker::{Kind, Model, Step},
-    robust::Low,
+    kernel::Low,
 };
 use std::{
     fmt,

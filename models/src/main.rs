@@ -20,14 +20,11 @@ mod rows;
 mod rwlock;
 mod semaphore;
 
-use barrier::Barrier;
 use checker::{Limits, Model, Report, Verdict, check};
 use condition::Condition;
 use lock::Lock;
 use ring::Ring;
 use rows::rows;
-use rwlock::RwLock;
-use semaphore::Semaphore;
 use std::{
     env, fmt,
     io::{self, Write},
@@ -50,9 +47,6 @@ struct Row {
 enum System {
     Lock(Lock),
     Condition(Condition),
-    Semaphore(Semaphore),
-    RwLock(RwLock),
-    Barrier(Barrier),
     Ring(Ring),
     Run(Box<dyn Checked + Send + Sync>),
 }
@@ -122,9 +116,6 @@ impl Row {
         let report = match &self.system {
             System::Lock(model) => check(model, limits),
             System::Condition(model) => check(model, limits),
-            System::Semaphore(model) => check(model, limits),
-            System::RwLock(model) => check(model, limits),
-            System::Barrier(model) => check(model, limits),
             System::Ring(model) => check(model, limits),
             System::Run(run) => run.check(limits),
         };
@@ -176,21 +167,6 @@ impl fmt::Display for Row {
                 write!(f, "condition {condition}")?;
                 condition.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
                 write!(f, " | {}/{}/0", condition.kills, condition.timeouts)
-            }
-            System::Semaphore(semaphore) => {
-                write!(f, "semaphore {semaphore}")?;
-                semaphore.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
-                write!(f, " | {}/{}/{}", semaphore.kills, semaphore.timeouts, semaphore.spurious)
-            }
-            System::RwLock(rwlock) => {
-                write!(f, "rwlock {rwlock}")?;
-                rwlock.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
-                write!(f, " | {}/{}/{}", rwlock.kills, rwlock.timeouts, rwlock.spurious)
-            }
-            System::Barrier(barrier) => {
-                write!(f, "barrier {barrier}")?;
-                barrier.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
-                write!(f, " | {}/{}/{}", barrier.kills, barrier.timeouts, barrier.spurious)
             }
             System::Ring(ring) => {
                 write!(f, "ring {ring}")?;

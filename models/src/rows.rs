@@ -4,15 +4,13 @@ mod lease;
 mod membership;
 mod reservation;
 mod ring;
+mod sync;
 
 use crate::{
     kernel::{Protocol, Run},
     Expect, Row, System,
-    barrier::{self, Barrier},
     condition::{self, Condition},
     lock::{self, Lock},
-    rwlock::{self, RwLock},
-    semaphore::{self, Semaphore},
 };
 
 /// All of them.
@@ -21,12 +19,9 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(lock_bugs());
     rows.extend(condition_rows());
     rows.extend(condition_bugs());
-    rows.extend(semaphore_rows());
-    rows.extend(semaphore_bugs());
-    rows.extend(rwlock_rows());
-    rows.extend(rwlock_bugs());
-    rows.extend(barrier_rows());
-    rows.extend(barrier_bugs());
+    rows.extend(sync::semaphores().map(Case::row));
+    rows.extend(sync::rwlocks().map(Case::row));
+    rows.extend(sync::barriers().map(Case::row));
     rows.extend(ring::ring_rows());
     rows.extend(ring::ring_bugs());
     rows.extend(ring::ring_holes());
@@ -74,7 +69,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Case<M, N, W> {
 
     /// The same with a part of the protocol left out that is not needed: nothing must be found.
     fn spare(mut self, bug: M::Bug) -> Self {
-        self.run.bug = Some(bug);
+        (self.run.bug, self.live) = (Some(bug), false);
         self
     }
 
@@ -202,143 +197,5 @@ fn condition_bugs() -> Vec<Row> {
         row(2, [1, 1], 1, 0, Bug::DeadPassed),
         row(2, [1, 0], 0, 1, Bug::GiveUpOutside),
         row(2, [1, 0], 1, 0, Bug::NoDebts),
-    ]
-}
-
-/// A row of the semaphore: permits, how many each process wants, rounds, kills/timeouts/signals.
-fn semaphore<const N: usize>(permits: usize, wants: [u8; N], rounds: u8, [kills, timeouts, spurious]: [u8; 3]) -> Row {
-    let wants = std::array::from_fn(|process| wants.get(process).copied().unwrap_or(0));
-    let semaphore = Semaphore { permits, wants, rounds, kills, timeouts, spurious, bug: None };
-    Row { system: System::Semaphore(semaphore), expect: Expect::Right, deep: false, live: true }
-}
-
-fn semaphore_rows() -> Vec<Row> {
-    vec![
-        semaphore(1, [1, 1, 1], 1, [2, 1, 1]),
-        semaphore(2, [1, 1, 1], 1, [1, 1, 1]),
-        semaphore(2, [1, 1, 2], 1, [1, 1, 0]),
-        semaphore(2, [2, 2], 2, [1, 1, 1]),
-        semaphore(1, [1, 1, 1], 2, [1, 1, 0]),
-        semaphore(2, [1, 1, 2], 1, [2, 1, 1]).deep(),
-        semaphore(3, [1, 2, 2], 1, [1, 1, 0]).deep(),
-        semaphore(2, [1, 1, 1, 1], 1, [1, 1, 0]).deep(),
-        semaphore(2, [1, 1, 2], 2, [1, 0, 0]).deep(),
-    ]
-}
-
-fn semaphore_bugs() -> Vec<Row> {
-    use semaphore::Bug;
-    let bug = |mut row: Row, bug| {
-        if let System::Semaphore(semaphore) = &mut row.system {
-            semaphore.bug = Some(bug);
-            (row.expect, row.live) = (Expect::Found, false);
-        }
-        row
-    };
-    vec![
-        bug(semaphore(2, [1, 1, 1, 1], 1, [0; 3]), Bug::NoGate),
-        bug(semaphore(1, [1, 1], 1, [0; 3]), Bug::NoMark),
-        bug(semaphore(2, [1, 1, 1], 1, [0; 3]), Bug::WatchesOne),
-        bug(semaphore(1, [1, 1, 1, 1], 1, [1, 0, 0]), Bug::ClearIgnoresAnnounce),
-        bug(semaphore(1, [1, 1], 1, [0; 3]), Bug::NoWake),
-        bug(semaphore(2, [1, 2], 1, [0, 1, 0]), Bug::KeepsTheRest),
-        bug(semaphore(2, [2, 2], 1, [0; 3]), Bug::GathersOutside),
-    ]
-}
-
-/// A row of the rwlock: readers, writers, rounds, places, kills/timeouts/signals.
-fn rwlock(readers: usize, writers: usize, rounds: u8, places: usize, [kills, timeouts, spurious]: [u8; 3]) -> Row {
-    let rwlock = RwLock { places, readers, writers, rounds, kills, timeouts, spurious, bug: None };
-    Row { system: System::RwLock(rwlock), expect: Expect::Right, deep: false, live: true }
-}
-
-fn rwlock_rows() -> Vec<Row> {
-    vec![
-        rwlock(1, 1, 2, 1, [2, 1, 1]),
-        rwlock(2, 1, 1, 2, [2, 1, 1]),
-        rwlock(1, 2, 1, 2, [2, 1, 1]),
-        rwlock(2, 1, 2, 2, [1, 1, 0]),
-        rwlock(2, 1, 3, 2, [2, 1, 0]).deep(),
-        rwlock(2, 2, 1, 2, [2, 1, 1]).deep(),
-        rwlock(3, 1, 1, 3, [2, 1, 0]).deep(),
-        rwlock(2, 2, 2, 2, [1, 1, 0]).deep(),
-    ]
-}
-
-fn rwlock_bugs() -> Vec<Row> {
-    use rwlock::Bug;
-    let bug = |mut row: Row, bug| {
-        if let System::RwLock(rwlock) = &mut row.system {
-            rwlock.bug = Some(bug);
-            (row.expect, row.live) = (Expect::Found, false);
-        }
-        row
-    };
-    let mut spare = bug(rwlock(2, 2, 1, 2, [1, 0, 0]), Bug::ClearIgnoresAnnounce);
-    spare.expect = Expect::Right;
-    vec![
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::TurnstileOpens),
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::LooksOutside),
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::SitsOutside),
-        bug(rwlock(1, 1, 2, 1, [0; 3]), Bug::ChecksFirst),
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::WidensOutside),
-        bug(rwlock(1, 2, 1, 1, [1, 0, 0]), Bug::ClearsOutside),
-        bug(rwlock(1, 2, 1, 1, [1, 0, 0]), Bug::SignsFirst),
-        bug(rwlock(2, 1, 1, 1, [1, 0, 0]), Bug::KernelsMark),
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::NoWake),
-        spare,
-    ]
-}
-
-/// A row of the barrier: parties, threads, rounds, closers/menders, kills/timeouts/signals.
-fn barrier(parties: usize, threads: usize, rounds: u8, [closers, menders]: [usize; 2], left: [u8; 3]) -> Row {
-    let [kills, timeouts, spurious] = left;
-    let barrier = Barrier { parties, threads, rounds, closers, menders, kills, timeouts, spurious, bug: None };
-    Row { system: System::Barrier(barrier), expect: Expect::Right, deep: false, live: true }
-}
-
-fn barrier_rows() -> Vec<Row> {
-    vec![
-        barrier(2, 2, 2, [0, 0], [1, 1, 1]),
-        barrier(2, 2, 1, [1, 0], [1, 0, 0]),
-        barrier(2, 2, 1, [0, 1], [1, 0, 0]),
-        barrier(2, 3, 1, [0, 0], [1, 0, 0]),
-        barrier(3, 3, 1, [0, 0], [1, 0, 0]),
-        barrier(2, 2, 2, [0, 0], [2, 1, 1]).deep(),
-        barrier(2, 2, 1, [1, 0], [2, 1, 0]).deep(),
-        barrier(2, 2, 1, [0, 1], [2, 1, 0]).deep(),
-        barrier(2, 3, 1, [0, 0], [2, 1, 0]).deep(),
-        barrier(3, 3, 2, [0, 0], [1, 0, 0]).deep(),
-        barrier(3, 3, 1, [0, 0], [2, 0, 0]).deep(),
-        barrier(2, 2, 1, [1, 1], [1, 0, 0]).hole(&["SLEEPS THROUGH THE END"]).deep(),
-    ]
-}
-
-fn barrier_bugs() -> Vec<Row> {
-    use barrier::Bug;
-    let bug = |mut row: Row, bug| {
-        if let System::Barrier(barrier) = &mut row.system {
-            barrier.bug = Some(bug);
-            (row.expect, row.live) = (Expect::Found, false);
-        }
-        row
-    };
-    let mut spare = bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::LookBeforeNote).live();
-    spare.expect = Expect::Right;
-    vec![
-        spare,
-        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::SeatsNotWatched),
-        bug(barrier(2, 2, 1, [0, 1], [1, 0, 0]), Bug::WokenTellsNobody),
-        bug(barrier(3, 3, 1, [0, 0], [1, 0, 0]), Bug::WokenTellsNobody).deep(),
-        bug(barrier(2, 2, 1, [0, 1], [1, 0, 0]), Bug::TellsWhenOver),
-        bug(barrier(2, 3, 1, [0, 0], [2, 0, 0]), Bug::SleepsOnDeath),
-        bug(barrier(2, 3, 1, [0, 0], [1, 0, 0]), Bug::TakerHides),
-        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::TakerBreaksNothing),
-        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::CountsWithoutLook),
-        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::CountsBeforeNote),
-        bug(barrier(2, 3, 2, [0, 0], [0, 0, 0]), Bug::DeathBeforeNote),
-        bug(barrier(2, 2, 1, [1, 1], [0; 3]), Bug::NoTurn),
-        bug(barrier(2, 1, 1, [1, 0], [1, 0, 0]), Bug::NoHelm),
-        bug(barrier(2, 2, 1, [0, 0], [0; 3]), Bug::NoWake),
     ]
 }

@@ -30,9 +30,9 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
     pub(super) fn die_step(&self, me: usize, old_kernel: bool, mut found: impl FnMut(Self, &'static str, Kind)) {
         let hand = self.hands[me];
         if hand.stage == Stage::DyingWakes {
-            return self.wake_one(hand.extra.into(), |mut state, _, kind| {
+            return self.wake_one(hand.wakes.into(), |mut state, _, kind| {
                 let hand = &mut state.hands[me];
-                (hand.stage, hand.extra) = (Stage::Dying, 0);
+                (hand.stage, hand.wakes) = (Stage::Dying, 0);
                 found(state, "kernel wakes", kind);
             });
         }
@@ -46,7 +46,7 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
             }
             if state.leave(me, word, old_kernel) {
                 let hand = &mut state.hands[me];
-                (hand.stage, hand.extra) = (Stage::DyingWakes, u8::try_from(word).unwrap_or(0));
+                (hand.stage, hand.wakes) = (Stage::DyingWakes, u8::try_from(word).unwrap_or(0));
             }
             found(state, what, Kind::Own);
         };
@@ -69,9 +69,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
     /// What the kernel does next for a dead process.
     pub(super) fn die(&self, next: &mut Vec<Step<Of<M, N, W>>>) {
         self.before.die_step(self.me, M::is_old_kernel(self.run), |mut state, what, kind| {
-            if !state.hands[self.me].is_dying() {
-                M::buried(&mut state, self.me);
-            }
+            M::marks(self.run, self.before, &mut state, self.me);
             next.push(Step { who: self.me, what, kind, state });
         });
     }

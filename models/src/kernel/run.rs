@@ -38,8 +38,8 @@ pub(crate) trait Protocol<const N: usize, const W: usize>: fmt::Display + Sized 
     /// A process is being killed: what it leaves in the model's own memory.
     fn killed(_run: &Run<Self, N, W>, _state: &mut Of<Self, N, W>, _me: usize) {}
 
-    /// The kernel has done with a dead process.
-    fn buried(_state: &mut Of<Self, N, W>, _me: usize) {}
+    /// The kernel takes a step for a dead process.
+    fn marks(_run: &Run<Self, N, W>, _before: &Of<Self, N, W>, _state: &mut Of<Self, N, W>, _me: usize) {}
 
     /// Whether the kernel is older than 6.2, without the fix: it wakes through a pending word only if that is 0.
     fn is_old_kernel(_run: &Run<Self, N, W>) -> bool {

@@ -139,10 +139,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
                 M::step(&turn, next);
                 M::chances(&turn, next);
                 if M::is_mortal(&turn) {
-                    turn.chance(next, Some(KILL), "is killed", |state| {
-                        M::killed(self, state, me);
-                        state.kill(me, M::GONE);
-                    });
+                    turn.killed(next);
                 }
             }
         }
@@ -201,9 +198,6 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
     }
 }
 
-/// What may happen, as indices of [`State::left`].
-const KILL: usize = 0;
-
 /// One process in one state: everything that a step needs.
 pub(crate) struct Turn<'a, M: Protocol<N, W>, const N: usize, const W: usize> {
     pub(crate) run: &'a Run<M, N, W>,
@@ -214,6 +208,7 @@ pub(crate) struct Turn<'a, M: Protocol<N, W>, const N: usize, const W: usize> {
 }
 
 impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
+    /// What may happen beside death, as indices of [`State::left`].
     pub(crate) const LATE: Option<usize> = Some(1);
     pub(crate) const SPURIOUS: Option<usize> = Some(2);
     /// What the model counts itself.

@@ -22,7 +22,6 @@ mod semaphore;
 
 use checker::{Limits, Model, Report, Verdict, check};
 use condition::Condition;
-use lock::Lock;
 use ring::Ring;
 use rows::rows;
 use std::{
@@ -45,7 +44,6 @@ struct Row {
 }
 
 enum System {
-    Lock(Lock),
     Condition(Condition),
     Ring(Ring),
     Run(Box<dyn Checked + Send + Sync>),
@@ -114,7 +112,6 @@ impl Row {
         let start = Instant::now();
         let limits = Limits { states: 120_000_000, live: self.live, count: matches!(self.expect, Expect::Hole(_)) };
         let report = match &self.system {
-            System::Lock(model) => check(model, limits),
             System::Condition(model) => check(model, limits),
             System::Ring(model) => check(model, limits),
             System::Run(run) => run.check(limits),
@@ -158,11 +155,6 @@ impl Row {
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.system {
-            System::Lock(lock) => {
-                write!(f, "lock {lock}")?;
-                lock.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
-                write!(f, " | {}/{}/{}", lock.kills, lock.timeouts, lock.spurious)
-            }
             System::Condition(condition) => {
                 write!(f, "condition {condition}")?;
                 condition.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;

@@ -10,13 +10,11 @@ use crate::{
     kernel::{Protocol, Run},
     Expect, Row, System,
     condition::{self, Condition},
-    lock::{self, Lock},
 };
 
 /// All of them.
 pub(crate) fn rows() -> Vec<Row> {
-    let mut rows = lock_rows();
-    rows.extend(lock_bugs());
+    let mut rows: Vec<Row> = sync::locks().map(Case::row).collect();
     rows.extend(condition_rows());
     rows.extend(condition_bugs());
     rows.extend(sync::semaphores().map(Case::row));
@@ -96,70 +94,6 @@ where
     }
 }
 
-/// A row of the lock: processes, rounds, kills/timeouts/signals.
-fn lock(processes: usize, rounds: u8, [kills, timeouts, spurious]: [u8; 3]) -> Row {
-    let lock = Lock { processes, rounds, kills, timeouts, spurious, bug: None };
-    Row { system: System::Lock(lock), expect: Expect::Right, deep: false, live: true }
-}
-
-impl Row {
-    fn deep(mut self) -> Self {
-        self.deep = true;
-        self
-    }
-
-    fn live(mut self) -> Self {
-        self.live = true;
-        self
-    }
-
-    fn lock_bug(mut self, bug: lock::Bug) -> Self {
-        if let System::Lock(lock) = &mut self.system {
-            lock.bug = Some(bug);
-            self.expect = Expect::Found;
-        }
-        self
-    }
-
-    fn hole(mut self, complaints: &'static [&'static str]) -> Self {
-        self.expect = Expect::Hole(complaints);
-        self
-    }
-}
-
-fn lock_rows() -> Vec<Row> {
-    vec![
-        lock(2, 2, [2, 1, 1]),
-        lock(3, 2, [0, 1, 1]),
-        lock(3, 2, [1, 1, 1]),
-        lock(3, 2, [2, 1, 0]),
-        lock(4, 1, [1, 1, 1]),
-        lock(4, 1, [2, 1, 0]),
-        lock(4, 2, [0, 0, 0]),
-        lock(4, 2, [1, 1, 0]).deep(),
-        lock(4, 2, [2, 0, 0]).deep(),
-        lock(3, 3, [2, 1, 1]).deep(),
-    ]
-}
-
-fn lock_bugs() -> Vec<Row> {
-    use lock::Bug;
-    let mut spare = lock(4, 1, [1, 1, 0]).lock_bug(Bug::WaiterDoesNotAnnounce);
-    spare.expect = Expect::Right;
-    vec![
-        lock(2, 1, [0; 3]).lock_bug(Bug::NoWake),
-        lock(3, 1, [0; 3]).lock_bug(Bug::ClearBeforeWake),
-        lock(4, 1, [0; 3]).lock_bug(Bug::ClearIgnoresAnnounce),
-        lock(4, 1, [0; 3]).lock_bug(Bug::NobodyAnnounces),
-        lock(4, 2, [0; 3]).lock_bug(Bug::SlowTakeDoesNotAnnounce),
-        lock(3, 1, [1, 0, 0]).lock_bug(Bug::SwapZero),
-        lock(3, 1, [1, 0, 0]).lock_bug(Bug::PendingAfterTake),
-        lock(3, 1, [1, 0, 0]).lock_bug(Bug::PendingClearedBeforeWake),
-        lock(3, 1, [1, 0, 0]).lock_bug(Bug::OldKernel),
-        spare,
-    ]
-}
-
 /// A row of the condition: waiters, how many each notifier calls, kills/timeouts.
 fn condition(waiters: usize, notifiers: [u8; 2], [kills, timeouts]: [u8; 2]) -> Row {
     let condition = Condition { waiters, notifiers, kills, timeouts, bug: None };
@@ -198,4 +132,21 @@ fn condition_bugs() -> Vec<Row> {
         row(2, [1, 0], 0, 1, Bug::GiveUpOutside),
         row(2, [1, 0], 1, 0, Bug::NoDebts),
     ]
+}
+
+impl Row {
+    fn deep(mut self) -> Self {
+        self.deep = true;
+        self
+    }
+
+    fn live(mut self) -> Self {
+        self.live = true;
+        self
+    }
+
+    fn hole(mut self, complaints: &'static [&'static str]) -> Self {
+        self.expect = Expect::Hole(complaints);
+        self
+    }
 }

@@ -1,10 +1,43 @@
-//! The rows of the semaphore, the rwlock and the barrier.
+//! The rows of the lock, the semaphore, the rwlock and the barrier.
 
 use super::Case;
 use crate::barrier::{self, Barrier};
+use crate::lock::{self, Lock};
 use crate::robust::{PROCESSES, WORDS};
 use crate::rwlock::{self, RwLock};
 use crate::semaphore::{self, Semaphore};
+
+/// A row of the lock: processes, rounds; kills, time-outs, spurious wake-ups.
+fn lock(processes: usize, rounds: u8, left: [u8; 3]) -> Case<Lock, { lock::PROCESSES }, { lock::WORDS }> {
+    Case::new(Lock { processes, rounds }, left)
+}
+
+pub(super) fn locks() -> impl Iterator<Item = Case<Lock, { lock::PROCESSES }, { lock::WORDS }>> {
+    use lock::Bug;
+    let rows = vec![
+        lock(2, 2, [2, 1, 1]),
+        lock(3, 2, [0, 1, 1]),
+        lock(3, 2, [1, 1, 1]),
+        lock(3, 2, [2, 1, 0]),
+        lock(4, 1, [1, 1, 1]),
+        lock(4, 1, [2, 1, 0]),
+        lock(4, 2, [0, 0, 0]),
+        lock(4, 2, [1, 1, 0]).deep(),
+        lock(4, 2, [2, 0, 0]).deep(),
+        lock(3, 3, [2, 1, 1]).deep(),
+        lock(2, 1, [0; 3]).bug(Bug::NoWake),
+        lock(3, 1, [0; 3]).bug(Bug::ClearBeforeWake),
+        lock(4, 1, [0; 3]).bug(Bug::ClearIgnoresEpoch),
+        lock(4, 1, [0; 3]).bug(Bug::EpochStandsStill),
+        lock(4, 2, [0; 3]).bug(Bug::SlowTakeKeepsEpoch),
+        lock(3, 1, [1, 0, 0]).bug(Bug::SwapZero),
+        lock(3, 1, [1, 0, 0]).bug(Bug::PendingAfterTake),
+        lock(3, 1, [1, 0, 0]).bug(Bug::PendingClearedBeforeWake),
+        lock(3, 1, [1, 0, 0]).bug(Bug::OldKernel),
+        lock(4, 1, [1, 1, 0]).spare(Bug::WaiterKeepsEpoch).live(),
+    ];
+    rows.into_iter()
+}
 
 /// A row of the semaphore: permits, how many each process wants, rounds; kills, time-outs, spurious wake-ups.
 fn semaphore<const K: usize>(

@@ -134,6 +134,10 @@ impl<const W: usize> Hand<W> {
         self.stage >= Stage::Dying
     }
 
+    pub(crate) fn is_queued(&self, futex: usize) -> bool {
+        self.queued & 1 << futex != 0
+    }
+
     pub(crate) fn is_fresh(&self, epoch: usize) -> bool {
         self.fresh & 1 << epoch != 0
     }
@@ -331,7 +335,7 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
     /// `FUTEX_WAKE` of one process: each process that it may reach, or none. Says whether it reached one.
     pub(crate) fn wake_one(&self, futex: usize, mut found: impl FnMut(Self, bool, Kind)) {
         let mut none = true;
-        for sleeper in (0..N).filter(|sleeper| self.hands[*sleeper].queued & 1 << futex != 0) {
+        for sleeper in (0..N).filter(|sleeper| self.hands[*sleeper].is_queued(futex)) {
             none = false;
             let mut state = *self;
             let kind = state.wake(sleeper, futex);
@@ -346,7 +350,7 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
     pub(crate) fn wake_all(&mut self, futex: usize) -> Kind {
         let mut kind = Kind::Own;
         for sleeper in 0..N {
-            if self.hands[sleeper].queued & 1 << futex != 0 && self.wake(sleeper, futex) == Kind::Wakes {
+            if self.hands[sleeper].is_queued(futex) && self.wake(sleeper, futex) == Kind::Wakes {
                 kind = Kind::Wakes;
             }
         }

@@ -22,7 +22,6 @@ mod semaphore;
 
 use checker::{Limits, Model, Report, Verdict, check};
 use condition::Condition;
-use ring::Ring;
 use rows::rows;
 use std::{
     env, fmt,
@@ -45,7 +44,6 @@ struct Row {
 
 enum System {
     Condition(Condition),
-    Ring(Ring),
     Run(Box<dyn Checked + Send + Sync>),
 }
 
@@ -113,7 +111,6 @@ impl Row {
         let limits = Limits { states: 120_000_000, live: self.live, count: matches!(self.expect, Expect::Hole(_)) };
         let report = match &self.system {
             System::Condition(model) => check(model, limits),
-            System::Ring(model) => check(model, limits),
             System::Run(run) => run.check(limits),
         };
         let good = match (self.expect, report.verdict) {
@@ -159,11 +156,6 @@ impl fmt::Display for Row {
                 write!(f, "condition {condition}")?;
                 condition.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
                 write!(f, " | {}/{}/0", condition.kills, condition.timeouts)
-            }
-            System::Ring(ring) => {
-                write!(f, "ring {ring}")?;
-                ring.bug.map_or(Ok(()), |bug| write!(f, ", {bug:?}"))?;
-                write!(f, " | {}/{}/{}", ring.kills, ring.timeouts, ring.spurious)
             }
             System::Run(run) => run.fmt(f),
         }

@@ -20,9 +20,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(sync::semaphores().map(Case::row));
     rows.extend(sync::rwlocks().map(Case::row));
     rows.extend(sync::barriers().map(Case::row));
-    rows.extend(ring::ring_rows());
-    rows.extend(ring::ring_bugs());
-    rows.extend(ring::ring_holes());
+    rows.extend(ring::rows().map(Case::row));
     rows.extend(lease::rows().map(Case::row));
     rows.extend(membership::rows().map(Case::row));
     rows.extend(reservation::rows().map(Case::row));
@@ -137,16 +135,6 @@ fn condition_bugs() -> Vec<Row> {
 impl Row {
     fn deep(mut self) -> Self {
         self.deep = true;
-        self
-    }
-
-    fn live(mut self) -> Self {
-        self.live = true;
-        self
-    }
-
-    fn hole(mut self, complaints: &'static [&'static str]) -> Self {
-        self.expect = Expect::Hole(complaints);
         self
     }
 }

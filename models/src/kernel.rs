@@ -146,6 +146,11 @@ impl<const W: usize> Hand<W> {
         self.fresh = self.fresh & !(1 << epoch) | u8::from(fresh) << epoch;
     }
 
+    /// Is in these queues, and in no other; not woken.
+    pub(crate) fn requeue(&mut self, futexes: std::ops::Range<usize>) {
+        (self.queued, self.woken) = (futexes.fold(0, |all, futex| all | 1 << futex), false);
+    }
+
     /// Forgets every epoch that it has read.
     pub(crate) fn forget_epochs(&mut self) {
         self.fresh = 0;

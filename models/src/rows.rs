@@ -6,17 +6,13 @@ mod reservation;
 mod ring;
 mod sync;
 
-use crate::{
-    kernel::{Protocol, Run},
-    Expect, Row, System,
-    condition::{self, Condition},
-};
+use crate::kernel::{Protocol, Run};
+use crate::{Expect, Row};
 
 /// All of them.
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows: Vec<Row> = sync::locks().map(Case::row).collect();
-    rows.extend(condition_rows());
-    rows.extend(condition_bugs());
+    rows.extend(sync::conditions().map(Case::row));
     rows.extend(sync::semaphores().map(Case::row));
     rows.extend(sync::rwlocks().map(Case::row));
     rows.extend(sync::barriers().map(Case::row));
@@ -27,7 +23,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows
 }
 
-/// A row of a model over the kernel, before its type is forgotten.
+/// A row of one model.
 struct Case<M: Protocol<N, W>, const N: usize, const W: usize> {
     run: Run<M, N, W>,
     expect: Expect,
@@ -71,7 +67,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Case<M, N, W> {
 
     /// A known gap: exactly these complaints.
     fn gap(mut self, complaints: &'static [&'static str]) -> Self {
-        self.expect = Expect::Hole(complaints);
+        self.expect = Expect::Gap(complaints);
         self
     }
 
@@ -88,53 +84,6 @@ where
 {
     fn row(self) -> Row {
         let Self { run, expect, deep, live } = self;
-        Row { system: System::Run(Box::new(run)), expect, deep, live }
-    }
-}
-
-/// A row of the condition: waiters, how many each notifier calls, kills/timeouts.
-fn condition(waiters: usize, notifiers: [u8; 2], [kills, timeouts]: [u8; 2]) -> Row {
-    let condition = Condition { waiters, notifiers, kills, timeouts, bug: None };
-    Row { system: System::Condition(condition), expect: Expect::Right, deep: false, live: true }
-}
-
-fn condition_rows() -> Vec<Row> {
-    vec![
-        condition(2, [1, 1], [0, 2]),
-        condition(2, [1, 0], [2, 1]),
-        condition(2, [1, 1], [1, 0]),
-        condition(2, [1, 1], [1, 1]).deep(),
-        condition(2, [2, 0], [2, 1]),
-        condition(3, [1, 0], [1, 0]).deep(),
-        condition(3, [2, 0], [1, 0]).deep(),
-        condition(2, [2, 1], [2, 1]).deep(),
-        condition(3, [1, 1], [1, 1]).deep(),
-        condition(3, [2, 0], [2, 1]).deep(),
-    ]
-}
-
-fn condition_bugs() -> Vec<Row> {
-    use condition::Bug;
-    let row = |waiters, notifiers, kills, timeouts, bug| {
-        let condition = Condition { waiters, notifiers, kills, timeouts, bug: Some(bug) };
-        Row { system: System::Condition(condition), expect: Expect::Found, deep: false, live: false }
-    };
-    vec![
-        row(1, [1, 0], 0, 0, Bug::LookBeforeNote),
-        row(1, [1, 0], 1, 0, Bug::NoAlarm),
-        row(2, [2, 0], 1, 0, Bug::TakerCallsNobody),
-        row(3, [2, 0], 1, 0, Bug::CalledDoesNotLook).deep(),
-        row(2, [1, 0], 1, 0, Bug::SeatsNotWatched),
-        row(3, [1, 0], 2, 0, Bug::ForgetFirst).deep(),
-        row(2, [1, 1], 1, 0, Bug::DeadPassed),
-        row(2, [1, 0], 0, 1, Bug::GiveUpOutside),
-        row(2, [1, 0], 1, 0, Bug::NoDebts),
-    ]
-}
-
-impl Row {
-    fn deep(mut self) -> Self {
-        self.deep = true;
-        self
+        Row { system: Box::new(run), expect, deep, live }
     }
 }

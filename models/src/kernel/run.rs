@@ -171,7 +171,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
         let key = |me: usize| (M::nameless(&old, me), old.hands[me].key(), old.owned(me));
         let mut from = 0;
         while from < n {
-            let to = (from..n).find(|&i| !self.model.alike(from, i)).unwrap_or(n);
+            let to = (from + 1..n).find(|&i| !self.model.alike(from, i)).unwrap_or(n);
             if to - from > 1 {
                 order[from..to].sort_by_key(|&me| key(me));
             }

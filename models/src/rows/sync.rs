@@ -1,7 +1,8 @@
-//! The rows of the lock, the semaphore, the rwlock and the barrier.
+//! The rows of the lock, the condition, the semaphore, the rwlock and the barrier.
 
 use super::Case;
 use crate::barrier::{self, Barrier};
+use crate::condition::{self, Condition};
 use crate::lock::{self, Lock};
 use crate::robust::{PROCESSES, WORDS};
 use crate::rwlock::{self, RwLock};
@@ -35,6 +36,41 @@ pub(super) fn locks() -> impl Iterator<Item = Case<Lock, { lock::PROCESSES }, { 
         lock(3, 1, [1, 0, 0]).bug(Bug::PendingClearedBeforeWake),
         lock(3, 1, [1, 0, 0]).bug(Bug::OldKernel),
         lock(4, 1, [1, 1, 0]).spare(Bug::WaiterKeepsEpoch).live(),
+    ];
+    rows.into_iter()
+}
+
+/// A row of the condition: waiters, how many each notifier notifies; kills and time-outs.
+fn condition(
+    waiters: usize,
+    notifiers: [u8; 2],
+    [kills, timeouts]: [u8; 2],
+) -> Case<Condition, { condition::PROCESSES }, { condition::WORDS }> {
+    Case::new(Condition { waiters, notifiers }, [kills, timeouts, 0])
+}
+
+pub(super) fn conditions() -> impl Iterator<Item = Case<Condition, { condition::PROCESSES }, { condition::WORDS }>> {
+    use condition::Bug;
+    let rows = vec![
+        condition(2, [1, 1], [0, 2]),
+        condition(2, [1, 0], [2, 1]),
+        condition(2, [1, 1], [1, 0]),
+        condition(2, [1, 1], [1, 1]).deep(),
+        condition(2, [2, 0], [2, 1]),
+        condition(3, [1, 0], [1, 0]).deep(),
+        condition(3, [2, 0], [1, 0]).deep(),
+        condition(2, [2, 1], [2, 1]).deep(),
+        condition(3, [1, 1], [1, 1]).deep(),
+        condition(3, [2, 0], [2, 1]).deep(),
+        condition(1, [1, 0], [0, 0]).bug(Bug::LookBeforeNote),
+        condition(1, [1, 0], [1, 0]).bug(Bug::NoWaitersBit),
+        condition(2, [2, 0], [1, 0]).bug(Bug::RecovererNotifiesNone),
+        condition(3, [2, 0], [1, 0]).bug(Bug::NotifiedDoesNotLook).deep(),
+        condition(2, [1, 0], [1, 0]).bug(Bug::SlotsNotWatched),
+        condition(3, [1, 0], [2, 0]).bug(Bug::ForgetFirst).deep(),
+        condition(2, [1, 1], [1, 0]).bug(Bug::DeadPassed),
+        condition(2, [1, 0], [0, 1]).bug(Bug::GiveUpOutside),
+        condition(2, [1, 0], [1, 0]).bug(Bug::NoDebts),
     ];
     rows.into_iter()
 }

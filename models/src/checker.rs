@@ -337,30 +337,53 @@ impl Graph {
 }
 
 fn fingerprint<S: Hash>(state: &S) -> u64 {
-    let mut hasher = Fold(0x243f_6a88_85a3_08d3);
+    let mut hasher = Fold { hash: 0x243f_6a88_85a3_08d3, bytes: 0, count: 0 };
     state.hash(&mut hasher);
     hasher.finish()
 }
 
 /// A fast 64-bit hash. Each word goes in by steps that can be undone, so that nothing is lost on the way.
-struct Fold(u64);
+struct Fold {
+    hash: u64,
+    /// The bytes that do not yet make a word.
+    bytes: u64,
+    count: u32,
+}
+
+impl Fold {
+    fn word(&mut self, word: u64) {
+        let mixed = (self.hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.hash = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93).rotate_left(29);
+    }
+}
 
 impl Hasher for Fold {
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
+        for byte in bytes {
+            self.write_u8(*byte);
+        }
+    }
+
+    #[inline]
+    fn write_u8(&mut self, byte: u8) {
+        self.bytes |= u64::from(byte) << self.count;
+        self.count += 8;
+        if self.count == 64 {
+            self.word(self.bytes);
+            (self.bytes, self.count) = (0, 0);
         }
     }
 
     fn write_u64(&mut self, word: u64) {
-        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93).rotate_left(29);
+        self.word(word);
     }
 
+    /// Lengths of arrays, which are the same in all states.
+    fn write_usize(&mut self, _length: usize) {}
+
     fn finish(&self) -> u64 {
-        let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let hash = self.hash ^ self.bytes;
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         mixed ^ (mixed >> 32)
     }
 }

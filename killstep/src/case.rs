@@ -75,7 +75,7 @@ pub enum Granularity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Victim,
-    Heir,
+    Recoverer,
 }
 
 pub(crate) type Arrange<'a, S> = Box<dyn Fn() -> S + 'a>;
@@ -90,7 +90,7 @@ pub(crate) type Afterwards<'a> = Box<dyn Fn() -> Result<(), Fault> + 'a>;
 /// Every closure but `arrange`, [`watch`](Case::watch), [`fingerprint`](Case::fingerprint) and [`finally`](Case::finally) runs in a process of its own, forked from the driver, in which no destructor of the driver's values ever runs. For each kill, in this order: `arrange`;
 /// each `peer` starts and falls asleep; the victim runs `warm`, then `victim` up to the kill point; each `late_peer` starts; SIGKILL;
 /// `survive`; every peer must end; the shared object is dropped in the driver; `finally`. The other [modes](Mode) differ in what stands in the place
-/// of SIGKILL: in [`Mode::Double`] the heir's way and death follow it; in [`Mode::Freeze`] the victim stands still, `frozen` runs, and the
+/// of SIGKILL: in [`Mode::Double`] the recoverer's way and death follow it; in [`Mode::Freeze`] the victim stands still, `frozen` runs, and the
 /// victim goes on to its end; in [`Mode::Missed`] it first loses its robust list.
 #[expect(missing_debug_implementations, reason = "closures")]
 pub struct Case<'a, S> {
@@ -100,7 +100,7 @@ pub struct Case<'a, S> {
     pub(crate) late_peers: Vec<Act<'a, S>>,
     pub(crate) warm: Option<Act<'a, S>>,
     pub(crate) victim: Act<'a, S>,
-    pub(crate) heir: Option<Act<'a, S>>,
+    pub(crate) recoverer: Option<Act<'a, S>>,
     pub(crate) release: Option<Act<'a, S>>,
     pub(crate) frozen: Option<Oracle<'a, S>>,
     pub(crate) without: Vec<(Mode, String)>,
@@ -112,7 +112,7 @@ pub struct Case<'a, S> {
     pub(crate) granularity: Granularity,
     pub(crate) watchdog: Duration,
     pub(crate) wake_limit: Duration,
-    pub(crate) belt_limit: Duration,
+    pub(crate) poll_limit: Duration,
     pub(crate) blocked_after: Duration,
     pub(crate) max_steps: u64,
 }
@@ -133,7 +133,7 @@ impl<'a, S> Case<'a, S> {
             late_peers: Vec::new(),
             warm: None,
             victim: Box::new(victim),
-            heir: None,
+            recoverer: None,
             release: None,
             frozen: None,
             without: Vec::new(),
@@ -145,7 +145,7 @@ impl<'a, S> Case<'a, S> {
             granularity: Granularity::Instructions,
             watchdog: Duration::from_secs(3),
             wake_limit: Duration::from_secs(3),
-            belt_limit: Duration::from_secs(4),
+            poll_limit: Duration::from_secs(4),
             blocked_after: Duration::from_millis(20),
             max_steps: 200_000,
         }
@@ -174,11 +174,11 @@ impl<'a, S> Case<'a, S> {
         self
     }
 
-    /// The second victim of [`Mode::Double`]: after the death of the first it runs `heir`, which repairs what was left, and is killed at each of its own
+    /// The second victim of [`Mode::Double`]: after the death of the first it runs `recoverer`, which repairs what was left, and is killed at each of its own
     /// states. Without this it does what the first one did. It never runs `warm`: its own first use is among its steps.
     #[must_use]
-    pub fn heir(mut self, heir: impl Fn(&S, &Cells) + 'a) -> Self {
-        self.heir = Some(Box::new(heir));
+    pub fn recoverer(mut self, recoverer: impl Fn(&S, &Cells) + 'a) -> Self {
+        self.recoverer = Some(Box::new(recoverer));
         self
     }
 
@@ -258,8 +258,8 @@ impl<'a, S> Case<'a, S> {
 
     /// The same in [`Mode::Missed`]: how long the object's users may take to notice a death by themselves, and some more; at first 4 seconds.
     #[must_use]
-    pub fn belt_within(mut self, limit: Duration) -> Self {
-        self.belt_limit = limit;
+    pub fn poll_within(mut self, limit: Duration) -> Self {
+        self.poll_limit = limit;
         self
     }
 
@@ -286,6 +286,6 @@ impl<'a, S> Case<'a, S> {
 
     /// How long somebody may wait, in this mode.
     pub(crate) fn patience(&self, mode: Mode) -> Duration {
-        if mode == Mode::Missed { self.belt_limit } else { self.wake_limit }
+        if mode == Mode::Missed { self.poll_limit } else { self.wake_limit }
     }
 }

@@ -18,7 +18,7 @@ const VERDICT: usize = 1;
 const KILLED_AT: usize = 2;
 const WORST_WAKE: usize = 3;
 const COMPLAINED: usize = 4;
-const HEIR_STAGE: usize = 5;
+const RECOVERER_STAGE: usize = 5;
 const ENDED_AT: usize = 8;
 const CELL: usize = ENDED_AT + PEERS;
 const TEXT: usize = CELL + CELLS;
@@ -173,7 +173,7 @@ impl Cells {
 fn stage_of(role: Role) -> usize {
     match role {
         Role::Victim => STAGE,
-        Role::Heir => HEIR_STAGE,
+        Role::Recoverer => RECOVERER_STAGE,
     }
 }
 
@@ -207,16 +207,16 @@ impl Kill<'_> {
         self.mode
     }
 
-    /// How long a survivor may be kept waiting: [`wake_within`](crate::Case::wake_within), or [`belt_within`](crate::Case::belt_within) in [`Mode::Missed`].
+    /// How long a survivor may be kept waiting: [`wake_within`](crate::Case::wake_within), or [`poll_within`](crate::Case::poll_within) in [`Mode::Missed`].
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.wake_limit
     }
 
-    /// Whether the [`heir`](crate::Case::heir) had done its work before it was killed in its turn.
+    /// Whether the [`recoverer`](crate::Case::recoverer) had done its work before it was killed in its turn.
     #[must_use]
-    pub fn heir_finished(&self) -> bool {
-        self.cells.stage(Role::Heir) == stage::DONE
+    pub fn recoverer_finished(&self) -> bool {
+        self.cells.stage(Role::Recoverer) == stage::DONE
     }
 
     /// Whether the victim was asleep in a system call when it died.

@@ -6,12 +6,16 @@ mod control;
 mod key;
 mod machine;
 mod mode;
+mod path;
+mod record;
+mod sample;
 mod sweep;
 mod symbol;
 mod sys;
 mod table;
 mod victim;
 mod words;
+mod workers;
 
 pub use args::{Args, UsageError};
 pub use case::{Case, Fault, Granularity, Region};

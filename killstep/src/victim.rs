@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::case::Role;
 use crate::control::stage;
+use crate::path::Path;
 use crate::sys::{self, Activity, Child, Resume, Status};
 use crate::{Cells, Granularity, Region};
 
@@ -44,7 +45,7 @@ pub(crate) struct Guide<'a> {
 
 /// Where the victim stands.
 pub(crate) struct Victim {
-    child: Child,
+    pub(crate) child: Child,
     /// Steps made since the operation began; falling asleep in a system call counts as one.
     pub(crate) step: u64,
     /// Of these, the steps that made a new state.
@@ -57,19 +58,19 @@ pub(crate) struct Victim {
     sleeps: u32,
     signal: i32,
     /// The program counter, where the victim stands at an instruction.
-    counter: usize,
+    pub(crate) counter: usize,
     /// Which instructions met so far enter the kernel: most are met again and again.
     entries: HashMap<usize, bool>,
     robust_list: Option<usize>,
-    snapshot: Snapshot,
+    pub(crate) snapshot: Snapshot,
     helpers: Vec<Child>,
 }
 
 /// The watched bytes, and the robust list as the kernel would walk it now.
 #[derive(Default, PartialEq, Eq)]
-struct Snapshot {
-    bytes: Vec<u8>,
-    list: Vec<u64>,
+pub(crate) struct Snapshot {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) list: Vec<u64>,
 }
 
 impl Victim {
@@ -108,7 +109,7 @@ impl Victim {
     }
 
     /// Leads the victim to `target`, or to where its operation ends.
-    pub(crate) fn lead(&mut self, target: Target, guide: &Guide<'_>) -> io::Result<()> {
+    pub(crate) fn lead(&mut self, target: Target, guide: &Guide<'_>, mut path: Option<&mut Path>) -> io::Result<()> {
         let mut entered = false;
         loop {
             let there = match target {
@@ -124,17 +125,20 @@ impl Victim {
                 return Err(io::Error::other(format!("the operation did not end within {} steps", guide.max_steps)));
             }
             if entered {
-                settle(&guide.peers);
+                self.settle_all(guide);
             }
             if self.sleeps > MAX_SLEEPS {
                 return Err(io::Error::other(format!("the victim falls asleep again and again (step {})", self.step)));
             }
+            let instruction = self.program_counter();
             entered = if self.blocked { self.wake(guide)? } else { self.advance(guide)? };
             self.step += 1;
             if !matches!(target, Target::Step(_)) {
                 let now = self.look(guide);
-                if entered || now != self.snapshot {
-                    self.changes += 1;
+                let changed = entered || now != self.snapshot;
+                self.changes += u64::from(changed);
+                if let Some(path) = &mut path {
+                    path.note(instruction, self.step, changed.then_some(now.list != self.snapshot.list));
                 }
                 self.snapshot = now;
             }
@@ -165,7 +169,7 @@ impl Victim {
 
     /// Lets a frozen victim go on at full speed, to where its operation ends.
     pub(crate) fn thaw(&mut self, guide: &Guide<'_>) -> io::Result<()> {
-        self.lead(Target::End, guide)
+        self.lead(Target::End, guide, None)
     }
 
     /// Makes the kernel forget the victim's robust list, pending entry and all. It can only be killed afterwards.
@@ -189,8 +193,14 @@ impl Victim {
         std::mem::take(&mut self.helpers)
     }
 
+    /// Waits a moment until none of the peers runs, nor what has released the victim.
+    pub(crate) fn settle_all(&self, guide: &Guide<'_>) {
+        let others: Vec<_> = guide.peers.iter().copied().chain(self.helpers.iter().map(Child::pid)).collect();
+        settle(&others);
+    }
+
     /// One step; whether it was a system call.
-    fn advance(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
+    pub(crate) fn advance(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
         let pid = self.child.pid();
         let signal = std::mem::take(&mut self.signal);
         let (how, enters) = match guide.granularity {
@@ -214,7 +224,7 @@ impl Victim {
     }
 
     /// Has the victim released from its sleep, and waits until it has left the system call.
-    fn wake(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
+    pub(crate) fn wake(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
         if let Some(release) = guide.release {
             self.helpers.push(release()?);
         }
@@ -272,7 +282,7 @@ impl Victim {
         Ok(())
     }
 
-    fn look(&self, guide: &Guide<'_>) -> Snapshot {
+    pub(crate) fn look(&self, guide: &Guide<'_>) -> Snapshot {
         let pid = self.child.pid();
         let mut ranges: Vec<_> = guide.regions.iter().map(|region| (region.address, region.length)).collect();
         let mut bytes = vec![0; ranges.iter().map(|range| range.1).sum()];

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let (mut failed, mut count) = (Vec::new(), 1);
     for all in [false, true] {
         let mut args = Args::default();
-        (args.all, args.zoo, args.mode) = (all, true, Some(Mode::Kill));
+        (args.all, args.planted, args.mode) = (all, true, Some(Mode::Kill));
         let mut sweep = Sweep::new(args);
         if let Some(reason) = sweep.unable() {
             eprintln!("ptrace is not allowed here: {reason}");
@@ -61,8 +61,8 @@ const TESTS: &[(&str, Test)] = &[
     ("clocks in the vDSO do not livelock", clocks),
     ("a waiter is woken, and the missing wake is found", woken),
     ("libc's robust mutex wakes a late peer", robust),
-    ("an heir killed in its repair", heirs),
-    ("heirs of the same", repetitions),
+    ("a recoverer killed in its repair", recoverers),
+    ("recoverers of the same", repetitions),
     ("a lock stolen from one who stands still", stolen),
     ("a sleeper stands still", frozen_asleep),
     ("a missed cleanup", missed),
@@ -72,7 +72,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a survivor that panics or crashes", survivor_dies),
     ("a case that cannot be swept is broken", broken),
     ("--only and --step", only),
-    ("the zoo counts", zoo),
+    ("planted bugs are counted", planted_bugs),
 ];
 
 fn words() -> SharedWords {
@@ -312,11 +312,11 @@ fn syscalls(sweep: &mut Sweep) -> bool {
     row.leaked >= 1 && row.leaked == row.faults() && row.kills > row.leaked && row.kills < 100
 }
 
-/// A journal: the victim announces, moves, and clears; the heir rolls forward. Sound only if rolling forward twice is as good as once.
-fn heirs(sweep: &mut Sweep) -> bool {
+/// A journal: the victim announces, moves, and clears; the recoverer rolls forward. Sound only if rolling forward twice is as good as once.
+fn recoverers(sweep: &mut Sweep) -> bool {
     let case = |idempotent: bool| {
         Case::new(
-            if idempotent { "heir, idempotent" } else { "heir, adds twice" },
+            if idempotent { "recoverer, idempotent" } else { "recoverer, adds twice" },
             words,
             |words: &SharedWords, _: &_| {
                 words[0].store(1, Release);
@@ -331,11 +331,11 @@ fn heirs(sweep: &mut Sweep) -> bool {
                 match words[8].load(Acquire) {
                     0 if !kill.finished() => Ok(()),
                     1 => Ok(()),
-                    sum => Err(Fault::Torn(format!("{sum}, the heir had finished: {}", kill.heir_finished()))),
+                    sum => Err(Fault::Torn(format!("{sum}, the recoverer had finished: {}", kill.recoverer_finished()))),
                 }
             },
         )
-        .heir(move |words, _| {
+        .recoverer(move |words, _| {
             if words[0].load(Acquire) == 1 {
                 if idempotent {
                     words[8].store(1, Release);
@@ -354,7 +354,7 @@ fn heirs(sweep: &mut Sweep) -> bool {
     quiet(&once) && quiet(&sound) && sound.kills > 2 * sound.states && unsound.torn >= 1 && unsound.torn == unsound.faults()
 }
 
-/// States that leave the same are given one heir's sweep.
+/// States that leave the same are given one recoverer's sweep.
 fn repetitions(_: &mut Sweep) -> bool {
     let case = Case::new(
         "there and back",
@@ -498,7 +498,7 @@ fn missed(_: &mut Sweep) -> bool {
         )
         .watch(watch)
         .watchdog(Duration::from_millis(100))
-        .belt_within(Duration::from_millis(100))
+        .poll_within(Duration::from_millis(100))
     };
     let single = in_mode(Mode::Kill, &case(false));
     let (lost, mended) = (in_mode(Mode::Missed, &case(false)), in_mode(Mode::Missed, &case(true)));
@@ -620,19 +620,19 @@ fn only(_: &mut Sweep) -> bool {
     other.is_none() && row.is_some_and(|row| row.kills == 1 && quiet(&row))
 }
 
-fn zoo(_: &mut Sweep) -> bool {
+fn planted_bugs(_: &mut Sweep) -> bool {
     let mut args = Args::default();
-    args.zoo = true;
+    args.planted = true;
     let mut sweep = Sweep::new(args);
     let sound = Case::new("sound", || (), |(), _| (), |(), _| Ok(()));
     let unsound = Case::new("unsound", || (), |(), _| (), |(), _| Err(Fault::Torn("as planned".into())));
-    sweep.zoo("first bug", Mode::Kill, &sound);
-    sweep.zoo("first bug", Mode::Kill, &unsound);
-    sweep.zoo("second bug", Mode::Kill, &sound);
+    sweep.planted_bug("first bug", Mode::Kill, &sound);
+    sweep.planted_bug("first bug", Mode::Kill, &unsound);
+    sweep.planted_bug("second bug", Mode::Kill, &sound);
     let report = sweep.report();
-    report.summary() == "killstep: 0 operations, 0 kills, 0 hangs, 0 torn, 0 lost, 0 leaked, zoo 1/2"
+    report.summary() == "killstep: 0 operations, 0 kills, 0 hangs, 0 torn, 0 lost, 0 leaked, planted 1/2"
         && !report.passed()
-        && report.zoo[0].test == "unsound"
+        && report.planted[0].test == "unsound"
 }
 
 /// A process that may not use ptrace says so, and does not say that all is well.

@@ -110,15 +110,15 @@ fn heirs() -> Vec<Case<'static, Array<Three>>> {
             "array/fill, then an heir",
             |array, _| array.fill(NEW).unwrap(),
             |array, kill| match array.lock() {
-                Err(_) if kill.heir_finished() => Err(Fault::Lost("it had been recovered".into())),
+                Err(_) if kill.recoverer_finished() => Err(Fault::Lost("it had been recovered".into())),
                 Err(error) => repair(array, error),
                 Ok(guard) => match guard.to_vec() {
-                    all if all == [NEW; MANY] || all == [OLD; MANY] && !kill.heir_finished() => Ok(()),
+                    all if all == [NEW; MANY] || all == [OLD; MANY] && !kill.recoverer_finished() => Ok(()),
                     other => Err(Fault::Torn(format!("nobody told: {other:?}"))),
                 },
             },
         )
-        .heir(heir),
+        .recoverer(heir),
     ]
 }
 

@@ -48,13 +48,13 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
         case("barrier/wait, the last of two", 2, last, |barrier, kill| same_for_all(barrier, kill, 1))
             .peer(|barrier, cells| party(barrier, cells, 0))
             .warm(|_, cells| asleep(cells, 1))
-            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+            .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
             .frozen(|barrier, kill| aborted_by_another(barrier, kill, 1)),
         case("barrier/wait, the last of three", 3, last, |barrier, kill| same_for_all(barrier, kill, 2))
             .peer(|barrier, cells| party(barrier, cells, 0))
             .peer(|barrier, cells| party(barrier, cells, 1))
             .warm(|_, cells| asleep(cells, 2))
-            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+            .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
             .frozen(|barrier, kill| waits_for_it(barrier, kill, 2))
             .sampled(2),
         case(
@@ -74,13 +74,13 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
         .peer(|barrier, cells| party(barrier, cells, 1))
         .warm(|_, cells| asleep(cells, 2))
         // The round that it ends, where the victim had not come yet, has an action, too.
-        .heir(|barrier, cells| ignore(barrier.wait_timeout_with(Duration::from_millis(1), || cells.set(ACTED, 1))))
+        .recoverer(|barrier, cells| ignore(barrier.wait_timeout_with(Duration::from_millis(1), || cells.set(ACTED, 1))))
         .frozen(|barrier, kill| aborted_by_another(barrier, kill, 2)),
         // Asleep, then woken by the last one, and killed on its way out: the others are released all the same.
         case("barrier/wait, asleep, woken", 3, last, |barrier, kill| same_for_all(barrier, kill, 1))
             .peer(|barrier, cells| party(barrier, cells, 0))
             .release(|barrier, _| ignore(barrier.wait()))
-            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+            .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
             .frozen(|barrier, kill| third_in_a_hurry(barrier, kill, 1)),
         case(
             "barrier/wait_timeout, in vain",
@@ -90,7 +90,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
         )
         .peer(|barrier, cells| party(barrier, cells, 0))
         .release(|_, _| ())
-        .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+        .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
         .frozen(|barrier, kill| aborted_by_another(barrier, kill, 1)),
         case(
             "barrier/wait_timeout_with, in vain",
@@ -182,7 +182,7 @@ fn same_for_all(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), 
         std::thread::sleep(Duration::from_micros(100));
     }
     // Nobody was told, and those who wait are as many as before: then it had not arrived.
-    if barrier.waiting() == peers && !kill.finished() && !kill.heir_finished() {
+    if barrier.waiting() == peers && !kill.finished() && !kill.recoverer_finished() {
         barrier.abort();
     }
     for peer in 0..peers {

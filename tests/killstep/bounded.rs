@@ -57,7 +57,7 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
             0,
             |tokens, _| drop(tokens.release(1)),
             |tokens, kill| {
-                if !kill.finished() && !kill.heir_finished() {
+                if !kill.finished() && !kill.recoverer_finished() {
                     // Before the change or after it; if after, the sleeper takes that one, and this is the next.
                     drop(tokens.release(1));
                 }
@@ -73,7 +73,7 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
             0,
             |tokens, _| drop(tokens.release(2)),
             |tokens, kill| {
-                if !kill.finished() && !kill.heir_finished() && tokens.available() == 0 {
+                if !kill.finished() && !kill.recoverer_finished() && tokens.available() == 0 {
                     drop(tokens.release(2));
                 }
                 kill.must_wake(0)?;
@@ -149,7 +149,7 @@ fn case(
 /// The count is what it was, changed as often as the victim and its heir had finished, and perhaps by those who were killed on the way.
 fn left(tokens: &BoundedSemaphore, kill: &Kill<'_>, before: u32, change: fn(u32) -> u32) -> Result<(), Fault> {
     let count = tokens.available();
-    let least = usize::from(kill.finished()) + usize::from(kill.heir_finished());
+    let least = usize::from(kill.finished()) + usize::from(kill.recoverer_finished());
     let most = if kill.mode() == Mode::Double { 2 } else { 1 };
     let possible = |times| std::iter::successors(Some(before), |now| Some(change(*now))).nth(times);
     if !(least..=most).any(|times| possible(times) == Some(count)) {

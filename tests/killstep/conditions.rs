@@ -67,12 +67,12 @@ pub(crate) fn cases() -> Vec<Case<'static, Pair>> {
         // The victim is called while a third one holds the lock: the call that it was killed with is for the other one.
         case("condition/wait, called, another waits", return_from_wait, passed_on)
             .release(call_the_victim)
-            .heir(|pair, _| ignore(pair.0.notify_one()))
+            .recoverer(|pair, _| ignore(pair.0.notify_one()))
             .peer(second)
             .peer(holder),
         // Somebody else is called and killed: that wakes the victim, whose part it is to pass the call on.
         case("condition/wait, woken by a death, another waits", return_from_wait, passed_on)
-            .heir(|pair, _| ignore(pair.0.notify_one()))
+            .recoverer(|pair, _| ignore(pair.0.notify_one()))
             .warm(|pair, _| wait_until(|| pair.0.waiters() == 1))
             .release(kill_one_that_is_called)
             .peer(second)
@@ -102,7 +102,7 @@ fn heirs() -> Vec<Case<'static, Pair>> {
                 usable(pair, kill, 0)
             },
         )
-        .heir(|pair, _| ignore(pair.0.notify_one()))
+        .recoverer(|pair, _| ignore(pair.0.notify_one()))
         .warm(|pair, _| drop(lock(pair)))
         .peer(|pair, cells| sleeper(pair, cells, 0))
         .peer(|pair, cells| sleeper(pair, cells, 1)),
@@ -111,13 +111,13 @@ fn heirs() -> Vec<Case<'static, Pair>> {
             |pair, _| wait(pair),
             |pair, kill| {
                 let left = pair.0.waiters();
-                if left > 1 || (left == 1 && kill.heir_finished()) {
+                if left > 1 || (left == 1 && kill.recoverer_finished()) {
                     return Err(Fault::Lost("a dead waiter was called, or is counted".into()));
                 }
                 usable(pair, kill, left)
             },
         )
-        .heir(|pair, _| ignore(pair.0.notify_one()))
+        .recoverer(|pair, _| ignore(pair.0.notify_one()))
         .peer(|pair, cells| sleeper(pair, cells, 0)),
     ]
 }
@@ -273,7 +273,7 @@ fn whole(pair: &Pair, kill: &Kill<'_>, all: usize, called: usize) -> Result<(), 
     let heirs = if kill.mode() == Mode::Double { called } else { 0 };
     let most = (all - left.min(all)).min(all);
     let possible = [0, called, heirs, called + heirs].map(|called| called.min(all));
-    let least = usize::from(kill.finished()) * called + usize::from(kill.heir_finished()) * heirs;
+    let least = usize::from(kill.finished()) * called + usize::from(kill.recoverer_finished()) * heirs;
     if !possible.contains(&most) || most < least.min(all) {
         return Err(Fault::Torn(format!("{left} of {all} still wait")));
     }

@@ -141,7 +141,7 @@ fn putting<Q: Numbers + 'static>(name: &str, put: impl Fn(&Q) + 'static) -> Case
         victim,
         |queue, kill| {
             let there = collect(queue, kill)?.len();
-            let (least, most) = (usize::from(kill.finished()) + usize::from(kill.heir_finished()), deaths(kill).max(1));
+            let (least, most) = (usize::from(kill.finished()) + usize::from(kill.recoverer_finished()), deaths(kill).max(1));
             if there < least || there > most {
                 return Err(Fault::Lost(format!("{there} jobs of {least} to {most}")));
             }

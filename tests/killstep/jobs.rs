@@ -86,7 +86,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
             cells.set(2, number + 1);
             queue.put(2 + u32::try_from(number).unwrap()).unwrap();
         })
-        .heir(|queue, _| hold(queue.try_get())),
+        .recoverer(|queue, _| hold(queue.try_get())),
         case(
             "jobs/get, woken by a death and killed in flight",
             || jobs(1),
@@ -110,7 +110,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
         .warm(|_, cells| wait_for(cells, PEER))
         .release(|_, cells| cells.set(PEER + 1, 1))
         .late_peer(|queue, cells| finish(queue.get(), cells))
-        .heir(|queue, _| hold(queue.try_get()))
+        .recoverer(|queue, _| hold(queue.try_get()))
         .without(Mode::Freeze, "its peers need each other"),
         case("jobs/get+done", || jobs(1), |queue, cells| finish(queue.get(), cells), |queue, kill| some_done(queue, kill, 1)),
         case(
@@ -179,7 +179,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
         )
         .late_peer(|queue, cells| queue.iter().for_each(|job| finish(job, cells)))
         .late_peer(|queue, cells| queue.iter().for_each(|job| finish(job, cells)))
-        .heir(|queue, cells| finish(queue.try_get(), cells)),
+        .recoverer(|queue, cells| finish(queue.try_get(), cells)),
         case(
             "jobs/get+retry",
             || jobs(1),
@@ -318,14 +318,14 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
         .late_peer(|queue, cells| finish(queue.get(), cells)),
         case("jobs/join", || jobs(1), |queue, _| queue.join().unwrap(), |queue, kill| all_there(queue, kill, 1))
             .release(|queue, cells| finish(queue.get(), cells))
-            .heir(|queue, _| drop(queue.join_timeout(Duration::ZERO))),
+            .recoverer(|queue, _| drop(queue.join_timeout(Duration::ZERO))),
         case("jobs/join, another joins", || jobs(1), |queue, _| queue.join().unwrap(), |queue, kill| joined(queue, kill, 1))
             .peer(|queue, cells| {
                 sign(cells, PEER);
                 queue.join().unwrap();
             })
             .release(|queue, cells| finish(queue.get(), cells))
-            .heir(|queue, _| drop(queue.join_timeout(Duration::ZERO))),
+            .recoverer(|queue, _| drop(queue.join_timeout(Duration::ZERO))),
         case(
             "jobs/join_timeout, in vain",
             || jobs(1),
@@ -514,7 +514,7 @@ fn accounted(got: &[u32], kill: &Kill<'_>, numbers: Range<u32>, untold: usize) -
 /// The victim put a job, and so did its heir.
 fn put_there(queue: &Jobs, kill: &Kill<'_>) -> Result<(), Fault> {
     let there = collect(queue, kill)?.len();
-    let (least, most) = (usize::from(kill.finished()) + usize::from(kill.heir_finished()), deaths(kill).max(1));
+    let (least, most) = (usize::from(kill.finished()) + usize::from(kill.recoverer_finished()), deaths(kill).max(1));
     if there < least || there > most {
         return Err(Fault::Lost(format!("{there} jobs of {least} to {most}")));
     }

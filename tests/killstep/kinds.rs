@@ -181,7 +181,7 @@ fn putting<Q: Numbers + 'static>(name: &str, put: impl Fn(&Q) + 'static) -> Case
         |queue, kill| {
             let there = all_of(queue);
             let (least, most) =
-                (usize::from(kill.finished()) + usize::from(kill.heir_finished()), 1 + usize::from(is_double(kill)));
+                (usize::from(kill.finished()) + usize::from(kill.recoverer_finished()), 1 + usize::from(is_double(kill)));
             if there.iter().any(|number| *number != 1) {
                 return Err(Fault::Torn(format!("{there:?}")));
             }

@@ -29,7 +29,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         )
         .warm(|lock, cells| hold_until_asleep(lock, cells, 1))
         .peer(|lock, cells| sleeper(lock, cells, 0))
-        .heir(|lock, _| take(lock))
+        .recoverer(|lock, _| take(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 1)),
         case(
             "lock/unlock, two asleep",
@@ -43,7 +43,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         .warm(|lock, cells| hold_until_asleep(lock, cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1))
-        .heir(|lock, _| take(lock))
+        .recoverer(|lock, _| take(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2))
         .sampled(2),
         case(
@@ -59,7 +59,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         .warm(|lock, cells| hold_until_asleep(lock, cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1))
-        .heir(|lock, _| take(lock))
+        .recoverer(|lock, _| take(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2)),
         case(
             "lock/lock, asleep, woken",

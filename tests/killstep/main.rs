@@ -1,6 +1,6 @@
 //! The kill-step table: every public operation that changes shared memory, killed at each of its states, and stopped there, and its heirs killed.
 //!
-//! `ci/killstep.sh` runs this program, once as it is and once, for the zoo, built with planted bugs. What stands here is checked against the
+//! `ci/killstep.sh` runs this program, once as it is and once, built with planted bugs, for those. What stands here is checked against the
 //! list of all public functions (`operations.rs`), so that no operation is forgotten.
 #![allow(unsafe_code, reason = "raw pairs and words in plain shared memory")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program talks")]
@@ -21,6 +21,7 @@ mod names;
 mod operations;
 mod owned;
 mod placed;
+mod planted_bugs;
 mod queues;
 mod reserved;
 mod rlock_waits;
@@ -31,7 +32,6 @@ mod semaphores;
 mod support;
 mod values;
 mod words;
-mod zoo;
 
 use std::process::ExitCode;
 
@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     }
     let home = support::Home::new();
     if let Ok(bug) = std::env::var("MULTIPROC_PLANTED_BUG") {
-        return zoo::one(&bug, &args);
+        return planted_bugs::one(&bug, &args);
     }
     let mut sweep = Sweep::new(args);
     locks::run(&mut sweep);
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     placed::run(&mut sweep);
     events::run(&mut sweep);
     barriers::run(&mut sweep);
-    zoo::all(&mut sweep);
+    planted_bugs::all(&mut sweep);
     drop(home);
     sweep.finish()
 }

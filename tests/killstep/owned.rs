@@ -41,7 +41,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
         .release(|_, _| ())
         .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
         case(ALL, "owned/acquire_many_owned", |semaphore, _| drop(semaphore.acquire_many_owned(ALL)), next_ones)
-            .heir(|semaphore, _| drop(semaphore.acquire_many(ALL))),
+            .recoverer(|semaphore, _| drop(semaphore.acquire_many(ALL))),
         case(ALL, "owned/try_acquire_many_owned", |semaphore, _| drop(semaphore.try_acquire_many_owned(ALL)), next_ones),
         case(
             ALL,
@@ -59,7 +59,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
         unwarmed(ALL, "owned/release, a gatherer asleep", release, woken_one)
             .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
             .peer(|semaphore, cells| gatherer(semaphore, cells, 0))
-            .heir(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, std::time::Duration::ZERO)))
+            .recoverer(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, std::time::Duration::ZERO)))
             .frozen(|semaphore, kill| {
                 stands_still(semaphore, kill)?;
                 // The gatherer needs them all.
@@ -99,7 +99,7 @@ fn unwarmed(
     survive: impl Fn(&Semaphore, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Semaphore> {
     Case::new(name, move || Semaphore::new(permits).unwrap(), victim, survive)
-        .heir(|semaphore, _| drop(semaphore.try_acquire()))
+        .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
         .frozen(stands_still)
         .watch(|_| ours())
         .wake_within(SOON)

@@ -77,10 +77,10 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             .peer(|queue, _| queue.put_bytes(b"peer").unwrap())
             .release(|queue, _| drop(queue.get_bytes()))
             // One that does not sleep: every pair of sleeps would take hours.
-            .heir(|queue, _| drop(queue.try_put_bytes(b"hello")))
+            .recoverer(|queue, _| drop(queue.try_put_bytes(b"hello")))
             .frozen(|queue, kill| stands_still(queue, kill, Side::Producers, Others::Put(1))),
         case("queue/get_bytes", two, |queue, cells| cells.set(0, first(queue.get_bytes())), taken_once)
-            .heir(|queue, cells| cells.set(1, first(queue.get_bytes())))
+            .recoverer(|queue, cells| cells.set(1, first(queue.get_bytes())))
             .frozen(CONSUMER)
             .sampled(2),
         case(
@@ -93,10 +93,10 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             },
             taken_once,
         )
-        .heir(|queue, cells| cells.set(1, first(queue.get_bytes())))
+        .recoverer(|queue, cells| cells.set(1, first(queue.get_bytes())))
         .frozen(CONSUMER),
         case("queue/try_get_bytes", two, |queue, cells| cells.set(0, first(queue.try_get_bytes())), taken_once)
-            .heir(|queue, cells| cells.set(1, first(queue.try_get_bytes())))
+            .recoverer(|queue, cells| cells.set(1, first(queue.try_get_bytes())))
             .frozen(CONSUMER),
         case(
             "queue/get_bytes, another waits",
@@ -142,7 +142,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
         )
         .peer(|queue, cells| consumer(queue, cells, 0))
         .release(|queue, _| queue.put_bytes(b"zero").unwrap())
-        .heir(|queue, _| drop(queue.try_get_bytes()))
+        .recoverer(|queue, _| drop(queue.try_get_bytes()))
         .frozen(|queue, kill| stands_still(queue, kill, Side::Consumers, Others::Get(1))),
         case(
             "queue/get_bytes, woken and killed in flight",
@@ -166,7 +166,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             }
         })
         .late_peer(|queue, cells| consumer(queue, cells, 0))
-        .heir(|queue, _| drop(queue.try_get_bytes()))
+        .recoverer(|queue, _| drop(queue.try_get_bytes()))
         .frozen(|queue, kill| {
             stands_still(queue, kill, Side::Consumers, Others::Get(1))?;
             // What the victim was to get may be gone.
@@ -363,7 +363,7 @@ pub(crate) fn accounted(queue: &Bytes, kill: &Kill<'_>, waiting: usize, others: 
     }
     let count = |byte| noted(kill, byte) + got.iter().filter(|message| message.first() == Some(&byte)).count();
     let hellos = count(b'h');
-    let (least, most) = (usize::from(kill.finished()) + usize::from(kill.heir_finished()), deaths(kill).max(1));
+    let (least, most) = (usize::from(kill.finished()) + usize::from(kill.recoverer_finished()), deaths(kill).max(1));
     if hellos < least || hellos > most || count(b'p') != others {
         return Err(Fault::Lost(format!("{hellos} messages of {least} to {most}, and {} of {others}", count(b'p'))));
     }

@@ -189,8 +189,8 @@ fn taken(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     let fine = match &all[..] {
         b"ab" => true,
         // It may have died with the first, or its heir.
-        b"b" => !kill.finished() || kill.heir_finished(),
-        _ => kill.heir_finished() || left.is_empty(),
+        b"b" => !kill.finished() || kill.recoverer_finished(),
+        _ => kill.recoverer_finished() || left.is_empty(),
     };
     if fine { usable(queue, kill) } else { Err(Fault::Lost(format!("{noted:?}, {left:?}"))) }
 }

@@ -28,7 +28,7 @@ fn case(
     survive: impl Fn(&Pair, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Pair> {
     Case::new(name, || (Condition::new().unwrap(), RLock::new().unwrap()), victim, survive)
-        .heir(|pair, _| ignore(pair.1.lock().map(drop)))
+        .recoverer(|pair, _| ignore(pair.1.lock().map(drop)))
         .frozen(stands_still)
         .watch(|_| ours())
         .wake_within(SOON)

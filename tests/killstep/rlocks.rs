@@ -28,12 +28,12 @@ fn cases() -> Vec<Case<'static, RLock>> {
             next_ones,
         )
         .warm(|lock, _| hold(lock, 1))
-        .heir(|lock, _| twice(lock)),
+        .recoverer(|lock, _| twice(lock)),
         case("rlock/try_lock", |lock, _| drop((lock.try_lock(), lock.try_lock())), next_ones),
         case("rlock/unlock, another waits", |lock, _| unlock(lock, 2), woken_one)
             .warm(|lock, cells| hold_until_asleep(lock, cells, 1))
             .peer(|lock, cells| sleeper(lock, cells, 0))
-            .heir(|lock, _| twice(lock))
+            .recoverer(|lock, _| twice(lock))
             .frozen(|lock, kill| sleepers_go_on(lock, kill, 1)),
         case(
             "rlock/unlock, two asleep and a barger",
@@ -46,7 +46,7 @@ fn cases() -> Vec<Case<'static, RLock>> {
         .warm(|lock, cells| hold_until_asleep(lock, cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1))
-        .heir(|lock, _| twice(lock))
+        .recoverer(|lock, _| twice(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2))
         .sampled(2),
         case(

@@ -51,7 +51,7 @@ pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
         case("rwlock/unlock of a reader, a writer asleep", |_, _| let_guard_go(), woken_one)
             .warm(|lock, cells| keep(Held::Read(kept(lock).read().unwrap()), cells, 1))
             .peer(|lock, cells| sleeper(lock, cells, 0, write))
-            .heir(|lock, _| drop(lock.try_write()))
+            .recoverer(|lock, _| drop(lock.try_write()))
             .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 1)),
         case(
             "rwlock/unlock of a writer, two asleep and a barger",
@@ -64,13 +64,13 @@ pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
         .warm(|lock, cells| keep(Held::Write(kept(lock).write().unwrap()), cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0, write))
         .peer(|lock, cells| sleeper(lock, cells, 1, read))
-        .heir(|lock, _| drop(lock.try_write()))
+        .recoverer(|lock, _| drop(lock.try_write()))
         .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 2)),
         case(
             "rwlock/write, asleep for a reader, woken",
             |lock, _| drop(lock.write()),
             |lock, kill| {
-                if kill.cell(WENT) == 0 && !kill.finished() && !kill.heir_finished() && kill.mode() != Mode::Freeze {
+                if kill.cell(WENT) == 0 && !kill.finished() && !kill.recoverer_finished() && kill.mode() != Mode::Freeze {
                     // The reader is still there, so nobody has written.
                     kill.cells().set(GO, 1);
                     kill.must_wake(0)?;

@@ -36,7 +36,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
         case_of(1, "semaphore/release, another waits", release, woken_one)
             .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
             .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
-            .heir(|semaphore, _| drop(semaphore.acquire()))
+            .recoverer(|semaphore, _| drop(semaphore.acquire()))
             .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
         case_of(1, "semaphore/release, two asleep and a barger", release, |semaphore, kill| {
             drop(semaphore.try_acquire()?);
@@ -45,12 +45,12 @@ pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
         .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 2))
         .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
         .peer(|semaphore, cells| sleeper(semaphore, cells, 1))
-        .heir(|semaphore, _| drop(semaphore.acquire()))
+        .recoverer(|semaphore, _| drop(semaphore.acquire()))
         .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         case("semaphore/release, a gatherer asleep", release, woken_one)
             .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
             .peer(|semaphore, cells| gatherer(semaphore, cells, 0))
-            .heir(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, Duration::ZERO)))
+            .recoverer(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, Duration::ZERO)))
             .frozen(|semaphore, kill| {
                 stands_still(semaphore, kill)?;
                 // The gatherer needs them all.
@@ -61,26 +61,26 @@ pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
             .peer(holder)
             .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
             .release(let_go)
-            .heir(|semaphore, _| drop(semaphore.try_acquire()))
+            .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
             .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         // The other way round.
         case("semaphore/acquire, asleep behind the gate, woken", |semaphore, _| drop(semaphore.acquire()), woken_all)
             .peer(holder)
             .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
             .release(let_go)
-            .heir(|semaphore, _| drop(semaphore.try_acquire()))
+            .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
             .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         case("semaphore/acquire_many, asleep, woken", |semaphore, _| drop(semaphore.acquire_many(ALL)), woken_all)
             .peer(holder)
             .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
             .release(let_go)
-            .heir(|semaphore, _| drop(semaphore.try_acquire()))
+            .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
             .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         case("semaphore/acquire_timeout, in vain", |semaphore, _| drop(semaphore.acquire_timeout(A_MOMENT)), woken_all)
             .peer(holder)
             .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
             .release(|_, _| ())
-            .heir(|semaphore, _| drop(semaphore.try_acquire()))
+            .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
             .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         case(
             "semaphore/acquire_timeout, in vain in the gate",

@@ -60,7 +60,7 @@ fn atomic_cases() -> Vec<Case<'static, AtomicValue<u64>>> {
             move |value: &AtomicValue<u64>, _: &Cells| victim(value),
             move |value: &AtomicValue<u64>, kill: &Kill<'_>| match value.load() {
                 1 if finished(kill) => Err(Fault::Lost("it had returned".into())),
-                2 if adds && kill.finished() && kill.heir_finished() => Err(Fault::Lost("both had returned".into())),
+                2 if adds && kill.finished() && kill.recoverer_finished() => Err(Fault::Lost("both had returned".into())),
                 1 | 2 => Ok(()),
                 3 if adds && kill.mode() == Mode::Double => Ok(()),
                 other => Err(Fault::Torn(other.to_string())),
@@ -102,7 +102,7 @@ fn case(
 
 /// Whether anybody's operation had returned.
 fn finished(kill: &Kill<'_>) -> bool {
-    kill.finished() || kill.heir_finished()
+    kill.finished() || kill.recoverer_finished()
 }
 
 fn before_or_after(value: &Value<Four>, kill: &Kill<'_>) -> Result<(), Fault> {

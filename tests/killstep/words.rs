@@ -6,7 +6,7 @@ use std::time::Duration;
 use multiproc::robust::{Deadline, EventCount, RawEvent};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Region, SharedWords, Sweep};
 
-use crate::support::{SOON, ignore, peers_go_on};
+use crate::support::{SOON, peers_go_on};
 
 /// The words under test in plain shared memory, and a flag beside them.
 #[repr(C)]
@@ -132,7 +132,7 @@ fn heard_at_once_or_within_the_belt(words: &Place, kill: &Kill<'_>) -> Result<()
     if words.flag.load(SeqCst) == 0 {
         announce(words, kill.cells());
     }
-    kill.must_wake(0);
+    kill.must_wake(0)?;
     kill.must_wake(1)?;
     Ok(())
 }

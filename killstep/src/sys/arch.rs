@@ -12,6 +12,8 @@ mod imp {
     pub(in crate::sys) const SYSCALL: &[u8] = &[0x0f, 0x05];
     /// `int3`.
     pub(in crate::sys) const BREAKPOINT: &[u8] = &[0xcc];
+    /// How far behind the breakpoint's address the program counter stands when it was hit.
+    pub(in crate::sys) const BREAKPOINT_ADVANCES: usize = 1;
 
     pub(in crate::sys) fn program_counter(registers: &Registers) -> usize {
         registers.rip as usize
@@ -42,6 +44,8 @@ mod imp {
     pub(in crate::sys) const SYSCALL: &[u8] = &0xd400_0001_u32.to_le_bytes();
     /// `brk #0`.
     pub(in crate::sys) const BREAKPOINT: &[u8] = &0xd420_0000_u32.to_le_bytes();
+    /// How far behind the breakpoint's address the program counter stands when it was hit.
+    pub(in crate::sys) const BREAKPOINT_ADVANCES: usize = 0;
 
     pub(in crate::sys) fn program_counter(registers: &Registers) -> usize {
         registers.pc as usize

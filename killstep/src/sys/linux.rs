@@ -2,6 +2,7 @@
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::ffi::{c_int, c_long, c_void};
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use std::{fs, io, ptr, slice, thread};
@@ -94,6 +95,22 @@ impl Child {
         }
     }
 
+    /// Waits for the next stop or the end; `None` when there is none before `deadline`.
+    pub(crate) fn wait_stop_until(&mut self, deadline: Instant) -> io::Result<Option<Status>> {
+        // SIGCHLD, which every stop sends, ends the sleep. It is blocked meanwhile, so that one that comes early is not lost.
+        let blocked = BlockedSigchld::new();
+        loop {
+            if let Some(status) = self.next_status(libc::WNOHANG)? {
+                return Ok(Some(status));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            blocked.wait(left);
+        }
+    }
+
     /// The next stop or the end, if there is one already.
     pub(crate) fn poll_stop(&mut self) -> io::Result<Option<Status>> {
         self.next_status(libc::WNOHANG)
@@ -129,6 +146,41 @@ impl Drop for Child {
     }
 }
 
+/// SIGCHLD, blocked in this thread as long as the value lives.
+struct BlockedSigchld {
+    set: libc::sigset_t,
+    before: libc::sigset_t,
+}
+
+impl BlockedSigchld {
+    fn new() -> Self {
+        // SAFETY: an all-zero signal set is a valid value.
+        let (mut set, mut before): (libc::sigset_t, libc::sigset_t) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+        // SAFETY: `set` is valid for the write.
+        unsafe { libc::sigemptyset(&raw mut set) };
+        // SAFETY: `set` is initialised.
+        unsafe { libc::sigaddset(&raw mut set, libc::SIGCHLD) };
+        // SAFETY: both sets are valid.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before) };
+        Self { set, before }
+    }
+
+    /// Sleeps until the signal comes, or `limit` is over.
+    fn wait(&self, limit: Duration) {
+        let seconds = libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX);
+        let limit = libc::timespec { tv_sec: seconds, tv_nsec: limit.subsec_nanos().into() };
+        // SAFETY: the set and the limit are valid for the call.
+        unsafe { libc::sigtimedwait(&raw const self.set, ptr::null_mut(), &raw const limit) };
+    }
+}
+
+impl Drop for BlockedSigchld {
+    fn drop(&mut self) {
+        // SAFETY: the set is the one that `new` was given by the kernel.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
+    }
+}
+
 /// `count` zeroed words, shared with every process forked later.
 pub(crate) fn map_words(count: usize) -> io::Result<*mut AtomicU64> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
@@ -161,6 +213,31 @@ pub(crate) fn monotonic_ns() -> u64 {
     // SAFETY: `now` is valid for the write.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
+}
+
+/// The CPUs on which this thread may run, at most 1,024 of them.
+pub(crate) fn allowed_cpus() -> Vec<usize> {
+    let mut set = no_cpus();
+    // SAFETY: the set is valid for the write, and of this size.
+    unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    // SAFETY: the set is valid, and the CPU below its size.
+    (0..8 * size_of_val(&set)).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+}
+
+/// Lets this thread, and what it starts from now on, run on these CPUs only.
+pub(crate) fn run_on(cpus: &[usize]) {
+    let mut set = no_cpus();
+    for cpu in cpus {
+        // SAFETY: the set is valid; a CPU that is not below its size is left out.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    // SAFETY: a valid set of its own size.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
+fn no_cpus() -> libc::cpu_set_t {
+    // SAFETY: an all-zero CPU set is a valid one.
+    unsafe { std::mem::zeroed() }
 }
 
 /// How many threads this process has. One that was just joined may still be on its way out: it is given a moment.
@@ -261,24 +338,58 @@ pub(crate) fn is_syscall(pid: libc::pid_t, address: usize) -> bool {
     read_memory(pid, &[(address, bytes.len())], &mut bytes) == bytes.len() && bytes == arch::SYSCALL
 }
 
-/// Lets the stopped `pid`, which has just entered a function, run at full speed until that returns.
+/// Lets the stopped `child`, which has just entered a function, run at full speed until that returns.
 pub(crate) fn run_to_caller(child: &mut Child) -> io::Result<Status> {
-    let pid = child.pid;
     let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "no return address to break at");
-    let caller = arch::return_address(&registers(pid)?, |address| peek(pid, address)).ok_or_else(unreadable)?;
-    let original = peek(pid, caller).ok_or_else(unreadable)?;
-    let mut planted = original.to_ne_bytes();
-    planted[..arch::BREAKPOINT.len()].copy_from_slice(arch::BREAKPOINT);
-    poke(pid, caller, u64::from_ne_bytes(planted))?;
-    resume(pid, Resume::Continue, 0)?;
+    let caller = arch::return_address(&registers(child.pid)?, |address| peek(child.pid, address)).ok_or_else(unreadable)?;
+    let original = plant(child.pid, caller, arch::BREAKPOINT)?;
+    resume(child.pid, Resume::Continue, 0)?;
     let status = child.wait_stop()?;
     if let Status::Stopped(..) = status {
-        poke(pid, caller, original)?;
-        let mut registers = registers(pid)?;
-        arch::set_program_counter(&mut registers, caller);
-        set_registers(pid, &registers)?;
+        poke(child.pid, caller, original)?;
+        move_to(child.pid, caller)?;
     }
     Ok(status)
+}
+
+/// Lets the stopped `child` run at full speed until it is about to execute the instruction at `address`. Returns `false` if
+/// the child enters the kernel elsewhere than in `vdso`, stops otherwise, or does not arrive within `limit`; it must then be killed.
+pub(crate) fn run_to(child: &mut Child, address: usize, vdso: &Range<usize>, limit: Duration) -> io::Result<bool> {
+    let original = plant(child.pid, address, arch::BREAKPOINT)?;
+    let deadline = Instant::now() + limit;
+    loop {
+        resume(child.pid, Resume::Syscall, 0)?;
+        match child.wait_stop_until(deadline)? {
+            // A clock that the vDSO cannot read asks the kernel.
+            Some(Status::Stopped(SIGTRAP, true)) if vdso.contains(&program_counter(child.pid)?) => {}
+            Some(Status::Stopped(SIGTRAP, false)) => break,
+            _ => return Ok(false),
+        }
+    }
+    poke(child.pid, address, original)?;
+    let mut registers = registers(child.pid)?;
+    let arrived = arch::program_counter(&registers) == address + arch::BREAKPOINT_ADVANCES;
+    if arrived && arch::BREAKPOINT_ADVANCES != 0 {
+        arch::set_program_counter(&mut registers, address);
+        set_registers(child.pid, &registers)?;
+    }
+    Ok(arrived)
+}
+
+/// Writes `code` over the instruction at `address`, and returns the word that was there.
+fn plant(pid: libc::pid_t, address: usize, code: &[u8]) -> io::Result<u64> {
+    let original =
+        peek(pid, address).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no instruction to write over"))?;
+    let mut planted = original.to_ne_bytes();
+    planted[..code.len()].copy_from_slice(code);
+    poke(pid, address, u64::from_ne_bytes(planted))?;
+    Ok(original)
+}
+
+fn move_to(pid: libc::pid_t, address: usize) -> io::Result<()> {
+    let mut registers = registers(pid)?;
+    arch::set_program_counter(&mut registers, address);
+    set_registers(pid, &registers)
 }
 
 /// Copies the ranges (address, length) of `pid`, one after the other, to `into`; how many bytes could be read.
@@ -304,10 +415,7 @@ pub(crate) fn forget_robust_list(child: &mut Child) -> io::Result<()> {
     let pid = child.pid;
     let mut registers = registers(pid)?;
     let at = arch::program_counter(&registers);
-    let original = peek(pid, at).ok_or(io::ErrorKind::InvalidData)?;
-    let mut planted = original.to_ne_bytes();
-    planted[..arch::SYSCALL.len()].copy_from_slice(arch::SYSCALL);
-    poke(pid, at, u64::from_ne_bytes(planted))?;
+    plant(pid, at, arch::SYSCALL)?;
     // No head, and the length that the kernel insists on.
     arch::set_call(&mut registers, libc::SYS_set_robust_list, [0, 24]);
     set_registers(pid, &registers)?;

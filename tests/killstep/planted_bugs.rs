@@ -13,7 +13,7 @@ use multiproc_killstep::{Args, Case, Mode, Sweep};
 use crate::{arrays, barriers, conditions, events, jobs, locks, owned, roles, rwlocks, semaphores, support, values, words};
 
 /// Bug, what finds it, and how: cases with these names, or a test below.
-const ZOO: &[(&str, &str, Hunt)] = &[
+const BUGS: &[(&str, &str, Hunt)] = &[
     ("MissingWake", "lock/unlock, two asleep", Hunt::Cases),
     ("WakeBeforeStore", "bell/ring, heard", Hunt::Cases),
     ("PendingAfterCas", "lock/lock+unlock", Hunt::Cases),
@@ -39,38 +39,42 @@ const ZOO: &[(&str, &str, Hunt)] = &[
     ("HalfMovedUnseen", "jobs/get, buries the last, one joins", Hunt::Cases),
     ("DisconnectNotNotified", "queue/producer, two consumers asleep", Hunt::Cases),
     ("NextMemberUnwatched", "queue/consumer, two producers asleep", Hunt::Cases),
-    ("LengthReadTwice", "zoo.rs: lengths that change under the reader", Hunt::Test(a_length_changes)),
-    ("UnlinkWithoutInode", "zoo.rs: the last user of a name that is another's by now", Hunt::Test(a_name_changes_hands)),
+    ("LengthReadTwice", "planted_bugs.rs: lengths that change under the reader", Hunt::Test(length_changes, true)),
+    ("UnlinkWithoutInode", "planted_bugs.rs: the last user of a name that is another's by now", Hunt::Test(name_changes_hands, false)),
 ];
 
-/// Far longer than any takes.
+/// The bug that is planted in the model of the lock.
+const MODEL_BUG: &str = "ClearIgnoresAnnounce";
+/// Far longer than any hunt takes.
 const LONGEST_HUNT: Duration = Duration::from_secs(300);
 
 enum Hunt {
     Cases,
     /// By this mode of the case, and not by single kills.
     Only(Mode),
-    /// Tells whether it found something wrong.
-    Test(fn() -> bool),
+    /// Tells whether it found something wrong. With `true` its processes race on several CPUs, so that it must run alone.
+    Test(fn() -> bool, bool),
 }
 
 /// In the driver: every bug in a process of its own.
 pub(crate) fn all(sweep: &mut Sweep) {
-    if !sweep.wants_zoo() {
-        return;
-    }
-    let zoo = std::env::var("KILLSTEP_ZOO").unwrap_or_default();
-    for (bug, finder, hunt) in ZOO {
+    let program = std::env::var("KILLSTEP_PLANTED").unwrap_or_default();
+    for (bug, finder, hunt) in BUGS {
         let test = if let Hunt::Only(mode) = hunt { format!("{finder}, mode {mode}") } else { (*finder).to_owned() };
-        let hunter = Command::new(&zoo).env("MULTIPROC_PLANTED_BUG", bug).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        sweep.planted(bug, &test, hunter.is_ok_and(|mut hunter| found_in_time(&mut hunter)));
+        sweep.hunt(bug, &test, matches!(hunt, Hunt::Test(_, true)), || {
+            let mut command = Command::new(&program);
+            command.env("MULTIPROC_PLANTED_BUG", bug).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command.spawn().is_ok_and(|mut hunter| found_in_time(&mut hunter))
+        });
     }
     let models = std::env::var("KILLSTEP_MODELS").unwrap_or_default();
-    let model = Command::new(&models).args(["lock", "ClearIgnoresAnnounce"]).stdout(Stdio::null()).status();
-    sweep.planted("ClearIgnoresAnnounce", "models: the lock without announcements", model.is_ok_and(|status| status.success()));
+    sweep.hunt(MODEL_BUG, "models: the lock without an epoch", false, || {
+        let model = Command::new(&models).args(["lock", MODEL_BUG]).stdin(Stdio::null()).stdout(Stdio::null()).status();
+        model.is_ok_and(|status| status.success())
+    });
 }
 
-/// Whether a hunt found its bug. One that has not ended by then is hanging in the bug, unnoticed: it has found nothing.
+/// Whether a hunt found its bug. A hunt that has not ended by then hangs in the bug, unnoticed: it has found nothing.
 fn found_in_time(hunter: &mut Child) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < LONGEST_HUNT {
@@ -87,14 +91,14 @@ fn found_in_time(hunter: &mut Child) -> bool {
 
 /// In the process with one bug: exit code 1 if something was found.
 pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
-    let Some((_, finder, hunt)) = ZOO.iter().find(|(name, ..)| *name == bug) else { return ExitCode::from(2) };
-    if let Hunt::Test(test) = hunt {
+    let Some((_, finder, hunt)) = BUGS.iter().find(|(name, ..)| *name == bug) else { return ExitCode::from(2) };
+    if let Hunt::Test(test, _) = hunt {
         return ExitCode::from(u8::from(test()));
     }
     // Each case is swept until something is found.
     let found = |mode| {
         let mut args = args.clone();
-        (args.only, args.zoo) = (Some((*finder).to_owned()), true);
+        (args.only, args.planted, args.workers) = (Some((*finder).to_owned()), true, None);
         let mut sweep = Sweep::new(args);
         hunt_in(&mut sweep, bug, mode, &locks::cases());
         hunt_in(&mut sweep, bug, mode, &values::cases());
@@ -108,7 +112,7 @@ pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
         hunt_in(&mut sweep, bug, mode, &barriers::cases());
         hunt_in(&mut sweep, bug, mode, &jobs::cases());
         hunt_in(&mut sweep, bug, mode, &roles::cases());
-        sweep.report().zoo.iter().any(|planted| planted.found)
+        sweep.report().planted.iter().any(|planted| planted.found)
     };
     let verdict = match hunt {
         Hunt::Only(_) if found(Mode::Kill) => 3,
@@ -120,14 +124,14 @@ pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
 
 fn hunt_in<S>(sweep: &mut Sweep, bug: &str, mode: Mode, cases: &[Case<'static, S>]) {
     for case in cases {
-        if !sweep.report().zoo.iter().any(|planted| planted.found) {
-            sweep.zoo(bug, mode, case);
+        if !sweep.report().planted.iter().any(|planted| planted.found) {
+            sweep.planted_bug(bug, mode, case);
         }
     }
 }
 
 /// A peer rewrites every header of a log again and again, on another CPU; a reader must never believe a length that it did not check.
-fn a_length_changes() -> bool {
+fn length_changes() -> bool {
     support::all_cpus();
     let begin = Instant::now();
     let mut wrong = false;
@@ -141,7 +145,7 @@ fn a_length_changes() -> bool {
 fn lengths_that_change() -> bool {
     const LOG: usize = 4096;
     const LIE: u64 = 4800;
-    let name = format!("zoo-{}", std::process::id());
+    let name = format!("planted-{}", std::process::id());
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::messages(2).bytes(LOG)).unwrap();
     queue.put_bytes(b"12345678").unwrap();
     let path = multiproc::shm::Namespace::current().unwrap().path().join(&name);
@@ -188,8 +192,8 @@ fn lengths_that_change() -> bool {
 }
 
 /// A name is unlinked and made anew; whoever drops the old object must not take the new one's name.
-fn a_name_changes_hands() -> bool {
-    let name = format!("zoo-{}", std::process::id());
+fn name_changes_hands() -> bool {
+    let name = format!("planted-{}", std::process::id());
     let old = Value::create(&name, 1_u64).unwrap();
     Value::<u64>::unlink(&name).unwrap();
     let new = Value::create(&name, 2_u64).unwrap();

@@ -16,7 +16,8 @@ unsafe_rooms=(
     shm/src/memory_block.rs
     shm/src/os_block.rs
     robust/src/lock.rs
-    robust/src/watched.rs
+    robust/src/claim.rs
+    robust/src/wait_set.rs
     robust/src/raw_mutex.rs
     robust/src/side.rs
     robust/src/wait_slot.rs
@@ -57,7 +58,7 @@ unsafe_rooms=(
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(robust/src/lock.rs robust/src/lock/slow.rs robust/src/wait_slot.rs robust/src/side.rs robust/src/event_count.rs robust/src/raw_event.rs robust/src/watch.rs robust/src/permits.rs)
+futex_rooms=(robust/src/lock.rs robust/src/lock/slow.rs robust/src/wait_set.rs robust/src/wait_slot.rs robust/src/side.rs robust/src/event_count.rs robust/src/raw_event.rs robust/src/watch.rs)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
 libraries=(src robust/src shm/src sync/src ring/src queue/src process/src)
 

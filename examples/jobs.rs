@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sum = AtomicValue::new(0)?;
     let workers = (0..3).map(|_| Process::spawn(work, (jobs.clone(), sum.clone()))).collect::<Result<Vec<_>, _>>()?;
     (2..=20).try_for_each(|number| jobs.put(number))?;
-    println!("{} unfinished, {} out; killing the one that sleeps over its job", jobs.unfinished(), jobs.out());
+    println!("{} unfinished, {} out; killing the one that sleeps over its job", jobs.unfinished(), jobs.leased());
     sleeper.kill()?;
     jobs.join()?;
     jobs.close();
@@ -64,6 +64,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The one that died had 1, once; 13 was handed out three times.
     assert_eq!(again, 3);
     let counters = jobs.counters();
-    assert_eq!((counters.puts, counters.gets, counters.redelivered, counters.buried), (20, 20, 3, 1));
+    assert_eq!((counters.puts, counters.gets, counters.redelivered, counters.dead_lettered), (20, 20, 3, 1));
     Ok(())
 }

@@ -37,7 +37,7 @@ fn bytes_come_back_as_they_were() -> Outcome {
         panic!("on purpose");
     }));
     assert!(worked.is_err());
-    assert_eq!((queue.out(), queue.unfinished()), (0, 1));
+    assert_eq!((queue.leased(), queue.unfinished()), (0, 1));
     let job = queue.get_bytes()?;
     assert_eq!((&job[..], job.attempts()), (&b"three"[..], 3));
     job.done();
@@ -95,7 +95,7 @@ fn dead_letters_of_bytes() -> Outcome {
     assert_eq!((&job[..], job.attempts()), (&b"arsenic"[..], 1));
     job.done();
     queue.join()?;
-    assert_eq!(queue.counters().buried, 2);
+    assert_eq!(queue.counters().dead_lettered, 2);
     Ok(())
 }
 
@@ -131,7 +131,7 @@ fn take_and_its_tenses() -> Outcome {
     assert_eq!(queue.task_done(), Err(NothingTaken));
     (1..=3).try_for_each(|number: u32| queue.put(number))?;
     assert_eq!((queue.try_take()?, queue.take_timeout(Duration::from_secs(9))?, queue.take()?), (1, 2, 3));
-    assert_eq!((queue.out(), queue.unfinished()), (3, 3));
+    assert_eq!((queue.leased(), queue.unfinished()), (3, 3));
     (0..3).try_for_each(|_| queue.task_done())?;
     assert_eq!(queue.task_done(), Err(NothingTaken));
     queue.join()?;
@@ -159,13 +159,13 @@ fn counters_of_one() -> Outcome {
     for again in 0..3 {
         queue.get_bytes()?.retry();
         let counters = queue.counters();
-        assert_eq!((counters.gets, counters.redelivered, counters.buried), (1, again, 0));
+        assert_eq!((counters.gets, counters.redelivered, counters.dead_lettered), (1, again, 0));
     }
     // The first is dead, the second new.
     queue.get_bytes()?.done();
     let counters = queue.counters();
     assert_eq!((counters.puts, counters.gets, counters.bytes), (2, 2, 15));
-    assert_eq!((counters.redelivered, counters.buried, counters.deaths), (2, 1, 0));
+    assert_eq!((counters.redelivered, counters.dead_lettered, counters.deaths), (2, 1, 0));
     // What is brought back to life is neither new nor handed out again, the first time.
     queue.dead_letters().replay()?;
     queue.get_bytes()?.retry();
@@ -260,9 +260,9 @@ fn counters_add_up_among_many() -> Outcome {
         let count = |of: &AtomicUsize| of.load(SeqCst) as u64;
         assert_eq!((counters.puts, counters.gets, counters.bytes), (u64::from(JOBS), count(first), bytes.load(SeqCst)));
         assert_eq!((counters.gets, counters.redelivered), (u64::from(JOBS), count(again)));
-        assert_eq!((counters.buried, counters.deaths), (u64::from(JOBS) - count(done), 0));
-        assert_eq!(counters.buried, queue.dead_letters().len() as u64);
-        assert_eq!(counters.buried == 0, deliveries.is_none());
+        assert_eq!((counters.dead_lettered, counters.deaths), (u64::from(JOBS) - count(done), 0));
+        assert_eq!(counters.dead_lettered, queue.dead_letters().len() as u64);
+        assert_eq!(counters.dead_lettered == 0, deliveries.is_none());
     }
     Ok(())
 }

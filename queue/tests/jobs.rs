@@ -33,9 +33,9 @@ fn first_in_first_out_but_what_came_back_is_first() -> Outcome {
     let queue = JoinableQueue::new(JobLimits::from(10).unlimited_deliveries())?;
     (0..4).try_for_each(|number| queue.put(number))?;
     let (first, second) = (queue.get()?, queue.get()?);
-    assert_eq!((*first, *second, queue.len(), queue.out(), queue.unfinished()), (0, 1, 2, 2, 4));
+    assert_eq!((*first, *second, queue.len(), queue.leased(), queue.unfinished()), (0, 1, 2, 2, 4));
     drop(second);
-    assert_eq!((queue.len(), queue.out(), queue.unfinished()), (2, 1, 4));
+    assert_eq!((queue.len(), queue.leased(), queue.unfinished()), (2, 1, 4));
     let second = queue.get()?;
     assert_eq!((*second, second.attempts()), (1, 2));
     let holder = second.last_holder().unwrap();
@@ -317,7 +317,7 @@ fn as_many_out_as_can_be() -> Outcome {
     let queue = JoinableQueue::new(Capacity::unbounded())?;
     (0..MAX_LEASES + 2).try_for_each(|number| queue.put(number))?;
     let mut jobs: Vec<_> = (0..MAX_LEASES).map(|_| queue.get()).collect::<Result<_, _>>()?;
-    assert_eq!((queue.out(), queue.len()), (MAX_LEASES, 2));
+    assert_eq!((queue.leased(), queue.len()), (MAX_LEASES, 2));
     assert!(matches!(queue.try_get(), Err(GetError::Empty)));
     assert!(matches!(queue.get_timeout(Duration::from_millis(10)), Err(GetError::Empty)));
     let other = queue.clone();

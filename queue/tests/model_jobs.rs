@@ -52,7 +52,7 @@ struct Counts {
     puts: u64,
     gets: u64,
     redelivered: u64,
-    buried: u64,
+    dead_lettered: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -116,7 +116,7 @@ impl Model {
                 let job = self.back.swap_remove(found.expect("a dead letter came back before"));
                 prop_assert!(self.spent(&job), "{} deliveries, and dead", job.deliveries);
                 self.dead.push_back(job);
-                self.counts.buried += 1;
+                self.counts.dead_lettered += 1;
             }
             let job = &self.dead[place];
             prop_assert_eq!((&value, letter.attempts()), (&job.value, job.deliveries));
@@ -266,13 +266,13 @@ proptest! {
             }
             let out = held.len() + model.taken.len();
             model.peak = model.peak.max(out + model.back.len());
-            prop_assert_eq!((queue.len(), queue.out()), (model.waiting.len(), out));
+            prop_assert_eq!((queue.len(), queue.leased()), (model.waiting.len(), out));
             prop_assert_eq!(queue.unfinished(), model.waiting.len() + out + model.back.len());
             prop_assert_eq!(queue.is_full(), model.waiting.len() == model.messages);
             prop_assert_eq!((queue.is_empty(), queue.is_closed()), (model.waiting.is_empty(), model.closed));
             prop_assert_eq!(queue.dead_letters().len(), model.dead.len());
-            let JobCounters { puts, gets, redelivered, buried, .. } = queue.counters();
-            prop_assert_eq!(&Counts { puts, gets, redelivered, buried }, &model.counts);
+            let JobCounters { puts, gets, redelivered, dead_lettered, .. } = queue.counters();
+            prop_assert_eq!(&Counts { puts, gets, redelivered, dead_lettered }, &model.counts);
         }
     }
 }

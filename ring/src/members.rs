@@ -2,8 +2,8 @@
 //!
 //! # Seats
 //!
-//! A process that says "I put" or "I get" (a *role*) takes one of 60 *seats* of that role, and has it until it lets go of it, or dies. A seat is a robust lock, taken [watched](RobustLock::take_watched) and
-//! [kept](RobustLock::keep) for the process: so the kernel frees it, and wakes one of those who watch it, at whatever end of the process. The lock alone says that somebody is there; nothing is counted.
+//! A process that says "I put" or "I get" (a *role*) takes one of 60 *seats* of that role, and has it until it lets go of it, or dies. A seat is a robust lock, taken [watched](RobustLock::claim) and
+//! [kept](RobustLock::transfer_to_process) for the process: so the kernel frees it, and wakes one of those who watch it, at whatever end of the process. The lock alone says that somebody is there; nothing is counted.
 //! How many seats, from the first on, were ever taken (`used`) is noted: those are looked at.
 //!
 //! | `used` | seats before it | they |
@@ -120,7 +120,7 @@ impl<'a, M: Memory> View<'a, M> {
             }
             // Of all 60, some may be of the dead, and nobody has noticed.
             if seats.iter().filter(|seat| seat.mark_dead_owner()).count() == 0 {
-                return Err(AcquireError::NoPlace);
+                return Err(AcquireError::NoFreeSlot);
             }
         }
     }
@@ -132,16 +132,16 @@ impl<'a, M: Memory> View<'a, M> {
             self.touch_both();
         }
         // SAFETY: whoever keeps it keeps a handle, also if that is leaked.
-        if unsafe { seat.take_watched() }?.is_none() {
+        if unsafe { seat.claim() }?.is_none() {
             return Ok(None);
         }
         // CRASH: this thread's until it is its process's, which die together.
         // SAFETY: as above.
-        let kept = match unsafe { seat.keep() } {
+        let kept = match unsafe { seat.transfer_to_process() } {
             Ok(kept) => kept,
             Err(error) => {
                 // Somebody may have seen it held.
-                seat.give_watched(|| self.touch_both(), || self.tell_if_gone(role));
+                seat.release_claim(|| self.touch_both(), || self.tell_if_gone(role));
                 return Err(error);
             }
         };

@@ -3,7 +3,7 @@
 //! # What a reservation is
 //!
 //! A record at the tail, appended like any other, whose header says `Reserved`: how long it is, and the *mark* of whoever fills it, which is one of [`MOST`] locks, taken
-//! [watched](RobustLock::take_watched), and the turn, as which the lock's holder has taken it (the first word beside the lock, the *turn word*). So it has its place in the order, and counts against the capacity,
+//! [watched](RobustLock::claim), and the turn, as which the lock's holder has taken it (the first word beside the lock, the *turn word*). So it has its place in the order, and counts against the capacity,
 //! before anything is in it. The locks lie in the [`side_table`](super::side_table).
 //!
 //! | header | lock of the mark | turn word | the record is |
@@ -158,7 +158,7 @@ impl<'a, M: Memory> View<'a, M> {
     pub fn give_up(self, reservation: Reservation) -> bool {
         let commit = |lock: &RobustLock| {
             // ORDER: SeqCst, hence Release, pairs with the loads in `is_being_filled`. CRASH: the commit; before it, a hole by the lock alone.
-            lock.beside[TURN].store(lock.beside[TURN].load(Relaxed).wrapping_add(1), SeqCst);
+            lock.guarded[TURN].store(lock.guarded[TURN].load(Relaxed).wrapping_add(1), SeqCst);
         };
         self.give_back_lock(reservation.lock, commit, || self.tell_getters())
     }
@@ -173,7 +173,7 @@ impl<'a, M: Memory> View<'a, M> {
             waiters.advance();
         };
         // CRASH: while it tells, the lock is still named by our pending: one of those who watch it is woken, and tells the others (`retell`).
-        lock.give_watched(last, || {
+        lock.release_claim(last, || {
             tell();
             if waiters.has_waiters() {
                 waiters.wake_all();
@@ -203,10 +203,10 @@ impl<'a, M: Memory> View<'a, M> {
         let producers = &self.ring().producers;
         for (number, lock) in all.iter().enumerate().filter(|(_, lock)| !lock.is_held_now()) {
             // SAFETY: the handle keeps the mapping, also while this thread holds a lock in it.
-            let Some(how) = unsafe { lock.take_watched() }.map_err(Refusal::Lock)? else { continue };
-            let turn = lock.beside[TURN].load(Relaxed).wrapping_add(1);
+            let Some(how) = unsafe { lock.claim() }.map_err(Refusal::Lock)? else { continue };
+            let turn = lock.guarded[TURN].load(Relaxed).wrapping_add(1);
             // ORDER: Release pairs with the load in `is_being_filled`: who sees this turn finds what the last one has committed.
-            lock.beside[TURN].store(turn, Release);
+            lock.guarded[TURN].store(turn, Release);
             producers.advance();
             if let (Acquired::OwnerDied(_), Some(waiters)) = (how, self.waiters()) {
                 // Who is about to sleep for a lock may have noted it as the dead one left it, and as it will be again if we die, too.
@@ -249,7 +249,7 @@ impl<'a, M: Memory> View<'a, M> {
     #[cfg(test)]
     pub fn scribble_on_place(self, number: usize, rubbish: u64) {
         if let Some(lock) = self.every(Locks::Reservations).get(number) {
-            lock.beside[TURN].store(rubbish, SeqCst);
+            lock.guarded[TURN].store(rubbish, SeqCst);
         }
     }
 
@@ -382,5 +382,5 @@ fn has_free(locks: &[RobustLock]) -> bool {
 
 #[allow(clippy::cast_possible_truncation, reason = "the low half is wanted")]
 fn turn(lock: &RobustLock) -> u32 {
-    lock.beside[TURN].load(Acquire) as u32
+    lock.guarded[TURN].load(Acquire) as u32
 }

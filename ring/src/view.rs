@@ -425,12 +425,12 @@ impl<'a, M: Memory> View<'a, M> {
 
     #[inline]
     pub fn producer(self, word: usize) -> &'a AtomicU64 {
-        &self.ring().producers.lock().beside[word]
+        &self.ring().producers.lock().guarded[word]
     }
 
     #[inline]
     pub fn consumer(self, word: usize) -> &'a AtomicU64 {
-        &self.ring().consumers.lock().beside[word]
+        &self.ring().consumers.lock().guarded[word]
     }
 
     #[inline(always)]

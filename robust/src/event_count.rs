@@ -17,9 +17,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::lock::BELT;
 use crate::spin::{EAGER, spin};
 use crate::sys;
+use crate::wait_set::LIVENESS_POLL;
 
 /// "Something has changed since you looked": a counter that sleepers watch. All zeros is a good start.
 ///
@@ -64,7 +64,7 @@ impl EventCount {
             let seen = self.count.load(SeqCst);
             let done = ready();
             if !done {
-                sys::futex_wait(&raw const self.count, seen, deadline.within(BELT));
+                sys::futex_wait(&raw const self.count, seen, deadline.within(LIVENESS_POLL));
             }
             // CRASH: killed above, the count of sleepers stays one too high.
             self.sleepers.fetch_sub(1, SeqCst);
@@ -97,12 +97,12 @@ impl EventCount {
     }
 
     /// How many sleep, as they count themselves, to be raised while one does.
-    pub(crate) fn sleepers_counted(&self) -> &AtomicU32 {
+    pub(crate) fn waiter_count(&self) -> &AtomicU32 {
         &self.sleepers
     }
 
     /// The word that its sleepers watch, and what it is now.
-    pub(crate) fn now(&self) -> (*const AtomicU32, u32) {
+    pub(crate) fn watched(&self) -> (*const AtomicU32, u32) {
         (&raw const self.count, self.count.load(SeqCst))
     }
 

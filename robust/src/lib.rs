@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod claim;
 mod deadline;
 mod event_count;
 mod lock;
@@ -15,13 +16,14 @@ mod side;
 mod spin;
 mod sys;
 mod thread;
+mod wait_set;
 mod wait_slot;
 pub mod watch;
-mod watched;
 mod word;
 
 #[cfg(feature = "lock_api")]
 pub use ::lock_api;
+pub use claim::{ClaimSet, UsedCount};
 pub use deadline::Deadline;
 pub use event_count::EventCount;
 pub use lock::RobustLock;
@@ -31,11 +33,12 @@ pub use process_owned::ProcessOwned;
 pub use raw_event::RawEvent;
 #[cfg(feature = "lock_api")]
 pub use raw_mutex::{RawRobustMutex, RobustMutex};
-pub use side::{BRIEF, Side, Sleep};
+pub use side::{Side, Sleep};
 pub use spin::{EAGER, NO_CPU, spin, this_cpu, without_spinning};
 pub use thread::{
     FUTEX_OFFSET, MAX_HELD, NoList, ThisThread, has_ended, is_thread_of_this_process, pid_namespace, process_of,
     signal_of_zombie, thread_id,
 };
-pub use wait_slot::{MOST_WATCHED, WaitSlot, Watch};
+pub use wait_set::{BRIEF, MAX_WATCHED_WORDS};
+pub use wait_slot::{WaitSlot, Watch};
 pub use word::{high, low};

@@ -46,7 +46,6 @@ mod slow;
 use std::fmt;
 use std::mem::offset_of;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::outcome::Owner;
@@ -77,9 +76,9 @@ pub struct RobustLock {
     /// Low half: owner word. High half: announce count.
     word: AtomicU64,
     /// Ring sides only: the contenders' futex word, always 0.
-    pub(crate) bell: AtomicU32,
+    pub(crate) waiter_word: AtomicU32,
     /// Ring sides only: how many contenders sleep. A death may leave it too high, which costs a system call; it is never too low.
-    pub(crate) contenders: AtomicU32,
+    pub(crate) parked_waiters: AtomicU32,
     /// Who held it last, process id << 32 | thread id: a signature, written after the word was taken, and left there.
     holder: AtomicU64,
     /// What kind of owner the word names; 0 is a thread, the only kind so far.
@@ -88,25 +87,21 @@ pub struct RobustLock {
     /// The link of the robust list, `-FUTEX_OFFSET` bytes from the word.
     link: AtomicU64,
     /// Three words for what the lock guards, on its own cache line. The lock never touches them.
-    pub beside: [AtomicU64; 3],
+    pub guarded: [AtomicU64; 3],
 }
 
 const _: () = assert!(size_of::<RobustLock>() == 64);
 const _: () = assert!(offset_of!(RobustLock, link) == FUTEX_OFFSET.unsigned_abs());
 const _: () = assert!(offset_of!(RobustLock, word) == 0);
 
-/// The belt: how long an untimed sleep lasts before it looks whether the owner lives.
-pub(crate) const BELT: Duration = Duration::from_secs(1);
-/// How long a sleep lasts where the kernel cannot watch two words.
-pub(crate) const FALLBACK_SLICE: Duration = Duration::from_millis(5);
-
-/// Where a contender sleeps.
+/// The words on which a waiter for the lock parks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Queueing {
-    /// On the owner word: the user's locks, where everybody wants the same.
-    Word,
-    /// On the bell and the owner word: ring sides, where the word's other watchers must not swallow a contender's wake.
-    Bell,
+pub(crate) enum WaitOn {
+    /// The owner word alone: locks on whose words only waiters for the lock park.
+    OwnerWord,
+    /// The waiter word and the owner word: the locks of a side. Other threads watch the owner word there, too, and must
+    /// not consume the wake-up of a waiter for the lock.
+    WaiterWord,
 }
 
 impl RobustLock {
@@ -114,13 +109,13 @@ impl RobustLock {
     pub const fn new() -> Self {
         Self {
             word: AtomicU64::new(0),
-            bell: AtomicU32::new(0),
-            contenders: AtomicU32::new(0),
+            waiter_word: AtomicU32::new(0),
+            parked_waiters: AtomicU32::new(0),
             holder: AtomicU64::new(0),
             owner_kind: AtomicU32::new(0),
             reserved: AtomicU32::new(0),
             link: AtomicU64::new(0),
-            beside: [const { AtomicU64::new(0) }; 3],
+            guarded: [const { AtomicU64::new(0) }; 3],
         }
     }
 
@@ -135,7 +130,7 @@ impl RobustLock {
     /// - The lock stays mapped at this address until this thread has released it.
     #[inline(always)]
     pub unsafe fn acquire(&self, deadline: Deadline) -> Result<Acquired, AcquireError> {
-        self.take(ThisThread::current()?, deadline, Queueing::Word)
+        self.acquire_as(ThisThread::current()?, deadline, WaitOn::OwnerWord)
     }
 
     /// Gives the lock back; false, and nothing done, when this thread does not hold it (in a forked child: a copy of its parent's guard).
@@ -152,14 +147,14 @@ impl RobustLock {
     /// let lock = Box::new(RobustLock::new());
     /// // SAFETY: the box outlives the time that the lock is held.
     /// assert_eq!(unsafe { lock.acquire(Deadline::NEVER) }?, Acquired::Clean);
-    /// assert!(lock.release_after(|| lock.beside[0].store(7, Relaxed)));
-    /// assert!(!lock.release_after(|| lock.beside[0].store(8, Relaxed)), "not held any more");
-    /// assert_eq!(lock.beside[0].load(Relaxed), 7);
+    /// assert!(lock.release_after(|| lock.guarded[0].store(7, Relaxed)));
+    /// assert!(!lock.release_after(|| lock.guarded[0].store(8, Relaxed)), "not held any more");
+    /// assert_eq!(lock.guarded[0].load(Relaxed), 7);
     /// # Ok::<(), multiproc_robust::AcquireError>(())
     /// ```
     #[inline(always)]
     pub fn release_after(&self, last: impl FnOnce()) -> bool {
-        self.give_after(ThisThread::here(), last, |after| self.settle(after))
+        self.release_with(ThisThread::here(), last, |after| self.hand_over(after))
     }
 
     /// Whether somebody holds it now.
@@ -184,13 +179,13 @@ impl RobustLock {
     }
 
     /// Signs for another one, who is the owner now.
-    pub(crate) fn sign_for(&self, owner: u64) {
+    pub(crate) fn set_last_owner(&self, owner: u64) {
         self.holder.store(owner, Relaxed);
     }
 
     /// Who took it last, as one word for [`Death::of`](crate::Death::of): the holder, while it is held.
     #[inline]
-    pub fn signature(&self) -> u64 {
+    pub fn last_owner(&self) -> u64 {
         self.holder.load(Relaxed)
     }
 
@@ -200,51 +195,51 @@ impl RobustLock {
     }
 
     #[inline(always)]
-    pub(crate) fn take(&self, me: ThisThread, deadline: Deadline, queueing: Queueing) -> Result<Acquired, AcquireError> {
+    pub(crate) fn acquire_as(&self, me: ThisThread, deadline: Deadline, wait_on: WaitOn) -> Result<Acquired, AcquireError> {
         if me.is_full() {
             return Err(AcquireError::TooManyHeld);
         }
-        self.begin_to_take(me);
+        self.set_pending_to_take(me);
         // CRASH: pending names a word that is not ours: the kernel leaves it alone, or wakes one sleeper, who looks and sleeps again.
         let died = if self.take_free(me) {
             false
         } else {
-            match self.contend(me, deadline, queueing) {
+            match self.wait_to_acquire(me, deadline, wait_on) {
                 Ok(died) => died,
                 Err(error) => {
-                    me.end();
+                    me.clear_pending();
                     return Err(error);
                 }
             }
         };
-        Ok(self.taken(me, died))
+        Ok(self.finish_acquire(me, died))
     }
 
     /// Takes it if nobody holds it, nobody waits, and nobody died holding it.
     #[inline(always)]
-    pub(crate) fn take_plain(&self, me: ThisThread) -> Option<Acquired> {
+    pub(crate) fn try_acquire_free(&self, me: ThisThread) -> Option<Acquired> {
         if me.is_full() {
             return None;
         }
-        self.begin_to_take(me);
+        self.set_pending_to_take(me);
         let taken = self.take_free(me);
         if !taken {
-            me.end();
+            me.clear_pending();
         }
-        taken.then(|| self.taken(me, false))
+        taken.then(|| self.finish_acquire(me, false))
     }
 
     #[inline(always)]
-    pub(crate) fn begin_to_take(&self, me: ThisThread) {
+    pub(crate) fn set_pending_to_take(&self, me: ThisThread) {
         if !is_planted(Bug::PendingAfterCas) && !is_planted(Bug::NonRobust) {
-            me.begin(self.node());
+            me.set_pending(self.node());
         }
     }
 
     /// CRASH: the word is ours, the node is not linked: pending still names it.
     #[inline(always)]
-    pub(crate) fn taken(&self, me: ThisThread, died: bool) -> Acquired {
-        let how = if died { Acquired::OwnerDied(self.dead_holder()) } else { Acquired::Clean };
+    pub(crate) fn finish_acquire(&self, me: ThisThread, died: bool) -> Acquired {
+        let how = if died { Acquired::OwnerDied(self.dead_owner()) } else { Acquired::Clean };
         if self.holder.load(Relaxed) != me.owner() {
             self.holder.store(me.owner(), Relaxed);
         }
@@ -252,7 +247,7 @@ impl RobustLock {
             return how;
         }
         if is_planted(Bug::PendingAfterCas) {
-            me.begin(self.node());
+            me.set_pending(self.node());
         }
         // SAFETY: the node is this lock's own, just taken; the list has room (checked before); `acquire`'s caller keeps it mapped.
         unsafe { me.link(self.node()) };
@@ -293,62 +288,62 @@ impl RobustLock {
 
     /// Releases the word; `settle` gets it as it is afterwards, and only if somebody may sleep. False, and nothing done, when `me` does not hold it.
     #[inline(always)]
-    pub(crate) fn give(&self, me: ThisThread, settle: impl FnOnce(u64)) -> bool {
-        self.give_after(me, || (), settle)
+    pub(crate) fn release_and_then(&self, me: ThisThread, hand_over: impl FnOnce(u64)) -> bool {
+        self.release_with(me, || (), hand_over)
     }
 
     #[inline(always)]
-    fn give_after(&self, me: ThisThread, last: impl FnOnce(), settle: impl FnOnce(u64)) -> bool {
+    pub(crate) fn release_with(&self, me: ThisThread, last: impl FnOnce(), hand_over: impl FnOnce(u64)) -> bool {
         if is_planted(Bug::NonRobust) {
             last();
             let before = self.word.fetch_sub(me.tid(), SeqCst);
-            settle(before - me.tid());
+            hand_over(before - me.tid());
             return true;
         }
         if !me.holds_only(self.node()) {
-            return self.give_one_of_several(me, last, settle);
+            return self.release_one_of_several(me, last, hand_over);
         }
         // CRASH: what `last` wrote is there, or not, and the lock is a dead owner's.
         last();
-        me.begin_again(self.node());
+        me.ensure_pending(self.node());
         me.unlink_only();
-        self.give_unlinked(me, settle);
+        self.release_unlinked(me, hand_over);
         true
     }
 
     /// Apart, so that the other way is short enough to be inlined everywhere.
     #[cold]
     #[inline(never)]
-    fn give_one_of_several(&self, me: ThisThread, last: impl FnOnce(), settle: impl FnOnce(u64)) -> bool {
+    fn release_one_of_several(&self, me: ThisThread, last: impl FnOnce(), hand_over: impl FnOnce(u64)) -> bool {
         // A thread that was never set up holds nothing, and must not begin.
         if !me.holds(self.node()) {
             return false;
         }
         // CRASH: as above.
         last();
-        me.begin_again(self.node());
+        me.ensure_pending(self.node());
         me.unlink(self.node());
-        self.give_unlinked(me, settle);
+        self.release_unlinked(me, hand_over);
         true
     }
 
     /// CRASH: off the list, still ours: pending names it, the kernel marks it OWNER_DIED. What it guards is whole, which the next owner cannot know.
     #[inline(always)]
-    fn give_unlinked(&self, me: ThisThread, settle: impl FnOnce(u64)) {
+    fn release_unlinked(&self, me: ThisThread, hand_over: impl FnOnce(u64)) {
         // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either this sees a waiter's `W`, or that waiter's announce sees all that we did.
         let before = self.word.fetch_sub(me.tid(), SeqCst);
         if before & LOW != me.tid() {
-            self.given(me, before, settle);
+            self.after_release(me, before, hand_over);
         }
-        me.end();
+        me.clear_pending();
     }
 
     #[cold]
     #[inline(never)]
-    fn given(&self, me: ThisThread, before: u64, settle: impl FnOnce(u64)) {
+    fn after_release(&self, me: ThisThread, before: u64, hand_over: impl FnOnce(u64)) {
         if before & TID == me.tid() {
             // CRASH: the word is free and pending names it: the kernel wakes one.
-            settle(before.wrapping_sub(me.tid()));
+            hand_over(before.wrapping_sub(me.tid()));
         } else {
             // A peer has scribbled over the word while it was ours: what was taken from it is added again, and whoever waits finds out by the belt.
             self.word.fetch_add(me.tid(), SeqCst);
@@ -376,7 +371,7 @@ impl RobustLock {
     }
 
     /// The half that counts announcements.
-    pub(crate) fn announce_word(&self) -> *const AtomicU32 {
+    pub(crate) fn epoch_word(&self) -> *const AtomicU32 {
         self.futex_word().wrapping_add(1)
     }
 }

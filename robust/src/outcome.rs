@@ -84,12 +84,12 @@ pub enum AcquireError {
     /// A guard that a fork has copied: its lock is the parent's.
     #[error("not held by this process: a fork has copied the guard")]
     NotHeld,
-    /// As many are there, waiting or reading, as the object has places for.
-    #[error("all its places are taken")]
-    NoPlace,
-    /// The thread that keeps what belongs to the whole process could not be started.
-    #[error("the thread that would keep it for this process could not be started")]
-    NoKeeper,
+    /// The object has a fixed number of slots for waiters, readers or members, and all of them are taken.
+    #[error("all its slots are taken")]
+    NoFreeSlot,
+    /// The owner thread, which holds what belongs to the whole process, could not be started.
+    #[error("the owner thread of this process could not be started")]
+    NoOwnerThread,
 }
 
 impl From<NoList> for AcquireError {

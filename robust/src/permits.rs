@@ -19,17 +19,16 @@
 //! Who wants several gathers them in the gate, hence alone. Nobody else waits while it keeps some, so those that are missing are held by threads that wait for nothing here, or that held them before they came.
 #![allow(unsafe_code, reason = "locks whose mapping the caller keeps")]
 
-use std::ptr;
-
 use crate::deadline::Deadline;
-use crate::lock::{BELT, FALLBACK_SLICE, Queueing, RobustLock};
+use crate::lock::{RobustLock, WaitOn};
 use crate::outcome::{AcquireError, Acquired};
 use crate::planted_bugs::{Bug, is_planted};
-use crate::sys::{self, Woken};
+use crate::sys::Woken;
 use crate::thread::ThisThread;
+use crate::wait_set::{LIVENESS_POLL, WaitSet};
 
 /// How many permits there can be: as many words as the kernel watches at a time, less one.
-pub const MAX_PERMITS: usize = 127;
+pub const MAX_PERMITS: usize = WaitSet::CAPACITY - 1;
 
 /// Locks of which any will do, and the gate in which one waits for them. A view, to be made for each call.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +94,7 @@ impl<'a> Permits<'a> {
     fn take_free(&self, me: ThisThread) -> Result<Option<Taken>, AcquireError> {
         let first = if self.permits.len() == 1 { 0 } else { spread_of(me, self.permits.len()) };
         if let Some(permit) = self.permits.get(first)
-            && let Some(how) = permit.take_plain(me)
+            && let Some(how) = permit.try_acquire_free(me)
         {
             return Ok(Some((first, how)));
         }
@@ -110,7 +109,7 @@ impl<'a> Permits<'a> {
             if permit.is_held() {
                 continue;
             }
-            match permit.take(me, Deadline::NOW, Queueing::Word) {
+            match permit.acquire_as(me, Deadline::NOW, WaitOn::OwnerWord) {
                 Ok(how) => return Ok(Some(((first + at) % self.permits.len(), how))),
                 // Somebody was faster.
                 Err(AcquireError::TimedOut | AcquireError::AlreadyHeld) => {}
@@ -157,7 +156,7 @@ impl<'a> Permits<'a> {
     /// Takes the gate; false when it was not needed any more, since a single permit was found.
     fn enter(&self, me: ThisThread, count: usize, deadline: Deadline, taken: &mut Vec<Taken>) -> Result<bool, AcquireError> {
         loop {
-            match self.gate.take(me, deadline.within(BELT), Queueing::Word) {
+            match self.gate.acquire_as(me, deadline.within(LIVENESS_POLL), WaitOn::OwnerWord) {
                 // Whoever died there has left nothing that matters: permits are looked at afresh.
                 Ok(_) => return Ok(true),
                 Err(AcquireError::TimedOut) if !deadline.has_passed() => {}
@@ -201,23 +200,17 @@ impl<'a> Permits<'a> {
 
     /// Sleeps once on all that others hold.
     fn doze(&self, me: ThisThread, deadline: Deadline) -> Result<Woken, AcquireError> {
-        let mut words = [(ptr::null(), 0); MAX_PERMITS];
-        let mut count = 0;
+        let mut words = WaitSet::new();
         for permit in self.permits.iter().filter(|permit| !permit.is_owned_by(me)) {
-            let Some(marked) = permit.mark() else { return Ok(Woken::Changed) };
-            words[count] = (permit.futex_word(), marked);
-            count += 1;
+            let Some(marked) = permit.register_waiter() else { return Ok(Woken::Changed) };
+            words.push((permit.futex_word(), marked));
         }
-        if count == 0 {
+        if words.is_empty() {
             // Not so when we came; a peer has scribbled.
             return Err(AcquireError::AlreadyHeld);
         }
         // ORDER: each mark above pairs with the release's fetch_sub: either that sees `W`, or the kernel finds another word.
-        Ok(match sys::futex_waitv_many(&words[..count], deadline.within(BELT)) {
-            // Without the call there is no way to watch many words: short slices on one of them.
-            Woken::Unsupported => sys::futex_wait(words[0].0, words[0].1, deadline.within(FALLBACK_SLICE)),
-            other => other,
-        })
+        Ok(words.wait(deadline.within(LIVENESS_POLL)))
     }
 
     /// Frees what is held by threads that have ended, which the kernel has missed; true if there was any.

@@ -1,7 +1,7 @@
 //! What belongs to a process, and not to one of its threads: locks in the hands of its *keeper*.
 //!
 //! The kernel gives robust locks back thread by thread. So there is one thread more, which lives as long as the process and does nothing but sleep: the keeper. A thread that holds a
-//! lock may hand it over ([`RobustLock::keep`](crate::RobustLock::keep)): then the word has the keeper's id, the keeper's robust list has the node, and any thread of the process may give it back.
+//! lock may hand it over ([`RobustLock::transfer_to_process`](crate::RobustLock::transfer_to_process)): then the word has the keeper's id, the keeper's robust list has the node, and any thread of the process may give it back.
 //! The keeper itself never touches its list and its table; the others do, one at a time, under a mutex of the process.
 //!
 //! # What a death leaves
@@ -47,7 +47,7 @@ impl ProcessOwned {
     ///
     /// # Errors
     ///
-    /// [`AcquireError::NoKeeper`]: no thread could be started.
+    /// [`AcquireError::NoOwnerThread`]: no thread could be started.
     pub fn ready() -> Result<(), AcquireError> {
         let me = ThisThread::current()?;
         if of_this_process(me).started.load(Acquire) { Ok(()) } else { with_room(me).map(drop) }
@@ -64,37 +64,37 @@ impl RobustLock {
     /// # Safety
     ///
     /// - The lock stays mapped at this address until the process has given it back.
-    pub unsafe fn keep(&self) -> Result<ProcessOwned, AcquireError> {
+    pub unsafe fn transfer_to_process(&self) -> Result<ProcessOwned, AcquireError> {
         let me = ThisThread::current()?;
         if !me.holds(self.node()) {
             return Err(AcquireError::NotHeld);
         }
         let chosen = with_room(me)?;
         let keeper = chosen.me();
-        me.begin(self.node());
+        me.set_pending(self.node());
         me.unlink(self.node());
         // CRASH: ours by the word; our pending names it.
         if !is_planted(Bug::OwnerThreadWithoutPending) {
-            keeper.begin(self.node());
+            keeper.set_pending(self.node());
         }
         let handed = self.exchange(me.tid(), keeper.tid()).is_some();
         // CRASH: the keeper's by the word; its pending names it. If the keeper has ended, those who wait find that out within a second.
         if handed {
-            self.sign_for(keeper.owner());
+            self.set_last_owner(keeper.owner());
             // SAFETY: the node is this lock's own, and off the other list; there is room; the caller keeps it mapped.
             unsafe { keeper.link(self.node()) };
         }
-        keeper.end();
-        me.end();
+        keeper.clear_pending();
+        me.clear_pending();
         if handed { Ok(chosen.kept()) } else { Err(AcquireError::NotHeld) }
     }
 
-    /// Gives back what this process [keeps](Self::keep); false, and nothing done, when it does not (in a forked child: what its parent keeps).
+    /// Gives back what this process [keeps](Self::transfer_to_process); false, and nothing done, when it does not (in a forked child: what its parent keeps).
     pub fn release_process_owned(&self, kept: ProcessOwned) -> bool {
         let Ok(me) = ThisThread::current() else { return false };
         let Some(chosen) = of(me, kept) else { return false };
         let keeper = chosen.me();
-        keeper.begin(self.node());
+        keeper.set_pending(self.node());
         // CRASH: off the list, still the keeper's: its pending names it.
         let known = keeper.unlink(self.node());
         // No `fetch_sub`: while this process is being killed, the kernel may have given the lock to another one already.
@@ -102,9 +102,9 @@ impl RobustLock {
             && low(after) != 0
         {
             // CRASH: the word is free and pending names it: the kernel wakes one.
-            self.settle(after);
+            self.hand_over(after);
         }
-        keeper.end();
+        keeper.clear_pending();
         known
     }
 
@@ -187,8 +187,8 @@ fn start() -> Result<Keeper, AcquireError> {
     let first = move || {
         let _ = tell.send(ThisThread::current().map(Keeper));
     };
-    sys::start_sleeper(Box::new(first)).map_err(|_| AcquireError::NoKeeper)?;
-    told.recv().map_err(|_| AcquireError::NoKeeper)?.map_err(AcquireError::from)
+    sys::start_sleeper(Box::new(first)).map_err(|_| AcquireError::NoOwnerThread)?;
+    told.recv().map_err(|_| AcquireError::NoOwnerThread)?.map_err(AcquireError::from)
 }
 
 static CURRENT: AtomicPtr<Keepers> = AtomicPtr::new(ptr::null_mut());

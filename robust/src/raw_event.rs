@@ -37,12 +37,11 @@ use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::lock::{BELT, FALLBACK_SLICE};
 use crate::planted_bugs::{Bug, is_planted};
-use crate::side::BRIEF;
 use crate::spin::{EAGER, spin};
-use crate::sys::{self, Woken};
+use crate::sys;
 use crate::thread::{FUTEX_OFFSET, Node, ThisThread};
+use crate::wait_set::{BRIEF, LIVENESS_POLL, WaitSet};
 use crate::word::{high, low};
 
 /// Up or down, in shared memory. All zeros is a flag that is down.
@@ -84,7 +83,7 @@ impl RawEvent {
     pub fn set(&self) {
         let me = ThisThread::current().ok();
         if let Some(me) = me {
-            me.begin(self.node());
+            me.set_pending(self.node());
         }
         self.cpu.store(sys::cpu().wrapping_add(1), Relaxed);
         if is_planted(Bug::WakeBeforeStore) {
@@ -100,7 +99,7 @@ impl RawEvent {
             }
         }
         if let Some(me) = me.filter(|_| is_planted(Bug::PendingClearedBeforeWake)) {
-            me.end();
+            me.clear_pending();
         }
         // CRASH: up, nobody told: pending names the word, the kernel wakes one sleeper, who finds `SLEEPERS` and wakes the others.
         if seen & SLEEPERS != 0 && !is_planted(Bug::WakeBeforeStore) && !is_planted(Bug::MissingWake) {
@@ -109,7 +108,7 @@ impl RawEvent {
             let _ = self.word.compare_exchange(seen, seen & !SLEEPERS, SeqCst, Relaxed);
         }
         if let Some(me) = me {
-            me.end();
+            me.clear_pending();
         }
     }
 
@@ -146,7 +145,7 @@ impl RawEvent {
         let me = ThisThread::current().ok();
         if let Some(me) = me {
             // CRASH: from here on our death wakes another sleeper, so a wake that reached us alone is passed on.
-            me.begin(self.node());
+            me.set_pending(self.node());
         }
         let mut brief = true;
         let raised = loop {
@@ -165,7 +164,7 @@ impl RawEvent {
             self.wake_all();
         }
         if let Some(me) = me {
-            me.end();
+            me.clear_pending();
         }
         raised
     }
@@ -190,10 +189,10 @@ impl RawEvent {
             return;
         }
         // The count comes last: see above.
-        let words = [(self.kernel_word(), seen), (self.count_word(), count), (self.count_word(), count)];
-        if sys::futex_waitv(words, 2, deadline.within(BELT)) == Woken::Unsupported {
-            sys::futex_wait(self.count_word(), count, deadline.within(FALLBACK_SLICE));
-        }
+        let mut words = WaitSet::new();
+        words.push((self.kernel_word(), seen));
+        words.push((self.count_word(), count));
+        words.wait(deadline.within(LIVENESS_POLL));
     }
 
     fn wake_all(&self) {

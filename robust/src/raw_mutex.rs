@@ -77,7 +77,7 @@ impl RawRobustMutex {
         let lock = self.robust();
         // SAFETY: the box stays as long as the lock is held.
         let how = unsafe { lock.acquire(deadline) }.map_err(Refused::Lock)?;
-        let abandoned = &lock.beside[0];
+        let abandoned = &lock.guarded[0];
         if how != Acquired::Clean {
             abandoned.store(1, Relaxed);
         }

@@ -38,16 +38,16 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::time::Duration;
 
 use crate::deadline::Deadline;
 use crate::event_count::EventCount;
-use crate::lock::{BELT, FALLBACK_SLICE, Queueing, RobustLock};
+use crate::lock::{RobustLock, WaitOn};
 use crate::outcome::{AcquireError, Acquired};
 use crate::planted_bugs::{Bug, is_planted};
 use crate::sys::{self, Woken};
 use crate::thread::ThisThread;
-use crate::word::{ANNOUNCE, TID, WAITERS, high, low};
+use crate::wait_set::{BRIEF, LIVENESS_POLL, WaitSet};
+use crate::word::{ONE_EPOCH, TID, WAITERS, high, low};
 
 /// One side of a two-sided object in shared memory. All zeros is a free side on which nobody sleeps.
 #[repr(C, align(64))]
@@ -63,8 +63,8 @@ pub struct Side {
 
 const _: () = assert!(size_of::<Side>() == 128);
 
-/// How long the first sleep of a wait lasts.
-pub const BRIEF: Duration = Duration::from_millis(5);
+/// So many locks can be watched in one sleep, beside both sides.
+const MOST_WATCHED_BESIDE: usize = WaitSet::CAPACITY - 3;
 
 /// How to sleep on a [`Side`].
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +74,7 @@ pub struct Sleep<'a> {
     pub brief: bool,
     /// Until when.
     pub deadline: Deadline,
-    /// Locks whose holders' deaths end the sleep, of one of those who watch them, if they were taken [watched](RobustLock::take_watched); of more than 125 the first.
+    /// Locks whose holders' deaths end the sleep, of one of those who watch them, if they were taken [watched](RobustLock::claim); of more than 125 the first.
     pub watched: [&'a [RobustLock]; 2],
     /// What to be woken by instead of the side: for a third role, that must not take the wakes of the others.
     pub bell: Option<&'a EventCount>,
@@ -86,15 +86,6 @@ impl Sleep<'_> {
         Self { brief, deadline, watched: [&[], &[]], bell: None }
     }
 }
-
-/// Words and what they hold.
-enum Words {
-    Few([(*const AtomicU32, u32); 3]),
-    Many(Vec<(*const AtomicU32, u32)>),
-}
-
-/// So many locks can be watched in one sleep, beside both sides.
-const MOST_WATCHED_BESIDE: usize = sys::MOST_WORDS - 3;
 
 impl Side {
     /// A free side.
@@ -118,7 +109,7 @@ impl Side {
     /// - The side stays mapped at this address until this thread has [left](Self::leave) it.
     #[inline(always)]
     pub unsafe fn enter(&self, deadline: Deadline) -> Result<Acquired, AcquireError> {
-        self.lock.take(ThisThread::current()?, deadline, Queueing::Bell)
+        self.lock.acquire_as(ThisThread::current()?, deadline, WaitOn::WaiterWord)
     }
 
     /// Gives this side's lock back. `other` is the opposite side; `more` tells, without a lock, whether what this role waits for is still there (for one of those who sleep, and, with true, for one who
@@ -126,14 +117,14 @@ impl Side {
     #[inline(always)]
     pub fn leave(&self, other: &Self, more: impl FnOnce(bool) -> bool, worth_it: impl FnOnce() -> bool) -> bool {
         let Ok(me) = ThisThread::current() else { return false };
-        self.lock.give(me, |after| self.settle(other, after, more, |precise| precise || worth_it()))
+        self.lock.release_and_then(me, |after| self.settle(other, after, more, |precise| precise || worth_it()))
     }
 
     /// The same, having brought nothing to those who sleep on this side: one of them is woken only if there is `news`, which another may have brought and not told. Else two who wait for each other's
     /// doings would wake each other for ever.
     pub fn leave_without_progress(&self, other: &Self, more: impl FnOnce(bool) -> bool, news: impl FnOnce() -> bool) -> bool {
         let Ok(me) = ThisThread::current() else { return false };
-        self.lock.give(me, |after| self.settle(other, after, more, |_| news()))
+        self.lock.release_and_then(me, |after| self.settle(other, after, more, |_| news()))
     }
 
     #[cold]
@@ -143,19 +134,19 @@ impl Side {
             return;
         }
         let mut woken = 0;
-        if self.lock.contenders.load(SeqCst) != 0 {
-            woken += sys::futex_wake(&raw const self.lock.bell, 1);
+        if self.lock.parked_waiters.load(SeqCst) != 0 {
+            woken += sys::futex_wake(&raw const self.lock.waiter_word, 1);
         }
         // CRASH: pending still names this side: the kernel rings L, one watcher does the rest (step 4).
         let (sleepers, brief) = (self.sleepers.load(SeqCst), self.brief.load(SeqCst));
         let sleeps = sleepers != 0 || brief != 0;
         if sleeps && wakes(sleepers != 0) {
-            let seen = self.lock.word().fetch_add(ANNOUNCE, SeqCst);
+            let seen = self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
             if seen != after {
                 woken += 1;
             }
-            after = seen.wrapping_add(ANNOUNCE);
-            woken += sys::futex_wake(self.lock.announce_word(), 1);
+            after = seen.wrapping_add(ONE_EPOCH);
+            woken += sys::futex_wake(self.lock.epoch_word(), 1);
         } else if sleeps {
             woken += 1;
         }
@@ -163,7 +154,7 @@ impl Side {
             other.notify_one();
         }
         if woken == 0 {
-            self.lock.clear(after);
+            self.lock.clear_waiters_bit(after);
         }
     }
 
@@ -186,14 +177,14 @@ impl Side {
         let me = ThisThread::current()?;
         let Sleep { brief, deadline, .. } = how;
         let count = match how.bell {
-            Some(bell) => bell.sleepers_counted(),
+            Some(bell) => bell.waiter_count(),
             None if brief => &self.brief,
             None => &self.sleepers,
         };
         // CRASH: armed: our death, at any point of this sleep, rings L of the side we wait for.
-        me.begin(self.lock.node());
+        me.set_pending(self.lock.node());
         count.fetch_add(1, SeqCst);
-        let slice = if brief { BRIEF } else { BELT };
+        let slice = if brief { BRIEF } else { LIVENESS_POLL };
         let awake = loop {
             if deadline.has_passed() {
                 break ready();
@@ -201,12 +192,13 @@ impl Side {
             let announced = self.announce();
             // ORDER: before the look at what we wait for: a death on my own side after this load changes the word that the kernel compares.
             let own = mine.lock.word().load(SeqCst);
-            let words = (!brief).then(|| self.words(own, announced, mine, how));
+            let mut words = WaitSet::new();
+            self.watch(&mut words, own, announced, mine, how);
             // ORDER: the announce above acquired every release of this side that came before it.
             if ready() {
                 break true;
             }
-            match self.doze(announced, words, deadline.within(slice)) {
+            match words.wait(deadline.within(slice)) {
                 Woken::Changed => continue,
                 Woken::TimedOut => {
                     // What the kernel has missed: one who died holding a lock that is watched.
@@ -216,7 +208,7 @@ impl Side {
                     break !deadline.has_passed() || ready();
                 }
                 Woken::Unsupported => break true,
-                Woken::By(_) => {
+                Woken::Woken => {
                     // Always: the kernel tells the last word that was rung, and A, the last, hides an L.
                     self.pass_on(mine, &news);
                     woken();
@@ -229,32 +221,26 @@ impl Side {
         count.fetch_sub(1, SeqCst);
         // Whoever goes on to take its own side's lock is armed until then.
         if !awake || how.bell.is_some() {
-            me.end();
+            me.clear_pending();
         }
         Ok(awake)
     }
 
-    /// What a sleep that is not brief watches, as it is now.
-    fn words(&self, own: u64, announced: u64, mine: &Self, how: Sleep<'_>) -> Words {
+    /// Adds what a sleep watches, as it is now.
+    fn watch(&self, words: &mut WaitSet, own: u64, announced: u64, mine: &Self, how: Sleep<'_>) {
+        let announce = (self.lock.epoch_word(), high(announced));
+        if how.brief {
+            words.push(announce);
+            return;
+        }
+        for lock in how.watched.into_iter().flatten().take(MOST_WATCHED_BESIDE) {
+            words.push((lock.futex_word(), low(lock.word().load(SeqCst))));
+        }
+        words.push((mine.lock.futex_word(), low(own)));
+        words.push((self.lock.futex_word(), low(announced)));
         // The kernel compares and queues one word after the other. A comes last: whoever takes a lock with `W` moves its A, so a word L that was changed and
         // changed back before it was queued, with the ring lost in between, is found out by A.
-        let bell = how.bell.map_or((self.lock.announce_word(), high(announced)), EventCount::now);
-        let both = [(mine.lock.futex_word(), low(own)), (self.lock.futex_word(), low(announced))];
-        if how.watched.iter().all(|locks| locks.is_empty()) {
-            return Words::Few([both[0], both[1], bell]);
-        }
-        let watched = how.watched.into_iter().flatten().take(MOST_WATCHED_BESIDE);
-        Words::Many(watched.map(|lock| (lock.futex_word(), low(lock.word().load(SeqCst)))).chain(both).chain([bell]).collect())
-    }
-
-    /// The system call of a sleep.
-    fn doze(&self, announced: u64, words: Option<Words>, until: Deadline) -> Woken {
-        let (woken, bell) = match words {
-            None => return sys::futex_wait(self.lock.announce_word(), high(announced), until),
-            Some(Words::Few(words)) => (sys::futex_waitv(words, 3, until), words[2]),
-            Some(Words::Many(words)) => (sys::futex_waitv_many(&words, until), words[words.len() - 1]),
-        };
-        if woken == Woken::Unsupported { sys::futex_wait(bell.0, bell.1, until.within(FALLBACK_SLICE)) } else { woken }
+        words.push(how.bell.map_or(announce, EventCount::watched));
     }
 
     /// Marks this side, whose lock this thread holds, so that the kernel wakes one of those who watch it if this thread dies from here on.
@@ -265,21 +251,21 @@ impl Side {
     /// Wakes one of those who sleep here: something that any one of them may have has come, otherwise than by this side's lock.
     pub fn notify_one(&self) {
         // ORDER: SeqCst pairs with the sleeper's announce: its count is an older one, or the kernel finds the word changed.
-        self.lock.word().fetch_add(ANNOUNCE, SeqCst);
-        sys::futex_wake(self.lock.announce_word(), 1);
+        self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
+        sys::futex_wake(self.lock.epoch_word(), 1);
     }
 
     /// If somebody may sleep here, moves the word that all of them compare last, and wakes nobody: who has noted it and does not sleep yet looks again.
     pub fn advance(&self) {
         if self.has_waiters() {
-            self.lock.word().fetch_add(ANNOUNCE, SeqCst);
+            self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
         }
     }
 
     /// Wakes everybody who sleeps here: something that concerns all of them has changed.
     pub fn notify_all(&self) {
-        self.lock.word().fetch_add(ANNOUNCE, SeqCst);
-        sys::futex_wake(self.lock.announce_word(), i32::MAX);
+        self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
+        sys::futex_wake(self.lock.epoch_word(), i32::MAX);
     }
 
     /// Whether somebody sleeps here, as far as can be told without a lock (never falsely no).
@@ -288,7 +274,7 @@ impl Side {
         self.sleepers.load(SeqCst) != 0 || self.brief.load(SeqCst) != 0
     }
 
-    /// The lock of this side, to be looked at; and three [words beside it](RobustLock::beside).
+    /// The lock of this side, to be looked at; and three [words beside it](RobustLock::guarded).
     #[inline]
     pub const fn lock(&self) -> &RobustLock {
         &self.lock
@@ -299,7 +285,7 @@ impl Side {
         let word = self.lock.word();
         let mut seen = word.load(Relaxed);
         loop {
-            let announced = (seen | WAITERS).wrapping_add(ANNOUNCE);
+            let announced = (seen | WAITERS).wrapping_add(ONE_EPOCH);
             match word.compare_exchange_weak(seen, announced, SeqCst, Relaxed) {
                 Ok(_) => return announced,
                 Err(now) => seen = now,
@@ -313,12 +299,12 @@ impl Side {
             let word = side.lock.word().load(SeqCst);
             word & TID == 0 && word & WAITERS != 0
         };
-        if idle(self) && self.lock.contenders.load(SeqCst) != 0 {
-            sys::futex_wake(&raw const self.lock.bell, 1);
+        if idle(self) && self.lock.parked_waiters.load(SeqCst) != 0 {
+            sys::futex_wake(&raw const self.lock.waiter_word, 1);
         }
         if idle(mine) {
-            if mine.lock.contenders.load(SeqCst) != 0 {
-                sys::futex_wake(&raw const mine.lock.bell, 1);
+            if mine.lock.parked_waiters.load(SeqCst) != 0 {
+                sys::futex_wake(&raw const mine.lock.waiter_word, 1);
             }
             if mine.has_waiters() && news() {
                 mine.notify_one();

@@ -151,34 +151,30 @@ impl ThisThread {
         self.owner() & 0xffff_ffff
     }
 
-    /// Tells the kernel which word we are about to take or give back: should we die, it looks at it.
+    /// Stores the pending entry: if this thread dies, the kernel looks at the word of this node, too.
     #[inline(always)]
-    pub(crate) fn begin(self, node: Node) {
-        self.set_pending(node);
+    pub(crate) fn set_pending(self, node: Node) {
+        // ORDER: the kernel reads this at the thread's death, on the same CPU: only the compiler must keep the order.
+        compiler_fence(SeqCst);
+        // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
+        unsafe { (*self.head).pending.set(node) };
+        compiler_fence(SeqCst);
     }
 
-    /// As [`begin`](Self::begin), for what was mostly begun already: a lock that is given back before another operation. A store less in front of the locked instruction.
+    /// Does as [`set_pending`](Self::set_pending), but stores nothing if the entry is this node already. That is so
+    /// when a lock is released before any other operation. It saves a store before the locked instruction.
     #[inline(always)]
-    pub(crate) fn begin_again(self, node: Node) {
+    pub(crate) fn ensure_pending(self, node: Node) {
         // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
         if unsafe { (*self.head).pending.get() } != node {
             self.set_pending(node);
         }
     }
 
-    /// The operation is over.
+    /// Clears the pending entry: the operation is over.
     #[inline(always)]
-    pub(crate) fn end(self) {
+    pub(crate) fn clear_pending(self) {
         self.set_pending(ptr::null_mut());
-    }
-
-    #[inline(always)]
-    fn set_pending(self, node: Node) {
-        // ORDER: the kernel reads this on our own CPU at our death, so only the compiler must keep the order.
-        compiler_fence(SeqCst);
-        // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
-        unsafe { (*self.head).pending.set(node) };
-        compiler_fence(SeqCst);
     }
 
     #[inline(always)]

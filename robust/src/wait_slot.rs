@@ -20,22 +20,18 @@
 //!
 //! The owner word of a seat always has `W` while it is held, and nobody alive ever wakes there. Whoever sleeps in another seat watches it. So a death wakes one of those who sleep, and that
 //! one, before anything else, looks for deaths. Should it die on the way, its own seat wakes the next. What changes between the look and the sleep, the kernel finds when it compares.
-//! Who still [dozes](WaitSlot::doze) hears nothing of it, and looks for deaths within 5 ms.
+//! Who still [parks briefly](WaitSlot::park_briefly) hears nothing of it, and looks for deaths within 5 ms.
 #![allow(unsafe_code, reason = "a lock whose mapping the caller keeps, and a pointer to one half of a word")]
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::lock::{BELT, FALLBACK_SLICE, RobustLock};
+use crate::lock::RobustLock;
 use crate::outcome::AcquireError;
-use crate::side::BRIEF;
 use crate::sys::{self, Woken};
-use crate::thread::ThisThread;
-use crate::word::{OWNER_DIED, TID, WAITERS, high, low};
-
-/// So many words can be watched in one sleep.
-pub const MOST_WATCHED: usize = sys::MOST_WORDS;
+use crate::wait_set::{BRIEF, LIVENESS_POLL, WaitSet};
+use crate::word::{OWNER_DIED, TID, high, low};
 
 /// A robust lock, used as a place to wait in. All zeros is a free seat.
 ///
@@ -45,9 +41,9 @@ pub const MOST_WATCHED: usize = sys::MOST_WORDS;
 /// let lock = Box::new(RobustLock::new()); // in earnest: inside an object in shared memory
 /// let seat = WaitSlot(&lock);
 /// // SAFETY: the box outlives the time in the seat.
-/// assert!(unsafe { seat.sit(7) }?);
-/// assert_eq!(seat.taken(), Some(7));
-/// seat.leave();
+/// assert!(unsafe { seat.occupy(7) }?);
+/// assert_eq!(seat.occupant(), Some(7));
+/// seat.vacate();
 /// assert!(seat.is_free());
 /// # Ok::<(), multiproc_robust::AcquireError>(())
 /// ```
@@ -66,20 +62,16 @@ impl WaitSlot<'_> {
     ///
     /// # Safety
     ///
-    /// - The lock stays mapped at this address until this thread has [left](Self::leave) it.
+    /// - The lock stays mapped at this address until this thread has [left](Self::vacate) it.
     /// - Only one thread at a time sits down anywhere in the object.
-    pub unsafe fn sit(self, ticket: u64) -> Result<bool, AcquireError> {
+    pub unsafe fn occupy(self, ticket: u64) -> Result<bool, AcquireError> {
         if !self.is_free() {
             return Ok(false);
         }
-        // SAFETY: the caller's promise.
-        match unsafe { self.0.acquire(Deadline::NOW) } {
-            // Who died in it was noticed before: there is no ticket.
-            Ok(_) => {}
-            Err(AcquireError::TimedOut) => return Ok(false),
-            Err(error) => return Err(error),
+        // SAFETY: the caller's promise. (Who died in it was noticed before: there is no ticket.)
+        if unsafe { self.0.claim() }?.is_none() {
+            return Ok(false);
         }
-        alarm(self.0);
         self.calls().store(0, SeqCst);
         // CRASH: before this store nobody had come; after it, one has died waiting.
         self.tickets().store(ticket, SeqCst);
@@ -87,29 +79,25 @@ impl WaitSlot<'_> {
     }
 
     /// Forgets the ticket, and gives the seat back without waking anybody.
-    pub fn leave(self) {
-        let me = ThisThread::here();
-        if me.holds(self.0.node()) {
-            // CRASH: after this store it has been left.
-            self.tickets().store(0, SeqCst);
-            self.0.give(me, |_| ());
-        }
+    pub fn vacate(self) {
+        // CRASH: after this store it has been left.
+        self.0.release_claim(|| self.tickets().store(0, SeqCst), || ());
     }
 
     /// Gives the seat back with the ticket in it, as if its waiter had died: whoever looks for deaths finds it, but nobody is woken for it.
     pub fn abandon(self) {
-        self.0.give(ThisThread::here(), |_| ());
+        self.0.release_claim(|| (), || ());
     }
 
     /// The ticket of the living waiter in it.
-    pub fn taken(self) -> Option<u64> {
+    pub fn occupant(self) -> Option<u64> {
         let held = self.word() & TID != 0;
         let ticket = self.tickets().load(SeqCst);
         (held && ticket != 0).then_some(ticket)
     }
 
     /// The ticket of the waiter that has died in it.
-    pub fn left_by_the_dead(self) -> Option<u64> {
+    pub fn dead_occupant(self) -> Option<u64> {
         // ORDER: the owner word first: a living waiter clears the ticket before the word.
         let free = self.word() & TID == 0;
         let ticket = self.tickets().load(SeqCst);
@@ -127,7 +115,7 @@ impl WaitSlot<'_> {
     }
 
     /// A first, brief sleep (at most 5 ms) of who has this seat, unless `ready`: ended by a call, and deaf to deaths. It costs a third of a [`Watch`], and most waits are no longer.
-    pub fn doze(self, deadline: Deadline, ready: impl FnOnce() -> bool) {
+    pub fn park_briefly(self, deadline: Deadline, ready: impl FnOnce() -> bool) {
         let call = high(self.calls().fetch_or(Self::ASLEEP, SeqCst));
         // ORDER: a call after the read-modify-write above finds that we may sleep, and changes the word that the kernel compares.
         if !ready() {
@@ -136,7 +124,7 @@ impl WaitSlot<'_> {
     }
 
     /// Wakes its waiter.
-    pub fn call(self) {
+    pub fn notify(self) {
         // ORDER: a read-modify-write, as is the sleeper's: either it sees this call, or this sees that it may sleep.
         if self.calls().fetch_add(Self::CALL, SeqCst) & Self::ASLEEP != 0 {
             sys::futex_wake(self.call_word(), 1);
@@ -144,11 +132,11 @@ impl WaitSlot<'_> {
     }
 
     fn tickets(&self) -> &AtomicU64 {
-        &self.0.beside[0]
+        &self.0.guarded[0]
     }
 
     fn calls(&self) -> &AtomicU64 {
-        &self.0.beside[1]
+        &self.0.guarded[1]
     }
 
     fn call_word(&self) -> *const AtomicU32 {
@@ -166,51 +154,29 @@ impl fmt::Debug for WaitSlot<'_> {
     }
 }
 
-/// What one sleep watches: the calls of one's own seat, and the deaths of those who hold some locks. First note everything, then look whether there is a reason not to sleep, then sleep.
-pub struct Watch {
-    words: [(*const AtomicU32, u32); MOST_WATCHED],
-    count: usize,
-}
+/// What one sleep watches: the calls of one's own slot, and the deaths of those who hold some locks. First note everything, then look whether there is a reason not to sleep, then sleep.
+#[derive(Debug)]
+pub struct Watch(WaitSet);
 
 impl Watch {
-    /// To be called in this seat, which this thread holds.
-    pub fn of(seat: WaitSlot<'_>) -> Self {
-        let call = high(seat.calls().fetch_or(WaitSlot::ASLEEP, SeqCst));
-        let mut words = [(std::ptr::null(), 0); MOST_WATCHED];
-        words[0] = (seat.call_word(), call);
-        Self { words, count: 1 }
+    /// To be called in this slot, which this thread holds.
+    pub fn of(slot: WaitSlot<'_>) -> Self {
+        let call = high(slot.calls().fetch_or(WaitSlot::ASLEEP, SeqCst));
+        let mut words = WaitSet::new();
+        words.push_main((slot.call_word(), call));
+        Self(words)
     }
 
-    /// Notes a lock, and tells whether its owner has died and nobody has taken it since. More than [`MOST_WATCHED`] less one are not watched.
+    /// Notes a lock, and tells whether its owner has died and nobody has taken it since. As many as fit into a [`WaitSet`] are watched.
     pub fn lock(&mut self, lock: &RobustLock) -> bool {
         let word = low(lock.word().load(SeqCst));
-        if let Some(place) = self.words.get_mut(self.count) {
-            *place = (lock.futex_word(), word);
-            self.count += 1;
-        }
+        self.0.push((lock.futex_word(), word));
         u64::from(word) & OWNER_DIED != 0
     }
 
     /// Sleeps until called, or one of the locks has another owner or a dead one, or for a second; true when nothing of this happened: then look for deaths that the kernel has missed.
     /// May wake for nothing.
     pub fn sleep(&self, deadline: Deadline) -> bool {
-        let until = deadline.within(BELT);
-        let woken = match sys::futex_waitv_many(&self.words[..self.count], until) {
-            // Without the call there is no way to watch several words: short slices on the own one.
-            Woken::Unsupported => sys::futex_wait(self.words[0].0, self.words[0].1, until.within(FALLBACK_SLICE)),
-            woken => woken,
-        };
-        woken == Woken::TimedOut
+        self.0.wait(deadline.within(LIVENESS_POLL)) == Woken::TimedOut
     }
-}
-
-impl fmt::Debug for Watch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("words", &self.count).finish()
-    }
-}
-
-/// Marks a lock so that the kernel wakes one of those who watch it when its owner dies.
-fn alarm(lock: &RobustLock) {
-    lock.word().fetch_or(WAITERS, SeqCst);
 }

@@ -4,7 +4,7 @@ pub(crate) const TID: u64 = 0x3fff_ffff;
 pub(crate) const OWNER_DIED: u64 = 0x4000_0000;
 pub(crate) const WAITERS: u64 = 0x8000_0000;
 /// One announcement.
-pub(crate) const ANNOUNCE: u64 = 1 << 32;
+pub(crate) const ONE_EPOCH: u64 = 1 << 32;
 pub(crate) const LOW: u64 = 0xffff_ffff;
 
 /// Returns the low half of a word.

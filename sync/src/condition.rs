@@ -133,7 +133,7 @@ unsafe impl Object for ConditionBlock {
 verbs!(Condition, ConditionBlock, "condition");
 
 impl Condition {
-    /// So many threads can wait at a time; the next gets [`AcquireError::NoPlace`].
+    /// So many threads can wait at a time; the next gets [`AcquireError::NoFreeSlot`].
     pub const MOST: usize = 120;
 
     /// Gives the guard's lock back, waits until notified, as long as it takes, and takes the lock again. It may, rarely, return for nothing: look again, or use [`wait_while`](Self::wait_while).
@@ -223,7 +223,7 @@ impl Condition {
     /// How many wait now, and have not been called.
     pub fn waiters(&self) -> usize {
         let horizon = self.horizon().load(SeqCst);
-        self.watched().iter().filter(|lock| WaitSlot(lock).taken().is_some_and(|ticket| ticket > horizon)).count()
+        self.watched().iter().filter(|lock| WaitSlot(lock).occupant().is_some_and(|ticket| ticket > horizon)).count()
     }
 
     fn wait_until<G: Guarded>(&self, guard: G, deadline: Deadline) -> Result<(G, bool), G::Error> {
@@ -255,11 +255,11 @@ impl Condition {
                 inside.watch_more();
             }
             // SAFETY: the place borrows this handle, so the mapping outlives it; this thread is inside the gate.
-            if unsafe { WaitSlot(lock).sit(ticket) }? {
+            if unsafe { WaitSlot(lock).occupy(ticket) }? {
                 return Ok(Place { condition: self, seat: WaitSlot(lock), ticket });
             }
         }
-        Err(AcquireError::NoPlace)
+        Err(AcquireError::NoFreeSlot)
     }
 
     fn enter(&self, deadline: Deadline) -> Result<Inside<'_>, AcquireError> {

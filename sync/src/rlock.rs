@@ -55,7 +55,7 @@ const DEEPEST: u64 = u32::MAX as u64;
 impl RLockBlock {
     /// How often the owner holds it. Only the owner writes it. A release leaves 1, so that the next owner need not write; a death leaves anything.
     fn depth(&self) -> &AtomicU64 {
-        &self.lock.beside[0]
+        &self.lock.guarded[0]
     }
 }
 

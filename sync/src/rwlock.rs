@@ -108,7 +108,7 @@ unsafe impl Object for RwLockBlock {
 verbs!(RwLock, RwLockBlock, "read-write lock");
 
 impl RwLock {
-    /// So many may read at a time; the next gets [`AcquireError::NoPlace`].
+    /// So many may read at a time; the next gets [`AcquireError::NoFreeSlot`].
     pub const READERS: usize = 120;
 
     /// Takes the lock for reading, waiting as long as it takes.
@@ -226,7 +226,7 @@ impl RwLock {
         for (number, place) in self.shared.places.iter().enumerate().filter(|(_, place)| !place.is_held()) {
             if number >= used {
                 // ORDER: Relaxed: writers read it with the turnstile, which we hold; for readers it is a hint. CRASH: a place more to look at.
-                self.shared.turnstile.beside[USED].store(number as u64 + 1, Relaxed);
+                self.shared.turnstile.guarded[USED].store(number as u64 + 1, Relaxed);
             }
             // SAFETY: the guard borrows this handle, so the mapping outlives it.
             match unsafe { place.acquire(Deadline::NOW) } {
@@ -239,7 +239,7 @@ impl RwLock {
                 Err(error) => return Err(error),
             }
         }
-        Err(AcquireError::NoPlace)
+        Err(AcquireError::NoFreeSlot)
     }
 
     #[inline(always)]
@@ -252,7 +252,7 @@ impl RwLock {
         settle();
         let died = self.unfinished();
         if is_planted(Bug::SignedTooEarly) {
-            sign(turnstile.0, turnstile.0.signature());
+            sign(turnstile.0, turnstile.0.last_owner());
         }
         if let Some(reading) = self.used().iter().position(RobustLock::is_held) {
             self.wait_for_readers(reading, deadline)?;
@@ -260,7 +260,7 @@ impl RwLock {
         // ORDER: pairs with the readers' releases of the places that were found free: what is guarded is written after they have read it.
         fence(Acquire);
         // CRASH: from here on who comes next is told of us.
-        sign(turnstile.0, turnstile.0.signature());
+        sign(turnstile.0, turnstile.0.last_owner());
         Ok(WriteGuard { lock: self, turnstile: turnstile.keep(), died, here: PhantomData })
     }
 
@@ -292,14 +292,14 @@ impl RwLock {
 
     /// The writer that did not end. To be asked with the turnstile held.
     fn unfinished(&self) -> Option<Death> {
-        let signature = self.shared.turnstile.beside[SIGNATURE].load(Relaxed);
+        let signature = self.shared.turnstile.guarded[SIGNATURE].load(Relaxed);
         (signature != 0).then(|| Death::of(signature))
     }
 
     /// The places that were ever taken.
     #[inline]
     fn used(&self) -> &[RobustLock] {
-        let used = usize::try_from(self.shared.turnstile.beside[USED].load(Relaxed)).unwrap_or(usize::MAX);
+        let used = usize::try_from(self.shared.turnstile.guarded[USED].load(Relaxed)).unwrap_or(usize::MAX);
         &self.shared.places[..used.min(Self::READERS)]
     }
 
@@ -325,7 +325,7 @@ const USED: usize = 1;
 #[inline(always)]
 fn sign(turnstile: &RobustLock, signature: u64) {
     compiler_fence(SeqCst);
-    turnstile.beside[SIGNATURE].store(signature, Relaxed);
+    turnstile.guarded[SIGNATURE].store(signature, Relaxed);
     compiler_fence(SeqCst);
 }
 

@@ -204,7 +204,10 @@ fn all_there<Q: Numbers>(queue: &Q, kill: &Kill<'_>, count: u32, untold: usize) 
     let again = got.values().map(|attempts| u64::from(attempts - 1)).sum::<u64>();
     // What somebody else has got done was perhaps handed out again, too, as often as there were deaths.
     let (least, most) = if missing + (0..count).map(done).sum::<usize>() == 0 { (again, again) } else { (again, again + 3) };
-    if counters.puts != counters.gets || counters.buried != state.letters || !(least..=most).contains(&counters.redelivered) {
+    if counters.puts != counters.gets
+        || counters.dead_lettered != state.letters
+        || !(least..=most).contains(&counters.redelivered)
+    {
         return Err(Fault::Torn(format!("redelivered {least} to {most}, {state:?}")));
     }
     goes_on(queue, kill)

@@ -555,12 +555,12 @@ fn rest_is_usable(queue: &Jobs, kill: &Kill<'_>) -> Result<(), Fault> {
     for number in 0..5 {
         queue.put_timeout(number, kill.patience())?;
         let job = queue.get_timeout(kill.patience())?;
-        if (*job, job.attempts(), queue.unfinished(), queue.out()) != (number, 1, 1, 1) {
+        if (*job, job.attempts(), queue.unfinished(), queue.leased()) != (number, 1, 1, 1) {
             return Err(Fault::Torn(format!("{job:?} of {queue:?}")));
         }
         job.done();
     }
-    let finished = queue.unfinished() == 0 && queue.out() == 0 && queue.join_timeout(kill.patience())?;
+    let finished = queue.unfinished() == 0 && queue.leased() == 0 && queue.join_timeout(kill.patience())?;
     if finished { Ok(()) } else { Err(Fault::Torn(format!("{queue:?}"))) }
 }
 
@@ -572,11 +572,11 @@ fn stands_still(queue: &Jobs, kill: &Kill<'_>, peers: usize) -> Result<(), Fault
         Ok(_) => in_time("join_timeout", begin, BRIEFLY)?,
         Err(error) => return Err(error.into()),
     }
-    let held = queue.out();
+    let held = queue.leased();
     let begin = Instant::now();
     match queue.get_timeout(BRIEFLY) {
         // One more is out now: it was not the victim's.
-        Ok(job) if queue.out() > held => job.retry(),
+        Ok(job) if queue.leased() > held => job.retry(),
         Ok(job) => return Err(Fault::Torn(format!("{job:?} was taken from one who stands still"))),
         Err(GetError::Empty | GetError::Busy | GetError::Closed) => {}
         Err(error) => return Err(error.into()),

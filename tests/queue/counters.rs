@@ -112,7 +112,7 @@ fn a_killed_holder_is_no_less_counted() -> Outcome {
         // The same three, until they are buried.
         let counters = queue.counters();
         let expected = if round < 4 { (3, 3 * u64::from(round - 1), 0) } else { (6, 6, 3) };
-        assert_eq!((counters.gets, counters.redelivered, counters.buried), expected, "round {round}");
+        assert_eq!((counters.gets, counters.redelivered, counters.dead_lettered), expected, "round {round}");
     }
     fn work(queue: JoinableQueue<[u8]>) -> u64 {
         queue.iter_bytes().map(|job| u64::from(job.map(|job| (job.attempts(), job.done()).0).unwrap() > 1)).sum()
@@ -123,6 +123,6 @@ fn a_killed_holder_is_no_less_counted() -> Outcome {
     assert_eq!(workers.iter().map(value).sum::<u64>(), 3);
     let counters = queue.counters();
     assert_eq!((counters.puts, counters.gets, counters.bytes), (u64::from(JOBS), u64::from(JOBS), 4 * u64::from(JOBS)));
-    assert_eq!((counters.redelivered, counters.buried, counters.deaths), (9, 3, 0));
+    assert_eq!((counters.redelivered, counters.dead_lettered, counters.deaths), (9, 3, 0));
     Ok(())
 }

@@ -129,7 +129,7 @@ mod test_queue {
         let workers: Vec<_> = (0..4).map(|_| spawn(do_tasks, queue.clone())).collect();
         (0..10).try_for_each(|number| queue.put(Some(number)))?;
         queue.join()?;
-        assert_eq!((queue.len(), queue.out(), queue.unfinished()), (0, 0, 0));
+        assert_eq!((queue.len(), queue.leased(), queue.unfinished()), (0, 0, 0));
         workers.iter().try_for_each(|_| queue.put(None))?;
         workers.iter().for_each(value);
         queue.close();

@@ -52,7 +52,7 @@ fn killed_again_and_again() -> Outcome {
         let child = spawn(hold, (queue.clone(), step.clone()));
         wait_for(&step, round);
         kill(&child);
-        assert_eq!((queue.unfinished(), queue.out()), (20, 0));
+        assert_eq!((queue.unfinished(), queue.leased()), (20, 0));
     }
     let mut deliveries = 0;
     for _ in 0..20 {
@@ -75,7 +75,7 @@ fn stopped() -> Outcome {
     queue.get()?.done();
     assert!(matches!(queue.get_timeout(Duration::from_millis(1200)), Err(GetError::Empty)));
     assert!(!queue.join_timeout(Duration::from_millis(1200))?);
-    assert_eq!((queue.unfinished(), queue.out()), (1, 1));
+    assert_eq!((queue.unfinished(), queue.leased()), (1, 1));
     go_on(child.pid());
     step.store(100);
     value(&child);
@@ -113,11 +113,11 @@ fn forked() -> Outcome {
     let child = fork(How::Libc, || {
         copy.take().unwrap().done();
         let mine = other.try_get().unwrap();
-        i32::from(*mine != 1 || other.out() != 2)
+        i32::from(*mine != 1 || other.leased() != 2)
     });
     assert_eq!(child.wait(), 0);
     // What it took itself came back with its end.
-    assert_eq!((queue.unfinished(), queue.out()), (2, 1));
+    assert_eq!((queue.unfinished(), queue.leased()), (2, 1));
     let job = copy.unwrap();
     assert_eq!(*job, 0);
     job.done();

@@ -48,7 +48,7 @@ fn call(queue: &Jobs, dice: &mut Dice) {
         },
         10 => drop(queue.task_done()),
         11 => drop(queue.join_timeout(TIMEOUT).map_err(|error| ignore_get(&error))),
-        12 => assert!(queue.len() <= 100 && queue.out() <= 120 && queue.unfinished() <= 220),
+        12 => assert!(queue.len() <= 100 && queue.leased() <= 120 && queue.unfinished() <= 220),
         13 => drop(format!("{queue:?} {}", queue.is_closed())),
         14 => match queue.dead_letters().list() {
             Ok(letters) => letters.iter().for_each(|letter| drop((letter.value(), format!("{letter:?}")))),
@@ -168,7 +168,7 @@ fn lock_of_a_job_in_my_hands_is_wiped() -> Outcome {
     }
     queue.put(vec![2])?;
     queue.get()?.done();
-    assert_eq!((queue.out(), queue.join_timeout(TIMEOUT)), (0, Ok(true)));
+    assert_eq!((queue.leased(), queue.join_timeout(TIMEOUT)), (0, Ok(true)));
     Ok(())
 }
 

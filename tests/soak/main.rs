@@ -115,7 +115,7 @@ fn storm(length: Duration, seed: u64, totals: &mut Totals) {
             totals.slowest = totals.slowest.max(stalled);
             let is_empty = match &line {
                 Line::Messages(queue) => queue.is_empty(),
-                Line::Jobs(queue) => queue.unfinished() == 0 && queue.out() == 0 && queue.is_empty(),
+                Line::Jobs(queue) => queue.unfinished() == 0 && queue.leased() == 0 && queue.is_empty(),
             };
             if !is_empty {
                 totals.violations += 1;

@@ -293,7 +293,7 @@ fn one_more_than_there_are_places() -> Outcome {
         }
         wait_until(|| condition.waiters() == Condition::MOST);
         let refused = condition.wait(lock.lock()?).expect_err("no place");
-        assert_eq!(refused.cause(), AcquireError::NoPlace);
+        assert_eq!(refused.cause(), AcquireError::NoFreeSlot);
         assert!(!lock.is_locked() && refused.to_string().contains("condition"));
         assert_eq!(condition.notify(2)?, 2);
         wait_until(|| condition.wait_timeout(lock.lock().expect("the lock"), Duration::ZERO).is_ok());

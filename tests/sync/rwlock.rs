@@ -175,7 +175,7 @@ fn killed_waiting_writer_opens_the_way() -> Outcome {
 fn one_more_than_there_are_places() -> Outcome {
     let lock = RwLock::new()?;
     let guards: Vec<_> = (0..RwLock::READERS).map(|_| lock.read()).collect::<Result<_, _>>()?;
-    assert_eq!((lock.readers(), lock.read().expect_err("full").cause()), (RwLock::READERS, AcquireError::NoPlace));
+    assert_eq!((lock.readers(), lock.read().expect_err("full").cause()), (RwLock::READERS, AcquireError::NoFreeSlot));
     drop(guards);
     assert!(lock.try_write()?.is_some());
     Ok(())

@@ -2,7 +2,7 @@
 //!
 //! # Slots
 //!
-//! A job that is out lies in a *slot*: a [`RobustLock`] that whoever has the job holds, taken [watched](RobustLock::take_watched), three words beside it, and an area for the job's bytes. The first word is its state:
+//! A job that is out lies in a *slot*: a [`RobustLock`] that whoever has the job holds, taken [watched](RobustLock::claim), three words beside it, and an area for the job's bytes. The first word is its state:
 //!
 //! | lock | state | the slot is |
 //! |---|---|---|
@@ -187,12 +187,12 @@ impl<M: Jobs> JobView<'_, M> {
             self.leases().joiners.advance();
             self.ring().producers.advance();
             // ORDER: Release; who reads the lock's word after our release of it sees this too. CRASH: the commit: before it the job comes back.
-            lock.beside[STATE].store(FREE, Release);
+            lock.guarded[STATE].store(FREE, Release);
             // Nobody fills the slot before we have given its lock back.
             self.shrink(slot);
         };
         // CRASH: in `tell_done` the slot is still named by our pending: one of those who watch it is woken, and tells.
-        lock.give_watched(commit, || self.tell_done())
+        lock.release_claim(commit, || self.tell_done())
     }
 
     /// Gives the job in this slot back; false, and nothing done, when this thread does not hold it.
@@ -203,7 +203,7 @@ impl<M: Jobs> JobView<'_, M> {
             // One who is about to sleep may have noted this slot before it was ours, and would find it unchanged once we have left it, and died: what it compares last is another one.
             producers.advance();
         };
-        self.slot(slot).give_watched(last, || {
+        self.slot(slot).release_claim(last, || {
             if producers.has_waiters() {
                 producers.notify_one();
             }
@@ -266,9 +266,9 @@ impl<M: Jobs> JobView<'_, M> {
     /// With the consumers' lock: hands a job out once more, or buries it; `Nothing` then.
     fn lease_again(self, slot: usize, message: &mut Vec<u8>) -> Result<Outcome, Refusal> {
         let lock = self.slot(slot);
-        let counted = lock.beside[DELIVERIES].load(Relaxed);
+        let counted = lock.guarded[DELIVERIES].load(Relaxed);
         let deliveries = word(counted) & MOST_DELIVERIES;
-        let length = word(lock.beside[LENGTH].load(Relaxed)) as usize;
+        let length = word(lock.guarded[LENGTH].load(Relaxed)) as usize;
         if copy::words(length) > self.slot_words(slot) {
             // Somebody has scribbled over it: there is no such job.
             self.set_state(slot, FREE);
@@ -277,9 +277,9 @@ impl<M: Jobs> JobView<'_, M> {
         if message.capacity() < length {
             return Ok(Outcome::Longer(length));
         }
-        let holder = lock.signature();
+        let holder = lock.last_owner();
         // SAFETY: the handle keeps the mapping, also while this thread holds a lock in it.
-        let taken = unsafe { lock.take_watched() }.map_err(Refusal::Lock)?;
+        let taken = unsafe { lock.claim() }.map_err(Refusal::Lock)?;
         let last = match taken {
             None => return Ok(Outcome::Nothing),
             Some(Acquired::Clean) => Last { holder, died: false },
@@ -298,7 +298,7 @@ impl<M: Jobs> JobView<'_, M> {
         }
         let again = (counted >> AGAIN) + u64::from(deliveries != 0);
         let deliveries = (deliveries + 1).min(MOST_DELIVERIES);
-        lock.beside[DELIVERIES].store(again << AGAIN | u64::from(deliveries), Relaxed);
+        lock.guarded[DELIVERIES].store(again << AGAIN | u64::from(deliveries), Relaxed);
         // A letter that was brought back to life has no history.
         let last = (deliveries > 1).then_some(last);
         Ok(Outcome::Leased(Leased { slot, deliveries, last }))

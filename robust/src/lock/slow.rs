@@ -3,35 +3,36 @@
 use std::sync::atomic::{Ordering::Acquire, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::lock::{BELT, FALLBACK_SLICE, Queueing, RobustLock};
+use crate::lock::{RobustLock, WaitOn};
 use crate::outcome::{AcquireError, Death};
 use crate::planted_bugs::{Bug, is_planted};
 use crate::spin::is_patient;
 use crate::sys::{self, Woken};
 use crate::thread::{self, ThisThread};
-use crate::word::{ANNOUNCE, LOW, OWNER_DIED, TID, WAITERS, low};
+use crate::wait_set::{LIVENESS_POLL, WaitSet};
+use crate::word::{LOW, ONE_EPOCH, OWNER_DIED, TID, WAITERS, low};
 
 impl RobustLock {
     /// Wakes one; clears `W` only if nobody was there and nobody has announced since `after`.
     #[cold]
     #[inline(never)]
-    pub(crate) fn settle(&self, after: u64) {
+    pub(crate) fn hand_over(&self, after: u64) {
         if is_planted(Bug::MissingWake) {
             return;
         }
         if sys::futex_wake(self.futex_word(), 1) == 0 {
-            self.clear(after);
+            self.clear_waiters_bit(after);
         }
     }
 
     /// `(W, count)` -> `(0, count)`, if the count is still the one that the release saw.
-    pub(crate) fn clear(&self, after: u64) {
+    pub(crate) fn clear_waiters_bit(&self, after: u64) {
         let _ = self.word().compare_exchange((after & !LOW) | WAITERS, after & !LOW, SeqCst, Relaxed);
     }
 
     #[cold]
     #[inline(never)]
-    pub(crate) fn contend(&self, me: ThisThread, deadline: Deadline, queueing: Queueing) -> Result<bool, AcquireError> {
+    pub(crate) fn wait_to_acquire(&self, me: ThisThread, deadline: Deadline, wait_on: WaitOn) -> Result<bool, AcquireError> {
         let first = if is_patient() { LONGEST_PAUSE + 1 } else { 2 };
         let mut pauses = first;
         let mut seen = self.word().load(Relaxed);
@@ -39,9 +40,9 @@ impl RobustLock {
             if seen & TID == 0 {
                 let plain = seen & LOW == 0;
                 if seen & OWNER_DIED != 0 && is_planted(Bug::RecoveryWithoutPending) {
-                    me.end();
+                    me.clear_pending();
                 }
-                let next = (seen & !OWNER_DIED).wrapping_add(if plain { 0 } else { ANNOUNCE }) | me.tid();
+                let next = (seen & !OWNER_DIED).wrapping_add(if plain { 0 } else { ONE_EPOCH }) | me.tid();
                 // ORDER: as in `take`; the kernel's OWNER_DIED store is seen because this reads it.
                 match self.word().compare_exchange(seen, next, Acquire, Relaxed) {
                     Ok(_) => return Ok(seen & OWNER_DIED != 0),
@@ -68,7 +69,7 @@ impl RobustLock {
             if deadline.has_passed() {
                 return Err(AcquireError::TimedOut);
             }
-            if self.sleep(seen, deadline, queueing) && self.take_from_dead_owner(me) {
+            if self.sleep(seen, deadline, wait_on) && self.take_from_dead_owner(me) {
                 return Ok(true);
             }
             pauses = first;
@@ -77,36 +78,32 @@ impl RobustLock {
     }
 
     /// Announces and sleeps once; true when the slice ran out.
-    fn sleep(&self, seen: u64, deadline: Deadline, queueing: Queueing) -> bool {
-        if queueing == Queueing::Bell {
-            self.contenders.fetch_add(1, SeqCst);
+    fn sleep(&self, seen: u64, deadline: Deadline, wait_on: WaitOn) -> bool {
+        if wait_on == WaitOn::WaiterWord {
+            self.parked_waiters.fetch_add(1, SeqCst);
         }
-        let announced = (seen | WAITERS).wrapping_add(ANNOUNCE);
+        let announced = (seen | WAITERS).wrapping_add(ONE_EPOCH);
         let mut timed_out = false;
         // ORDER: SeqCst pairs with the fetch_sub in `give`.
         if self.word().compare_exchange(seen, announced, SeqCst, Relaxed).is_ok() {
-            let until = deadline.within(BELT);
-            let word = (self.futex_word(), low(announced));
-            let woken = match queueing {
-                Queueing::Word => sys::futex_wait(word.0, word.1, until),
-                Queueing::Bell => match sys::futex_waitv([(&raw const self.bell, 0), word, word], 2, until) {
-                    // Without the call there is no way to watch two words: short slices on the one the kernel rings.
-                    Woken::Unsupported => sys::futex_wait(word.0, word.1, deadline.within(FALLBACK_SLICE)),
-                    other => other,
-                },
-            };
+            let mut words = WaitSet::new();
+            if wait_on == WaitOn::WaiterWord {
+                words.push((&raw const self.waiter_word, 0));
+            }
+            words.push((self.futex_word(), low(announced)));
+            let woken = words.wait(deadline.within(LIVENESS_POLL));
             timed_out = woken == Woken::TimedOut;
         }
-        if queueing == Queueing::Bell {
-            self.contenders.fetch_sub(1, SeqCst);
+        if wait_on == WaitOn::WaiterWord {
+            self.parked_waiters.fetch_sub(1, SeqCst);
         }
         timed_out
     }
 
     /// Who died, by the signature; one that lives did not sign last, it only was the last to sign.
     #[cold]
-    pub(crate) fn dead_holder(&self) -> Death {
-        let holder = self.signature();
+    pub(crate) fn dead_owner(&self) -> Death {
+        let holder = self.last_owner();
         Death::of(if thread::has_ended(low(holder)) { holder } else { 0 })
     }
 
@@ -118,15 +115,15 @@ impl RobustLock {
         if seen & TID == 0 || is_planted(Bug::NoLivenessPoll) || !thread::has_ended(low(seen & TID)) {
             return false;
         }
-        let next = (seen & !(TID | OWNER_DIED)).wrapping_add(ANNOUNCE) | WAITERS | me.tid();
+        let next = (seen & !(TID | OWNER_DIED)).wrapping_add(ONE_EPOCH) | WAITERS | me.tid();
         self.word().compare_exchange(seen, next, Acquire, Relaxed).is_ok()
     }
 
     /// Announces somebody who watches this word without wanting to sleep in here; its low half then, or `None` if it is free.
-    pub(crate) fn mark(&self) -> Option<u32> {
+    pub(crate) fn register_waiter(&self) -> Option<u32> {
         let mut seen = self.word().load(Relaxed);
         while seen & TID != 0 {
-            let announced = (seen | WAITERS).wrapping_add(ANNOUNCE);
+            let announced = (seen | WAITERS).wrapping_add(ONE_EPOCH);
             // ORDER: SeqCst pairs with the fetch_sub in `give`.
             match self.word().compare_exchange(seen, announced, SeqCst, Relaxed) {
                 Ok(_) => return Some(low(announced)),
@@ -143,7 +140,7 @@ impl RobustLock {
         // The word is read before the system is asked, and its epoch is part of the comparison: a thread that took the
         // lock meanwhile is not robbed.
         let seen = self.word().load(SeqCst);
-        let freed = ((seen & !TID) | OWNER_DIED).wrapping_add(ANNOUNCE);
+        let freed = ((seen & !TID) | OWNER_DIED).wrapping_add(ONE_EPOCH);
         seen & TID != 0
             && thread::has_ended(low(seen & TID))
             && self.word().compare_exchange(seen, freed, SeqCst, Relaxed).is_ok()
@@ -155,7 +152,7 @@ impl RobustLock {
         if seen & TID != 0 {
             self.word().store((seen & !TID) | OWNER_DIED, SeqCst);
         }
-        self.contenders.store(0, SeqCst);
+        self.parked_waiters.store(0, SeqCst);
     }
 }
 

@@ -10,10 +10,11 @@ use crate::deadline::Deadline;
 /// How a futex wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Woken {
-    /// Woken, perhaps for nothing. With several words: the index of the last one that was rung.
-    By(usize),
+    /// Woken, perhaps for nothing. (Which word it was does not tell enough: the kernel names the last one that was woken.)
+    Woken,
     /// A word had changed already.
     Changed,
+    /// The deadline came.
     TimedOut,
     /// The kernel has no such call (`futex_waitv` before 5.16, or a seccomp filter).
     Unsupported,
@@ -30,39 +31,26 @@ pub(crate) fn futex_wait(word: *const AtomicU32, expected: u32, deadline: Deadli
     ended(result)
 }
 
-/// `futex_waitv(2)` over up to three words of shared objects: never `PRIVATE`.
-pub(crate) fn futex_waitv(words: [(*const AtomicU32, u32); 3], count: usize, deadline: Deadline) -> Woken {
-    waitv(&words.map(Waitv::new)[..count], deadline)
-}
-
-/// As [`futex_waitv`], over up to [`MOST_WORDS`] words.
-pub(crate) fn futex_waitv_many(words: &[(*const AtomicU32, u32)], deadline: Deadline) -> Woken {
-    let mut vector = [Waitv::new((ptr::null(), 0)); MOST_WORDS];
-    let count = words.len().min(vector.len());
-    for (to, word) in vector.iter_mut().zip(words) {
-        *to = Waitv::new(*word);
-    }
-    waitv(&vector[..count], deadline)
-}
-
 /// The kernel's `struct futex_waitv`.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Waitv {
+pub(crate) struct WaitWord {
     value: u64,
     address: u64,
     flags: u32,
     reserved: u32,
 }
 
-impl Waitv {
-    fn new((word, value): (*const AtomicU32, u32)) -> Self {
+impl WaitWord {
+    #[inline]
+    pub(crate) fn new((word, value): (*const AtomicU32, u32)) -> Self {
         const SIZE_U32: u32 = 2;
         Self { value: u64::from(value), address: word as u64, flags: SIZE_U32, reserved: 0 }
     }
 }
 
-fn waitv(vector: &[Waitv], deadline: Deadline) -> Woken {
+/// `futex_waitv(2)` over words of shared objects: never `PRIVATE`. The kernel compares and queues them in this order.
+pub(crate) fn futex_waitv(vector: &[WaitWord], deadline: Deadline) -> Woken {
     if cfg!(multiproc_force_fallback) {
         return Woken::Unsupported;
     }
@@ -75,17 +63,17 @@ fn waitv(vector: &[Waitv], deadline: Deadline) -> Woken {
 }
 
 /// The kernel's `FUTEX_WAITV_MAX`.
-pub(crate) const MOST_WORDS: usize = 128;
+pub(crate) const MAX_WORDS: usize = 128;
 
 fn ended(result: i64) -> Woken {
     if result >= 0 {
-        return Woken::By(usize::try_from(result).unwrap_or(0));
+        return Woken::Woken;
     }
     match io::Error::last_os_error().raw_os_error() {
         Some(libc::EAGAIN) => Woken::Changed,
         Some(libc::ETIMEDOUT) => Woken::TimedOut,
         Some(libc::ENOSYS | libc::EPERM) => Woken::Unsupported,
-        _ => Woken::By(0),
+        _ => Woken::Woken,
     }
 }
 

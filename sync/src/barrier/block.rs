@@ -3,14 +3,14 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use multiproc_robust::watch::MAX_WATCHED;
+use multiproc_robust::MAX_WATCHED_WORDS;
 use multiproc_robust::{EventCount, RobustLock};
 use multiproc_shm::Object;
 
 /// The most parties that a barrier can have: each waits for a word of every other one, and the kernel watches 128 at a time.
 pub const MAX_PARTIES: usize = 120;
 
-const _: () = assert!(MAX_PARTIES < MAX_WATCHED);
+const _: () = assert!(MAX_PARTIES + 2 <= MAX_WATCHED_WORDS);
 
 /// The shared part of a [`Barrier`](super::Barrier): behind it lie the seats, and the helm.
 #[repr(C, align(64))]

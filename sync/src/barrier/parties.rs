@@ -179,7 +179,7 @@ impl<'a> Parties<'a> {
             Err(error) => return Err(error.into()),
         };
         // CRASH: the dead one's round is still noted beside the seat: if we die, too, the next one finds the same.
-        self.break_if(seat.beside[IN_ROUND].load(SeqCst), death);
+        self.break_if(seat.guarded[IN_ROUND].load(SeqCst), death);
         // The dead one may have moved the round and told nobody.
         wake_watchers(&self.block.state);
         Ok(true)
@@ -187,7 +187,7 @@ impl<'a> Parties<'a> {
 
     fn arrive(self, seat: &Seat<'_>) -> Result<Arrival, Broken> {
         let lock = &self.seats[seat.at];
-        let beside = &lock.beside;
+        let beside = &lock.guarded;
         // Before the round: who finds that finds whose it is.
         let me = lock.owner().map_or(0, |me| u64::from(me.pid.unwrap_or(0)) << 32 | u64::from(me.tid));
         beside[NOTED_BY].store(me, SeqCst);
@@ -276,7 +276,7 @@ impl<'a> Parties<'a> {
         for lock in self.locks {
             lock.acknowledge_death(|death| {
                 // CRASH: our seat is another one's reason to do the same. (Nothing is noted beside the helm.)
-                self.break_if(lock.beside[IN_ROUND].load(SeqCst), death);
+                self.break_if(lock.guarded[IN_ROUND].load(SeqCst), death);
                 if !is_planted(Bug::DeathNotifiedToOne) {
                     wake_watchers(&self.block.state);
                 }
@@ -370,7 +370,7 @@ impl<'a> Parties<'a> {
     fn partner(self, mine: usize, round: u32) -> u32 {
         let here = u64::from(this_cpu()) + 1;
         let absent = self.seats.iter().enumerate().filter(|(at, seat)| *at != mine && !in_round(seat, round));
-        let seen = absent.map(|(_, seat)| seat.beside[CPU].load(Relaxed)).filter(|cpu| *cpu != 0);
+        let seen = absent.map(|(_, seat)| seat.guarded[CPU].load(Relaxed)).filter(|cpu| *cpu != 0);
         let known = seen.reduce(|one, other| if one == here { one } else { other });
         known.and_then(|cpu| u32::try_from(cpu - 1).ok()).unwrap_or(NO_CPU)
     }
@@ -378,7 +378,7 @@ impl<'a> Parties<'a> {
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        self.parties.seats[self.at].vacate();
+        self.parties.seats[self.at].release_claim(|| (), || ());
         // CRASH: free, nobody told: those outside look again within 5 ms.
         if self.parties.block.outside.load(SeqCst) != 0 {
             self.parties.block.left.wake_all();
@@ -391,17 +391,17 @@ struct Helm<'a>(&'a RobustLock);
 
 impl Drop for Helm<'_> {
     fn drop(&mut self) {
-        self.0.vacate();
+        self.0.release_claim(|| (), || ());
     }
 }
 
 /// Who died in a seat that has a new owner already, which has not yet broken the round that is noted there.
 fn followed(seat: &RobustLock) -> Option<Death> {
-    let noter = seat.beside[NOTED_BY].load(SeqCst);
+    let noter = seat.guarded[NOTED_BY].load(SeqCst);
     let owner = seat.owner()?;
     (u64::from(owner.tid) != noter & 0xffff_ffff).then(|| Death::of(noter))
 }
 
 fn in_round(seat: &RobustLock, round: u32) -> bool {
-    seat.beside[IN_ROUND].load(SeqCst) == MARK | u64::from(round)
+    seat.guarded[IN_ROUND].load(SeqCst) == MARK | u64::from(round)
 }

@@ -24,7 +24,7 @@ impl Inside<'_> {
         let (mut waiting, mut living) = ([0; Condition::MOST], 0);
         let (mut owing, mut debts) = ([None; Condition::MOST], 0);
         for seat in condition.watched().iter().map(WaitSlot) {
-            match seat.left_by_the_dead() {
+            match seat.dead_occupant() {
                 Some(ticket) if ticket <= horizon => {
                     owing[debts] = Some(seat);
                     debts += 1;
@@ -32,7 +32,7 @@ impl Inside<'_> {
                 // Before the horizon passes it.
                 Some(_) => seat.clear(),
                 None => {
-                    if let Some(ticket) = seat.taken().filter(|ticket| *ticket > horizon) {
+                    if let Some(ticket) = seat.occupant().filter(|ticket| *ticket > horizon) {
                         waiting[living] = ticket;
                         living += 1;
                     }
@@ -56,8 +56,8 @@ impl Inside<'_> {
         if called > 0 {
             let just_called = horizon.saturating_add(1)..=waiting[called - 1];
             for seat in condition.watched().iter().map(WaitSlot) {
-                if seat.taken().is_some_and(|ticket| just_called.contains(&ticket)) {
-                    seat.call();
+                if seat.occupant().is_some_and(|ticket| just_called.contains(&ticket)) {
+                    seat.notify();
                 }
             }
         }
@@ -66,7 +66,7 @@ impl Inside<'_> {
 
     /// Wakes everybody seated, to look at everything again.
     pub(super) fn call_all(&self) {
-        self.condition.watched().iter().map(WaitSlot).filter(|seat| seat.taken().is_some()).for_each(WaitSlot::call);
+        self.condition.watched().iter().map(WaitSlot).filter(|seat| seat.occupant().is_some()).for_each(WaitSlot::notify);
     }
 
     /// More seats, of which everybody who sleeps must hear.
@@ -101,7 +101,7 @@ impl Place<'_> {
             return true;
         }
         // What a death leaves meanwhile is found below, within 5 ms.
-        self.seat.doze(deadline, || condition.is_called(self.ticket));
+        self.seat.park_briefly(deadline, || condition.is_called(self.ticket));
         if condition.is_called(self.ticket) {
             return true;
         }
@@ -113,7 +113,7 @@ impl Place<'_> {
             let mut death = watch.lock(gate);
             for lock in condition.watched() {
                 watch.lock(lock);
-                death |= WaitSlot(lock).left_by_the_dead().is_some();
+                death |= WaitSlot(lock).dead_occupant().is_some();
             }
             if slept_long {
                 death |=
@@ -150,6 +150,6 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.seat.leave();
+        self.seat.vacate();
     }
 }

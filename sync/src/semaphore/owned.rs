@@ -91,7 +91,7 @@ impl Semaphore {
     fn owned(&self, permit: Permit<'_>) -> Result<OwnedPermit, AcquireError> {
         // CRASH: the thread's or the process's, which die together.
         // SAFETY: the new guard has a handle of its own, so the mapping lives as long as the guard; if that is leaked, so is the handle.
-        let kept = unsafe { self.locks()[permit.at].keep() }?;
+        let kept = unsafe { self.locks()[permit.at].transfer_to_process() }?;
         let owned = OwnedPermit { semaphore: self.clone(), at: permit.at, died: permit.died, kept };
         std::mem::forget(permit);
         Ok(owned)

@@ -31,12 +31,12 @@ impl<M: Jobs> JobView<'_, M> {
     }
 
     pub(super) fn state(self, slot: usize) -> u64 {
-        self.slot(slot).beside[STATE].load(SeqCst)
+        self.slot(slot).guarded[STATE].load(SeqCst)
     }
 
     pub(super) fn set_state(self, slot: usize, state: u64) {
         // ORDER: Release; pairs with the load in `state`: who finds a job out, or back, finds its bytes, its length and its deliveries.
-        self.slot(slot).beside[STATE].store(state, Release);
+        self.slot(slot).guarded[STATE].store(state, Release);
     }
 
     pub(super) fn states(self) -> impl Iterator<Item = u64> {
@@ -56,7 +56,7 @@ impl<M: Jobs> JobView<'_, M> {
                 continue;
             }
             // SAFETY: as in `lease_again`.
-            if let Some(how) = unsafe { lock.take_watched() }.map_err(Refusal::Lock)? {
+            if let Some(how) = unsafe { lock.claim() }.map_err(Refusal::Lock)? {
                 if how != Acquired::Clean {
                     // As in `lease_again`.
                     self.ring().producers.advance();
@@ -74,7 +74,7 @@ impl<M: Jobs> JobView<'_, M> {
         self.tell_everybody();
         LAST.set(used);
         // SAFETY: as above.
-        let taken = unsafe { self.slot(used).take_watched() }.map_err(Refusal::Lock)?;
+        let taken = unsafe { self.slot(used).claim() }.map_err(Refusal::Lock)?;
         Ok(taken.map(|_| used))
     }
 
@@ -92,9 +92,9 @@ impl<M: Jobs> JobView<'_, M> {
         }
         self.memory.write(slot, message);
         let lock = self.slot(slot);
-        lock.beside[LENGTH].store(message.len() as u64, Relaxed);
-        let again = lock.beside[DELIVERIES].load(Relaxed) >> AGAIN;
-        lock.beside[DELIVERIES].store(again << AGAIN | u64::from(deliveries), Relaxed);
+        lock.guarded[LENGTH].store(message.len() as u64, Relaxed);
+        let again = lock.guarded[DELIVERIES].load(Relaxed) >> AGAIN;
+        lock.guarded[DELIVERIES].store(again << AGAIN | u64::from(deliveries), Relaxed);
         Ok(())
     }
 
@@ -156,13 +156,13 @@ impl<M: Jobs> JobView<'_, M> {
     /// What has gone through.
     pub(crate) fn job_counters(self) -> JobCounters {
         let Counters { puts, gets, bytes, put_sleeps, get_sleeps, deaths, .. } = self.counters();
-        let again = |slot: usize| self.slot(slot).beside[DELIVERIES].load(Relaxed) >> AGAIN;
+        let again = |slot: usize| self.slot(slot).guarded[DELIVERIES].load(Relaxed) >> AGAIN;
         let redelivered = (0..self.used()).map(again).fold(0, u64::wrapping_add);
-        JobCounters { puts, gets, redelivered, buried: self.buried(), bytes, put_sleeps, get_sleeps, deaths }
+        JobCounters { puts, gets, redelivered, dead_lettered: self.dead_lettered(), bytes, put_sleeps, get_sleeps, deaths }
     }
 
     /// Jobs that are out now.
-    pub(crate) fn out(self) -> usize {
+    pub(crate) fn leased(self) -> usize {
         (0..self.used()).filter(|slot| self.slot(*slot).is_held_now() && self.state(*slot) != FREE).count()
     }
 }

@@ -70,7 +70,7 @@ impl<M: Jobs> JobView<'_, M> {
     }
 
     /// How many jobs have become dead letters so far.
-    pub(super) fn buried(self) -> u64 {
+    pub(super) fn dead_lettered(self) -> u64 {
         if self.has_morgue() { View { memory: &self.memory.morgue() }.counters().puts } else { 0 }
     }
 

@@ -183,7 +183,7 @@ fn no_descriptors_left() -> Outcome {
             let length = child.join().ok().and_then(Exit::value);
             drop(child);
             let namespace = multiproc_shm::Namespace::current().expect("there are descriptors again");
-            let ours = format!(".spawn-{}-", process::id());
+            let ours = format!(".scratch-{}-", process::id());
             let left = fs::read_dir(namespace.path()).expect("it is there").flatten();
             let left = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(&ours)).count();
             (failed, length, open_descriptors() - before, left)

@@ -169,7 +169,7 @@ fn leftovers_of_the_dead_are_swept() -> Outcome {
     let namespace = OwnNamespace::make();
     assert_eq!(said(&play(&env::current_exe()?, "doubles", &namespace, |_| ())?), "Ok(Some(42))\n");
     for number in 0..3 {
-        let left = namespace.0.join(format!(".spawn-4194304-{number}"));
+        let left = namespace.0.join(format!(".scratch-4194304-{number}"));
         fs::create_dir_all(left.join(".tmpabcdef"))?;
         fs::write(left.join(".tmpabcdef/socket"), "")?;
     }

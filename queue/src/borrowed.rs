@@ -1,4 +1,4 @@
-//! [`Borrowed`]: a message, read where it lies.
+//! [`Borrowed`]: a message that is read in place.
 #![allow(unsafe_code, reason = "slices of shared memory")]
 
 use std::fmt;
@@ -11,12 +11,13 @@ use crate::error::GetError;
 use crate::queue::Queue;
 use multiproc_ring::Payload;
 
-/// Messages that are read where they lie.
+/// Reading in place (zero-copy).
 impl Queue<[u8]> {
-    /// Shows the oldest message to `read`, without a copy, and takes it; waits for one as long as it takes.
+    /// Passes the oldest message to `read` without a copy, and takes it; waits while the queue is empty.
     ///
-    /// `read` runs with the lock of those who get, so other gets wait for it meanwhile (and `try_` calls find the queue busy), while puts go on. It must not get from the same queue, which is refused, nor wait for somebody who does.
-    /// When it panics, or this process is killed in it, the message is still there for another.
+    /// `read` runs under the lock of the consumers' side: other gets wait meanwhile (`try_` calls return
+    /// `Busy`), puts go on. It must not get from the same queue, which is an error, nor wait for a thread
+    /// that does. If `read` panics, or this process is killed in it, the message stays for another consumer.
     ///
     /// ```
     /// use multiproc_queue::Queue;
@@ -34,25 +35,27 @@ impl Queue<[u8]> {
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed and empty.
+    /// [`GetError`]: `Closed` (and empty), `NoMemory`, `Broken`.
     pub fn get_with<R>(&self, read: impl FnOnce(Borrowed<'_>) -> R) -> Result<R, GetError> {
         self.get_with_until(Deadline::NEVER, read)
     }
 
-    /// Shows the oldest message to `read`, if there is one, and takes it; as [`get_with`](Self::get_with).
+    /// Passes the oldest message to `read` if there is one, and takes it; does not wait. As
+    /// [`get_with`](Self::get_with).
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     pub fn try_get_with<R>(&self, read: impl FnOnce(Borrowed<'_>) -> R) -> Result<R, GetError> {
         self.get_with_until(Deadline::NOW, read)
     }
 
-    /// Shows the oldest message to `read`, waiting for one at most this long, and takes it; as [`get_with`](Self::get_with).
+    /// Passes the oldest message to `read`, and takes it; waits at most `timeout` for one. As
+    /// [`get_with`](Self::get_with).
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     pub fn get_with_timeout<R>(&self, timeout: Duration, read: impl FnOnce(Borrowed<'_>) -> R) -> Result<R, GetError> {
         self.get_with_until(Deadline::after(timeout), read)
     }
@@ -63,44 +66,46 @@ impl Queue<[u8]> {
     }
 }
 
-/// The oldest message of a queue, where it lies; in [`get_with`](Queue::get_with).
+/// The oldest message of a queue, in place; see [`get_with`](Queue::get_with).
 pub struct Borrowed<'a> {
     payload: Payload<'a>,
     thread: PhantomData<*const ()>,
 }
 
 impl Borrowed<'_> {
-    /// Its bytes.
+    /// Returns its length in bytes.
     pub fn len(&self) -> usize {
         self.payload.len()
     }
 
-    /// Whether it has none.
+    /// Returns whether it has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Copies bytes out, from `offset` on.
+    /// Copies bytes out, starting at `offset`.
     ///
     /// # Panics
     ///
-    /// If they do not all lie inside.
+    /// If the range is not inside the message.
     pub fn read_at(&self, offset: usize, target: &mut [u8]) {
         self.payload.read_at(offset, target);
     }
 
-    /// A copy of all.
+    /// Returns a copy of all bytes.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.len()];
         self.read_at(0, &mut bytes);
         bytes
     }
 
-    /// The bytes themselves: one piece, and where the queue lives in memory that cannot grow perhaps another; the second is empty otherwise.
+    /// Returns the bytes themselves. The second slice is empty, except in a queue in memory that cannot grow,
+    /// where a message may wrap.
     ///
     /// # Safety
     ///
-    /// - No other process writes to them meanwhile. (None does that uses this crate; shared memory is no protection against one that scribbles.)
+    /// - No other process writes to them meanwhile. (This crate never does; but shared memory is not
+    ///   protected from a process that misbehaves.)
     ///
     /// ```
     /// use multiproc_queue::Queue;
@@ -108,7 +113,7 @@ impl Borrowed<'_> {
     /// let queue: Queue<[u8]> = Queue::new(16)?;
     /// queue.put_bytes(&[3; 1000])?;
     /// let sum: usize = queue.get_with(|message| {
-    ///     // SAFETY: nobody scribbles here.
+    ///     // SAFETY: no process misbehaves here.
     ///     let [first, second] = unsafe { message.as_slices() };
     ///     first.iter().chain(second).map(|byte| usize::from(*byte)).sum()
     /// })?;
@@ -117,7 +122,8 @@ impl Borrowed<'_> {
     /// ```
     pub unsafe fn as_slices(&self) -> [&[u8]; 2] {
         let [(first, before), (second, behind)] = self.payload.pieces();
-        // SAFETY: inside the mapped log; nobody writes there, by the protocol and by the caller's promise.
+        // SAFETY: inside the mapped log; no process writes there, by the protocol and by the caller's
+        // promise.
         let first = unsafe { std::slice::from_raw_parts(first.cast_const(), before) };
         // SAFETY: as above.
         let second = unsafe { std::slice::from_raw_parts(second.cast_const(), behind) };

@@ -1,4 +1,4 @@
-//! A queue of bytes, as they are.
+//! A queue of byte messages, without serde.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::queue::Queue;
 use multiproc_ring::Messages;
 use multiproc_ring::Peer;
 
-/// Bytes as they are, without serde.
+/// Byte messages, without serde.
 impl Queue<[u8]> {
-    /// Puts a message, waiting for room as long as it takes.
+    /// Puts a message; waits while the queue is full.
     ///
     /// ```
     /// use multiproc_queue::Queue;
@@ -24,140 +24,144 @@ impl Queue<[u8]> {
     ///
     /// # Errors
     ///
-    /// [`PutError`]: closed, too large.
+    /// [`PutError`]: `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     #[inline]
     pub fn put_bytes(&self, message: &[u8]) -> Result<(), PutError<()>> {
         self.put_bytes_until(message, Deadline::NEVER)
     }
 
-    /// Puts a message if there is room.
+    /// Puts a message if there is room; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, closed, too large.
+    /// [`PutError`]: `Full`, `Busy`, `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     #[inline]
     pub fn try_put_bytes(&self, message: &[u8]) -> Result<(), PutError<()>> {
         self.put_bytes_until(message, Deadline::NOW)
     }
 
-    /// Puts a message, waiting for room at most this long.
+    /// Puts a message; waits at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, closed, too large.
+    /// [`PutError`]: `Full`, `Busy`, `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn put_bytes_timeout(&self, message: &[u8], timeout: Duration) -> Result<(), PutError<()>> {
         self.put_bytes_until(message, Deadline::after(timeout))
     }
 
-    /// Takes a message, waiting for one as long as it takes.
+    /// Takes the oldest message; waits while the queue is empty.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed and empty.
+    /// [`GetError`]: `Closed` (and empty), `NoMemory`, `Broken`.
     pub fn get_bytes(&self) -> Result<Vec<u8>, GetError> {
         self.fresh(None, Deadline::NEVER)
     }
 
-    /// Takes a message if there is one.
+    /// Takes the oldest message if there is one; does not wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     pub fn try_get_bytes(&self) -> Result<Vec<u8>, GetError> {
         self.fresh(None, Deadline::NOW)
     }
 
-    /// Takes a message, waiting for one at most this long.
+    /// Takes the oldest message; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     pub fn get_bytes_timeout(&self, timeout: Duration) -> Result<Vec<u8>, GetError> {
         self.fresh(None, Deadline::after(timeout))
     }
 
-    /// Takes a message into a vector that the caller uses again and again; its content is replaced.
+    /// Takes the oldest message into the caller's vector, whose contents it replaces and whose memory it
+    /// reuses; waits while the queue is empty.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed and empty.
+    /// [`GetError`]: `Closed` (and empty), `NoMemory`, `Broken`.
     #[inline]
     pub fn get_into(&self, message: &mut Vec<u8>) -> Result<(), GetError> {
         self.get_into_until(message, Deadline::NEVER)
     }
 
-    /// Takes a message into the caller's vector, if there is one.
+    /// Takes the oldest message into the caller's vector if there is one; does not wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     #[inline]
     pub fn try_get_into(&self, message: &mut Vec<u8>) -> Result<(), GetError> {
         self.get_into_until(message, Deadline::NOW)
     }
 
-    /// Takes a message into the caller's vector, waiting for one at most this long.
+    /// Takes the oldest message into the caller's vector; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     pub fn get_into_timeout(&self, message: &mut Vec<u8>, timeout: Duration) -> Result<(), GetError> {
         self.get_into_until(message, Deadline::after(timeout))
     }
 
-    /// Puts messages in their order, as many with one lock as there is room for, waiting for more room as long as it takes.
+    /// Puts messages in their order, as many under one lock as there is room for; waits for more room.
     ///
-    /// Killed in it, this process has put the first so many of them.
+    /// If this process is killed meanwhile, it has put some of the first of them, each whole.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the number of those that were put: closed, too large, no space.
+    /// [`PutError`], with the number of messages that were put: `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn put_many_bytes(&self, messages: &Messages) -> Result<(), PutError<usize>> {
         self.put_many_bytes_until(messages, Deadline::NEVER)
     }
 
-    /// Puts as many of these messages as there is room for.
+    /// Puts as many of these messages as there is room for; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the number of those that were put: full, and as [`put_many_bytes`](Self::put_many_bytes).
+    /// [`PutError`], with the number of messages that were put: `Full`, `Busy`, and as
+    /// [`put_many_bytes`](Self::put_many_bytes).
     pub fn try_put_many_bytes(&self, messages: &Messages) -> Result<(), PutError<usize>> {
         self.put_many_bytes_until(messages, Deadline::NOW)
     }
 
-    /// Puts messages, waiting for room at most this long in all.
+    /// Puts messages; waits at most `timeout` in all for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the number of those that were put: full, busy, and as [`put_many_bytes`](Self::put_many_bytes).
+    /// [`PutError`], with the number of messages that were put: `Full`, `Busy`, and as
+    /// [`put_many_bytes`](Self::put_many_bytes).
     pub fn put_many_bytes_timeout(&self, messages: &Messages, timeout: Duration) -> Result<(), PutError<usize>> {
         self.put_many_bytes_until(messages, Deadline::after(timeout))
     }
 
-    /// Takes up to `most` messages with one lock and appends them to `messages`, waiting for the first as long as it takes. One call takes no more bytes than
-    /// [`messages`](Messages::with_capacity) has room for, but at least one message.
+    /// Takes up to `most` messages under one lock and appends them to `messages`; waits for the first. One
+    /// call takes at least one message, and no more bytes than [`messages`](Messages::with_capacity) has room
+    /// for.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed and empty.
+    /// [`GetError`]: `Closed` (and empty), `NoMemory`, `Broken`.
     pub fn get_many_into(&self, messages: &mut Messages, most: usize) -> Result<(), GetError> {
         self.get_many_into_until(messages, most, Deadline::NEVER)
     }
 
-    /// Takes up to `most` messages, if there are any.
+    /// Takes up to `most` messages, if there are any; does not wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     pub fn try_get_many_into(&self, messages: &mut Messages, most: usize) -> Result<(), GetError> {
         self.get_many_into_until(messages, most, Deadline::NOW)
     }
 
-    /// Takes up to `most` messages, waiting for the first at most this long.
+    /// Takes up to `most` messages; waits at most `timeout` for the first.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     pub fn get_many_into_timeout(&self, messages: &mut Messages, most: usize, timeout: Duration) -> Result<(), GetError> {
         self.get_many_into_until(messages, most, Deadline::after(timeout))
     }
@@ -177,12 +181,12 @@ impl Queue<[u8]> {
         self.view().get_many(messages, most, deadline).map_err(|refusal| self.get_error(refusal))
     }
 
-    pub(crate) fn fresh(&self, others: Option<Peer>, deadline: Deadline) -> Result<Vec<u8>, GetError> {
+    pub(crate) fn fresh(&self, peer: Option<Peer>, deadline: Deadline) -> Result<Vec<u8>, GetError> {
         let view = self.view();
         let mut message = Vec::new();
-        // If it fails, so does the get, which knows the message.
+        // If this fails, so will the get, whose error knows the length of the message.
         let _ = message.try_reserve_exact(view.next_length().unwrap_or(0));
-        view.get_from(&mut message, others, deadline).map_err(|refusal| self.get_error(refusal))?;
+        view.get_from(&mut message, peer, deadline).map_err(|refusal| self.get_error(refusal))?;
         Ok(message)
     }
 }

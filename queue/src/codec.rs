@@ -1,10 +1,10 @@
-//! Values to bytes and back: postcard, into a buffer that is used again.
+//! Encoding and decoding of values: postcard, into a reused buffer.
 
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Appends to a vector, whole slices at a time.
+/// Appends whole slices to a vector.
 struct Append<'a>(&'a mut Vec<u8>);
 
 impl Flavor for Append<'_> {
@@ -29,7 +29,7 @@ pub(crate) fn encode<T: Serialize>(value: &T, buffer: &mut Vec<u8>) -> postcard:
     postcard::serialize_with_flavor(value, Append(buffer))
 }
 
-/// The whole of `bytes` must be one value.
+/// Decodes one value, which must be the whole of `bytes`.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> postcard::Result<T> {
     let (value, rest) = postcard::take_from_bytes(bytes)?;
     if rest.is_empty() { Ok(value) } else { Err(postcard::Error::DeserializeBadEncoding) }

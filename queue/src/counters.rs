@@ -1,4 +1,4 @@
-//! [`Counters`] and [`JobCounters`]: what has gone through a queue.
+//! [`Counters`] and [`JobCounters`]: what has passed through a queue.
 
 use multiproc_ring::Counters;
 
@@ -6,13 +6,26 @@ use crate::jobs::JoinableQueue;
 use crate::queue::Queue;
 
 impl<T: ?Sized + 'static> Queue<T> {
-    /// What has gone through it since it was made.
+    /// Returns what has passed through it since it was made: a snapshot.
+    ///
+    /// ```
+    /// use multiproc_queue::Queue;
+    ///
+    /// let queue: Queue<[u8]> = Queue::new(16)?;
+    /// queue.put_bytes(b"hello")?;
+    /// queue.put_bytes(b"world")?;
+    /// queue.get_bytes()?;
+    /// let counters = queue.counters();
+    /// assert_eq!((counters.puts, counters.gets, counters.bytes), (2, 1, 10));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn counters(&self) -> Counters {
         self.view().counters()
     }
 }
 
-/// What has gone through a [`JoinableQueue`] since it was made, by all processes: a snapshot. They are always counted.
+/// What has passed through a [`JoinableQueue`] since it was made, in all processes: a snapshot. The counters
+/// are always on.
 ///
 /// ```
 /// use multiproc_queue::JoinableQueue;
@@ -28,27 +41,34 @@ impl<T: ?Sized + 'static> Queue<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JobCounters {
-    /// Jobs that were put: exact, whoever dies. (A dead letter that is brought back to life is not put again.)
+    /// Jobs that were put: exact, whichever process dies. (A replayed dead letter is not put again.)
     pub puts: u64,
-    /// Jobs that were handed out for the first time: exact, whoever dies. `puts - gets` wait.
+    /// Jobs that were leased for the first time: exact, whichever process dies. `puts - gets` wait.
     pub gets: u64,
-    /// How often a job was handed out once more that somebody has given back, or has died with: exact, whoever dies, as its [`attempts`](crate::Job::attempts) above 1. So jobs were handed out `gets + redelivered` times;
-    /// those that were brought back to life once more each.
+    /// How often a job was leased again after its holder gave it back or died: exact, whichever process dies;
+    /// it corresponds to [`attempts`](crate::Job::attempts) above 1. So jobs were leased `gets + redelivered`
+    /// times; each replayed dead letter adds one.
     pub redelivered: u64,
-    /// Jobs that became [dead letters](JoinableQueue::dead_letters): exact, whoever dies; also those that were taken out or brought back to life since.
+    /// Jobs that became [dead letters](JoinableQueue::dead_letters): exact, whichever process dies. Those
+    /// that were taken or replayed since count, too.
     pub dead_lettered: u64,
-    /// Bytes of the jobs that were put, as they travel: encoded, and without their headers. Of a producer that is killed in `put` the job may count and its bytes not.
+    /// Bytes of the jobs that were put, encoded, without headers. If a producer is killed in `put`, its job
+    /// may count and its bytes not.
     pub bytes: u64,
-    /// How often somebody went to sleep for want of room, each look round once a second included. Near 0 where consumers are faster.
+    /// How often a producer went to sleep for lack of room, the liveness poll once a second included. Near 0
+    /// if consumers are faster.
     pub put_sleeps: u64,
-    /// How often somebody went to sleep for want of a job, or of a slot for one, likewise; who joins is not among them. Near 0 where producers are faster.
+    /// How often a consumer went to sleep for lack of a job or of a free lease, the liveness poll included;
+    /// `join` does not count. Near 0 if producers are faster.
     pub get_sleeps: u64,
-    /// How often somebody died with a lock of this queue in his hands, in the midst of a put, a get or a close, and another took it over. Who dies with a job in his hands, and elsewhere, is not counted: the job is.
+    /// How often a process died holding a lock of this queue (in a put, a get or a close), so that another
+    /// took it over. A process that dies with a job, and elsewhere, is not counted here: its job is counted
+    /// above.
     pub deaths: u64,
 }
 
 impl<T: ?Sized + 'static> JoinableQueue<T> {
-    /// What has gone through it since it was made.
+    /// Returns what has passed through it since it was made: a snapshot.
     pub fn counters(&self) -> JobCounters {
         self.view().job_counters()
     }

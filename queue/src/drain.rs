@@ -1,4 +1,4 @@
-//! All that is there, without waiting.
+//! Taking all messages at once.
 
 use multiproc_robust::Deadline;
 use serde::Serialize;
@@ -10,10 +10,12 @@ use multiproc_ring::Messages;
 use multiproc_ring::Refusal;
 
 impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
-    /// Takes all messages that are there, without waiting; none, if there are none or it is closed. Those that cannot be decoded are errors among them.
+    /// Takes all messages that are in the queue, without waiting. A message that cannot be decoded is an
+    /// error among the results. The result is empty if the queue is empty or closed.
     ///
-    /// It takes the lock once for some thousand messages, and stops at as many as were there when it began, so it ends although others go on putting. They are in this process's memory
-    /// then: killed, it has lost them.
+    /// It takes the lock once for some thousand messages. It stops at as many as were there when it began, so
+    /// it ends although producers go on. The messages are then in this process's memory: if it is killed,
+    /// they are lost.
     ///
     /// ```
     /// use multiproc_queue::Queue;
@@ -28,7 +30,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`GetError`], if nothing was taken: busy, no memory, broken. What comes in the way later ends it, with what it has.
+    /// [`GetError`], if nothing was taken: `Busy`, `NoMemory`, `Broken`. A later error ends the call, which
+    /// returns what it has taken.
     pub fn drain(&self) -> Result<Vec<Result<T, GetError>>, GetError> {
         let mut messages = Messages::new();
         self.drain_messages(&mut messages)?;
@@ -37,7 +40,8 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
 }
 
 impl Queue<[u8]> {
-    /// Takes all messages that are there, without waiting, and appends them to `messages`, which gets room for them; as [`drain`](Self::drain).
+    /// Takes all messages that are in the queue, without waiting, and appends them to `messages`; as
+    /// [`drain`](Self::drain).
     ///
     /// ```
     /// use multiproc_queue::{Messages, Queue};
@@ -53,7 +57,8 @@ impl Queue<[u8]> {
     ///
     /// # Errors
     ///
-    /// [`GetError`], if nothing was taken: busy, no memory, broken. What comes in the way later ends it, with what it has.
+    /// [`GetError`], if nothing was taken: `Busy`, `NoMemory`, `Broken`. A later error ends the call, which
+    /// returns what it has taken.
     pub fn drain_into(&self, messages: &mut Messages) -> Result<(), GetError> {
         self.drain_messages(messages)
     }
@@ -68,7 +73,7 @@ impl<T: ?Sized + 'static> Queue<T> {
             match self.view().get_many(messages, most, Deadline::NOW) {
                 Ok(()) => most -= most.min(messages.len() - so_far),
                 Err(Refusal::TimedOut | Refusal::Closed) => break,
-                // The next call will find it, too.
+                // The next call will report it.
                 Err(_) if so_far > before => break,
                 Err(refusal) => return Err(self.get_error(refusal)),
             }

@@ -1,93 +1,96 @@
-//! Small operation errors that give the goods back.
+//! Errors of puts and gets; a put that fails returns the value.
 
 use std::fmt;
 
 use multiproc_ring::Refusal;
 
-/// Why a message was not put; the value comes back.
+/// Why a message was not put; it contains the value.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PutError<T> {
-    /// No room: now (`try_put`), or until the deadline.
+    /// There was no room now (`try_put`), or until the deadline.
     Full(T),
     /// The queue was closed.
     Closed(T),
-    /// Somebody else was in the middle of a put: until the deadline, or for longer than a moment (`try_put`). Ask again.
+    /// Another process was in the middle of a put: until the deadline, or for longer than 1 ms (`try_put`).
+    /// Try again.
     Busy(T),
     /// The message can never fit.
     TooLarge {
-        /// The goods.
+        /// The value.
         value: T,
-        /// Which queue.
+        /// Kind and name of the queue.
         queue: String,
-        /// Bytes of the message.
+        /// Length of the message in bytes.
         length: usize,
-        /// Bytes of the longest message that fits.
+        /// Length of the longest message that fits, in bytes.
         longest: usize,
     },
-    /// The queue would take it, but the system has no memory left for it.
+    /// The system has no memory left for the message.
     NoSpace {
-        /// The goods.
+        /// The value.
         value: T,
-        /// Which queue.
+        /// Kind and name of the queue.
         queue: String,
-        /// Bytes of the message.
+        /// Length of the message in bytes.
         length: usize,
     },
-    /// The value could not be turned into bytes.
+    /// The value could not be encoded.
     Encode {
-        /// The goods.
+        /// The value.
         value: T,
-        /// Which queue.
+        /// Kind and name of the queue.
         queue: String,
         /// What serde said.
         problem: String,
     },
-    /// The queue cannot be used from here: its memory contradicts itself, or this thread can take no lock.
+    /// The queue cannot be used: its shared memory is inconsistent, or this thread cannot take a lock.
     Broken {
-        /// The goods.
+        /// The value.
         value: T,
-        /// Which queue.
+        /// Kind and name of the queue.
         queue: String,
         /// What is wrong.
         problem: String,
     },
 }
 
-/// Why no message was got.
+/// Why no message was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GetError {
-    /// Nothing there: now (`try_get`), or until the deadline.
+    /// There was no message now (`try_get`), or until the deadline.
     Empty,
-    /// The queue was closed, and is empty.
+    /// The queue was closed and is empty.
     Closed,
-    /// Somebody else was in the middle of a get: until the deadline, or for longer than a moment (`try_get`). Ask again.
+    /// Another process was in the middle of a get: until the deadline, or for longer than 1 ms (`try_get`).
+    /// Try again.
     Busy,
     /// This process has no memory for the next message, which stays in the queue.
     NoMemory {
-        /// Which queue.
+        /// Kind and name of the queue.
         queue: String,
-        /// Bytes of the message.
+        /// Length of the message in bytes.
         length: usize,
     },
-    /// The system has no memory for a job that is out; it stays in the queue. Only of a [`JoinableQueue`](crate::JoinableQueue).
+    /// The system has no memory to lease the job, which stays in the queue. Only of a
+    /// [`JoinableQueue`](crate::JoinableQueue).
     NoSpace {
-        /// Which queue.
+        /// Kind and name of the queue.
         queue: String,
     },
-    /// The message was taken but is not a `T`; here are its bytes.
+    /// The message was taken but is not a `T`.
     Decode {
-        /// Which queue.
+        /// Kind and name of the queue.
         queue: String,
-        /// The message.
+        /// Its bytes.
         bytes: Vec<u8>,
         /// What serde said.
         problem: String,
     },
-    /// The queue cannot be used from here: its memory contradicts itself, or this thread can take no lock.
+    /// The queue cannot be used: its shared memory is inconsistent, or this thread cannot take a lock.
     Broken {
-        /// Which queue.
+        /// Kind and name of the queue.
         queue: String,
         /// What is wrong.
         problem: String,
@@ -116,7 +119,7 @@ impl<T> PutError<T> {
         }
     }
 
-    /// The value that was not put.
+    /// Returns the value that was not put.
     pub fn into_inner(self) -> T {
         match self {
             Self::Full(value) | Self::Closed(value) | Self::Busy(value) => value,
@@ -127,12 +130,12 @@ impl<T> PutError<T> {
         }
     }
 
-    /// Whether there was no room.
+    /// Returns whether the reason is a full queue.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))
     }
 
-    /// Whether the queue was closed.
+    /// Returns whether the reason is a closed queue.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))
     }
@@ -197,7 +200,7 @@ impl fmt::Display for GetError {
 
 impl std::error::Error for GetError {}
 
-/// This thread has no job that it took, and did not say [`task_done`](crate::JoinableQueue::task_done) for.
+/// This thread has taken no job for which it has not called [`task_done`](crate::JoinableQueue::task_done).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs, reason = "there is nothing else to say")]
 pub struct NothingTaken;

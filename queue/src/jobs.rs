@@ -1,4 +1,4 @@
-//! [`JoinableQueue`]: what it promises. How jobs are handed out and come back is in `ring/lease.rs`.
+//! [`JoinableQueue`]: what it promises. How jobs are leased and returned is in `jobs/lease.rs`.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,37 +9,46 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{GetError, PutError};
 use crate::jobs::lease::{JobView, Leased};
-use crate::verbs::verbs;
 use multiproc_ring::Refusal;
 use multiproc_ring::UNBOUNDED;
 
 pub(crate) mod block;
 mod bytes;
+mod dead_letters;
 mod job;
 pub(crate) mod lease;
-mod letters;
 mod plain;
 mod typed;
 
 pub use block::{JobBlock, JobLimits, MAX_LEASES};
+pub use dead_letters::{DeadLetter, DeadLetters};
 use job::Lease;
 pub use job::{Holder, Job};
-pub use letters::{DeadLetter, DeadLetters};
 
-/// A queue of jobs (Python's `JoinableQueue`): what is got is *leased*, and comes back if whoever got it dies before it is done.
+/// A work queue (Python's `JoinableQueue`): a consumer *leases* a job, and the job returns to the queue if
+/// the consumer dies before it is done.
 ///
-/// [`get`](Self::get) hands out a [`Job`]. Its message stays in shared memory until [`done`](Job::done); a job that is dropped without that is given back, and so is one whose holder dies:
-/// at once, since the kernel tells, and to the front (where more than four jobs are out and more wait, within the next few gets). [`join`](Self::join) waits until everything that was put is done.
+/// [`get`](Self::get) returns a [`Job`]. Its message stays in shared memory until [`done`](Job::done). A job
+/// that is dropped without `done`, or whose holder dies, returns to the front of the queue. The kernel
+/// reports a death at once. (While more than four jobs are leased and others wait, a returned job is found
+/// within the next few gets.) [`join`](Self::join) waits until every job that was put is done.
 ///
-/// At most [`MAX_LEASES`] (120) jobs are out at a time; who asks for one more waits until one is done. A job that was handed out too often ([`JobLimits::max_deliveries`]; 5 times, if nothing is said) and
-/// came back each time is a [dead letter](Self::dead_letters): it counts as done, and waits there for somebody to look at it.
+/// At most [`MAX_LEASES`] (120) jobs are leased at a time; a further `get` waits until one is done. A job
+/// that was leased too often without being done ([`JobLimits::max_deliveries`]; 5 times by default) becomes a
+/// [dead letter](Self::dead_letters). It then counts as done and is kept for inspection.
 ///
-/// [`JoinableQueue<[u8]>`](JoinableQueue#impl-JoinableQueue<[u8]>) carries bytes as they are, `JoinableQueue<Plain<T>>` [plain values](crate::Plain); any other `T` travels through serde.
+/// [`JoinableQueue<[u8]>`](JoinableQueue#impl-JoinableQueue<[u8]>) carries bytes as they are,
+/// `JoinableQueue<Plain<T>>` [plain values](crate::Plain); any other `T` travels through serde.
 ///
 /// # When a process dies
 ///
-/// Killed in `put`, its job is there wholly or not at all. Killed in `get` or with jobs in its hands, they come back, and whoever waits gets them: no job that was put is ever lost, and none is handed out while its holder lives, stopped or not.
-/// Killed in `done`, the job is done, or comes back. So work is done *at least* once: a holder that dies after the work and before `done` leaves a job that will be done again.
+/// - In `put`: its job is wholly there or wholly absent.
+/// - In `get`, or while it holds jobs: they return to the queue, and waiting consumers get them. No job that
+///   was put is lost. No job is leased again while its holder lives, stopped or not.
+/// - In `done`: the job is done, or returns.
+///
+/// So work is done *at least* once: a holder that dies after the work and before `done` leaves a job that
+/// will be done again.
 ///
 /// ```
 /// use multiproc_queue::JoinableQueue;
@@ -50,7 +59,7 @@ pub use letters::{DeadLetter, DeadLetters};
 ///
 /// let job = queue.get()?;
 /// assert_eq!((job.as_str(), job.attempts()), ("page 1", 1));
-/// drop(job); // as if we had died
+/// drop(job); // as if this process had died
 ///
 /// let job = queue.get()?;
 /// assert_eq!((job.as_str(), job.attempts()), ("page 1", 2));
@@ -65,30 +74,38 @@ pub struct JoinableQueue<T: ?Sized + 'static> {
     pub(crate) shared: Shared<JobBlock<T>>,
 }
 
-verbs!(JoinableQueue, JobBlock, "joinable queue", limits: JobLimits);
+multiproc_shm::verbs! {
+    impl[T: ?Sized + 'static] JoinableQueue<T> { shared: JobBlock<T> };
+    "joinable queue";
+    new(limits: impl Into<JobLimits>) => limits.into();
+    invalid "the limits are not possible";
+    other "it holds other jobs";
+    differs "it has other limits";
+}
 
-/// Looking, and closing.
+/// Inspecting and closing.
 impl<T: ?Sized + 'static> JoinableQueue<T> {
-    /// No more puts, in any process. Gets go on until everything is done, also what others have in their hands now and may give back, and find it closed then. Idempotent.
+    /// Closes the queue for puts, in all processes. Gets go on until every job is done, also those that are
+    /// leased now and may return; then they return `Closed`. Idempotent.
     pub fn close(&self) {
         self.view().close_jobs();
     }
 
-    /// Whether somebody has closed it.
+    /// Returns whether it was closed.
     pub fn is_closed(&self) -> bool {
         self.view().is_closed()
     }
 
-    /// Waits until everything that was put is done, or a dead letter.
+    /// Waits until every job that was put is done or is a dead letter.
     ///
     /// # Errors
     ///
-    /// [`GetError::Broken`]: this thread cannot sleep for it.
+    /// [`GetError::Broken`]: this thread has no robust list, or the shared memory is inconsistent.
     pub fn join(&self) -> Result<(), GetError> {
         self.view().join(Deadline::NEVER).map_err(|refusal| self.get_error(refusal))
     }
 
-    /// Waits at most this long; whether everything is done.
+    /// Waits at most `timeout`, and returns whether every job is done.
     ///
     /// # Errors
     ///
@@ -101,48 +118,49 @@ impl<T: ?Sized + 'static> JoinableQueue<T> {
         }
     }
 
-    /// Jobs that were put and are not done: those that wait, those that are out, those that came back. A snapshot; 0 only if there was an instant in this call when all was done.
+    /// Returns how many jobs were put and are not done: waiting, leased or returned. A snapshot; 0 only if
+    /// there was an instant in this call at which all were done.
     pub fn unfinished(&self) -> usize {
         self.view().unfinished()
     }
 
-    /// Jobs that nobody has had yet, a snapshot.
+    /// Returns how many jobs have never been leased: a snapshot.
     pub fn len(&self) -> usize {
         self.view().len()
     }
 
-    /// Whether there is no such job, a snapshot.
+    /// Returns whether there is no such job: a snapshot.
     pub fn is_empty(&self) -> bool {
         self.view().is_empty()
     }
 
-    /// Whether as many jobs wait as may, a snapshot.
+    /// Returns whether as many jobs wait as it can hold: a snapshot.
     pub fn is_full(&self) -> bool {
         self.capacity().is_some_and(|capacity| self.len() >= capacity)
     }
 
-    /// Jobs that are in somebody's hands, a snapshot.
+    /// Returns how many jobs are leased: a snapshot.
     pub fn leased(&self) -> usize {
         self.view().leased()
     }
 
-    /// Jobs that can wait in it; `None` if there is no limit.
+    /// Returns how many jobs can wait in it; `None` if there is no limit.
     pub fn capacity(&self) -> Option<usize> {
         let messages = self.view().log().sizes.messages;
         (messages != UNBOUNDED).then_some(messages as usize)
     }
 
-    /// How often a job is handed out before it is a dead letter; `None` if there is no limit.
+    /// Returns how often a job is leased before it becomes a dead letter; `None` if there is no limit.
     pub fn max_deliveries(&self) -> Option<u16> {
         Some(block::deliveries(self.shared.extents())).filter(|deliveries| *deliveries != 0)
     }
 
-    /// Bytes of the longest job that it takes.
+    /// Returns the length of the longest job, in bytes.
     pub fn longest_job(&self) -> usize {
         block::longest_job(self.shared.extents())
     }
 
-    /// The jobs that nobody got done.
+    /// Returns the dead letters: jobs that were leased too often without being done.
     pub fn dead_letters(&self) -> DeadLetters<'_, T> {
         DeadLetters::of(self)
     }
@@ -168,14 +186,16 @@ impl<T: ?Sized + 'static> JoinableQueue<T> {
         PutError::from_refusal(value, refusal, length, self.longest_job(), || self.shared.describe())
     }
 
-    /// Leases a job, whose bytes replace those in `message`. A panic from here on gives it back.
+    /// Leases a job, whose bytes replace those in `message`. If the caller panics after this, the job returns
+    /// to the queue.
     fn lease(&self, message: &mut Vec<u8>, deadline: Deadline) -> Result<(Lease<'_, T>, Leased), GetError> {
         let leased = self.view().lease(message, deadline).map_err(|refusal| self.get_error(refusal))?;
         Ok((Lease::new(self, leased.slot), leased))
     }
 }
 
-/// What this gets, until the queue is closed and everything is done. An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
+/// Returns what `get` returns, until the queue is closed and every job is done. After a job that cannot be
+/// decoded the iterator goes on; after any other error it ends.
 fn each<J>(mut get: impl FnMut() -> Result<J, GetError>) -> impl Iterator<Item = Result<J, GetError>> {
     let mut broken = false;
     std::iter::from_fn(move || {

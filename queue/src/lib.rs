@@ -14,7 +14,6 @@ mod queue;
 mod reserve;
 mod simple;
 mod typed;
-mod verbs;
 
 pub use block::{Capacity, QueueBlock};
 pub use borrowed::Borrowed;

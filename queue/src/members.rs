@@ -1,4 +1,5 @@
-//! [`Producer`] and [`Consumer`]: who says that he puts, or gets, is waited for, and does not wait for those who are gone.
+//! [`Producer`] and [`Consumer`]: registered peers, so that a waiting process learns that all its peers have
+//! disconnected.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,12 +14,18 @@ use crate::error::{GetError, PutError};
 use crate::queue::Queue;
 use multiproc_ring::Peer;
 
-/// Who puts: a consumer gets [`Closed`](GetError::Closed) when all producers are gone and the queue is empty, instead of waiting for ever.
+/// A registered producer. A [`Consumer`]'s get returns [`Closed`](GetError::Closed) once all producers have
+/// disconnected and the queue is empty, instead of waiting for ever.
 ///
-/// Taken by [`Queue::producer`]; it belongs to the process, and ends with its last clone, or with the process, whatever ends that: consumers who sleep are told at once. Likewise [`put`](Self::put) is
-/// [`Closed`](PutError::Closed) when all consumers are gone. Those who have never come are waited for; and if all are gone, others may still come. Whoever uses the [`Queue`] itself has no role: he is not waited for.
+/// It is made by [`Queue::producer`] and belongs to the process. It disconnects when its last clone is
+/// dropped, or when the process ends, for whatever reason; waiting consumers are notified at once. Likewise
+/// its [`put`](Self::put) returns [`Closed`](PutError::Closed) once all consumers have disconnected.
 ///
-/// It cannot be sent to another process. That gets the queue, and takes a role of its own; whoever starts it holds one until then.
+/// Before the first producer has registered, consumers wait for one. After all have disconnected, another may
+/// still register. A process that uses the [`Queue`] itself is not registered, and no peer waits for it.
+///
+/// It cannot be sent to another process: send the queue, and register there. The process that starts the
+/// other one stays registered until then.
 ///
 /// ```
 /// use multiproc_queue::{GetError, PutError, Queue};
@@ -32,160 +39,166 @@ use multiproc_ring::Peer;
 ///
 /// let producer = queue.producer()?; // another may come
 /// drop(consumer);
-/// assert!(producer.put("who reads this?".to_string()).is_err_and(|error| error.is_closed()));
+/// assert!(producer.put("unread".to_string()).is_err_and(|error| error.is_closed()));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Producer<T: ?Sized + 'static> {
-    seat: Arc<Seat<T>>,
+    membership: Arc<Membership<T>>,
 }
 
-/// Who gets; see [`Producer`].
+/// A registered consumer; see [`Producer`].
 pub struct Consumer<T: ?Sized + 'static> {
-    seat: Arc<Seat<T>>,
+    membership: Arc<Membership<T>>,
 }
 
-/// Why a role was not taken.
+/// Why a producer or consumer was not registered.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum RegistrationError {
-    /// All 60 places of this role are taken, or this process can keep none.
+    /// 60 of this kind are registered already, or this process cannot hold the lock that says so.
     Lock(LockError),
-    /// There is no memory for the places.
+    /// The system has no memory for the registration.
     Memory(Error),
 }
 
-/// Roles: who puts, and who gets.
+/// Registered producers and consumers (disconnect detection).
 impl<T: ?Sized + 'static> Queue<T> {
-    /// Says that this process puts, as long as it has the handle: see [`Producer`]. At most 60 handles that are not clones of each other can be had, by all processes.
+    /// Registers this process as a producer until the handle and its clones are dropped: see [`Producer`]. At
+    /// most 60 can be registered at once, in all processes; clones count once.
     ///
     /// # Errors
     ///
     /// [`RegistrationError`].
     pub fn producer(&self) -> Result<Producer<T>, RegistrationError> {
-        Seat::take(self, Peer::Producer).map(|seat| Producer { seat })
+        Membership::take(self, Peer::Producer).map(|membership| Producer { membership })
     }
 
-    /// Says that this process gets, as long as it has the handle: see [`Producer`]. At most 60 handles that are not clones of each other can be had, by all processes.
+    /// Registers this process as a consumer until the handle and its clones are dropped: see [`Producer`]. At
+    /// most 60 can be registered at once, in all processes; clones count once.
     ///
     /// # Errors
     ///
     /// [`RegistrationError`].
     pub fn consumer(&self) -> Result<Consumer<T>, RegistrationError> {
-        Seat::take(self, Peer::Consumer).map(|seat| Consumer { seat })
+        Membership::take(self, Peer::Consumer).map(|membership| Consumer { membership })
     }
 
-    /// How many producers' handles there are now, a snapshot.
+    /// Returns how many producers are registered: a snapshot.
     pub fn producers(&self) -> usize {
         self.view().present(Peer::Producer)
     }
 
-    /// How many consumers' handles there are now, a snapshot.
+    /// Returns how many consumers are registered: a snapshot.
     pub fn consumers(&self) -> usize {
         self.view().present(Peer::Consumer)
     }
 }
 
 impl<T: ?Sized + 'static> Producer<T> {
-    /// The queue.
+    /// Returns the queue.
     pub fn queue(&self) -> &Queue<T> {
-        &self.seat.queue
+        &self.membership.queue
     }
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> Producer<T> {
-    /// Puts a message, waiting for room as long as there are consumers, or none has come yet.
+    /// Puts a message; waits while the queue is full, unless all consumers have disconnected.
     ///
     /// # Errors
     ///
-    /// [`PutError`], as [`Queue::put`]; and closed, when all consumers are gone.
+    /// [`PutError`], as [`Queue::put`]; and `Closed` once all consumers have disconnected.
     pub fn put(&self, value: T) -> Result<(), PutError<T>> {
         self.queue().put_to(value, Some(Peer::Consumer), Deadline::NEVER)
     }
 
-    /// Puts a message if there is room.
+    /// Puts a message if there is room; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`], as [`Queue::try_put`]; and closed, when all consumers are gone.
+    /// [`PutError`], as [`Queue::try_put`]; and `Closed` once all consumers have disconnected.
     pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
         self.queue().put_to(value, Some(Peer::Consumer), Deadline::NOW)
     }
 
-    /// Puts a message, waiting for room at most this long.
+    /// Puts a message; waits at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`], as [`Queue::put_timeout`]; and closed, when all consumers are gone.
+    /// [`PutError`], as [`Queue::put_timeout`]; and `Closed` once all consumers have disconnected.
     pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
         self.queue().put_to(value, Some(Peer::Consumer), Deadline::after(timeout))
     }
 }
 
 impl Producer<[u8]> {
-    /// Puts a message, waiting for room as long as there are consumers, or none has come yet.
+    /// Puts a message; waits while the queue is full, unless all consumers have disconnected.
     ///
     /// # Errors
     ///
-    /// [`PutError`], as [`Queue::put_bytes`]; and closed, when all consumers are gone.
+    /// [`PutError`], as [`Queue::put_bytes`]; and `Closed` once all consumers have disconnected.
     pub fn put_bytes(&self, message: &[u8]) -> Result<(), PutError<()>> {
         self.queue().put_bytes_to(message, Some(Peer::Consumer), Deadline::NEVER)
     }
 
-    /// Puts a message if there is room.
+    /// Puts a message if there is room; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`], as [`Queue::try_put_bytes`]; and closed, when all consumers are gone.
+    /// [`PutError`], as [`Queue::try_put_bytes`]; and `Closed` once all consumers have disconnected.
     pub fn try_put_bytes(&self, message: &[u8]) -> Result<(), PutError<()>> {
         self.queue().put_bytes_to(message, Some(Peer::Consumer), Deadline::NOW)
     }
 
-    /// Puts a message, waiting for room at most this long.
+    /// Puts a message; waits at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`], as [`Queue::put_bytes_timeout`]; and closed, when all consumers are gone.
+    /// [`PutError`], as [`Queue::put_bytes_timeout`]; and `Closed` once all consumers have disconnected.
     pub fn put_bytes_timeout(&self, message: &[u8], timeout: Duration) -> Result<(), PutError<()>> {
         self.queue().put_bytes_to(message, Some(Peer::Consumer), Deadline::after(timeout))
     }
 }
 
 impl<T: ?Sized + 'static> Consumer<T> {
-    /// The queue.
+    /// Returns the queue.
     pub fn queue(&self) -> &Queue<T> {
-        &self.seat.queue
+        &self.membership.queue
     }
 }
 
 impl<T: Serialize + DeserializeOwned + 'static> Consumer<T> {
-    /// Takes a message, waiting for one as long as there are producers, or none has come yet.
+    /// Takes the oldest message; waits while the queue is empty, unless all producers have disconnected.
     ///
     /// # Errors
     ///
-    /// [`GetError`], as [`Queue::get`]; and closed, when it is empty and all producers are gone.
+    /// [`GetError`], as [`Queue::get`]; and `Closed` once it is empty and all producers have disconnected.
     pub fn get(&self) -> Result<T, GetError> {
         self.queue().get_from(Some(Peer::Producer), Deadline::NEVER)
     }
 
-    /// Takes a message if there is one.
+    /// Takes the oldest message if there is one; does not wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`], as [`Queue::try_get`]; and closed, when it is empty and all producers are gone.
+    /// [`GetError`], as [`Queue::try_get`]; and `Closed` once it is empty and all producers have
+    /// disconnected.
     pub fn try_get(&self) -> Result<T, GetError> {
         self.queue().get_from(Some(Peer::Producer), Deadline::NOW)
     }
 
-    /// Takes a message, waiting for one at most this long.
+    /// Takes the oldest message; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`], as [`Queue::get_timeout`]; and closed, when it is empty and all producers are gone.
+    /// [`GetError`], as [`Queue::get_timeout`]; and `Closed` once it is empty and all producers have
+    /// disconnected.
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
         self.queue().get_from(Some(Peer::Producer), Deadline::after(timeout))
     }
 
-    /// Messages as they come, until all producers are gone and the queue is empty (or it was closed). An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
+    /// Returns messages as they arrive, until all producers have disconnected and the queue is empty (or it was
+    /// closed). An error is an item, too. After a message that cannot be decoded the iterator goes on; after
+    /// any other error it ends.
     pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> {
         let mut broken = false;
         std::iter::from_fn(move || {
@@ -197,82 +210,85 @@ impl<T: Serialize + DeserializeOwned + 'static> Consumer<T> {
 }
 
 impl Consumer<[u8]> {
-    /// Takes a message, waiting for one as long as there are producers, or none has come yet.
+    /// Takes the oldest message; waits while the queue is empty, unless all producers have disconnected.
     ///
     /// # Errors
     ///
-    /// [`GetError`], as [`Queue::get_bytes`]; and closed, when it is empty and all producers are gone.
+    /// [`GetError`], as [`Queue::get_bytes`]; and `Closed` once it is empty and all producers have
+    /// disconnected.
     pub fn get_bytes(&self) -> Result<Vec<u8>, GetError> {
         self.queue().fresh(Some(Peer::Producer), Deadline::NEVER)
     }
 
-    /// Takes a message if there is one.
+    /// Takes the oldest message if there is one; does not wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`], as [`Queue::try_get_bytes`]; and closed, when it is empty and all producers are gone.
+    /// [`GetError`], as [`Queue::try_get_bytes`]; and `Closed` once it is empty and all producers have
+    /// disconnected.
     pub fn try_get_bytes(&self) -> Result<Vec<u8>, GetError> {
         self.queue().fresh(Some(Peer::Producer), Deadline::NOW)
     }
 
-    /// Takes a message, waiting for one at most this long.
+    /// Takes the oldest message; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`], as [`Queue::get_bytes_timeout`]; and closed, when it is empty and all producers are gone.
+    /// [`GetError`], as [`Queue::get_bytes_timeout`]; and `Closed` once it is empty and all producers have
+    /// disconnected.
     pub fn get_bytes_timeout(&self, timeout: Duration) -> Result<Vec<u8>, GetError> {
         self.queue().fresh(Some(Peer::Producer), Deadline::after(timeout))
     }
 }
 
-/// A seat that this process has.
-struct Seat<T: ?Sized + 'static> {
+/// A registration of this process.
+struct Membership<T: ?Sized + 'static> {
     queue: Queue<T>,
-    role: Peer,
+    peer: Peer,
     at: usize,
-    kept: ProcessOwned,
+    owned: ProcessOwned,
 }
 
-impl<T: ?Sized + 'static> Seat<T> {
-    fn take(queue: &Queue<T>, role: Peer) -> Result<Arc<Self>, RegistrationError> {
-        // A handle of its own: what it keeps stays mapped.
+impl<T: ?Sized + 'static> Membership<T> {
+    fn take(queue: &Queue<T>, peer: Peer) -> Result<Arc<Self>, RegistrationError> {
+        // A handle of its own, so that the lock stays mapped.
         let queue = queue.clone();
-        let seats = queue.view().all_seats(role).map_err(RegistrationError::Memory)?;
-        let taken = queue.view().take_seat(role, seats);
-        let (at, kept) = taken.map_err(|cause| RegistrationError::Lock(LockError::new(queue.shared.describe(), cause)))?;
-        Ok(Arc::new(Self { queue, role, at, kept }))
+        let seats = queue.view().all_seats(peer).map_err(RegistrationError::Memory)?;
+        let taken = queue.view().take_seat(peer, seats);
+        let (at, owned) = taken.map_err(|cause| RegistrationError::Lock(LockError::new(queue.shared.describe(), cause)))?;
+        Ok(Arc::new(Self { queue, peer, at, owned }))
     }
 }
 
-impl<T: ?Sized + 'static> Drop for Seat<T> {
+impl<T: ?Sized + 'static> Drop for Membership<T> {
     fn drop(&mut self) {
-        self.queue.view().leave_seat(self.role, self.at, self.kept);
+        self.queue.view().leave_seat(self.peer, self.at, self.owned);
     }
 }
 
 impl<T: ?Sized + 'static> Clone for Producer<T> {
-    /// Of the same process, and the same place: what is dropped last ends the role.
+    /// Returns a clone with the same registration, which ends with the last clone.
     fn clone(&self) -> Self {
-        Self { seat: Arc::clone(&self.seat) }
+        Self { membership: Arc::clone(&self.membership) }
     }
 }
 
 impl<T: ?Sized + 'static> Clone for Consumer<T> {
-    /// Of the same process, and the same place: what is dropped last ends the role.
+    /// Returns a clone with the same registration, which ends with the last clone.
     fn clone(&self) -> Self {
-        Self { seat: Arc::clone(&self.seat) }
+        Self { membership: Arc::clone(&self.membership) }
     }
 }
 
 impl<T: ?Sized + 'static> fmt::Debug for Producer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Producer").field("queue", self.queue()).field("place", &self.seat.at).finish()
+        f.debug_struct("Producer").field("queue", self.queue()).field("number", &self.membership.at).finish()
     }
 }
 
 impl<T: ?Sized + 'static> fmt::Debug for Consumer<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Consumer").field("queue", self.queue()).field("place", &self.seat.at).finish()
+        f.debug_struct("Consumer").field("queue", self.queue()).field("number", &self.membership.at).finish()
     }
 }
 

@@ -10,9 +10,11 @@ use crate::error::{GetError, PutError};
 use crate::queue::Queue;
 use multiproc_ring::Exact;
 
-/// Says of a queue that its messages are plain values, [`Pod`], and travel as their bytes: without serde, without an allocation, as fast as bytes.
+/// Marks a queue whose messages are plain values ([`Pod`]) and travel as their bytes: without serde, without
+/// an allocation, as fast as bytes.
 ///
-/// It is a mark, and no value: a `Queue<Plain<T>>` takes and gives `T`. A `Queue<T>` of the same name is another queue, since its messages are encoded.
+/// It is a marker, never a value: a `Queue<Plain<T>>` takes and returns `T`. It cannot be opened as a
+/// `Queue<T>`, whose messages are encoded.
 ///
 /// ```
 /// use multiproc_queue::{Plain, Queue};
@@ -33,65 +35,66 @@ pub struct Plain<T>(PhantomData<fn() -> T>);
 
 /// Plain values, as their bytes.
 impl<T: Pod> Queue<Plain<T>> {
-    /// Puts a value, waiting for room as long as it takes.
+    /// Puts a value; waits while the queue is full.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: closed, too large.
+    /// [`PutError`]: `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     #[inline]
     pub fn put_plain(&self, value: &T) -> Result<(), PutError<()>> {
         self.put_bytes_until(bytemuck::bytes_of(value), Deadline::NEVER)
     }
 
-    /// Puts a value if there is room.
+    /// Puts a value if there is room; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, closed, too large.
+    /// [`PutError`]: `Full`, `Busy`, `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     #[inline]
     pub fn try_put_plain(&self, value: &T) -> Result<(), PutError<()>> {
         self.put_bytes_until(bytemuck::bytes_of(value), Deadline::NOW)
     }
 
-    /// Puts a value, waiting for room at most this long.
+    /// Puts a value; waits at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, busy, closed, too large.
+    /// [`PutError`]: `Full`, `Busy`, `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn put_plain_timeout(&self, value: &T, timeout: Duration) -> Result<(), PutError<()>> {
         self.put_bytes_until(bytemuck::bytes_of(value), Deadline::after(timeout))
     }
 
-    /// Takes a value, waiting for one as long as it takes.
+    /// Takes the oldest value; waits while the queue is empty.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed and empty; of another length, then with its bytes.
+    /// [`GetError`]: `Closed` (and empty), `Decode` (with the bytes, if there are more or fewer than in a `T`), `Broken`.
     #[inline]
     pub fn get_plain(&self) -> Result<T, GetError> {
         self.get_plain_until(Deadline::NEVER)
     }
 
-    /// Takes a value if there is one.
+    /// Takes the oldest value if there is one; does not wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, and as [`get_plain`](Self::get_plain).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get_plain`](Self::get_plain).
     #[inline]
     pub fn try_get_plain(&self) -> Result<T, GetError> {
         self.get_plain_until(Deadline::NOW)
     }
 
-    /// Takes a value, waiting for one at most this long.
+    /// Takes the oldest value; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, and as [`get_plain`](Self::get_plain).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get_plain`](Self::get_plain).
     pub fn get_plain_timeout(&self, timeout: Duration) -> Result<T, GetError> {
         self.get_plain_until(Deadline::after(timeout))
     }
 
-    /// Takes a value into the caller's place, waiting for one as long as it takes: what is large need not be copied again. The place is unchanged if there is an error.
+    /// Takes the oldest value into the caller's variable, so that a large value need not be copied again;
+    /// waits while the queue is empty. After an error the variable is unchanged.
     ///
     /// # Errors
     ///
@@ -101,21 +104,21 @@ impl<T: Pod> Queue<Plain<T>> {
         self.get_plain_into_until(value, Deadline::NEVER)
     }
 
-    /// Takes a value into the caller's place, if there is one.
+    /// Takes the oldest value into the caller's variable if there is one; does not wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, and as [`get_plain`](Self::get_plain).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get_plain`](Self::get_plain).
     #[inline]
     pub fn try_get_plain_into(&self, value: &mut T) -> Result<(), GetError> {
         self.get_plain_into_until(value, Deadline::NOW)
     }
 
-    /// Takes a value into the caller's place, waiting for one at most this long.
+    /// Takes the oldest value into the caller's variable; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, and as [`get_plain`](Self::get_plain).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get_plain`](Self::get_plain).
     pub fn get_plain_into_timeout(&self, value: &mut T, timeout: Duration) -> Result<(), GetError> {
         self.get_plain_into_until(value, Deadline::after(timeout))
     }

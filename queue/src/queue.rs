@@ -1,4 +1,4 @@
-//! [`Queue`]: what it promises. The bytes are in `ring.rs`; how it waits is in `multiproc_robust::Side`.
+//! [`Queue`]: what it promises. Its bytes and how it waits are the business of `multiproc_ring`.
 
 use std::fmt;
 
@@ -8,22 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::{Capacity, QueueBlock};
 use crate::error::{GetError, PutError};
-use crate::verbs::verbs;
 use multiproc_ring::Peer;
 use multiproc_ring::UNBOUNDED;
 use multiproc_ring::{Refusal, View};
 
-/// A queue of messages between processes: many may put, many may get, each message reaches one (Python's `Queue`).
+/// A multi-producer, multi-consumer queue between processes (Python's `Queue`). Each message reaches one
+/// consumer.
 ///
-/// It holds as many messages as was said when it was made, of any length up to 4 GiB. Messages of one producer keep their order. A `put` that returned is in shared
-/// memory: it needs neither its producer nor a helper thread any more. Handles may be in messages, also handles to this queue.
+/// It holds as many messages as its [`Capacity`] says, each of up to 4 GiB. Messages of one producer keep
+/// their order. Once `put` has returned, the message is in shared memory and needs neither its producer nor a
+/// helper thread. Messages may contain handles, also handles to this queue.
 ///
-/// [`Queue<[u8]>`](Queue#impl-Queue<[u8]>) carries bytes as they are; any other `T` travels through serde.
+/// [`Queue<[u8]>`](Queue#impl-Queue<[u8]>) carries bytes, `Queue<Plain<T>>` [plain values](crate::Plain); any
+/// other `T` travels through serde.
 ///
 /// # When a process dies
 ///
-/// Killed in `put`, its message is there wholly or not at all. Killed in `get`, the message stays for another, or, if it had just been taken, is lost with its taker: one at most. Killed while waiting:
-/// nobody notices. The others never hang and never see half a message.
+/// - In `put`: its message is wholly there or wholly absent.
+/// - In `get`: the message stays for another consumer, or is lost if it had just been taken. At most one
+///   message is lost; none is duplicated or truncated.
+/// - While it waits: the other processes go on as if it had not been there.
+///
+/// No other process hangs.
 ///
 /// ```
 /// use multiproc_queue::Queue;
@@ -39,42 +45,51 @@ use multiproc_ring::{Refusal, View};
 pub struct Queue<T: ?Sized + 'static> {
     pub(crate) shared: Shared<QueueBlock<T>>,
 }
-verbs!(Queue, QueueBlock, "queue", capacity: Capacity);
+multiproc_shm::verbs! {
+    impl[T: ?Sized + 'static] Queue<T> { shared: QueueBlock<T> };
+    "queue";
+    new(capacity: impl Into<Capacity>) => capacity.into();
+    invalid "the capacity is not possible";
+    other "it holds other messages";
+    differs "it has another capacity";
+}
 
-/// Looking, and closing.
+/// Inspecting and closing.
 impl<T: ?Sized + 'static> Queue<T> {
-    /// No more puts, in any process; gets go on until the queue is empty, and then, like everybody who waits, find it closed. Idempotent. Dropping a handle closes nothing.
+    /// Closes the queue for puts, in all processes. Gets go on until it is empty, and then return `Closed`;
+    /// so do waiting calls. Idempotent. Dropping a handle does not close the queue.
     pub fn close(&self) {
         self.view().close();
     }
 
-    /// Whether somebody has closed it.
+    /// Returns whether it was closed.
     pub fn is_closed(&self) -> bool {
         self.view().is_closed()
     }
 
-    /// Messages in it, a snapshot: exact for what was committed when it was taken.
+    /// Returns the number of messages in it: a snapshot, exact for the instant at which it was taken.
     pub fn len(&self) -> usize {
         self.view().len()
     }
 
-    /// Whether there is no message in it, a snapshot.
+    /// Returns whether it is empty: a snapshot.
     pub fn is_empty(&self) -> bool {
         self.view().is_empty()
     }
 
-    /// Whether it holds as many messages as it may, a snapshot. (Where it has a limit of bytes, a message may find no room before.)
+    /// Returns whether it holds as many messages as it can: a snapshot. (With a limit of bytes, a put may
+    /// wait earlier.)
     pub fn is_full(&self) -> bool {
         self.capacity().is_some_and(|capacity| self.len() >= capacity)
     }
 
-    /// Messages it can hold; `None` if there is no limit.
+    /// Returns how many messages it can hold; `None` if there is no limit.
     pub fn capacity(&self) -> Option<usize> {
         let messages = self.view().log().sizes.messages;
         (messages != UNBOUNDED).then_some(messages as usize)
     }
 
-    /// Bytes of the longest message that it takes, if the system has the memory: 16 less than 4 GiB.
+    /// Returns the length of the longest message, in bytes: 16 less than 4 GiB, if the system has the memory.
     pub fn longest_message(&self) -> usize {
         self.view().log().sizes.longest()
     }
@@ -84,7 +99,7 @@ impl<T: ?Sized + 'static> Queue<T> {
         View { memory: &self.shared }
     }
 
-    /// A queue without a name that takes as many messages as come: [`Capacity::unbounded`].
+    /// Makes an anonymous queue without a limit: [`Capacity::unbounded`].
     ///
     /// # Errors
     ///
@@ -98,8 +113,8 @@ impl<T: ?Sized + 'static> Queue<T> {
     }
 
     #[inline]
-    pub(crate) fn put_bytes_to(&self, bytes: &[u8], others: Option<Peer>, deadline: Deadline) -> Result<(), PutError<()>> {
-        self.view().put_to(bytes, others, deadline).map_err(|refusal| self.put_error((), refusal, bytes.len()))
+    pub(crate) fn put_bytes_to(&self, bytes: &[u8], peer: Option<Peer>, deadline: Deadline) -> Result<(), PutError<()>> {
+        self.view().put_to(bytes, peer, deadline).map_err(|refusal| self.put_error((), refusal, bytes.len()))
     }
 
     #[cold]

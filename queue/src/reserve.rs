@@ -1,4 +1,4 @@
-//! [`Reserved`]: a place in the queue, to be filled without a lock.
+//! [`Reserved`]: a message that is written in place, without a lock.
 #![allow(unsafe_code, reason = "slices of shared memory")]
 
 use std::fmt;
@@ -13,15 +13,17 @@ use crate::queue::Queue;
 use multiproc_ring::Payload;
 use multiproc_ring::{MOST, Refusal, Reservation};
 
-/// So many places of a queue may be reserved at once, by all processes together.
+/// How many messages of a queue may be reserved at once, by all processes together.
 pub const MAX_RESERVED: usize = MOST;
 
-/// Places for messages that are written where they lie.
+/// Writing in place (zero-copy).
 impl Queue<[u8]> {
-    /// Reserves the next place for a message of `length` bytes, waiting for room as long as it takes, and while [`MAX_RESERVED`] places are reserved. To write into it takes no lock, so others put and get
-    /// meanwhile; but the place is in the order, so what was put behind it is got after it.
+    /// Reserves a message of `length` bytes at the end of the queue; waits for room, and while
+    /// [`MAX_RESERVED`] messages are reserved. Writing into it takes no lock, so other processes put and get
+    /// meanwhile. The order is kept: what is put behind it is got after it.
     ///
-    /// Killed before [`commit`](Reserved::commit), this process has put nothing, and those who wait for the message go on at once. Stopped, it holds up those who get.
+    /// If this process is killed before [`commit`](Reserved::commit), it has put nothing, and waiting
+    /// consumers go on at once. If it is stopped, consumers wait behind it.
     ///
     /// ```
     /// use multiproc_queue::Queue;
@@ -38,25 +40,25 @@ impl Queue<[u8]> {
     ///
     /// # Errors
     ///
-    /// [`PutError`]: closed, too large, no space; busy when this thread has reserved all that can be.
+    /// [`PutError`]: `Closed`, `TooLarge`, `NoSpace`, `Broken`; `Busy` if this thread itself holds all [`MAX_RESERVED`] reservations.
     pub fn reserve(&self, length: usize) -> Result<Reserved<'_>, PutError<()>> {
         self.reserve_until(length, Deadline::NEVER)
     }
 
-    /// Reserves the next place if there is room.
+    /// Reserves a message if there is room; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, busy (also when [`MAX_RESERVED`] places are reserved), closed, too large, no space.
+    /// [`PutError`]: `Full`, `Busy` (also while [`MAX_RESERVED`] messages are reserved), `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn try_reserve(&self, length: usize) -> Result<Reserved<'_>, PutError<()>> {
         self.reserve_until(length, Deadline::NOW)
     }
 
-    /// Reserves the next place, waiting for room at most this long.
+    /// Reserves a message; waits at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, busy (also when [`MAX_RESERVED`] places are reserved), closed, too large, no space.
+    /// [`PutError`]: `Full`, `Busy` (also while [`MAX_RESERVED`] messages are reserved), `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn reserve_timeout(&self, length: usize, timeout: Duration) -> Result<Reserved<'_>, PutError<()>> {
         self.reserve_until(length, Deadline::after(timeout))
     }
@@ -69,13 +71,15 @@ impl Queue<[u8]> {
     }
 }
 
-/// A place in a queue, this thread's until it is [committed](Self::commit) or dropped; dropped, it is passed over.
+/// A reserved message, owned by this thread until it is [committed](Self::commit) or dropped. Dropped, it is
+/// an aborted record, which the next get skips.
 ///
-/// It counts as a message ([`len`](Queue::len), capacity, [`counters`](Queue::counters)) from the beginning, and until a get has passed over it. What is not written holds rubbish: bytes of older messages.
-/// Forgotten ([`mem::forget`](std::mem::forget)), it holds up those who get until this thread ends.
+/// It counts as a message ([`len`](Queue::len), capacity, [`counters`](Queue::counters)) from the reservation
+/// on, and until a get has skipped it. Bytes that are not written are those of older messages. Forgotten
+/// ([`mem::forget`](std::mem::forget)), it makes consumers wait until this thread ends.
 ///
-/// As [`io::Write`] it takes bytes from the beginning on, as many as it has room for.
-#[must_use = "dropped without commit, it is passed over"]
+/// [`io::Write`] writes from the first byte on, as many bytes as were reserved.
+#[must_use = "dropped without commit, it puts nothing"]
 pub struct Reserved<'a> {
     queue: &'a Queue<[u8]>,
     reservation: Reservation,
@@ -87,21 +91,22 @@ pub struct Reserved<'a> {
 }
 
 impl Reserved<'_> {
-    /// Bytes of the message.
+    /// Returns the length of the message in bytes.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether the message has no bytes.
+    /// Returns whether the message has no bytes.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Writes bytes from `offset` on. In a forked child, whose parent's place it is, nothing is written.
+    /// Writes bytes, starting at `offset`. In a forked child nothing is written: the reservation is its
+    /// parent's.
     ///
     /// # Panics
     ///
-    /// If they do not all lie inside.
+    /// If the range is not inside the message.
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
         let end = offset.checked_add(bytes.len());
         assert!(end.is_some_and(|end| end <= self.length), "{} bytes at {offset} of {}", bytes.len(), self.length);
@@ -110,19 +115,22 @@ impl Reserved<'_> {
         }
     }
 
-    /// The bytes themselves: one piece, and where the queue lives in memory that cannot grow perhaps another; the second is empty otherwise. Both are empty in a forked child.
+    /// Returns the bytes themselves. The second slice is empty, except in a queue in memory that cannot grow,
+    /// where a message may wrap. Both are empty in a forked child.
     ///
     /// # Safety
     ///
-    /// - No other process writes to this place meanwhile. (None does that uses this crate; shared memory is no protection against one that scribbles.)
-    /// - If they are lent to other threads: this thread does not end before those are done. With it the place would become a hole, and be used again.
+    /// - No other process writes to these bytes meanwhile. (This crate never does; but shared memory is not
+    ///   protected from a process that misbehaves.)
+    /// - If the slices are lent to other threads, this thread does not end before those are done: with it the
+    ///   reservation would be aborted, and its bytes reused.
     ///
     /// ```
     /// use multiproc_queue::Queue;
     ///
     /// let queue: Queue<[u8]> = Queue::new(16)?;
     /// let mut place = queue.reserve(5)?;
-    /// // SAFETY: nobody scribbles here.
+    /// // SAFETY: no process misbehaves here.
     /// let [first, second] = unsafe { place.as_mut_slices() };
     /// first.fill(b'x');
     /// second.fill(b'x');
@@ -133,18 +141,20 @@ impl Reserved<'_> {
     pub unsafe fn as_mut_slices(&mut self) -> [&mut [u8]; 2] {
         let Some(payload) = self.payload() else { return [&mut [], &mut []] };
         let [(first, before), (second, behind)] = payload.pieces();
-        // SAFETY: inside the mapped log; ours alone, by the protocol and by the caller's promise; any byte is a byte.
+        // SAFETY: inside the mapped log; ours alone, by the protocol and by the caller's promise; any byte is
+        // a byte.
         let first = unsafe { std::slice::from_raw_parts_mut(first, before) };
         // SAFETY: as above; the pieces do not overlap.
         let second = unsafe { std::slice::from_raw_parts_mut(second, behind) };
         [first, second]
     }
 
-    /// Makes it a message, also of a queue that was closed meanwhile. Killed in it, this process has put the whole message or none.
+    /// Puts the message, also if the queue was closed meanwhile. If this process is killed meanwhile, it has
+    /// put the whole message or nothing.
     ///
     /// # Errors
     ///
-    /// [`PutError::Broken`] in a forked child: the place is its parent's.
+    /// [`PutError::Broken`] in a forked child: the reservation is its parent's.
     pub fn commit(self) -> Result<(), PutError<()>> {
         let committed = self.queue.view().commit(self.reservation);
         let not_held = || self.queue.put_error((), Refusal::Lock(AcquireError::NotHeld), self.length);

@@ -1,8 +1,8 @@
-//! [`SimpleQueue`]: Python's, with nothing that one could get wrong.
+//! [`SimpleQueue`]: Python's, with four operations.
 
 use std::fmt;
 
-use multiproc_shm::{Error, Handle, Options, Shared};
+use multiproc_shm::{Handle, Shared};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +10,15 @@ use crate::block::{Capacity, QueueBlock};
 use crate::error::{GetError, PutError};
 use crate::queue::Queue;
 
-/// A queue without a bound, that can be put to, got from, looked at and closed: Python's `SimpleQueue`.
+/// An unbounded queue with `put`, `get`, `is_empty` and `close`: Python's `SimpleQueue`.
 ///
-/// It is a [`Queue`], which it becomes by `Queue::from` where more is wanted (time-outs, several at once): the object and its bytes are the same, and whoever opens its name may open either.
+/// It is a [`Queue`] of the same bytes: `Queue::from` converts it where time-outs or batches are wanted, and
+/// its name can be opened as either.
 ///
 /// # When a process dies
 ///
-/// As for a [`Queue`]: a message of a killed producer is there wholly or not at all, and one at most is lost with a killed consumer.
+/// As for a [`Queue`]: the message of a killed producer is wholly there or wholly absent, and a killed
+/// consumer loses at most the one message that it had just taken.
 ///
 /// ```
 /// use multiproc_queue::SimpleQueue;
@@ -31,63 +33,27 @@ use crate::queue::Queue;
 #[serde(transparent, bound = "")]
 pub struct SimpleQueue<T: 'static>(Queue<T>);
 
+multiproc_shm::verbs! {
+    impl[T: 'static] SimpleQueue<T> {};
+    "queue";
+    new() => Capacity::unbounded();
+    other "it holds other messages";
+    differs "it has a capacity";
+}
+
 impl<T: 'static> SimpleQueue<T> {
-    /// One without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no space.
-    pub fn new() -> Result<Self, Error> {
-        Options::new().anonymous(Capacity::unbounded())
-    }
-
-    /// Makes a named one, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; no space.
-    pub fn create(name: &str) -> Result<Self, Error> {
-        Options::new().create(name, Capacity::unbounded())
-    }
-
-    /// Finds a named one, which must exist. (Or a [`Queue`] of whatever capacity: a put to a full one waits.)
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name; it is no queue, or one of other messages.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named one, or makes it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no queue, or one of other messages or with a bound; no space.
-    pub fn open_or_create(name: &str) -> Result<Self, Error> {
-        Options::new().open_or_create(name, Capacity::unbounded())
-    }
-
-    /// Takes a name away at once; those who have handles keep the queue.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
-    /// No more puts, in any process; gets go on until the queue is empty. Idempotent. Dropping a handle closes nothing.
+    /// Closes the queue for puts, in all processes. Gets go on until it is empty. Idempotent. Dropping a
+    /// handle does not close it.
     pub fn close(&self) {
         self.0.close();
     }
 
-    /// Whether there is no message in it, a snapshot.
+    /// Returns whether the queue is empty: a snapshot.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Its name; `None` for an anonymous one.
+    /// Returns its name; `None` if it is anonymous.
     pub fn name(&self) -> Option<&str> {
         self.0.name()
     }
@@ -98,16 +64,16 @@ impl<T: Serialize + DeserializeOwned + 'static> SimpleQueue<T> {
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: closed, no space, too large, not encodable.
+    /// [`PutError`], which returns the value: `Closed`, `NoSpace`, `TooLarge`, `Encode`, `Broken`.
     pub fn put(&self, value: T) -> Result<(), PutError<T>> {
         self.0.put(value)
     }
 
-    /// Takes a message, waiting for one as long as it takes.
+    /// Takes the oldest message; waits while the queue is empty.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed and empty; not a `T`, then with the bytes.
+    /// [`GetError`]: `Closed` (and empty), `Decode` (with the bytes, if they are not a `T`), `NoMemory`, `Broken`.
     pub fn get(&self) -> Result<T, GetError> {
         self.0.get()
     }

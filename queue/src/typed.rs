@@ -1,4 +1,4 @@
-//! A queue of values, through serde.
+//! A queue of values that travel through serde.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -17,65 +17,65 @@ use multiproc_ring::Peer;
 
 /// Typed messages.
 impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
-    /// Puts a message, waiting for room as long as it takes.
+    /// Puts a message; waits while the queue is full.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: closed, too large, not encodable.
+    /// [`PutError`], which returns the value: `Closed`, `TooLarge`, `NoSpace`, `Encode`, `Broken`.
     pub fn put(&self, value: T) -> Result<(), PutError<T>> {
         self.put_to(value, None, Deadline::NEVER)
     }
 
-    /// Puts a message if there is room.
+    /// Puts a message if there is room; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: full, and as [`put`](Self::put).
+    /// [`PutError`], which returns the value: `Full`, `Busy`, and as [`put`](Self::put).
     pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
         self.put_to(value, None, Deadline::NOW)
     }
 
-    /// Puts a message, waiting for room at most this long.
+    /// Puts a message; waits at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: full; busy, if others held the producers' lock until the deadline (a very short one, or one of them is stopped);
-    /// and as [`put`](Self::put).
+    /// [`PutError`], which returns the value: `Full`; `Busy`, if other producers held the lock of their side
+    /// until the deadline (a very short one, or one of them is stopped); and as [`put`](Self::put).
     pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
         self.put_to(value, None, Deadline::after(timeout))
     }
 
-    /// Takes a message, waiting for one as long as it takes.
+    /// Takes the oldest message; waits while the queue is empty.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed and empty; not a `T`, then with the bytes.
+    /// [`GetError`]: `Closed` (and empty), `Decode` (with the bytes, if they are not a `T`), `NoMemory`, `Broken`.
     pub fn get(&self) -> Result<T, GetError> {
         self.get_from(None, Deadline::NEVER)
     }
 
-    /// Takes a message if there is one.
+    /// Takes the oldest message if there is one; does not wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, and as [`get`](Self::get). It is exact: `Empty` means that there was none at an instant of this call.
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get`](Self::get). `Empty` is exact: there was an instant in this call at which the queue was empty.
     pub fn try_get(&self) -> Result<T, GetError> {
         self.get_from(None, Deadline::NOW)
     }
 
-    /// Takes a message, waiting for one at most this long.
+    /// Takes the oldest message; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty; busy, if others held the consumers' lock until the deadline (a very short one, or one of them is stopped), so that a message may be
-    /// there; and as [`get`](Self::get).
+    /// [`GetError`]: `Empty`; `Busy`, if other consumers held the lock of their side until the deadline (a very short one, or one of them is stopped), so that there may be a message; and as [`get`](Self::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<T, GetError> {
         self.get_from(None, Deadline::after(timeout))
     }
 
-    /// Puts messages in their order, as many with one lock as there is room for, waiting for more room as long as it takes. Others' messages may come between them.
+    /// Puts messages in their order, as many under one lock as there is room for; waits for more room.
+    /// Messages of other producers may come between them.
     ///
-    /// Killed in it, this process has put the first so many of them.
+    /// If this process is killed meanwhile, it has put some of the first of them, each whole.
     ///
     /// ```
     /// use multiproc_queue::Queue;
@@ -89,72 +89,78 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// # Errors
     ///
-    /// [`PutError`] with those in it that were not put: as [`put`](Self::put). If one cannot be encoded, none is put.
+    /// [`PutError`], which returns the values that were not put: as [`put`](Self::put). If one cannot be
+    /// encoded, none is put.
     pub fn put_many(&self, values: impl IntoIterator<Item = T>) -> Result<(), PutError<Vec<T>>> {
         self.put_many_until(values.into_iter().collect(), Deadline::NEVER)
     }
 
-    /// Puts as many of these messages as there is room for.
+    /// Puts as many of these messages as there is room for; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with those in it that were not put: full, and as [`put_many`](Self::put_many).
+    /// [`PutError`], which returns the values that were not put: `Full`, `Busy`, and as
+    /// [`put_many`](Self::put_many).
     pub fn try_put_many(&self, values: impl IntoIterator<Item = T>) -> Result<(), PutError<Vec<T>>> {
         self.put_many_until(values.into_iter().collect(), Deadline::NOW)
     }
 
-    /// Puts messages, waiting for room at most this long in all.
+    /// Puts messages; waits at most `timeout` in all for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with those in it that were not put: full, busy, and as [`put_many`](Self::put_many).
+    /// [`PutError`], which returns the values that were not put: `Full`, `Busy`, and as
+    /// [`put_many`](Self::put_many).
     pub fn put_many_timeout(&self, values: impl IntoIterator<Item = T>, timeout: Duration) -> Result<(), PutError<Vec<T>>> {
         self.put_many_until(values.into_iter().collect(), Deadline::after(timeout))
     }
 
-    /// Takes up to `most` messages with one lock, waiting for the first as long as it takes; fewer than there are if they are long. Those that cannot be decoded are errors among them.
+    /// Takes up to `most` messages under one lock; waits for the first. It takes fewer than there are if they
+    /// are long. A message that cannot be decoded is an error among the results.
     ///
-    /// Killed in it, this process takes none of them, or those that it had just taken with it.
+    /// If this process is killed meanwhile, either all messages stay, or those are lost that it had just
+    /// taken.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed and empty.
+    /// [`GetError`]: `Closed` (and empty), `NoMemory`, `Broken`.
     pub fn get_many(&self, most: usize) -> Result<Vec<Result<T, GetError>>, GetError> {
         self.get_many_until(most, Deadline::NEVER)
     }
 
-    /// Takes up to `most` messages, if there are any.
+    /// Takes up to `most` messages, if there are any; does not wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     pub fn try_get_many(&self, most: usize) -> Result<Vec<Result<T, GetError>>, GetError> {
         self.get_many_until(most, Deadline::NOW)
     }
 
-    /// Takes up to `most` messages, waiting for the first at most this long.
+    /// Takes up to `most` messages; waits at most `timeout` for the first.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, busy, closed.
+    /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
     pub fn get_many_timeout(&self, most: usize, timeout: Duration) -> Result<Vec<Result<T, GetError>>, GetError> {
         self.get_many_until(most, Deadline::after(timeout))
     }
 
-    /// Messages as they come, until the queue is closed and empty. An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
+    /// Returns messages as they arrive, until the queue is closed and empty. An error is an item, too. After
+    /// a message that cannot be decoded the iterator goes on; after any other error it ends.
     pub fn iter(&self) -> Iter<'_, T> {
         Iter { queue: self, broken: false }
     }
 
-    pub(crate) fn put_to(&self, value: T, others: Option<Peer>, deadline: Deadline) -> Result<(), PutError<T>> {
+    pub(crate) fn put_to(&self, value: T, peer: Option<Peer>, deadline: Deadline) -> Result<(), PutError<T>> {
         let mut buffer = Buffer::take();
         buffer.clear();
-        // Encoded before any lock is taken: serde is other people's code.
+        // Encoded before any lock is taken: the implementation of `Serialize` is user code.
         let transit = Transit::begin();
         if let Err(problem) = codec::encode(&value, &mut buffer) {
             return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });
         }
-        match self.view().put_to(&buffer, others, deadline) {
+        match self.view().put_to(&buffer, peer, deadline) {
             Ok(()) => {
                 transit.sent();
                 Ok(())
@@ -167,7 +173,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         let mut messages = Messages::new();
         let mut transits = Vec::with_capacity(values.len());
         for value in &values {
-            // Scopes nest, so they are closed from the last to the first.
+            // Scopes nest, so the last one is closed first.
             transits.push(Transit::begin());
             if let Err(problem) = codec::encode(value, messages.bytes_mut()) {
                 while transits.pop().is_some() {}
@@ -189,9 +195,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         })
     }
 
-    pub(crate) fn get_from(&self, others: Option<Peer>, deadline: Deadline) -> Result<T, GetError> {
+    pub(crate) fn get_from(&self, peer: Option<Peer>, deadline: Deadline) -> Result<T, GetError> {
         let mut buffer = Buffer::take();
-        self.view().get_from(&mut *buffer, others, deadline).map_err(|refusal| self.get_error(refusal))?;
+        self.view().get_from(&mut *buffer, peer, deadline).map_err(|refusal| self.get_error(refusal))?;
         self.decode(&buffer)
     }
 
@@ -211,7 +217,7 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     }
 }
 
-/// Messages as they come; see [`Queue::iter`].
+/// Messages as they arrive; see [`Queue::iter`].
 #[derive(Debug)]
 pub struct Iter<'a, T: 'static> {
     queue: &'a Queue<T>,
@@ -245,14 +251,17 @@ impl<'a, T: Serialize + DeserializeOwned> IntoIterator for &'a Queue<T> {
     }
 }
 
-/// Buffers above this are given back after use.
+/// A buffer of more bytes is freed after use.
 const KEPT: usize = 1 << 20;
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-/// This thread's buffer, while it is in use; a nested call (a message that puts a message while it is encoded) gets one of its own. A value, and not a closure with the buffer, through which each result would be moved once more.
+/// This thread's buffer, while it is in use. A nested call (a message that puts a message while it is being
+/// encoded) gets a buffer of its own.
+///
+/// A value, not a closure that is given the buffer: through a closure each result would be moved once more.
 pub(crate) struct Buffer(Vec<u8>);
 
 impl Buffer {

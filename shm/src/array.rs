@@ -35,9 +35,7 @@ use crate::array_error::{ArrayError, ArrayLockError};
 use crate::array_guard::ArrayGuard;
 use crate::copy;
 use crate::error::Error;
-use crate::handle::Handle;
 use crate::header::Element;
-use crate::options::Options;
 use crate::shared::{Object, Shared};
 use multiproc_robust::Deadline;
 use multiproc_robust::RobustLock;
@@ -127,30 +125,17 @@ unsafe impl<T: Pod> Object for ArrayBlock<T> {
     }
 }
 
-impl<T: Pod> Handle for Array<T> {
-    type Object = ArrayBlock<T>;
-
-    fn from_shared(shared: Shared<ArrayBlock<T>>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<ArrayBlock<T>>> {
-        Some(&self.shared)
-    }
+crate::verbs! {
+    impl[T: Pod] Array<T> { shared: ArrayBlock<T> };
+    "array" "of `length` zeros"; new(length: usize) => length;
+    /// Its length is what its maker chose.
+    open;
+    invalid "`length` is too large"; other "its elements are of another type"; differs "it has another length";
 }
 
 impl<T: Pod> Array<T> {
     /// Whether any element lies within one word, so that it is written in one store.
     const ONE_WORD: bool = matches!(size_of::<T>(), 1 | 2 | 4 | 8);
-
-    /// So many zeros, without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: too many; no space.
-    pub fn new(length: usize) -> Result<Self, Error> {
-        Options::new().anonymous(length)
-    }
 
     /// A copy of these elements, without a name.
     ///
@@ -162,42 +147,6 @@ impl<T: Pod> Array<T> {
         // SAFETY: as many elements as it was made for; nobody else knows it yet.
         unsafe { copy::store_at(array.shared.tail(), 0, bytemuck::cast_slice(elements)) };
         Ok(array)
-    }
-
-    /// Makes a named array of so many zeros, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; too many elements; no space.
-    pub fn create(name: &str, length: usize) -> Result<Self, Error> {
-        Options::new().create(name, length)
-    }
-
-    /// Finds a named array, which must exist; its length is what its maker chose.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name; it is no array, or one of another type.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named array of this length, or makes it, with zeros in it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no array, or one of another type or length; no space.
-    pub fn open_or_create(name: &str, length: usize) -> Result<Self, Error> {
-        Options::new().open_or_create(name, length)
-    }
-
-    /// Takes a name away at once; those who have handles keep the array.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
     }
 
     /// Takes the lock, waiting as long as it takes.
@@ -339,11 +288,6 @@ impl<T: Pod> Array<T> {
         self.shared.lock.owner()
     }
 
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
-    }
-
     // Inlined as in `Value`.
     #[inline(always)]
     fn lock_until(&self, deadline: Deadline) -> Result<Result<ArrayGuard<'_, T>, ArrayLockError<'_, T>>, AcquireError> {
@@ -360,12 +304,6 @@ impl<T: Pod> Array<T> {
     #[inline(never)]
     pub(crate) fn refused(&self, cause: AcquireError) -> ArrayLockError<'_, T> {
         ArrayLockError::Lock(LockError::new(self.shared.describe(), cause))
-    }
-}
-
-impl<T: Pod> Clone for Array<T> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
     }
 }
 

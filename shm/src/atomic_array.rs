@@ -12,9 +12,7 @@ use crate::array_error::OutOfRange;
 use crate::atomic_word::Word;
 use crate::copy;
 use crate::error::Error;
-use crate::handle::Handle;
 use crate::header::Element;
-use crate::options::Options;
 use crate::shared::{Object, Shared};
 use multiproc_robust::RobustLock;
 
@@ -87,28 +85,15 @@ unsafe impl<T: Pod> Object for AtomicArrayBlock<T> {
     }
 }
 
-impl<T: Pod> Handle for AtomicArray<T> {
-    type Object = AtomicArrayBlock<T>;
-
-    fn from_shared(shared: Shared<AtomicArrayBlock<T>>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<AtomicArrayBlock<T>>> {
-        Some(&self.shared)
-    }
+crate::verbs! {
+    impl[T: Pod] AtomicArray<T> { shared: AtomicArrayBlock<T> };
+    "array" "of `length` zeros"; new(length: usize) => length;
+    /// Its length is what its maker chose.
+    open;
+    invalid "`length` is too large"; other "its elements are of another type"; differs "it has another length";
 }
 
 impl<T: Pod> AtomicArray<T> {
-    /// So many zeros, without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: too many; no space.
-    pub fn new(length: usize) -> Result<Self, Error> {
-        Options::new().anonymous(length)
-    }
-
     /// A copy of these elements, without a name.
     ///
     /// # Errors
@@ -118,42 +103,6 @@ impl<T: Pod> AtomicArray<T> {
         let array = Self::new(elements.len())?;
         array.words().iter().zip(elements).for_each(|(word, element)| word.store(*element));
         Ok(array)
-    }
-
-    /// Makes a named array of so many zeros, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; too many elements; no space.
-    pub fn create(name: &str, length: usize) -> Result<Self, Error> {
-        Options::new().create(name, length)
-    }
-
-    /// Finds a named array, which must exist; its length is what its maker chose.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name; it is no such array, or one of another type.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named array of this length, or makes it, with zeros in it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no such array, or one of another type or length; no space.
-    pub fn open_or_create(name: &str, length: usize) -> Result<Self, Error> {
-        Options::new().open_or_create(name, length)
-    }
-
-    /// Takes a name away at once; those who have handles keep the array.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
     }
 
     /// The element at `index` now.
@@ -224,11 +173,6 @@ impl<T: Pod> AtomicArray<T> {
         self.len() == 0
     }
 
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
-    }
-
     #[inline]
     fn word(&self, index: usize) -> Result<&Word<T>, OutOfRange> {
         let missing = || OutOfRange::new(self.shared.describe(), index..index.saturating_add(1), self.len());
@@ -288,12 +232,6 @@ macro_rules! integers {
     )*};
 }
 integers!(u8 u16 u32 u64 i8 i16 i32 i64);
-
-impl<T: Pod> Clone for AtomicArray<T> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
-    }
-}
 
 impl<T: Pod + fmt::Debug> fmt::Debug for AtomicArray<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,10 +8,7 @@ use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_word::Word;
-use crate::error::Error;
-use crate::handle::Handle;
 use crate::header::Element;
-use crate::options::Options;
 use crate::shared::{Object, Shared};
 use multiproc_robust::RobustLock;
 
@@ -76,64 +73,13 @@ unsafe impl<T: Pod> Object for AtomicBlock<T> {
     }
 }
 
-impl<T: Pod> Handle for AtomicValue<T> {
-    type Object = AtomicBlock<T>;
-
-    fn from_shared(shared: Shared<AtomicBlock<T>>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<AtomicBlock<T>>> {
-        Some(&self.shared)
-    }
+crate::verbs! {
+    impl[T: Pod] AtomicValue<T> { shared: AtomicBlock<T> };
+    "value" "with `value` in it"; new(value: T) => value;
+    other "it holds another type";
 }
 
 impl<T: Pod> AtomicValue<T> {
-    /// A value without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no space.
-    pub fn new(value: T) -> Result<Self, Error> {
-        Options::new().anonymous(value)
-    }
-
-    /// Makes a named value, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; no space.
-    pub fn create(name: &str, value: T) -> Result<Self, Error> {
-        Options::new().create(name, value)
-    }
-
-    /// Finds a named value, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name; it is no such value, or of another type.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named value, or makes it with `value` in it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no such value, or of another type; no space.
-    pub fn open_or_create(name: &str, value: T) -> Result<Self, Error> {
-        Options::new().open_or_create(name, value)
-    }
-
-    /// Takes a name away at once; those who have handles keep the value.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// The value now.
     #[inline]
     pub fn load(&self) -> T {
@@ -167,11 +113,6 @@ impl<T: Pod> AtomicValue<T> {
     pub fn fetch_update(&self, change: impl FnMut(T) -> T) -> T {
         self.shared.word.fetch_update(change)
     }
-
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
-    }
 }
 
 macro_rules! integers {
@@ -204,12 +145,6 @@ macro_rules! integers {
     )*};
 }
 integers!(u8 u16 u32 u64 i8 i16 i32 i64);
-
-impl<T: Pod> Clone for AtomicValue<T> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
-    }
-}
 
 impl<T: Pod + fmt::Debug> fmt::Debug for AtomicValue<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

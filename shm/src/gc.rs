@@ -1,12 +1,11 @@
 //! [`Gc`]: what killed processes left in a namespace, taken away.
 
-use std::fs::File;
-use std::path::Path;
 use std::time::Duration;
 
 use crate::error::Error;
 use crate::name::Name;
 use crate::namespace::Namespace;
+use crate::scratch;
 
 /// A sweep of what killed processes left behind. Objects in use, persistent ones and those with a handle on its way stay.
 ///
@@ -86,7 +85,7 @@ impl Namespace {
             let entry = entry.map_err(failed)?;
             let shown = entry.file_name().to_string_lossy().into_owned();
             let removed = match Name::existing(&shown, "sweep") {
-                Ok(_) if shown.starts_with(MEETING_PLACE) => remove_meeting_place(&entry.path(), dry),
+                Ok(_) if scratch::is_scratch(&shown) => scratch::remove_if_unused(&entry.path(), dry),
                 Ok(name) => {
                     let lock = self.lock("sweep")?;
                     self.remove_if_unused(&lock, &name, None, ticket_age, dry).unwrap_or(false)
@@ -101,13 +100,3 @@ impl Namespace {
 
 /// How long a handle may be on its way between two processes before its object may be swept.
 pub(crate) const TICKET_AGE: Duration = Duration::from_secs(600);
-
-/// Where a spawning process and its child meet: a directory that its maker keeps locked. Both were killed if nobody does.
-fn remove_meeting_place(path: &Path, dry: bool) -> bool {
-    let Ok(directory) = File::open(path) else { return false };
-    let unused = directory.metadata().is_ok_and(|facts| facts.is_dir()) && directory.try_lock().is_ok();
-    unused && (dry || std::fs::remove_dir_all(path).is_ok())
-}
-
-/// What their names begin with, as `multiproc-process` makes them.
-const MEETING_PLACE: &str = ".spawn-";

@@ -23,12 +23,14 @@ mod options;
 mod os_block;
 mod placed;
 mod registry;
+mod scratch;
 mod segment;
 mod shared;
 mod sys;
 mod transit;
 mod value;
 mod value_guard;
+mod verbs;
 
 #[cfg(feature = "shared_memory")]
 pub use ::shared_memory;
@@ -49,6 +51,8 @@ pub use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, M
 pub use namespace::Namespace;
 pub use options::Options;
 pub use placed::Region;
+#[doc(hidden)]
+pub use scratch::ScratchDirectory;
 pub use shared::{Object, Shared};
 pub use transit::{Reading, Tickets, Transit};
 pub use value::{Value, ValueBlock};

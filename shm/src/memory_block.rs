@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use crate::copy;
 use crate::error::{Error, ErrorKind};
 use crate::handle::Handle;
-use crate::options::Options;
 #[cfg(feature = "shared_memory")]
 use crate::os_block::OsBlock;
 use crate::shared::{Object, Shared};
@@ -102,52 +101,15 @@ impl Handle for SharedMemory {
     }
 }
 
+crate::verbs! {
+    impl[] SharedMemory {};
+    "block" "of `bytes` zero bytes"; new(bytes: usize) => bytes;
+    /// [`len`](Self::len) returns its size.
+    open;
+    invalid "`bytes` is 0"; differs "it has another size";
+}
+
 impl SharedMemory {
-    /// A block of so many bytes, all zero, without a name: for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: zero bytes; no space.
-    pub fn new(bytes: usize) -> Result<Self, Error> {
-        Options::new().anonymous(bytes)
-    }
-
-    /// Makes a named block of so many bytes, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: zero bytes; the name is bad or in use; no space.
-    pub fn create(name: &str, bytes: usize) -> Result<Self, Error> {
-        Options::new().create(name, bytes)
-    }
-
-    /// Finds a named block, which must exist; [`len`](Self::len) tells its size.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name, or it belongs to something else.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named block, or makes it. Of many that call this at once, one makes it and all get the same.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]; [`Mismatch`](ErrorKind::Mismatch) if what is there has another size.
-    pub fn open_or_create(name: &str, bytes: usize) -> Result<Self, Error> {
-        Options::new().open_or_create(name, bytes)
-    }
-
-    /// Takes a name away at once; those who have handles keep the block.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// Attaches to a block that somebody else made under a POSIX name: Python's `SharedMemory(create=True, ...)`, or C's `shm_open`. The name is that of
     /// Python's `block.name`, with or without a leading slash. The length is what the kernel says now: the maker may have had it rounded up to pages.
     ///

@@ -11,10 +11,7 @@ use bytemuck::Pod;
 use serde::{Deserialize, Serialize};
 
 use crate::copy;
-use crate::error::Error;
-use crate::handle::Handle;
 use crate::header::Element;
-use crate::options::Options;
 use crate::shared::{Object, Shared};
 use crate::value_guard::ValueGuard;
 use multiproc_robust::Deadline;
@@ -113,64 +110,13 @@ unsafe impl<T: Pod> Object for ValueBlock<T> {
     }
 }
 
-impl<T: Pod> Handle for Value<T> {
-    type Object = ValueBlock<T>;
-
-    fn from_shared(shared: Shared<ValueBlock<T>>) -> Self {
-        Self { shared }
-    }
-
-    fn shared(&self) -> Option<&Shared<ValueBlock<T>>> {
-        Some(&self.shared)
-    }
+crate::verbs! {
+    impl[T: Pod] Value<T> { shared: ValueBlock<T> };
+    "value" "with `value` in it"; new(value: T) => value;
+    other "it holds another type";
 }
 
 impl<T: Pod> Value<T> {
-    /// A value without a name, for handles in arguments and messages.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: no space.
-    pub fn new(value: T) -> Result<Self, Error> {
-        Options::new().anonymous(value)
-    }
-
-    /// Makes a named value, which must not exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or in use; no space.
-    pub fn create(name: &str, value: T) -> Result<Self, Error> {
-        Options::new().create(name, value)
-    }
-
-    /// Finds a named value, which must exist.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: nobody uses the name; it is no value, or of another type.
-    pub fn open(name: &str) -> Result<Self, Error> {
-        Options::new().open(name)
-    }
-
-    /// Finds a named value, or makes it with `value` in it.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad; it is no value, or of another type; no space.
-    pub fn open_or_create(name: &str, value: T) -> Result<Self, Error> {
-        Options::new().open_or_create(name, value)
-    }
-
-    /// Takes a name away at once; those who have handles keep the value.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: the name is bad or not in use.
-    pub fn unlink(name: &str) -> Result<(), Error> {
-        Options::new().unlink(name)
-    }
-
     /// Takes the lock, waiting as long as it takes.
     ///
     /// # Errors
@@ -282,11 +228,6 @@ impl<T: Pod> Value<T> {
         self.shared.lock.owner()
     }
 
-    /// Its name; `None` for an anonymous one.
-    pub fn name(&self) -> Option<&str> {
-        self.shared.name()
-    }
-
     // Inlined, and all that is between the lock and its user: the stores of a call would wait in front of the locked instruction, which is 10 ns.
     #[inline(always)]
     fn lock_until(&self, deadline: Deadline) -> Result<ValueGuard<'_, T>, AcquireError> {
@@ -335,12 +276,6 @@ impl<T: Pod> Value<T> {
         unsafe { copy::store(self.buffer(version.wrapping_add(1)), bytemuck::bytes_of(value)) };
         // ORDER: Release pairs with the Acquire load in `get`. CRASH: the commit: before it the old value, after it the new one.
         self.shared.version.store(version.wrapping_add(1), Release);
-    }
-}
-
-impl<T: Pod> Clone for Value<T> {
-    fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
     }
 }
 

@@ -293,3 +293,27 @@ fn options_can_be_used_again() -> Outcome {
     assert_eq!(space.entries(), ["a", "b"]);
     Ok(())
 }
+
+#[test]
+fn sweep_removes_scratch_directories_of_ended_processes_only() -> Outcome {
+    let space = Space::new();
+    let used = space.namespace().scratch_directory()?;
+    fs::write(used.path().join("file"), "")?;
+    let orphan = space.file(".scratch-4194304-0"); // larger than any process id
+    fs::create_dir_all(orphan.join("below"))?;
+    fs::write(orphan.join("below/file"), "")?;
+    fs::write(space.file(".scratch-file"), "")?;
+
+    let would = Gc::new().dry_run(true).run(space.namespace())?;
+    assert_eq!(would.removed, [".scratch-4194304-0"]);
+    assert!(orphan.join("below/file").exists());
+    assert_eq!(Gc::new().run(space.namespace())?.removed, [".scratch-4194304-0"]);
+    assert!(!orphan.exists());
+    assert!(used.path().join("file").exists());
+
+    let path = used.path().to_owned();
+    drop(used);
+    assert!(!path.exists());
+    assert_eq!(space.entries(), [".scratch-file"]);
+    Ok(())
+}

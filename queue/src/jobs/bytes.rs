@@ -1,4 +1,4 @@
-//! Jobs of bytes, as they are.
+//! Jobs of bytes, without serde.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use multiproc_shm::Tickets;
 use super::{Job, JoinableQueue, each};
 use crate::error::{GetError, PutError};
 
-/// Bytes as they are, without serde. Of [dead letters](JoinableQueue::dead_letters) they are the [`bytes`](crate::DeadLetter::bytes).
+/// Jobs of bytes, without serde. [Dead letters](JoinableQueue::dead_letters) return them by
+/// [`bytes`](crate::DeadLetter::bytes).
 impl JoinableQueue<[u8]> {
-    /// Puts a job, waiting for room as long as it takes.
+    /// Puts a job; waits while the queue is full.
     ///
     /// ```
     /// use multiproc_queue::JoinableQueue;
@@ -25,57 +26,59 @@ impl JoinableQueue<[u8]> {
     ///
     /// # Errors
     ///
-    /// [`PutError`]: closed, too large.
+    /// [`PutError`]: `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn put_bytes(&self, job: &[u8]) -> Result<(), PutError<()>> {
         self.put_bytes_until(job, Deadline::NEVER)
     }
 
-    /// Puts a job if there is room.
+    /// Puts a job if there is room; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, closed, too large.
+    /// [`PutError`]: `Full`, `Busy`, `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn try_put_bytes(&self, job: &[u8]) -> Result<(), PutError<()>> {
         self.put_bytes_until(job, Deadline::NOW)
     }
 
-    /// Puts a job, waiting for room at most this long.
+    /// Puts a job; waits at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, busy, closed, too large.
+    /// [`PutError`]: `Full`, `Busy`, `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn put_bytes_timeout(&self, job: &[u8], timeout: Duration) -> Result<(), PutError<()>> {
         self.put_bytes_until(job, Deadline::after(timeout))
     }
 
-    /// Leases a job, waiting for one as long as it takes.
+    /// Leases a job; waits while there is none.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed, and everything is done (but for what this thread itself has in its hands).
+    /// [`GetError`]: `Closed`, once every job is done that this thread does not hold itself.
     pub fn get_bytes(&self) -> Result<Job<'_, Vec<u8>, [u8]>, GetError> {
         self.get_bytes_until(Deadline::NEVER)
     }
 
-    /// Leases a job if there is one, and fewer than [`MAX_LEASES`](crate::MAX_LEASES) are out.
+    /// Leases a job if there is one and fewer than [`MAX_LEASES`](crate::MAX_LEASES) are leased; does not
+    /// wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, and as [`get_bytes`](Self::get_bytes).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get_bytes`](Self::get_bytes).
     pub fn try_get_bytes(&self) -> Result<Job<'_, Vec<u8>, [u8]>, GetError> {
         self.get_bytes_until(Deadline::NOW)
     }
 
-    /// Leases a job, waiting for one at most this long.
+    /// Leases a job; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty; busy; and as [`get_bytes`](Self::get_bytes).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get_bytes`](Self::get_bytes).
     pub fn get_bytes_timeout(&self, timeout: Duration) -> Result<Job<'_, Vec<u8>, [u8]>, GetError> {
         self.get_bytes_until(Deadline::after(timeout))
     }
 
-    /// Jobs as they come, until the queue is closed and everything is done. An error is an item, too, and the last.
+    /// Returns jobs as they arrive, until the queue is closed and everything is done. An error is the last
+    /// item.
     ///
     /// ```
     /// use multiproc_queue::JoinableQueue;
@@ -100,7 +103,8 @@ impl JoinableQueue<[u8]> {
 
     fn get_bytes_until(&self, deadline: Deadline) -> Result<Job<'_, Vec<u8>, [u8]>, GetError> {
         let mut job = Vec::new();
-        // A guess: it may be another job that is handed out. If it fails, so does the lease, which knows the job.
+        // A guess: another job may be leased. If this fails, so will the lease, whose error knows the length
+        // of the job.
         let _ = job.try_reserve_exact(self.view().next_length().unwrap_or(0));
         let (lease, leased) = self.lease(&mut job, deadline)?;
         Ok(Job::new(lease, job, leased, Tickets::default()))

@@ -1,4 +1,4 @@
-//! [`Job`]: a message that is out with this thread.
+//! [`Job`]: a job that is leased to this thread.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -11,11 +11,14 @@ use multiproc_shm::Tickets;
 use super::JoinableQueue;
 use crate::jobs::lease::{Last, Leased};
 
-/// A job that is this thread's: its value, and the duty to say [`done`](Self::done). Dropped without that, it is given back, to the front.
+/// A job that is leased to this thread, and its value. Call [`done`](Self::done) when the work is done;
+/// dropped without that, the job returns to the front of the queue.
 ///
-/// It derefs to its value, a `V`, which came from a `JoinableQueue<T>`. Mostly that is the same: a `Job<T>`. Of bytes it is a `Job<Vec<u8>, [u8]>`, of plain values a `Job<T, Plain<T>>`.
+/// It derefs to its value, a `V`, which came from a `JoinableQueue<T>`. Mostly both are the same type: a
+/// `Job<T>`. A job of bytes is a `Job<Vec<u8>, [u8]>`, of plain values a `Job<T, Plain<T>>`.
 ///
-/// It belongs to this *thread* (it is not `Send`): when the thread ends, or its process, by whatever death, the kernel gives the job back.
+/// The lease belongs to this *thread* (a job is not `Send`): when the thread or its process ends, for
+/// whatever reason, the kernel returns the job.
 ///
 /// ```
 /// use multiproc_queue::JoinableQueue;
@@ -28,7 +31,7 @@ use crate::jobs::lease::{Last, Leased};
 /// assert_eq!((sum, queue.unfinished()), (6, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use = "dropped, it is given back"]
+#[must_use = "dropped without `done`, it returns to the queue"]
 pub struct Job<'a, V: 'static, T: ?Sized + 'static = V> {
     lease: Lease<'a, T>,
     value: V,
@@ -42,12 +45,12 @@ impl<'a, V, T: ?Sized> Job<'a, V, T> {
         Self { lease, value, deliveries: leased.deliveries, last: leased.last, tickets }
     }
 
-    /// It is done: nobody gets it again.
+    /// Marks the job as done: it is never leased again.
     pub fn done(self) {
         self.into_inner();
     }
 
-    /// It is done, and its value is the caller's.
+    /// Marks the job as done, and returns its value.
     pub fn into_inner(self) -> V {
         if self.lease.finish() {
             self.tickets.redeem();
@@ -55,23 +58,24 @@ impl<'a, V, T: ?Sized> Job<'a, V, T> {
         self.value
     }
 
-    /// Gives it back, to be handed out again before others, as dropping it does.
+    /// Returns the job to the front of the queue, as dropping it does.
     pub fn retry(self) {}
 
-    /// How often it was handed out, this time included: more than 1 where somebody has died with it, or has given it back.
+    /// Returns how often the job was leased, this time included: more than 1 if an earlier holder died or
+    /// gave it back.
     pub fn attempts(&self) -> u32 {
         self.deliveries
     }
 
-    /// Who had it before this time; `None` the first time, and for a dead letter that was brought back to life.
+    /// Returns the holder before this one; `None` for the first lease, also of a replayed dead letter.
     pub fn last_holder(&self) -> Option<Holder> {
         self.last.map(Holder)
     }
 
-    /// Forgets the duty; `task_done` has it from now on.
+    /// Leaves the lease to `task_done`, and returns the value.
     pub(super) fn leave_to_task_done(self) -> V {
         self.lease.leave_to_task_done();
-        // Nobody remembers them; a second reader may still need them.
+        // The references are not kept; a later holder may still need them.
         self.value
     }
 }
@@ -84,7 +88,7 @@ impl<V, T: ?Sized> Deref for Job<'_, V, T> {
     }
 }
 
-/// The value in this process; what is handed out again, should it come to that, is what was put.
+/// The value in this process. If the job returns to the queue, its next holder gets what was put.
 impl<V, T: ?Sized> DerefMut for Job<'_, V, T> {
     fn deref_mut(&mut self) -> &mut V {
         &mut self.value
@@ -101,11 +105,11 @@ impl<V: fmt::Debug, T: ?Sized> fmt::Debug for Job<'_, V, T> {
     }
 }
 
-/// A slot that this thread holds, to be given back.
+/// A lease that this thread holds; dropping it returns the job.
 pub(super) struct Lease<'a, T: ?Sized + 'static> {
     queue: &'a JoinableQueue<T>,
     slot: usize,
-    /// The kernel knows it as this thread's.
+    /// Not `Send`: the kernel knows the lease as this thread's.
     here: PhantomData<*const ()>,
 }
 
@@ -127,28 +131,30 @@ impl<'a, T: ?Sized> Lease<'a, T> {
 
 impl<T: ?Sized> Drop for Lease<'_, T> {
     fn drop(&mut self) {
-        // In a forked child this does nothing: the job is its parent's.
+        // In a forked child this does nothing: the lease is its parent's.
         self.queue.view().give_back_job(self.slot);
     }
 }
 
-/// Who had a job before.
+/// An earlier holder of a job.
 #[derive(Clone, Copy)]
 pub struct Holder(pub(super) Last);
 
 impl Holder {
-    /// Its process; `None` if it died in the few instructions in which it took the job, before it had signed.
+    /// Returns its process; `None` if it died in the few instructions between taking the lease and signing
+    /// it.
     #[allow(clippy::cast_possible_truncation, reason = "the upper half")]
     pub fn pid(&self) -> Option<u32> {
         Some((self.0.holder >> 32) as u32).filter(|pid| *pid != 0)
     }
 
-    /// Whether it died with the job; else it has given it back.
+    /// Returns whether it died with the job; otherwise it gave the job back.
     pub fn died(&self) -> bool {
         self.0.died
     }
 
-    /// The signal that ended its process, as long as that can be known: until its parent has asked for its status.
+    /// Returns the signal that ended its process. `None` if it did not die by a signal, or after its parent
+    /// has collected its status.
     pub fn signal(&self) -> Option<i32> {
         self.pid().filter(|_| self.0.died).and_then(signal_of_zombie)
     }

@@ -12,7 +12,7 @@ use crate::typed::Buffer;
 
 /// Plain values, as their bytes.
 impl<T: Pod> JoinableQueue<Plain<T>> {
-    /// Puts a job, waiting for room as long as it takes.
+    /// Puts a job; waits while the queue is full.
     ///
     /// ```
     /// use multiproc_queue::{JoinableQueue, Plain};
@@ -27,57 +27,59 @@ impl<T: Pod> JoinableQueue<Plain<T>> {
     ///
     /// # Errors
     ///
-    /// [`PutError`]: closed, too large.
+    /// [`PutError`]: `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn put_plain(&self, job: &T) -> Result<(), PutError<()>> {
         self.put_plain_until(job, Deadline::NEVER)
     }
 
-    /// Puts a job if there is room.
+    /// Puts a job if there is room; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, closed, too large.
+    /// [`PutError`]: `Full`, `Busy`, `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn try_put_plain(&self, job: &T) -> Result<(), PutError<()>> {
         self.put_plain_until(job, Deadline::NOW)
     }
 
-    /// Puts a job, waiting for room at most this long.
+    /// Puts a job; waits at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`]: full, busy, closed, too large.
+    /// [`PutError`]: `Full`, `Busy`, `Closed`, `TooLarge`, `NoSpace`, `Broken`.
     pub fn put_plain_timeout(&self, job: &T, timeout: Duration) -> Result<(), PutError<()>> {
         self.put_plain_until(job, Deadline::after(timeout))
     }
 
-    /// Leases a job, waiting for one as long as it takes.
+    /// Leases a job; waits while there is none.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed, and everything is done (but for what this thread itself has in its hands); of another length, then with its bytes: that was a delivery, and the job came back.
+    /// [`GetError`]: `Closed`, once every job is done that this thread does not hold itself; `Decode` with the bytes, if there are more or fewer than in a `T`: that counts as a delivery, and the job returns to the queue.
     pub fn get_plain(&self) -> Result<Job<'_, T, Plain<T>>, GetError> {
         self.get_plain_until(Deadline::NEVER)
     }
 
-    /// Leases a job if there is one, and fewer than [`MAX_LEASES`](crate::MAX_LEASES) are out.
+    /// Leases a job if there is one and fewer than [`MAX_LEASES`](crate::MAX_LEASES) are leased; does not
+    /// wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, and as [`get_plain`](Self::get_plain).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get_plain`](Self::get_plain).
     pub fn try_get_plain(&self) -> Result<Job<'_, T, Plain<T>>, GetError> {
         self.get_plain_until(Deadline::NOW)
     }
 
-    /// Leases a job, waiting for one at most this long.
+    /// Leases a job; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty; busy; and as [`get_plain`](Self::get_plain).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get_plain`](Self::get_plain).
     pub fn get_plain_timeout(&self, timeout: Duration) -> Result<Job<'_, T, Plain<T>>, GetError> {
         self.get_plain_until(Deadline::after(timeout))
     }
 
-    /// Jobs as they come, until the queue is closed and everything is done. An error is an item, too: after one of another length it goes on, after any other it ends.
+    /// Returns jobs as they arrive, until the queue is closed and everything is done. An error is an item,
+    /// too. After a job of another length the iterator goes on; after any other error it ends.
     pub fn iter_plain(&self) -> impl Iterator<Item = Result<Job<'_, T, Plain<T>>, GetError>> {
         each(|| self.get_plain())
     }
@@ -95,7 +97,7 @@ impl<T: Pod> JoinableQueue<Plain<T>> {
 }
 
 impl<T: Pod> DeadLetter<Plain<T>> {
-    /// The job.
+    /// Returns the job.
     ///
     /// # Errors
     ///

@@ -14,61 +14,63 @@ use crate::typed::Buffer;
 
 /// Jobs.
 impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
-    /// Puts a job, waiting for room as long as it takes.
+    /// Puts a job; waits while the queue is full.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: closed, too large, not encodable.
+    /// [`PutError`], which returns the value: `Closed`, `TooLarge`, `NoSpace`, `Encode`, `Broken`.
     pub fn put(&self, value: T) -> Result<(), PutError<T>> {
         self.put_until(value, Deadline::NEVER)
     }
 
-    /// Puts a job if there is room.
+    /// Puts a job if there is room; does not wait.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: full, and as [`put`](Self::put).
+    /// [`PutError`], which returns the value: `Full`, `Busy`, and as [`put`](Self::put).
     pub fn try_put(&self, value: T) -> Result<(), PutError<T>> {
         self.put_until(value, Deadline::NOW)
     }
 
-    /// Puts a job, waiting for room at most this long.
+    /// Puts a job; waits at most `timeout` for room.
     ///
     /// # Errors
     ///
-    /// [`PutError`] with the value in it: full, busy, and as [`put`](Self::put).
+    /// [`PutError`], which returns the value: `Full`, `Busy`, and as [`put`](Self::put).
     pub fn put_timeout(&self, value: T, timeout: Duration) -> Result<(), PutError<T>> {
         self.put_until(value, Deadline::after(timeout))
     }
 
-    /// Leases a job, waiting for one as long as it takes.
+    /// Leases a job; waits while there is none.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: closed, and everything is done (but for what this thread itself has in its hands); not a `T`, then with the bytes: that was a delivery, and the job came back.
+    /// [`GetError`]: `Closed`, once every job is done that this thread does not hold itself; `Decode` with the bytes, if they are not a `T`: that counts as a delivery, and the job returns to the queue.
     pub fn get(&self) -> Result<Job<'_, T>, GetError> {
         self.get_until(Deadline::NEVER)
     }
 
-    /// Leases a job if there is one, and fewer than [`MAX_LEASES`](crate::MAX_LEASES) are out.
+    /// Leases a job if there is one and fewer than [`MAX_LEASES`](crate::MAX_LEASES) are leased; does not
+    /// wait.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty, and as [`get`](Self::get).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get`](Self::get).
     pub fn try_get(&self) -> Result<Job<'_, T>, GetError> {
         self.get_until(Deadline::NOW)
     }
 
-    /// Leases a job, waiting for one at most this long.
+    /// Leases a job; waits at most `timeout` for one.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: empty; busy; and as [`get`](Self::get).
+    /// [`GetError`]: `Empty`, `Busy`, and as [`get`](Self::get).
     pub fn get_timeout(&self, timeout: Duration) -> Result<Job<'_, T>, GetError> {
         self.get_until(Deadline::after(timeout))
     }
 
-    /// Jobs as they come, until the queue is closed and everything is done. An error is an item, too: after one that cannot be decoded it goes on, after any other it ends.
+    /// Returns jobs as they arrive, until the queue is closed and everything is done. An error is an item,
+    /// too. After a message that cannot be decoded the iterator goes on; after any other error it ends.
     ///
     /// ```
     /// use multiproc_queue::JoinableQueue;
@@ -87,11 +89,13 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
         each(|| self.get())
     }
 
-    /// Python's `get`: the value of a job, which stays this thread's until it says [`task_done`](Self::task_done). For programs that are ported; a [`Job`] cannot be forgotten.
+    /// Leases a job and returns its value; the job stays leased to this thread until
+    /// [`task_done`](Self::task_done). This is Python's `get`, for ported programs; a [`Job`] cannot be
+    /// forgotten.
     ///
     /// # When a process dies
     ///
-    /// As with a [`Job`]: when this *thread* ends without `task_done`, the job comes back.
+    /// As with a [`Job`]: if this *thread* ends without `task_done`, the job returns to the queue.
     ///
     /// ```
     /// use multiproc_queue::JoinableQueue;
@@ -113,7 +117,7 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
         self.take_until(Deadline::NEVER)
     }
 
-    /// Python's `get_nowait`: [takes](Self::take) a job if there is one.
+    /// [Takes](Self::take) a job if there is one; does not wait (Python's `get_nowait`).
     ///
     /// # Errors
     ///
@@ -122,7 +126,7 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
         self.take_until(Deadline::NOW)
     }
 
-    /// Python's `get` with a time-out: [takes](Self::take) a job, waiting for one at most this long.
+    /// [Takes](Self::take) a job; waits at most `timeout` for one (Python's `get` with a time-out).
     ///
     /// # Errors
     ///
@@ -131,11 +135,11 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
         self.take_until(Deadline::after(timeout))
     }
 
-    /// Says that the oldest job is done that this thread has [taken](Self::take).
+    /// Marks the oldest job as done that this thread has [taken](Self::take).
     ///
     /// # Errors
     ///
-    /// [`NothingTaken`]: called too many times, or by another thread.
+    /// [`NothingTaken`]: called more often than this thread has taken jobs.
     pub fn task_done(&self) -> Result<(), NothingTaken> {
         let view = self.view();
         view.first_taken().filter(|slot| view.finish(*slot)).map(|_| ()).ok_or(NothingTaken)
@@ -144,7 +148,7 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
     fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {
         let mut buffer = Buffer::take();
         buffer.clear();
-        // Encoded before any lock is taken: serde is other people's code.
+        // Encoded before any lock is taken: the implementation of `Serialize` is user code.
         let transit = Transit::begin();
         if let Err(problem) = codec::encode(&value, &mut buffer) {
             return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });

@@ -1,4 +1,4 @@
-//! [`DeadLetters`]: jobs that nobody got done.
+//! [`DeadLetters`]: jobs that were leased too often without being done.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,11 +12,12 @@ use super::typed::decode;
 use crate::error::GetError;
 use crate::jobs::lease::Letter;
 
-/// The dead letters of a [`JoinableQueue`]: jobs that were handed out as often as they may be, and came back each time.
+/// The dead letters of a [`JoinableQueue`]: jobs that were leased as often as allowed without being done.
 ///
 /// # When a process dies
 ///
-/// Killed while a job becomes a dead letter, or a dead letter a job: it is one of the two. Killed in [`take`](Self::take), the letter stays, or was taken.
+/// While a job becomes a dead letter, or a dead letter a job: it is one of the two. In [`take`](Self::take):
+/// the dead letter stays, or was taken.
 ///
 /// ```
 /// use multiproc_queue::{JobLimits, JoinableQueue};
@@ -44,27 +45,27 @@ impl<'a, T: ?Sized + 'static> DeadLetters<'a, T> {
         Self { queue }
     }
 
-    /// How many there are, a snapshot.
+    /// Returns how many there are: a snapshot.
     pub fn len(&self) -> usize {
         self.queue.view().letter_count()
     }
 
-    /// Whether there are none, a snapshot.
+    /// Returns whether there are none: a snapshot.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Copies of all of them, from the oldest on; they stay. Nobody gets a job meanwhile.
+    /// Returns copies of all dead letters, the oldest first. Consumers wait meanwhile.
     ///
     /// # Errors
     ///
-    /// [`GetError`]: broken; no memory.
+    /// [`GetError`]: `Broken`, `NoMemory`.
     pub fn list(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
         let letters = self.queue.view().letters(usize::MAX).map_err(|refusal| self.queue.get_error(refusal))?;
         Ok(letters.into_iter().map(DeadLetter::new).collect())
     }
 
-    /// Takes the oldest one out; `None` if there is none.
+    /// Takes the oldest dead letter; `None` if there is none.
     ///
     /// # Errors
     ///
@@ -74,14 +75,16 @@ impl<'a, T: ?Sized + 'static> DeadLetters<'a, T> {
         Ok(letter.map(DeadLetter::new))
     }
 
-    /// Makes them jobs again that nobody has had yet, from the oldest on, to be handed out before others: as many as there are, and as there is place for ([`MAX_LEASES`](super::MAX_LEASES) less what is out). How many became one.
+    /// Makes the dead letters jobs again, the oldest first, to be leased before others, with no deliveries
+    /// counted. Stops when no lease is free ([`MAX_LEASES`](super::MAX_LEASES)). Returns how many became
+    /// jobs.
     ///
     /// # Errors
     ///
-    /// As [`list`](Self::list); those that became jobs before it, did.
+    /// As [`list`](Self::list). Dead letters that became jobs before the error stay jobs.
     pub fn replay(&self) -> Result<usize, GetError> {
         let mut replayed = 0;
-        // No more than there are now: what comes back meanwhile is for the next time.
+        // No more than there are now: what becomes a dead letter meanwhile is for the next call.
         for _ in 0..self.len() {
             if !self.queue.view().revive_letter().map_err(|refusal| self.queue.get_error(refusal))? {
                 break;
@@ -92,7 +95,7 @@ impl<'a, T: ?Sized + 'static> DeadLetters<'a, T> {
     }
 }
 
-/// A job that nobody got done.
+/// A job that was leased too often without being done.
 pub struct DeadLetter<T: ?Sized + 'static> {
     letter: Letter,
     message: PhantomData<fn() -> Box<T>>,
@@ -103,31 +106,31 @@ impl<T: ?Sized> DeadLetter<T> {
         Self { letter, message: PhantomData }
     }
 
-    /// How often it was handed out.
+    /// Returns how often the job was leased.
     pub fn attempts(&self) -> u32 {
         self.letter.deliveries
     }
 
-    /// Who had it last.
+    /// Returns its last holder.
     pub fn last_holder(&self) -> Holder {
         Holder(self.letter.last)
     }
 
-    /// Its bytes.
+    /// Returns its bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.letter.message
     }
 
-    /// The job.
+    /// Decodes the job.
     ///
     /// # Errors
     ///
-    /// [`GetError::Decode`]: it is not a `T`; perhaps that is why nobody got it done.
+    /// [`GetError::Decode`]: it is not a `T`, which may be the reason why no consumer got it done.
     pub fn value(&self) -> Result<T, GetError>
     where
         T: Sized + DeserializeOwned,
     {
-        // The tickets of handles in it stay out: it may be read again.
+        // The in-flight references of handles in it stay: it may be read again.
         let _reading = Reading::begin();
         decode(&self.letter.message, || "a dead letter".to_owned())
     }

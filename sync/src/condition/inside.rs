@@ -82,7 +82,7 @@ impl Inside<'_> {
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         let gate = &self.condition.shared.gate;
-        gate.leave(gate, |_| false, || false);
+        gate.leave_without_peer();
     }
 }
 

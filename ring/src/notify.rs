@@ -78,8 +78,8 @@ impl<M: Memory> View<'_, M> {
                 if let Some(noted) = self.end_notified().filter(|noted| noted.load(SeqCst) != !head) {
                     self.producers().notify_all();
                     // ORDER: SeqCst, in one order with the look at the head above, its partner: a thread that
-                    // finds this head noted comes after the wake-up. CRASH: woken but not noted: they are
-                    // woken once more.
+                    // finds this head noted comes after the wake-up.
+                    // CRASH: woken but not noted: they are woken once more.
                     noted.store(!head, SeqCst);
                 }
             }

@@ -122,8 +122,8 @@ impl<M: Memory> ProducerEnd<'_, M> {
     fn write<C: Content>(self, tail: Cursor, need: u32, message: C) {
         let next = tail.after(need);
         self.fill(tail.position, next.position, message);
-        // ORDER: Release pairs with the Acquire in `take`. CRASH: the commit: before it nothing is there,
-        // after it the whole message.
+        // ORDER: Release pairs with the Acquire in `take`.
+        // CRASH: the commit: before it nothing is there, after it the whole message.
         self.log().at(tail.position).store(message.header(), Release);
         // CRASH: `tail` is one record behind; `recover` walks over it.
         self.producer_words().tail.store(next.word(), Relaxed);
@@ -231,8 +231,8 @@ impl<M: Memory> ProducerEnd<'_, M> {
                 self.fill(position, next.position, message);
                 // ORDER: Relaxed: made visible by the commit below, which pairs with the Acquire in `take`.
                 self.log().at(position).store(message.header(), Relaxed);
-                // ORDER: Release pairs with the Acquire in `take`. CRASH: the commit, of the jump and its
-                // record. What follows, `recover` does again.
+                // ORDER: Release pairs with the Acquire in `take`.
+                // CRASH: the commit, of the jump and its record. What follows, `recover` does again.
                 self.log().at(tail.position).store(Header::Jump(index).word(), Release);
                 self.note_jump(old, filled);
                 self.producer_words().tail.store(next.word(), Relaxed);

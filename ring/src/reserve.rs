@@ -184,8 +184,8 @@ impl<'a, M: Memory> View<'a, M> {
         let Reservation { claim, position, length } = reservation;
         let header = Header::Message { length, cpu: this_cpu() }.word();
         // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either a parking consumer's
-        // look sees it, or this thread sees that consumer. CRASH: the commit: before it an aborted record,
-        // after it the whole message.
+        // look sees it, or this thread sees that consumer.
+        // CRASH: the commit: before it an aborted record, after it the whole message.
         self.release(claim, |_| self.log().at(position).store(header, SeqCst), || self.notify_consumers())
     }
 
@@ -193,8 +193,8 @@ impl<'a, M: Memory> View<'a, M> {
     pub fn give_up(self, reservation: Reservation) -> bool {
         let commit = |claim: &RobustLock| {
             let generation = generation_of(claim);
-            // ORDER: SeqCst, hence Release, pairs with the load in `is_being_filled`. CRASH: the commit;
-            // before it, the record is aborted by the claim alone.
+            // ORDER: SeqCst, hence Release, pairs with the load in `is_being_filled`.
+            // CRASH: the commit; before it, the record is aborted by the claim alone.
             generation.store(generation.load(Relaxed).wrapping_add(1), SeqCst);
         };
         self.release(reservation.claim, commit, || self.notify_consumers())
@@ -281,8 +281,8 @@ impl<M: Memory> ProducerEnd<'_, M> {
                 waiters.advance();
             }
             if raise_used(claims, number + 1) {
-                // Parked threads do not watch it. CRASH: noted, but no thread is notified: `recover` notifies
-                // them.
+                // Parked threads do not watch it.
+                // CRASH: noted, but no thread is notified: `recover` notifies them.
                 self.producers().notify_all();
             }
             return Ok(Some((number, Blank { length, mark: Mark::new(number as u32, low(generation)) })));

@@ -140,8 +140,8 @@ impl<M: Memory> ConsumerEnd<'_, M> {
     /// Moves the head: what lies before `next` is taken.
     #[inline]
     pub fn move_head(self, next: Cursor) {
-        // ORDER: Release pairs with the load in `see_head`: the copy is done. CRASH: the commit: before it
-        // the messages are there, after it they are this consumer's.
+        // ORDER: Release pairs with the load in `see_head`: the copy is done.
+        // CRASH: the commit: before it the messages are there, after it they are this consumer's.
         self.consumer_words().head.store(next.word(), Release);
     }
 

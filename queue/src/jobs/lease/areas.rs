@@ -62,8 +62,8 @@ impl<M: Jobs> JobEnd<'_, M> {
         }
         // ORDER: SeqCst pairs with the look at `used` of a thread that has counted itself as parked.
         self.claims().raise_used(used + 1);
-        // Parked threads do not watch this one. CRASH: counted, but no thread is notified: the next owner of
-        // the consumers' lock notifies them.
+        // Parked threads do not watch this one.
+        // CRASH: counted, but no thread is notified: the next owner of the consumers' lock notifies them.
         self.notify_everyone_of_jobs();
         LAST.set(used);
         Ok(claim(self.lock(used))?.map(|_| used))

@@ -77,7 +77,8 @@ impl<M: Jobs> JobView<'_, M> {
             self.leases().joiners.advance();
             self.ring().producers().advance();
             // ORDER: Release pairs with the load in `state`: a thread that reads the claim's word after its
-            // release sees this, too. CRASH: the commit: before it the job comes back.
+            // release sees this, too.
+            // CRASH: the commit: before it the job comes back.
             self.words(number).state.store(FREE, Release);
             // No thread fills the lease before this one has released the claim.
             self.shrink(number);

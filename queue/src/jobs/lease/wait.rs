@@ -131,8 +131,8 @@ impl<'a, M: Jobs> JobView<'a, M> {
     /// Closes the queue: no more puts. The mark comes first: a thread that makes a lease free sees it, or the
     /// queue is not closed yet.
     pub(crate) fn close_jobs(self) {
-        // ORDER: SeqCst pairs with the look in `notify_done`. CRASH: marked, not closed: some threads look
-        // once more than need be.
+        // ORDER: SeqCst pairs with the look in `notify_done`.
+        // CRASH: marked, not closed: some threads look once more than need be.
         self.leases().closing.store(1, SeqCst);
         self.close();
     }

@@ -45,16 +45,16 @@ unsafe_rooms=(
     sync/src/bounded.rs     # its block
     sync/src/semaphore/owned.rs # what is kept for a process
     sync/src/semaphore.rs   # its permits lie behind its block
-    queue/src/jobs/block.rs # the same, and the slots' areas
-    queue/src/jobs/lease.rs
-    queue/src/jobs/lease/areas.rs
+    queue/src/jobs/block.rs # the same, and the leases' areas
+    queue/src/jobs/lease.rs # takes claims
     queue/src/block.rs      # `unsafe impl Object`
     ring/src/log.rs
     queue/src/borrowed.rs   # slices of what others may write
     queue/src/reserve.rs    # the same
     ring/src/reserve.rs
-    ring/src/view.rs
-    ring/src/record.rs
+    ring/src/payload.rs     # raw bytes of a message
+    ring/src/guard.rs       # enters the sides
+    ring/src/take.rs
     ring/src/members.rs
     ring/src/sink.rs
     process/src/image.rs
@@ -104,7 +104,7 @@ report 'a futex call outside of its rooms' \
 report 'the platform outside of */src/sys/' \
     "$(code '\btarget_os\b|\blibc::|\buse libc\b' | outside)"
 for tag in SAFETY ORDER CRASH; do
-    report "the ring says nowhere // $tag:" "$(lacking "// $tag:" ring/src/view.rs)"
+    report "the ring says nowhere // $tag:" "$(lacking "// $tag:" ring/src/take.rs)"
 done
 # Bracketed, so that this file does not match itself.
 report 'the project mentions a path of the machine it was written on' \

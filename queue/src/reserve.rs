@@ -11,10 +11,10 @@ use multiproc_robust::{AcquireError, Deadline};
 use crate::error::PutError;
 use crate::queue::Queue;
 use multiproc_ring::Payload;
-use multiproc_ring::{MOST, Refusal, Reservation};
+use multiproc_ring::{MAX_RESERVATIONS, Refusal, Reservation};
 
 /// How many messages of a queue may be reserved at once, by all processes together.
-pub const MAX_RESERVED: usize = MOST;
+pub const MAX_RESERVED: usize = MAX_RESERVATIONS;
 
 /// Writing in place (zero-copy).
 impl Queue<[u8]> {

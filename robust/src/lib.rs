@@ -36,7 +36,7 @@ pub use process_owned::ProcessOwned;
 pub use raw_event::RawEvent;
 #[cfg(feature = "lock_api")]
 pub use raw_mutex::{RawRobustMutex, RobustMutex};
-pub use side::{Side, Sleep};
+pub use side::{Park, Side, SidePeer, Waiter};
 pub use spin::{EAGER, NO_CPU, spin, this_cpu, without_spinning};
 pub use thread::{
     FUTEX_OFFSET, MAX_HELD, NoList, ThisThread, has_ended, is_thread_of_this_process, pid_namespace,

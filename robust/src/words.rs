@@ -1,11 +1,13 @@
 //! [`SharedWords`]: the words that a lock guards, and the notes of a side, under their names.
 //!
-//! A [`RobustLock`] has three words for what it guards, a [`Side`] has seven more. What they mean is their user's
-//! business, so both are arrays of `AtomicU64`. The user gives them names with [`shared_words!`](crate::shared_words):
-//! a `repr(C)` struct over the same bytes. This file has the one cast from the array to the struct.
+//! A [`RobustLock`] has three words for what it guards, a [`Side`] has seven more. What they mean is their
+//! user's business, so both are arrays of `AtomicU64`. The user gives them names with
+//! [`shared_words!`](crate::shared_words): a `repr(C)` struct over the same bytes. This file has the one cast
+//! from the array to the struct.
 //!
-//! All processes access a word in one width: Rust does not define races between atomics of different sizes. So a word
-//! whose halves are stored at once is one `AtomicU64`, and a word whose parts are stored alone is several narrow ones.
+//! All processes access a word in one width: Rust does not define races between atomics of different sizes.
+//! So a word whose halves are stored at once is one `AtomicU64`, and a word whose parts are stored alone is
+//! several narrow ones.
 #![allow(unsafe_code, reason = "the cast from words to a struct of atomics over the same bytes")]
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64};
@@ -29,15 +31,16 @@ unsafe impl Atomic for AtomicU64 {}
 // SAFETY: an array has no padding of its own.
 unsafe impl<A: Atomic, const N: usize> Atomic for [A; N] {}
 
-/// A struct of atomics without padding: words in shared memory under their names. [`shared_words!`](crate::shared_words)
-/// defines one, and checks it.
+/// A struct of atomics without padding: words in shared memory under their names.
+/// [`shared_words!`](crate::shared_words) defines one, and checks it.
 ///
 /// # Safety
 ///
 /// - The struct is `repr(C)`, every field is [`Atomic`], and there is no padding.
 pub unsafe trait SharedWords: Sync {}
 
-/// Defines a [`SharedWords`] struct: `repr(C)`, of atomics only, without padding, all of which is checked when it is compiled.
+/// Defines a [`SharedWords`] struct: `repr(C)`, of atomics only, without padding, all of which is checked
+/// when it is compiled.
 ///
 /// ```
 /// use multiproc_robust::{RobustLock, shared_words};
@@ -79,7 +82,8 @@ macro_rules! shared_words {
         };
 
         #[allow(unsafe_code, reason = "all that it promises is checked above")]
-        // SAFETY: `repr(C)`; the lines above have checked that all fields are atomics, and that there is no padding.
+        // SAFETY: `repr(C)`; the lines above have checked that all fields are atomics, and that there is no
+        // padding.
         unsafe impl $crate::SharedWords for $name {}
     )+};
 }
@@ -91,7 +95,8 @@ const fn named<T: SharedWords, const N: usize>(words: &[AtomicU64; N]) -> &T {
         assert!(size_of::<T>() == size_of::<[AtomicU64; N]>(), "the same bytes");
         assert!(align_of::<T>() <= align_of::<AtomicU64>(), "aligned like the words");
     }
-    // SAFETY: as many bytes, aligned well enough, as was checked; atomics in all of them, which `SharedWords` promises.
+    // SAFETY: as many bytes, aligned well enough, as was checked; atomics in all of them, which `SharedWords`
+    // promises.
     unsafe { &*(&raw const *words).cast() }
 }
 

@@ -86,7 +86,7 @@ impl<'a, T: ?Sized + 'static> DeadLetters<'a, T> {
         let mut replayed = 0;
         // No more than there are now: what becomes a dead letter meanwhile is for the next call.
         for _ in 0..self.len() {
-            if !self.queue.view().revive_letter().map_err(|refusal| self.queue.get_error(refusal))? {
+            if !self.queue.view().replay_letter().map_err(|refusal| self.queue.get_error(refusal))? {
                 break;
             }
             replayed += 1;

@@ -108,31 +108,31 @@ impl<V: fmt::Debug, T: ?Sized> fmt::Debug for Job<'_, V, T> {
 /// A lease that this thread holds; dropping it returns the job.
 pub(super) struct Lease<'a, T: ?Sized + 'static> {
     queue: &'a JoinableQueue<T>,
-    slot: usize,
+    number: usize,
     /// Not `Send`: the kernel knows the lease as this thread's.
     here: PhantomData<*const ()>,
 }
 
 impl<'a, T: ?Sized> Lease<'a, T> {
-    pub(super) fn new(queue: &'a JoinableQueue<T>, slot: usize) -> Self {
-        Self { queue, slot, here: PhantomData }
+    pub(super) fn new(queue: &'a JoinableQueue<T>, number: usize) -> Self {
+        Self { queue, number, here: PhantomData }
     }
 
     fn finish(self) -> bool {
         let this = ManuallyDrop::new(self);
-        this.queue.view().finish(this.slot)
+        this.queue.view().finish(this.number)
     }
 
     fn leave_to_task_done(self) {
         let this = ManuallyDrop::new(self);
-        this.queue.view().note_taken(this.slot);
+        this.queue.view().note_taken(this.number);
     }
 }
 
 impl<T: ?Sized> Drop for Lease<'_, T> {
     fn drop(&mut self) {
         // In a forked child this does nothing: the lease is its parent's.
-        self.queue.view().give_back_job(self.slot);
+        self.queue.view().give_back_job(self.number);
     }
 }
 

@@ -142,7 +142,7 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
     /// [`NothingTaken`]: called more often than this thread has taken jobs.
     pub fn task_done(&self) -> Result<(), NothingTaken> {
         let view = self.view();
-        view.first_taken().filter(|slot| view.finish(*slot)).map(|_| ()).ok_or(NothingTaken)
+        view.first_taken().filter(|number| view.finish(*number)).map(|_| ()).ok_or(NothingTaken)
     }
 
     fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {

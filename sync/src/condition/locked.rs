@@ -111,6 +111,6 @@ impl<'a> Locked<'a> {
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
         let mutex = &self.0.mutex;
-        mutex.leave(mutex, |_| false, || false);
+        mutex.leave_without_peer();
     }
 }

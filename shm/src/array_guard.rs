@@ -17,8 +17,8 @@ use crate::copy;
 
 /// A locked [`Array`]: its elements are copied in and out until the guard is dropped.
 ///
-/// A guard that has written and is dropped by a panic leaves the array half written, as a death does, if the
-/// panic began while it was held.
+/// A panic that begins while the guard is held, and drops it after a write, leaves the array half written, as
+/// a death does.
 ///
 /// In a forked child a guard is a copy that owns nothing. Its writes are errors ([`AcquireError::NotHeld`]),
 /// its reads are without the lock, and its drop does nothing.

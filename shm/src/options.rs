@@ -180,9 +180,9 @@ impl Options {
 /// In an ordinary file, anywhere, by path.
 ///
 /// Such an object outlives the programs that use it: the next process to open it finds it as they left it. A
-/// lock that was held in the end (by a killed process, or when the machine stopped) is free, and its next
-/// owner learns that the previous one died. Only the user removes the file. A power cut leaves what
-/// [`Shared::sync`] has written, and an arbitrary part of later changes.
+/// lock that a killed process held, or that was held when the machine stopped, is free. Its next owner learns
+/// that the previous one died. Only the user removes the file. A power cut leaves what [`Shared::sync`] has
+/// written, and an arbitrary part of later changes.
 impl Options {
     /// Makes an object in a file, which must not exist. The memory for all its bytes is reserved. The file
     /// appears when it is complete, on the disk, too.

@@ -13,7 +13,7 @@
 //! # Attaching
 //!
 //! The header is copied and checked as a file's is. Then the object is looked up in this process's registry
-//! by its generation: a thread that reached one object through two mappings would not recognise its own
+//! by its generation. A thread that reached one object through two mappings would not recognise its own
 //! locks.
 //!
 //! Two mappings with one generation are of the same memory if what is written through one is read through the

@@ -11,7 +11,7 @@
 //!
 //! When the last handle of this process is dropped, the object is unmapped, and its name is removed if no
 //! other process uses the object. If a thread of this process still owns a lock in the object (a leaked
-//! guard), the mapping stays for ever: the kernel will walk the thread's robust list through it.
+//! guard), the mapping stays for ever. The kernel will walk the thread's robust list through it.
 #![allow(unsafe_code, reason = "a static that a fork replaces, the end of mappings")]
 
 use std::collections::HashMap;
@@ -58,7 +58,7 @@ pub(crate) fn find(identity: Identity) -> Option<Arc<Segment>> {
 
 pub(crate) fn insert(segment: Segment) -> Arc<Segment> {
     let segment = Arc::new(segment);
-    current().mapped.lock().insert(segment.identity(), Arc::downgrade(&segment));
+    current().mapped.lock().insert(segment.identity, Arc::downgrade(&segment));
     segment
 }
 
@@ -66,9 +66,9 @@ pub(crate) fn insert(segment: Segment) -> Arc<Segment> {
 pub(crate) fn find_or_insert(segment: Segment) -> Arc<Segment> {
     let segment = Arc::new(segment);
     let mut mapped = current().mapped.lock();
-    let known = mapped.get(&segment.identity()).and_then(Weak::upgrade);
+    let known = mapped.get(&segment.identity).and_then(Weak::upgrade);
     if known.is_none() {
-        mapped.insert(segment.identity(), Arc::downgrade(&segment));
+        mapped.insert(segment.identity, Arc::downgrade(&segment));
     }
     // Unlocked before `segment` is dropped, which takes this lock.
     drop(mapped);

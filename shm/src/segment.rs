@@ -62,7 +62,7 @@ pub(crate) enum Address {
     Memory,
 }
 
-/// Tells whether a thread of this process owns a lock of the object.
+/// Returns whether a thread of this process owns a lock of the object.
 pub(crate) type HeldHere = fn(&Segment) -> bool;
 
 /// A description of an object to be made.
@@ -119,8 +119,8 @@ impl Segment {
     /// Reserves memory for a range of the object.
     pub(crate) fn populate(&self, bytes: Range<usize>) -> io::Result<()> {
         // Without space this is an error, and a store would be SIGBUS.
-        let range = (HEADER + bytes.start, bytes.len());
-        self.map()?.advise_range(Advice::PopulateWrite, range.0, range.1).map_err(sys::populate_error)
+        let start = HEADER + bytes.start;
+        self.map()?.advise_range(Advice::PopulateWrite, start, bytes.len()).map_err(sys::populate_error)
     }
 
     /// Releases the memory of the whole pages in a range of the object.
@@ -171,18 +171,6 @@ impl Segment {
     /// The address of the object.
     pub(crate) fn object(&self) -> *mut u8 {
         self.base().wrapping_add(HEADER)
-    }
-
-    pub(crate) fn header(&self) -> &Header {
-        &self.header
-    }
-
-    pub(crate) fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
     }
 
     pub(crate) fn take_reference(&self) -> Option<InFlightReference> {

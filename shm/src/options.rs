@@ -1,4 +1,4 @@
-//! [`Options`]: makes and finds objects: in a namespace, in an ordinary file, in memory of the user's.
+//! [`Options`]: makes and finds objects: in a namespace, in an ordinary file, in caller-provided memory.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::handle::Handle;
 use crate::header::HEADER;
 use crate::name::Name;
 use crate::namespace::Namespace;
-use crate::region::{Region, UserMemory};
+use crate::region::{CallerMemory, Region};
 use crate::segment::{Expected, Plan, Segment};
 use crate::shared::{Object, Shared, checked_extents, checked_size};
 
@@ -17,10 +17,10 @@ use crate::shared::{Object, Shared, checked_extents, checked_size};
 /// ```
 /// use multiproc_shm::{Options, Value};
 ///
-/// let counter: Value<u64> = Options::new().persistent(true).create("hits-of-all-times", 0)?;
+/// let counter: Value<u64> = Options::new().persistent(true).create("hits-since-boot", 0)?;
 /// drop(counter); // no process uses it now, and it stays
-/// let counter: Value<u64> = Options::new().open("hits-of-all-times")?;
-/// # Value::<u64>::unlink("hits-of-all-times")?;
+/// let counter: Value<u64> = Options::new().open("hits-since-boot")?;
+/// # Value::<u64>::unlink("hits-since-boot")?;
 /// # Ok::<(), multiproc_shm::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -43,7 +43,7 @@ impl Options {
         Self::default()
     }
 
-    /// Selects the namespace. It means nothing for ordinary files and for memory of the user's.
+    /// Selects the namespace. It means nothing for ordinary files and for caller-provided memory.
     pub fn namespace(mut self, namespace: &Namespace) -> Self {
         self.namespace = Some(namespace.clone());
         self
@@ -88,7 +88,7 @@ impl Options {
     ///   `/sys/kernel/mm/transparent_hugepage/shmem_enabled` does not say `deny`; or that file says `force`.
     /// - The object is several times as large as a huge page (2 MiB on x86-64).
     ///
-    /// Ordinary files on disks have no huge pages. For a region of the user's this option means nothing.
+    /// Ordinary files on disks have no huge pages. It means nothing for a region.
     pub fn huge_pages(mut self, huge: bool) -> Self {
         self.huge_pages = huge;
         self
@@ -98,8 +98,8 @@ impl Options {
     /// first accesses do not.
     ///
     /// It applies to making and finding. They fail with [`NoSpace`](ErrorKind::NoSpace) if the file system is
-    /// full. They fail with [`Unsupported`](ErrorKind::Unsupported) before Linux 5.14 and for memory of the
-    /// user's.
+    /// full. They fail with [`Unsupported`](ErrorKind::Unsupported) before Linux 5.14 and for caller-provided
+    /// memory.
     pub fn prefault(mut self, prefault: bool) -> Self {
         self.prefault = prefault;
         self
@@ -253,7 +253,7 @@ impl Options {
     }
 }
 
-/// In memory of the user's: a [`Region`] that several processes have mapped, at any addresses.
+/// In caller-provided memory: a [`Region`] that several processes have mapped, at any addresses.
 ///
 /// The object begins `offset` bytes into the region, and has [`bytes_needed`](Options::bytes_needed) bytes.
 /// Its address must be a multiple of 64, or of more if its type requires that. The handles keep the region;
@@ -319,7 +319,7 @@ impl Options {
         let extents = checked_extents::<H::Object>(&params, shown)?;
         let element = H::Object::element();
         let plan = Plan { huge_pages: false, ..Shared::<H::Object>::plan(&element, extents, shown)? };
-        let memory = UserMemory::new(region, offset, align_of::<H::Object>(), "place", shown)?;
+        let memory = CallerMemory::new(region, offset, align_of::<H::Object>(), "place", shown)?;
         let placed =
             Segment::place(memory, plan, Shared::<H::Object>::HELD_HERE, Shared::<H::Object>::fill(params))?;
         let placed = placed.ok_or_else(|| Error::new(ErrorKind::AlreadyExists, "place", shown))?;
@@ -339,7 +339,7 @@ impl Options {
         let shown = H::Object::KIND;
         let element = H::Object::element();
         let expected = Shared::<H::Object>::expected(&element, shown)?;
-        let memory = UserMemory::new(region, offset, align_of::<H::Object>(), "attach", shown)?;
+        let memory = CallerMemory::new(region, offset, align_of::<H::Object>(), "attach", shown)?;
         let found = Segment::attach(memory, expected, Shared::<H::Object>::HELD_HERE)?;
         let found = found.ok_or_else(|| Error::new(ErrorKind::NotFound, "attach", shown))?;
         self.finished(Shared::new(found))

@@ -2,7 +2,7 @@
 //!
 //! A process maps an object once, however often it opens it. A lock is known by its address: through a second
 //! mapping a thread would not find that it holds the lock already. Objects in files are identified by their
-//! inode, objects in memory of the user's by the random generation in their header.
+//! inode, objects in caller-provided memory by the random generation in their header.
 //!
 //! A forked child begins with a copy of its parent's registry. If another thread had locked the registry at
 //! the fork, the child begins with an empty one: that thread does not exist in the child.
@@ -103,7 +103,7 @@ impl Drop for Segment {
                 drop(map);
                 drop(lock);
             }
-            Memory::Users(memory) => drop(memory),
+            Memory::Caller(memory) => drop(memory),
         }
         if let (Address::Name(namespace, name), Identity::File(device, inode)) =
             (&self.address, self.identity)

@@ -20,7 +20,7 @@ use crate::header::{
 };
 use crate::name::Name;
 use crate::namespace::Namespace;
-use crate::region::UserMemory;
+use crate::region::CallerMemory;
 use crate::sys;
 
 /// Bytes of the largest object: a limit against nonsense in headers and parameters.
@@ -41,8 +41,8 @@ pub(crate) struct Segment {
 pub(crate) enum Memory {
     /// A file. The descriptor is kept if the file's lock ends with it.
     Mapped { map: MmapRaw, lock: Option<File> },
-    /// Memory of the user's.
-    Users(UserMemory),
+    /// Caller-provided memory.
+    Caller(CallerMemory),
 }
 
 /// Identifies an object within one process.
@@ -156,7 +156,7 @@ impl Segment {
     fn map(&self) -> io::Result<&MmapRaw> {
         match &*self.memory {
             Memory::Mapped { map, .. } => Ok(map),
-            Memory::Users(_) => Err(io::ErrorKind::Unsupported.into()),
+            Memory::Caller(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -164,7 +164,7 @@ impl Segment {
     pub(crate) fn base(&self) -> *mut u8 {
         match &*self.memory {
             Memory::Mapped { map, .. } => map.as_mut_ptr(),
-            Memory::Users(memory) => memory.base(),
+            Memory::Caller(memory) => memory.base(),
         }
     }
 

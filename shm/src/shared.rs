@@ -50,7 +50,7 @@ pub unsafe trait Object: Sized + Sync + 'static {
         Self::size(extents)
     }
 
-    /// Returns the parameters for an object in memory of the user's, or in an ordinary file. All bytes of
+    /// Returns the parameters for an object in caller-provided memory, or in an ordinary file. All bytes of
     /// such an object exist from the beginning, so a type that grows (see [`reserved`](Self::reserved))
     /// returns parameters of a fixed size.
     fn placed(params: Self::Params) -> Self::Params {
@@ -186,7 +186,7 @@ impl<T: Object> Shared<T> {
     ///
     /// Returns [`NoSpace`](ErrorKind::NoSpace) if the file system is full, and
     /// [`Invalid`](ErrorKind::Invalid) if a byte is outside of the object. Returns
-    /// [`Unsupported`](ErrorKind::Unsupported) before Linux 5.14, and in memory of the user's, which is all
+    /// [`Unsupported`](ErrorKind::Unsupported) before Linux 5.14, and in caller-provided memory, which is all
     /// there already.
     pub fn populate(&self, bytes: Range<usize>) -> Result<(), Error> {
         let operation = "set aside memory in";
@@ -221,7 +221,7 @@ impl<T: Object> Shared<T> {
     /// # Errors
     ///
     /// Returns [`Invalid`](ErrorKind::Invalid) if a byte is outside of the object,
-    /// [`Unsupported`](ErrorKind::Unsupported) in memory of the user's, and the errors of the file system.
+    /// [`Unsupported`](ErrorKind::Unsupported) in caller-provided memory, and the errors of the file system.
     pub fn give_back(&self, bytes: Range<usize>) -> Result<(), Error> {
         let operation = "give back memory of";
         self.checked(&bytes, operation)?;
@@ -241,8 +241,8 @@ impl<T: Object> Shared<T> {
         format!("{} {}", T::KIND, self.segment.address.describe())
     }
 
-    /// Returns its name; `None` for an anonymous object, and for one in an ordinary file or in memory of the
-    /// user's.
+    /// Returns its name; `None` for an anonymous object, and for one in an ordinary file or in
+    /// caller-provided memory.
     pub fn name(&self) -> Option<&str> {
         match &self.segment.address {
             Address::Name(_, name) => Some(name.as_str()).filter(|name| !name.starts_with('.')),

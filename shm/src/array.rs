@@ -30,21 +30,27 @@
 //! the writer and the elements only the compiler must not reorder.
 #![allow(unsafe_code, reason = "promises the layout of its block, and takes its lock")]
 
+mod error;
+mod guard;
+mod owner_died;
+
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytemuck::Pod;
-use multiproc_robust::{AcquireError, Acquired, Deadline, LockError, Owner, RobustLock, ThisThread};
+use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock, ThisThread};
 use serde::{Deserialize, Serialize};
 
-use crate::array_error::ArrayError;
-use crate::array_guard::{ArrayGuard, ArrayLockError};
 use crate::copy;
 use crate::error::Error;
 use crate::header::Element;
 use crate::shared::{Object, Shared};
+
+pub use error::{ArrayError, HalfWritten, OutOfRange};
+pub use guard::ArrayGuard;
+pub use owner_died::{ArrayLockError, OwnerDied};
 
 /// A fixed number of elements that processes share, with one lock (Python's `Array`).
 ///
@@ -324,7 +330,11 @@ impl<T: Pod> Array<T> {
             Acquired::Clean => None,
             Acquired::OwnerDied(death) => Some(death),
         };
-        Ok(ArrayGuard::take(self, me, died))
+        let guard = ArrayGuard::new(self, me, died);
+        Ok(match self.shared.writer().load(Relaxed) {
+            0 => Ok(guard),
+            writer => Err(ArrayLockError::OwnerDied(OwnerDied::new(guard, Death::of(writer)))),
+        })
     }
 
     #[cold]

@@ -9,7 +9,7 @@ use bytemuck::Pod;
 use multiproc_robust::RobustLock;
 use serde::{Deserialize, Serialize};
 
-use crate::array_error::OutOfRange;
+use crate::array::OutOfRange;
 use crate::atomic_word::Word;
 use crate::copy;
 use crate::error::Error;

@@ -57,12 +57,12 @@ pub enum ErrorKind {
     Corrupt,
     /// The kernel or libc lacks what is needed.
     Unsupported,
-    /// In memory of the user's: the object is being placed, or the process that placed it died before it was
-    /// ready. Place it again.
+    /// In caller-provided memory: the object is being placed, or the process that placed it died before it
+    /// was ready. Place it again.
     NotReady,
-    /// Memory of the user's whose address is not a multiple of what the object needs.
+    /// Caller-provided memory whose address is not a multiple of what the object needs.
     Misaligned,
-    /// Memory of the user's that is smaller than the object.
+    /// Caller-provided memory that is smaller than the object.
     TooSmall,
     /// Too many open files, too many mappings, no memory.
     Exhausted,

@@ -2,7 +2,7 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 8 | magic number; in memory of the user's also 0 or a claim (`placed.rs`) |
+//! | 0 | 8 | magic number; in caller-provided memory also 0 or a claim (`placed.rs`) |
 //! | 8 | 4 + 4 | header format, layout version of the object |
 //! | 16 | 4 + 4 | flags (note 1), distance from list node to lock word |
 //! | 24 | 8 | inode of the creator's pid namespace (note 2) |
@@ -16,7 +16,7 @@
 //! | 256 | 512 | 32 in-flight references: id, second in which it was taken (note 4) |
 //! | 768 | 256 | reserved |
 //!
-//! 1. 1: persistent; 2: in memory of the user's; 4: in an ordinary file.
+//! 1. 1: persistent; 2: in caller-provided memory; 4: in an ordinary file.
 //! 2. In an ordinary file: the pid namespace of the processes that use it now.
 //! 3. A random number, left by a process that tested whether two mappings are of the same memory.
 //! 4. `CLOCK_BOOTTIME`, which no process can set.
@@ -84,7 +84,7 @@ pub(crate) struct Header {
 pub(crate) enum Location {
     /// A file in a namespace.
     Namespace,
-    /// Memory of the user's.
+    /// Caller-provided memory.
     Memory,
     /// An ordinary file.
     File,

@@ -2,8 +2,6 @@
 
 mod access;
 mod array;
-mod array_error;
-mod array_guard;
 mod atomic_array;
 mod atomic_value;
 mod atomic_word;
@@ -32,15 +30,13 @@ mod suspend;
 mod sys;
 mod transit;
 mod value;
-mod value_guard;
 mod verbs;
 mod wire;
 
 #[cfg(feature = "shared_memory")]
 pub use ::shared_memory;
-pub use array::{Array, ArrayBlock};
-pub use array_error::{ArrayError, HalfWritten, OutOfRange};
-pub use array_guard::{ArrayGuard, ArrayLockError, OwnerDied};
+pub use array::{Array, ArrayBlock, ArrayError, ArrayGuard, ArrayLockError};
+pub use array::{HalfWritten, OutOfRange, OwnerDied};
 pub use atomic_array::{AtomicArray, AtomicArrayBlock};
 pub use atomic_value::{AtomicBlock, AtomicValue};
 pub use bytemuck::{self, Pod, Zeroable};
@@ -59,8 +55,7 @@ pub use scratch::ScratchDirectory;
 pub use shared::{Object, Shared};
 pub use suspend::Suspend;
 pub use transit::{InFlight, Reading, Transit};
-pub use value::{Value, ValueBlock};
-pub use value_guard::ValueGuard;
+pub use value::{Value, ValueBlock, ValueGuard};
 
 // The old names, until the other crates use the new ones.
 #[doc(hidden)]

@@ -127,8 +127,8 @@ impl SharedMemory {
     ///
     /// # Errors
     ///
-    /// Returns [`Error`] if there is no such block, if it is empty or this user may not read and write it, or
-    /// if the name has a slash inside.
+    /// Returns [`Error`] if there is no such block, or if it is empty. Also if this user may not read and
+    /// write it, or if the name has a slash inside.
     #[cfg(feature = "shared_memory")]
     pub fn attach_os(id: &str) -> Result<Self, Error> {
         OsBlock::attach(id).map(|block| Self { block: Block::Os(block) })

@@ -2,11 +2,11 @@
 //!
 //! # Making an object is atomic
 //!
-//! The maker makes a file without a name (`O_TMPFILE`), locks it (`flock(LOCK_SH)`), reserves its memory
-//! (`fallocate`: a full file system is an error here, not SIGBUS later), and writes header and object. Then
-//! `linkat` gives the file its name. So at every instruction the name does not exist, or means a complete
-//! object. A file system without unnamed files gives the file a temporary name, which the sweep knows; the
-//! maker renames it.
+//! The maker makes a file without a name (`O_TMPFILE`) and locks it (`flock(LOCK_SH)`). It reserves the
+//! memory (`fallocate`: a full file system is an error here, not SIGBUS later), and writes header and object.
+//! Then `linkat` gives the file its name. So at every instruction the name does not exist, or means a
+//! complete object. If the file system has no unnamed files, the maker uses a temporary name, which a sweep
+//! recognises, and renames the file at the end.
 //!
 //! # The kernel knows which processes use an object
 //!

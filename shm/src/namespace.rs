@@ -1,7 +1,7 @@
 //! [`Namespace`]: the directory in which objects have their names.
 //!
-//! It is `multiproc-<uid>` below the shared memory file system, of mode 0700 and checked to be this user's;
-//! or a directory of mode 2770 that was given to a group.
+//! It is `multiproc-<uid>` below the shared memory file system, of mode 0700 and checked to be this user's.
+//! Or it is a directory of mode 2770 that was given to a group.
 //!
 //! A process holds a `flock` on the directory while it decides what a name means: for every check-and-unlink,
 //! and in every `open`. So no process mistakes a new object for an old one of the same name. The kernel
@@ -121,8 +121,8 @@ impl Namespace {
     /// # Errors
     ///
     /// Returns [`Error`] if the directory cannot be made or opened. Returns [`Denied`](ErrorKind::Denied) if
-    /// this user is no member, or if the directory belongs to another user than this one or root, belongs to
-    /// another group, or can be reached by others.
+    /// this user is no member of the group. Also if the directory belongs to another group, belongs to
+    /// another user than this one or root, or can be reached by others.
     pub fn shared(path: impl Into<PathBuf>, group: u32) -> Result<Self, Error> {
         let sharing = Sharing { group, owner: sys::effective_user() };
         Self::open_shared(path.into(), sharing, true)

@@ -45,8 +45,8 @@ impl<'a> NewFile<'a> {
 
     /// Gives the file its name, in one step, unless the name is in use.
     pub(crate) fn publish(&mut self, name: &CStr) -> io::Result<()> {
-        // CRASH: before this call the name does not exist (a temporary one may); after it, it means a
-        // complete object.
+        // CRASH: before this call the name does not exist. A temporary one may exist, which a sweep removes
+        // in a namespace and which stays elsewhere. After this call the name means a complete object.
         match &self.temporary {
             None => sys::give_name(&self.file, self.directory, name)?,
             Some(temporary) => sys::rename_new(self.directory, temporary.as_c_str(), name)?,

@@ -1,4 +1,4 @@
-//! Objects in memory of the user's: header and object lie somewhere in a mapped region.
+//! Objects in caller-provided memory: header and object lie somewhere in a mapped region.
 //!
 //! # Placing
 //!
@@ -13,7 +13,7 @@
 //! # Attaching
 //!
 //! The header is copied and checked as a file's is. Then the object is looked up in this process's registry
-//! by its generation: a thread that reached one object through two mappings would not recognise its own
+//! by its generation. A thread that reached one object through two mappings would not recognise its own
 //! locks.
 //!
 //! Two mappings with one generation are of the same memory if what is written through one is read through the
@@ -32,7 +32,7 @@ use multiproc_robust::{has_ended, low, pid_namespace, thread_id};
 use crate::copy;
 use crate::error::{Error, ErrorKind};
 use crate::header::{self, HEADER, Header, Location, MAGIC, PROBE_AT, WORDS};
-use crate::region::UserMemory;
+use crate::region::CallerMemory;
 use crate::registry;
 use crate::segment::{self, Address, Expected, HeldHere, Identity, Memory, Plan, Segment};
 use crate::sys;
@@ -40,7 +40,7 @@ use crate::sys;
 impl Segment {
     /// Places an object, which `fill` initialises from zeros. `Ok(None)`: an object is there already.
     pub(crate) fn place(
-        memory: UserMemory,
+        memory: CallerMemory,
         plan: Plan<'_>,
         held_here: HeldHere,
         fill: impl FnOnce(*mut u8),
@@ -65,7 +65,7 @@ impl Segment {
         // Known to this process before any thread can attach: another thread must find this mapping, not
         // another one of the same memory.
         let identity = Identity::Memory(header.generation);
-        let memory = Memory::Users(memory);
+        let memory = Memory::Caller(memory);
         let segment = registry::insert(Self::new(memory, Address::Memory, identity, header, held_here));
         // SAFETY: the header that was just written; the segment keeps the memory.
         unsafe { header::publish(base) };
@@ -74,7 +74,7 @@ impl Segment {
 
     /// Attaches to an object that was placed. `Ok(None)`: nothing is there.
     pub(crate) fn attach(
-        memory: UserMemory,
+        memory: CallerMemory,
         expected: Expected<'_>,
         held_here: HeldHere,
     ) -> Result<Option<Arc<Self>>, Error> {
@@ -97,9 +97,9 @@ impl Segment {
         let bytes = usize::try_from(header.file_length).unwrap_or(usize::MAX);
         memory.check(bytes, operation, shown)?;
         let identity = Identity::Memory(header.generation);
-        let users = Memory::Users(memory.clone());
+        let mapped = Memory::Caller(memory.clone());
         let segment =
-            registry::find_or_insert(Self::new(users, Address::Memory, identity, header, held_here));
+            registry::find_or_insert(Self::new(mapped, Address::Memory, identity, header, held_here));
         if segment.base() == memory.base() || same_memory(&memory, &segment) {
             return Ok(Some(segment));
         }
@@ -141,7 +141,7 @@ fn claim(word: &AtomicU64, operation: &'static str, shown: &str) -> Result<bool,
 
 /// Whether an object that this process has mapped already is in the same memory: what is written here must be
 /// read there. Another process may test the same at the same time, so there are several attempts.
-fn same_memory(memory: &UserMemory, known: &Segment) -> bool {
+fn same_memory(memory: &CallerMemory, known: &Segment) -> bool {
     // SAFETY: the known object begins with a header, too.
     let there = unsafe { header::word_at(known.base(), PROBE_AT) };
     (0..100).any(|_| {

@@ -1,4 +1,4 @@
-//! [`Region`]: memory of the user's, in which objects can be placed.
+//! [`Region`]: caller-provided memory, in which objects can be placed.
 #![allow(unsafe_code, reason = "promises what regions are, owns one")]
 
 use std::fmt;
@@ -75,7 +75,7 @@ unsafe impl<R: Region + ?Sized> Region for Arc<R> {
 
 /// A region, and the offset in it at which an object begins.
 #[derive(Clone)]
-pub(crate) struct UserMemory {
+pub(crate) struct CallerMemory {
     region: Arc<dyn Region>,
     offset: usize,
     /// The address up to which the memory from the object on is shared and writable.
@@ -83,11 +83,11 @@ pub(crate) struct UserMemory {
 }
 
 // SAFETY: promised by `Region`: any thread may use and drop it.
-unsafe impl Send for UserMemory {}
+unsafe impl Send for CallerMemory {}
 // SAFETY: as above.
-unsafe impl Sync for UserMemory {}
+unsafe impl Sync for CallerMemory {}
 
-impl UserMemory {
+impl CallerMemory {
     /// Checks that an object of this alignment can begin here, and that the memory is shared and writable.
     pub(crate) fn new(
         region: impl Region,
@@ -172,8 +172,11 @@ fn shared_until(start: usize) -> usize {
 /// Bytes of a cache line: objects begin on one.
 const CACHE_LINE: usize = 64;
 
-impl fmt::Debug for UserMemory {
+impl fmt::Debug for CallerMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserMemory").field("bytes", &self.region.len()).field("offset", &self.offset).finish()
+        f.debug_struct("CallerMemory")
+            .field("bytes", &self.region.len())
+            .field("offset", &self.offset)
+            .finish()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A process maps an object once, however often it opens it. A lock is known by its address: through a second
 //! mapping a thread would not find that it holds the lock already. Objects in files are identified by their
-//! inode, objects in memory of the user's by the random generation in their header.
+//! inode, objects in caller-provided memory by the random generation in their header.
 //!
 //! A forked child begins with a copy of its parent's registry. If another thread had locked the registry at
 //! the fork, the child begins with an empty one: that thread does not exist in the child.
@@ -11,7 +11,7 @@
 //!
 //! When the last handle of this process is dropped, the object is unmapped, and its name is removed if no
 //! other process uses the object. If a thread of this process still owns a lock in the object (a leaked
-//! guard), the mapping stays for ever: the kernel will walk the thread's robust list through it.
+//! guard), the mapping stays for ever. The kernel will walk the thread's robust list through it.
 #![allow(unsafe_code, reason = "a static that a fork replaces, the end of mappings")]
 
 use std::collections::HashMap;
@@ -58,7 +58,7 @@ pub(crate) fn find(identity: Identity) -> Option<Arc<Segment>> {
 
 pub(crate) fn insert(segment: Segment) -> Arc<Segment> {
     let segment = Arc::new(segment);
-    current().mapped.lock().insert(segment.identity(), Arc::downgrade(&segment));
+    current().mapped.lock().insert(segment.identity, Arc::downgrade(&segment));
     segment
 }
 
@@ -66,9 +66,9 @@ pub(crate) fn insert(segment: Segment) -> Arc<Segment> {
 pub(crate) fn find_or_insert(segment: Segment) -> Arc<Segment> {
     let segment = Arc::new(segment);
     let mut mapped = current().mapped.lock();
-    let known = mapped.get(&segment.identity()).and_then(Weak::upgrade);
+    let known = mapped.get(&segment.identity).and_then(Weak::upgrade);
     if known.is_none() {
-        mapped.insert(segment.identity(), Arc::downgrade(&segment));
+        mapped.insert(segment.identity, Arc::downgrade(&segment));
     }
     // Unlocked before `segment` is dropped, which takes this lock.
     drop(mapped);
@@ -103,7 +103,7 @@ impl Drop for Segment {
                 drop(map);
                 drop(lock);
             }
-            Memory::Users(memory) => drop(memory),
+            Memory::Caller(memory) => drop(memory),
         }
         if let (Address::Name(namespace, name), Identity::File(device, inode)) =
             (&self.address, self.identity)

@@ -20,7 +20,7 @@ use crate::header::{
 };
 use crate::name::Name;
 use crate::namespace::Namespace;
-use crate::region::UserMemory;
+use crate::region::CallerMemory;
 use crate::sys;
 
 /// Bytes of the largest object: a limit against nonsense in headers and parameters.
@@ -41,8 +41,8 @@ pub(crate) struct Segment {
 pub(crate) enum Memory {
     /// A file. The descriptor is kept if the file's lock ends with it.
     Mapped { map: MmapRaw, lock: Option<File> },
-    /// Memory of the user's.
-    Users(UserMemory),
+    /// Caller-provided memory.
+    Caller(CallerMemory),
 }
 
 /// Identifies an object within one process.
@@ -62,7 +62,7 @@ pub(crate) enum Address {
     Memory,
 }
 
-/// Tells whether a thread of this process owns a lock of the object.
+/// Returns whether a thread of this process owns a lock of the object.
 pub(crate) type HeldHere = fn(&Segment) -> bool;
 
 /// A description of an object to be made.
@@ -119,8 +119,8 @@ impl Segment {
     /// Reserves memory for a range of the object.
     pub(crate) fn populate(&self, bytes: Range<usize>) -> io::Result<()> {
         // Without space this is an error, and a store would be SIGBUS.
-        let range = (HEADER + bytes.start, bytes.len());
-        self.map()?.advise_range(Advice::PopulateWrite, range.0, range.1).map_err(sys::populate_error)
+        let start = HEADER + bytes.start;
+        self.map()?.advise_range(Advice::PopulateWrite, start, bytes.len()).map_err(sys::populate_error)
     }
 
     /// Releases the memory of the whole pages in a range of the object.
@@ -156,7 +156,7 @@ impl Segment {
     fn map(&self) -> io::Result<&MmapRaw> {
         match &*self.memory {
             Memory::Mapped { map, .. } => Ok(map),
-            Memory::Users(_) => Err(io::ErrorKind::Unsupported.into()),
+            Memory::Caller(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -164,25 +164,13 @@ impl Segment {
     pub(crate) fn base(&self) -> *mut u8 {
         match &*self.memory {
             Memory::Mapped { map, .. } => map.as_mut_ptr(),
-            Memory::Users(memory) => memory.base(),
+            Memory::Caller(memory) => memory.base(),
         }
     }
 
     /// The address of the object.
     pub(crate) fn object(&self) -> *mut u8 {
         self.base().wrapping_add(HEADER)
-    }
-
-    pub(crate) fn header(&self) -> &Header {
-        &self.header
-    }
-
-    pub(crate) fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    pub(crate) fn address(&self) -> &Address {
-        &self.address
     }
 
     pub(crate) fn take_reference(&self) -> Option<InFlightReference> {

@@ -50,7 +50,7 @@ pub unsafe trait Object: Sized + Sync + 'static {
         Self::size(extents)
     }
 
-    /// Returns the parameters for an object in memory of the user's, or in an ordinary file. All bytes of
+    /// Returns the parameters for an object in caller-provided memory, or in an ordinary file. All bytes of
     /// such an object exist from the beginning, so a type that grows (see [`reserved`](Self::reserved))
     /// returns parameters of a fixed size.
     fn placed(params: Self::Params) -> Self::Params {
@@ -147,11 +147,7 @@ impl<T: Object> Shared<T> {
     /// whose owner dies.
     pub(crate) fn repair(object: *mut u8, extents: [u64; 2]) {
         // SAFETY: `Segment::open_file` passes an object that it has checked and mapped.
-        let this = unsafe { &*object.cast::<T>() };
-        let tail = object.wrapping_add(size_of::<T>()).cast_const().cast();
-        // SAFETY: the two parts of one object, whose extents were checked.
-        let more = unsafe { this.more_locks(tail, extents) };
-        this.locks().into_iter().flatten().chain(more).for_each(RobustLock::mark_abandoned);
+        unsafe { locks_of::<T>(object, extents) }.for_each(RobustLock::mark_abandoned);
     }
 
     pub(crate) const HELD_HERE: HeldHere = held_here::<T>;
@@ -161,7 +157,7 @@ impl<T: Object> Shared<T> {
     }
 
     pub(crate) fn new(segment: Arc<Segment>) -> Self {
-        let extents = segment.header().extents;
+        let extents = segment.header.extents;
         let object = segment.object().cast_const().cast();
         Self { segment, extents, object }
     }
@@ -190,7 +186,7 @@ impl<T: Object> Shared<T> {
     ///
     /// Returns [`NoSpace`](ErrorKind::NoSpace) if the file system is full, and
     /// [`Invalid`](ErrorKind::Invalid) if a byte is outside of the object. Returns
-    /// [`Unsupported`](ErrorKind::Unsupported) before Linux 5.14, and in memory of the user's, which is all
+    /// [`Unsupported`](ErrorKind::Unsupported) before Linux 5.14, and in caller-provided memory, which is all
     /// there already.
     pub fn populate(&self, bytes: Range<usize>) -> Result<(), Error> {
         let operation = "set aside memory in";
@@ -225,7 +221,7 @@ impl<T: Object> Shared<T> {
     /// # Errors
     ///
     /// Returns [`Invalid`](ErrorKind::Invalid) if a byte is outside of the object,
-    /// [`Unsupported`](ErrorKind::Unsupported) in memory of the user's, and the errors of the file system.
+    /// [`Unsupported`](ErrorKind::Unsupported) in caller-provided memory, and the errors of the file system.
     pub fn give_back(&self, bytes: Range<usize>) -> Result<(), Error> {
         let operation = "give back memory of";
         self.checked(&bytes, operation)?;
@@ -242,13 +238,13 @@ impl<T: Object> Shared<T> {
 
     /// Returns its kind and its name for errors: the name in quotes, `(anonymous)`, `(placed)`, or a path.
     pub fn describe(&self) -> String {
-        format!("{} {}", T::KIND, self.segment.address().describe())
+        format!("{} {}", T::KIND, self.segment.address.describe())
     }
 
-    /// Returns its name; `None` for an anonymous object, and for one in an ordinary file or in memory of the
-    /// user's.
+    /// Returns its name; `None` for an anonymous object, and for one in an ordinary file or in
+    /// caller-provided memory.
     pub fn name(&self) -> Option<&str> {
-        match self.segment.address() {
+        match &self.segment.address {
             Address::Name(_, name) => Some(name.as_str()).filter(|name| !name.starts_with('.')),
             Address::File(..) | Address::Memory => None,
         }
@@ -256,7 +252,7 @@ impl<T: Object> Shared<T> {
 
     /// Returns its path if it is in an ordinary file.
     pub fn path(&self) -> Option<&Path> {
-        match self.segment.address() {
+        match &self.segment.address {
             Address::File(path, _) => Some(path),
             Address::Name(..) | Address::Memory => None,
         }
@@ -264,7 +260,7 @@ impl<T: Object> Shared<T> {
 
     /// Returns whether both are handles to the same object.
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.segment, &other.segment) || self.segment.identity() == other.segment.identity()
+        Arc::ptr_eq(&self.segment, &other.segment) || self.segment.identity == other.segment.identity
     }
 }
 
@@ -289,17 +285,26 @@ fn usable_thread(operation: &'static str, shown: &str) -> Result<(), Error> {
 
 fn held_here<T: Object>(segment: &Segment) -> bool {
     // SAFETY: the segment was made or checked for `T`, and is still mapped.
-    let object = unsafe { &*segment.object().cast::<T>() };
-    let tail = segment.object().wrapping_add(size_of::<T>()).cast_const().cast();
+    let mut owners =
+        unsafe { locks_of::<T>(segment.object(), segment.header.extents) }.filter_map(RobustLock::owner);
+    owners.any(|owner| is_thread_of_this_process(owner.tid))
+}
+
+/// Returns all robust locks of an object.
+///
+/// # Safety
+///
+/// `object` is a `T` with these extents, made or checked, and mapped for `'a`.
+unsafe fn locks_of<'a, T: Object>(
+    object: *mut u8,
+    extents: [u64; 2],
+) -> impl Iterator<Item = &'a RobustLock> {
+    // SAFETY: the caller's promise.
+    let this = unsafe { &*object.cast_const().cast::<T>() };
+    let tail = object.wrapping_add(size_of::<T>()).cast_const().cast();
     // SAFETY: the two parts of one object, whose extents were checked.
-    let more = unsafe { object.more_locks(tail, segment.header().extents) };
-    object
-        .locks()
-        .into_iter()
-        .flatten()
-        .chain(more)
-        .filter_map(RobustLock::owner)
-        .any(|owner| is_thread_of_this_process(owner.tid))
+    let more = unsafe { this.more_locks(tail, extents) };
+    this.locks().into_iter().flatten().chain(more)
 }
 
 impl<T: Object> Deref for Shared<T> {

@@ -3,10 +3,8 @@
 use bytemuck::Pod;
 use multiproc_robust::{AcquireError, LockError};
 
-use crate::array::Array;
-use crate::array_guard::{ArrayGuard, ArrayLockError};
-use crate::value::Value;
-use crate::value_guard::ValueGuard;
+use crate::array::{Array, ArrayGuard, ArrayLockError};
+use crate::value::{Value, ValueGuard};
 
 /// A guard whose lock `Condition::wait` releases while it waits: all levels of a recursive lock.
 ///

@@ -1,6 +1,8 @@
 //! [`Value`]: a plain value and its lock. A killed writer never leaves it half written.
 #![allow(unsafe_code, reason = "copies in and out of the two buffers")]
 
+mod guard;
+
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -15,7 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::copy;
 use crate::header::Element;
 use crate::shared::{Object, Shared};
-use crate::value_guard::ValueGuard;
+
+pub use guard::ValueGuard;
 
 /// A value that processes share, with its own lock (Python's `Value`).
 ///

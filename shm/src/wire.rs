@@ -36,8 +36,8 @@ struct Wire {
 
 impl<T: Object> Serialize for Shared<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let generation = self.segment().header().generation;
-        let wire = match self.segment().address() {
+        let generation = self.segment().header.generation;
+        let wire = match &self.segment().address {
             Address::Name(namespace, name) => {
                 let path = || namespace.path().to_owned();
                 let location = match namespace.sharing() {

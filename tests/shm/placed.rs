@@ -1,4 +1,4 @@
-//! Objects in memory of the user's: several processes, several mappings, and refused memory.
+//! Objects in caller-provided memory: several processes, several mappings, and refused memory.
 #![allow(unsafe_code, reason = "raw words of a region")]
 
 use std::fs::{self, File};
@@ -285,7 +285,7 @@ fn handle_cannot_be_sent_and_has_no_name() -> Outcome {
     assert_eq!(error, postcard::Error::SerdeSerCustom);
     assert_eq!((number.name(), number.shared().unwrap().path()), (None, None));
     assert_eq!(number.shared().unwrap().describe(), "atomic value (placed)");
-    let unsupported = |result: Result<(), Error>| result.expect_err("it is memory of the user's").kind();
+    let unsupported = |result: Result<(), Error>| result.expect_err("it is caller-provided memory").kind();
     assert_eq!(unsupported(number.shared().unwrap().populate(0..8)), ErrorKind::Unsupported);
     assert_eq!(unsupported(number.shared().unwrap().give_back(0..64)), ErrorKind::Unsupported);
     assert_eq!(unsupported(number.sync()), ErrorKind::Unsupported);

@@ -8,10 +8,10 @@
 //! was complete. A worker that has found an object enters it into a ledger, and removes the entry before it
 //! drops the handle.
 //!
-//! It is a **split** if two processes have handles under one name to different objects, unless the name was
-//! unlinked after the earlier of them had begun to look for it. The reason: say P got object A, and Q got
-//! object B later. P has had A mapped ever since, so A was in use, and a name in use means the same object
-//! until an unlink.
+//! It is a **split** if two processes have handles under one name to different objects. It is none if the
+//! name was unlinked after the earlier of them had begun to look for it. The reason: say P got object A, and
+//! Q got object B later. P has had A mapped ever since, so A was in use, and a name in use means the same
+//! object until an unlink.
 //!
 //! A worker enters an unlink before it begins and again when it has ended; for a killed worker the killer
 //! does that. A worker that finds a difference asks the kernel whether the other worker is still alive. So

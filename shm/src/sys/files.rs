@@ -212,8 +212,8 @@ pub(crate) fn populate_error(error: io::Error) -> io::Error {
     }
 }
 
-/// `MADV_POPULATE_WRITE` on memory of the user's: an error where a store would be SIGBUS. Does nothing if the
-/// kernel does not know it.
+/// `MADV_POPULATE_WRITE` on caller-provided memory: an error where a store would be SIGBUS. Does nothing if
+/// the kernel does not know it.
 pub(crate) fn touch(start: *mut u8, length: usize) -> io::Result<()> {
     let page = start.map_addr(|address| address / page_size() * page_size());
     let length = start.addr() - page.addr() + length;

@@ -7,7 +7,7 @@ use std::ops::{Deref, DerefMut};
 use bytemuck::Pod;
 use multiproc_robust::Death;
 
-use crate::value::Value;
+use super::Value;
 
 /// A locked [`Value`]: a private copy, which becomes the value when the guard is dropped. If it is dropped by
 /// a panic that began while it was held, the value stays unchanged.

@@ -1,4 +1,4 @@
-//! [`ArrayGuard`]: a locked [`Array`]. [`OwnerDied`]: a locked one that a writer left half written.
+//! [`ArrayGuard`]: a locked [`Array`].
 #![allow(unsafe_code, reason = "copies elements in and out")]
 
 use std::fmt;
@@ -11,14 +11,14 @@ use bytemuck::Pod;
 use multiproc_robust::planted_bugs::{Bug, is_planted};
 use multiproc_robust::{AcquireError, Death, LockError, ThisThread};
 
-use crate::array::Array;
-use crate::array_error::{ArrayError, HalfWritten, OutOfRange, Unfinished};
+use super::Array;
+use super::error::{ArrayError, OutOfRange};
 use crate::copy;
 
 /// A locked [`Array`]: its elements are copied in and out until the guard is dropped.
 ///
-/// A guard that has written and is dropped by a panic leaves the array half written, as a death does, if the
-/// panic began while it was held.
+/// A panic that begins while the guard is held, and drops it after a write, leaves the array half written, as
+/// a death does.
 ///
 /// In a forked child a guard is a copy that owns nothing. Its writes are errors ([`AcquireError::NotHeld`]),
 /// its reads are without the lock, and its drop does nothing.
@@ -46,17 +46,9 @@ pub struct ArrayGuard<'a, T: Pod> {
 impl<'a, T: Pod> ArrayGuard<'a, T> {
     /// Makes the guard of a lock that this thread has just taken.
     #[inline(always)]
-    pub(crate) fn take(
-        array: &'a Array<T>,
-        thread: ThisThread,
-        died: Option<Death>,
-    ) -> Result<Self, ArrayLockError<'a, T>> {
+    pub(super) fn new(array: &'a Array<T>, thread: ThisThread, died: Option<Death>) -> Self {
         let (thread, panicking) = (thread.owner(), std::thread::panicking());
-        let guard = Self { array, died, thread, is_writer: false, panicking, here: PhantomData };
-        match array.shared.writer().load(Relaxed) {
-            0 => Ok(guard),
-            writer => Err(ArrayLockError::OwnerDied(OwnerDied { guard, writer: Death::of(writer) })),
-        }
+        Self { array, died, thread, is_writer: false, panicking, here: PhantomData }
     }
 
     /// Returns the previous owner if it died while it held the lock. It had written nothing, or had ended
@@ -220,7 +212,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
 
     /// Sets an element that lies within one word. A death never leaves half of it.
     #[inline]
-    pub(crate) fn set_in_one_store(&mut self, index: usize, value: T) -> Result<(), ArrayError> {
+    pub(super) fn set_in_one_store(&mut self, index: usize, value: T) -> Result<(), ArrayError> {
         self.check(index, 1)?;
         if !self.is_ours() {
             return Err(self.not_held());
@@ -232,7 +224,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
     }
 
     #[cold]
-    pub(crate) fn outside(&self, offset: usize, count: usize) -> ArrayError {
+    pub(super) fn outside(&self, offset: usize, count: usize) -> ArrayError {
         self.out_of_range(offset..offset.saturating_add(count))
     }
 
@@ -268,7 +260,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
 
     /// Stores this thread in the writer's word, before the first write.
     #[inline]
-    fn mark_writing(&mut self) {
+    pub(super) fn mark_writing(&mut self) {
         if !self.is_writer {
             self.is_writer = true;
             if is_planted(Bug::WriterUnsigned) {
@@ -285,7 +277,7 @@ impl<'a, T: Pod> ArrayGuard<'a, T> {
 
     /// Whether this is the process that took the lock, and not a forked copy.
     #[inline]
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         ThisThread::current().is_ok_and(|thread| thread.owner() == self.thread)
     }
 
@@ -331,130 +323,5 @@ impl<T: Pod> Drop for ArrayGuard<'_, T> {
 impl<T: Pod + fmt::Debug> fmt::Debug for ArrayGuard<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
-    }
-}
-
-/// A locked array that is half written: the last writer died or panicked before it had ended.
-///
-/// It stays half written until a process has [recovered](Self::recover) it and dropped that guard. Dropping
-/// this error only unlocks the array.
-#[must_use = "if it is dropped, the array is unlocked and stays half written"]
-pub struct OwnerDied<'a, T: Pod> {
-    guard: ArrayGuard<'a, T>,
-    writer: Death,
-}
-
-impl<'a, T: Pod> OwnerDied<'a, T> {
-    /// Returns the guard, through which the caller repairs the array. Dropping the guard declares the array
-    /// whole. A death before that leaves it half written.
-    pub fn recover(self) -> ArrayGuard<'a, T> {
-        let Self { mut guard, .. } = self;
-        if guard.is_ours() {
-            // CRASH: the array is half written before and after; only the writer that it names changes.
-            guard.mark_writing();
-        }
-        guard
-    }
-
-    /// Returns the guard, to inspect the elements before deciding.
-    pub fn guard(&self) -> &ArrayGuard<'a, T> {
-        &self.guard
-    }
-
-    /// Returns the thread that began to write and did not end.
-    pub fn writer(&self) -> Death {
-        self.writer
-    }
-
-    /// Returns an error that borrows nothing. The array is unlocked, and stays half written.
-    pub fn into_static(self) -> ArrayError {
-        ArrayError::HalfWritten(HalfWritten::new(self.guard.array.shared.describe(), self.writer))
-    }
-}
-
-impl<T: Pod> fmt::Display for OwnerDied<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.guard.array.shared.describe(), Unfinished(self.writer))
-    }
-}
-
-impl<T: Pod> fmt::Debug for OwnerDied<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnerDied")
-            .field("object", &self.guard.array.shared)
-            .field("writer", &self.writer)
-            .finish()
-    }
-}
-
-impl<T: Pod> std::error::Error for OwnerDied<'_, T> {}
-
-/// Why `lock` returned no guard, or one with a warning.
-///
-/// It borrows the array. [`into_static`](Self::into_static) makes an error that borrows nothing, and so does
-/// `?` where an [`ArrayError`] is returned.
-///
-/// ```
-/// use multiproc_shm::{Array, ArrayError, ArrayLockError};
-///
-/// /// Changes two elements. An array that a killed writer left half written begins again with zeros.
-/// fn deposit(accounts: &Array<i64>) -> Result<(), ArrayError> {
-///     let mut guard = match accounts.lock() {
-///         Err(ArrayLockError::OwnerDied(died)) => {
-///             let mut guard = died.recover();
-///             guard.fill(0)?;
-///             guard
-///         }
-///         other => other?,
-///     };
-///     guard.set(0, 1)?;
-///     guard.set(1, 2)
-/// }
-/// # deposit(&Array::new(2)?)?;
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, thiserror::Error)]
-#[allow(clippy::exhaustive_enums, reason = "a caller must decide about both")]
-pub enum ArrayLockError<'a, T: Pod> {
-    /// The lock was not taken.
-    #[error(transparent)]
-    Lock(LockError),
-    /// The lock was taken, but the last writer did not end. The guard is inside.
-    #[error(transparent)]
-    OwnerDied(OwnerDied<'a, T>),
-}
-
-impl<'a, T: Pod> ArrayLockError<'a, T> {
-    /// Returns the guard, whatever the array holds, for code that writes all of it anyway:
-    /// `array.lock().or_else(ArrayLockError::recover)?`.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`LockError`] if the lock was not taken.
-    pub fn recover(self) -> Result<ArrayGuard<'a, T>, LockError> {
-        match self {
-            Self::Lock(error) => Err(error),
-            Self::OwnerDied(died) => Ok(died.recover()),
-        }
-    }
-
-    /// Returns an error that borrows nothing. The array is unlocked, and stays half written.
-    pub fn into_static(self) -> ArrayError {
-        match self {
-            Self::Lock(error) => ArrayError::Lock(error),
-            Self::OwnerDied(died) => died.into_static(),
-        }
-    }
-}
-
-impl<T: Pod> From<LockError> for ArrayLockError<'_, T> {
-    fn from(error: LockError) -> Self {
-        Self::Lock(error)
-    }
-}
-
-impl<T: Pod> From<ArrayLockError<'_, T>> for ArrayError {
-    fn from(error: ArrayLockError<'_, T>) -> Self {
-        error.into_static()
     }
 }

@@ -28,6 +28,7 @@ mod run;
 
 use crate::checker::Kind;
 pub(crate) use run::{Of, Protocol, Run, Turn};
+use std::hash::{Hash, Hasher};
 
 /// The low half of a word: TID in the low three bits, `W`, `OD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -37,6 +38,8 @@ impl Low {
     pub(crate) const TID: u8 = 7;
     pub(crate) const W: u8 = 8;
     pub(crate) const OD: u8 = 16;
+    /// All names as they are.
+    const NAMES: Names = [0, 1, 2, 3, 4, 5, 6, Self::TID];
 
     pub(crate) fn owner(self) -> u8 {
         self.0 & Self::TID
@@ -96,7 +99,7 @@ pub(crate) enum Stage {
 }
 
 /// What the kernel and other processes can see of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Hand<const W: usize> {
     pub(crate) stage: Stage,
     /// The pending entry (`list_op_pending`): the word plus 1.
@@ -115,6 +118,17 @@ pub(crate) struct Hand<const W: usize> {
     wakes: u8,
     /// The words as the process has read them, where it will compare them.
     pub(crate) seen: [Low; W],
+}
+
+/// As one number: this is done for each hand of each state.
+impl<const W: usize> Hash for Hand<W> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        const { assert!(W <= 5, "five words of five bits, beside 37 other bits") };
+        let bytes = u32::from_le_bytes([self.pending << 4 | self.stage as u8, self.linked, self.queued, self.fresh]);
+        let rest = self.wakes << 2 | u8::from(self.died) << 1 | u8::from(self.woken);
+        let seen = self.seen.iter().fold(u64::from(rest), |all, low| all << 5 | u64::from(low.0));
+        hasher.write_u64(seen << 32 | u64::from(bytes));
+    }
 }
 
 impl<const W: usize> Hand<W> {

@@ -153,10 +153,9 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
         }
         for step in next.iter_mut() {
             M::settle(self, &mut step.state);
-            for (hand, p) in step.state.hands.iter_mut().zip(&step.state.processes) {
-                if *p == M::GONE && !hand.is_dying() {
-                    *hand = Hand::EMPTY;
-                }
+            let hand = &mut step.state.hands[step.who];
+            if step.state.processes[step.who] == M::GONE && !hand.is_dying() {
+                *hand = Hand::EMPTY;
             }
         }
     }
@@ -168,19 +167,27 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
         let n = self.model.processes();
         let mut order: [usize; N] = std::array::from_fn(|i| i);
         let old = *state;
-        let key = |me: usize| (M::nameless(&old, me), old.hands[me].key(), old.owned(me));
+        let by_key = |one: &usize, other: &usize| {
+            let (one, other) = (*one, *other);
+            let model = M::nameless(&old, one).cmp(&M::nameless(&old, other));
+            let hand = || old.hands[one].key().cmp(&old.hands[other].key());
+            model.then_with(hand).then_with(|| old.owned(one).cmp(&old.owned(other)))
+        };
         let mut from = 0;
         while from < n {
             let to = (from + 1..n).find(|&i| !self.model.alike(from, i)).unwrap_or(n);
-            if to - from > 1 {
-                order[from..to].sort_by_key(|&me| key(me));
-            }
+            order[from..to].sort_by(by_key);
             from = to;
         }
-        let mut names: Names = [0, 1, 2, 3, 4, 5, 6, Low::TID];
-        for (new, &from) in order.iter().enumerate() {
+        let mut names = Low::NAMES;
+        for (new, &from) in order[..n].iter().enumerate() {
             let gone = old.processes[from] == M::GONE && !old.hands[from].is_dying();
             names[usize::from(tid(from))] = if gone { Low::TID } else { tid(new) };
+        }
+        if names == Low::NAMES {
+            return;
+        }
+        for (new, &from) in order.iter().enumerate() {
             (state.hands[new], state.processes[new]) = (old.hands[from], old.processes[from]);
         }
         for low in state.words.iter_mut().chain(state.hands.iter_mut().flat_map(|hand| &mut hand.seen)) {

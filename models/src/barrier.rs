@@ -1,24 +1,27 @@
-//! The barrier: a state word, slots whose owners' deaths are noticed, the control lock, and death at every step.
+//! The barrier: a state word, slots whose owners' deaths are noticed, the control lock, and death at every
+//! step.
 //!
-//! Slots and control lock are robust locks, modelled word by word (see [`mod@crate::robust`]). No process waits to take
-//! one, so a release wakes none. The steps are in [`mod@steps`] and [`mod@deaths`].
+//! Slots and control lock are robust locks, modelled word by word (see [`mod@crate::robust`]). No process
+//! waits to take one, so a release wakes none. The steps are in [`mod@steps`] and [`mod@deaths`].
 //!
 //! # The roles
 //!
-//! Participants come so many times each; when the barrier is broken they come all the same. A *closer* calls `abort`, a
-//! *mender* `reset`, once each. There may be more threads than participants.
+//! Participants come so many times each; when the barrier is broken they come all the same. A *closer* calls
+//! `abort`, a *mender* `reset`, once each. There may be more threads than participants.
 //!
 //! # The properties
 //!
-//! - A participant of a round that was released learns that, whatever other processes do meanwhile (arrive, reset), and
-//!   no other process does. A round in which a dead participant was found before the last one counted is not released.
+//! - A participant of a round that was released learns that, whatever other processes do meanwhile (arrive,
+//!   reset), and no other process does. A round in which a dead participant was found before the last one
+//!   counted is not released.
 //! - A process that is named as dead, or broke a round by its death, has died in that round.
-//! - When no process can move by itself, each that sleeps does so in the present round, all of whose participants live.
-//!   So none sleeps through a release, a break, a reset or a death.
+//! - When no process can move by itself, each that sleeps does so in the present round, all of whose
+//!   participants live. So none sleeps through a release, a break, a reset or a death.
 //! - No process is kept busy for ever (`live`).
 //!
-//! The product also looks at the clock: once a second for deaths that the kernel has missed, and every 5 ms for a slot.
-//! The model has a wake-up for no reason instead; a process that finds no slot goes on when there is one.
+//! The product also looks at the clock: once a second for deaths that the kernel has missed, and every 5 ms
+//! for a slot. The model has a wake-up for no reason instead; a process that finds no slot goes on when there
+//! is one.
 
 mod deaths;
 mod steps;
@@ -49,13 +52,13 @@ pub(crate) struct Barrier {
 pub(crate) enum Bug {
     /// A sleeper watches the round only.
     SlotsNotWatched,
-    /// A sleeper looks whether it should go on, and then marks the slots. **Not a bug**, since it does not sleep on a
-    /// word that says that its owner died.
+    /// A sleeper looks whether it should go on, and then marks the slots. **Not a bug**, since it does not
+    /// sleep on a word that says that its owner died.
     LookBeforeNote,
     /// A process that is woken by a death notifies none.
     WokenNotifiesNone,
-    /// A process that is woken by a death notifies the others if its own round is over; else it looks only for the dead
-    /// of its round. (As it was until the model was there.)
+    /// A process that is woken by a death notifies the others if its own round is over; else it looks only
+    /// for the dead of its round. (As it was until the model was there.)
     NotifiesWhenOver,
     /// A sleeper sleeps on a word that says that its owner died. (The same.)
     SleepsOnDeath,
@@ -182,8 +185,8 @@ pub(crate) struct Shared {
     /// Beside each slot: the round plus 1, and the process that noted it.
     notes: [u8; WORDS],
     noters: [u8; WORDS],
-    /// For the properties, a bit for each round: it was released; a process was killed in it, and the kernel has said
-    /// so.
+    /// For the properties, a bit for each round: it was released; a process was killed in it, and the kernel
+    /// has said so.
     released: u16,
     died: u16,
     marked: u16,
@@ -373,7 +376,8 @@ impl Protocol<PROCESSES, WORDS> for Barrier {
     }
 
     fn show(&self, state: &State) -> String {
-        let word = |word: usize| format!("{}r{}", state.words[word].show(), i16::from(state.own.notes[word]) - 1);
+        let word =
+            |word: usize| format!("{}r{}", state.words[word].show(), i16::from(state.own.notes[word]) - 1);
         let process = |me: usize| {
             let p = &state.processes[me];
             format!("{:?}/{:?}r{}", p.at, state.hands[me].stage, p.seen.round)
@@ -381,7 +385,8 @@ impl Protocol<PROCESSES, WORDS> for Barrier {
         let words: Vec<String> = (0..=self.parties).map(word).collect();
         let all: Vec<String> = (0..self.processes()).map(process).collect();
         let Word { round, arrived, broken, sense, sleepers } = state.own.word;
-        let flags = [(broken, "B"), (sense, "T"), (sleepers, "S")].map(|(is, name)| if is { name } else { "" });
+        let flags =
+            [(broken, "B"), (sense, "T"), (sleepers, "S")].map(|(is, name)| if is { name } else { "" });
         format!("r{round} {arrived}{} [{}] {}", flags.concat(), words.join(" "), all.join("  "))
     }
 }

@@ -9,9 +9,9 @@
 //! | `OD`, `OD W` | free, the last owner died in it |
 //! | `tid`, `tid W` | held by `tid` |
 //!
-//! Any word without TID bits is free. `W` (`WAITERS`) outlives a release and is cleared in one place only. The high half
-//! is the epoch `E`. It advances whenever a process is about to sleep, and whenever the lock is taken the slow way (see
-//! [`mod@crate::kernel`] for how epochs are modelled).
+//! Any word without TID bits is free. `W` (`WAITERS`) outlives a release and is cleared in one place only.
+//! The high half is the epoch `E`. It advances whenever a process is about to sleep, and whenever the lock is
+//! taken the slow way (see [`mod@crate::kernel`] for how epochs are modelled).
 //!
 //! # The steps
 //!
@@ -31,14 +31,15 @@
 //!
 //! 1. A waiter that is past its deadline leaves here; `W` stays.
 //!
-//! A process may be killed before any step; asleep, and after it was woken. Between the kernel's two steps all other
-//! processes go on. Which sleeper a wake-up reaches is left open.
+//! A process may be killed before any step; asleep, and after it was woken. Between the kernel's two steps
+//! all other processes go on. Which sleeper a wake-up reaches is left open.
 //!
 //! # The properties
 //!
 //! - Never two owners at once.
 //! - No lost wake-up: when no process can move by itself, none sleeps.
-//! - No process waits for ever (`live`): from every state a quiet one can be reached, and no cycle contains a wake-up.
+//! - No process waits for ever (`live`): from every state a quiet one can be reached, and no cycle contains a
+//!   wake-up.
 
 use crate::checker::Step;
 use crate::kernel::{self, Low, Of, Protocol, Run, tid};
@@ -77,8 +78,9 @@ pub(crate) enum Bug {
     ClearBeforeWake,
     /// The slow take does not advance the epoch, waiters do.
     SlowTakeKeepsEpoch,
-    /// A waiter does not advance the epoch, slow takes do. **Not a bug** in this lock: a process that takes the word `W`,
-    /// and so makes an old clear dangerous, takes it the slow way. The ring's sleepers do need to advance it.
+    /// A waiter does not advance the epoch, slow takes do. **Not a bug** in this lock: a process that takes
+    /// the word `W`, and so makes an old clear dangerous, takes it the slow way. The ring's sleepers do need
+    /// to advance it.
     WaiterKeepsEpoch,
     /// Kernels before 6.2 without the fix: a pending operation wakes only if the whole word is 0.
     OldKernel,
@@ -309,7 +311,12 @@ impl Turn<'_> {
                         state.hands[me].forget_epochs();
                     }
                     state.processes[me].at = if woke || !clears { At::Disarm } else { At::Clear };
-                    next.push(Step { who: me, what: if woke { "wakes one" } else { "wakes none" }, kind, state });
+                    next.push(Step {
+                        who: me,
+                        what: if woke { "wakes one" } else { "wakes none" },
+                        kind,
+                        state,
+                    });
                 });
             }
             At::Clear => {

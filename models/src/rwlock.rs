@@ -1,7 +1,7 @@
 //! The rwlock: an entry lock, reader locks that are robust, a signature, and death at every step.
 //!
-//! The entry lock has the lock's own protocol (see [`mod@crate::lock`]). Here it is a word that is entered in one step
-//! when it is free. The reader locks are modelled word by word (see [`mod@crate::robust`]).
+//! The entry lock has the lock's own protocol (see [`mod@crate::lock`]). Here it is a word that is entered in
+//! one step when it is free. The reader locks are modelled word by word (see [`mod@crate::robust`]).
 //!
 //! # The steps
 //!
@@ -14,21 +14,22 @@
 //! | `Look`, `Wait`, `Register`, `Queue`, `Asleep`, `Pass` | writer, for each reader lock ³ |
 //! | `Sign`, `Begin`, `Write`, `Unsign`, `Leave` | writer ⁴ |
 //!
-//! 1. It finds a used reader lock free, and the entry lock as well. It takes the reader lock, and looks at the entry lock
-//!    again. Then it asks for a signature, or goes back.
+//! 1. It finds a used reader lock free, and the entry lock as well. It takes the reader lock, and looks at
+//!    the entry lock again. Then it asks for a signature, or goes back.
 //! 2. It looks for a free reader lock, notes that this is used, takes it, and gives the entry lock back.
 //! 3. Whether it is held; takes it as any lock; gives it back.
 //! 4. It signs, begins and ends a change, clears the signature, and gives the entry lock back.
 //!
-//! Chance: death, a time-out at the entry lock or asleep, a wake-up for no reason (the liveness poll is one of these).
+//! Chance: death, a time-out at the entry lock or asleep, a wake-up for no reason (the liveness poll is one
+//! of these).
 //!
 //! # The properties
 //!
 //! - No process reads or writes beside a writer.
-//! - A process that reads or writes what a dead writer has left half changed has been told so. It is told so only if a
-//!   writer has died with its signature.
-//! - When no process can move by itself (a reader or writer may go on for ever): each reader lock is free or held by a
-//!   living reader. No writer sleeps at a free one. If no process reads or writes, none waits.
+//! - A process that reads or writes what a dead writer has left half changed has been told so. It is told so
+//!   only if a writer has died with its signature.
+//! - When no process can move by itself (a reader or writer may go on for ever): each reader lock is free or
+//!   held by a living reader. No writer sleeps at a free one. If no process reads or writes, none waits.
 //! - No process waits for ever (`live`).
 
 mod steps;
@@ -75,8 +76,8 @@ pub(crate) enum Bug {
     KernelsMark,
     /// A reader that leaves wakes no process.
     NoWake,
-    /// The clear of a reader that leaves compares the low half only. **Not a bug** here, where one writer at a time
-    /// waits, and no other process can take the reader lock.
+    /// The clear of a reader that leaves compares the low half only. **Not a bug** here, where one writer at
+    /// a time waits, and no other process can take the reader lock.
     ClearIgnoresEpoch,
 }
 
@@ -150,8 +151,16 @@ impl fmt::Display for RwLock {
 
 impl Protocol<PROCESSES, WORDS> for RwLock {
     const NAME: &'static str = "rwlock";
-    const GONE: Process =
-        Process { at: At::Gone, writer: false, rounds: 0, late: false, told: false, has: false, lock: 0, noted: 0 };
+    const GONE: Process = Process {
+        at: At::Gone,
+        writer: false,
+        rounds: 0,
+        late: false,
+        told: false,
+        has: false,
+        lock: 0,
+        noted: 0,
+    };
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -197,7 +206,8 @@ impl Protocol<PROCESSES, WORDS> for RwLock {
         turn.p.at != At::Idle
     }
 
-    /// A writer has signed when the readers had left: from there on the next process is to be told of its death.
+    /// A writer has signed when the readers had left: from there on the next process is to be told of its
+    /// death.
     fn killed(_run: &Run<Self, PROCESSES, WORDS>, state: &mut State, me: usize) {
         let writes = matches!(state.processes[me].at, At::Begin | At::Write | At::Unsign);
         state.own.unfinished |= state.own.signature == tid(me) && writes;

@@ -102,7 +102,9 @@ impl Turn<'_> {
                 "leaves the mutex"
             }
             At::Note
-                if self.is(Bug::NotifiedDoesNotLook) && p.called && state.own.ticket[me] <= state.own.upto =>
+                if self.is(Bug::NotifiedDoesNotLook)
+                    && p.called
+                    && state.own.ticket[me] <= state.own.upto =>
             {
                 p.at = At::Resume;
                 "is notified"

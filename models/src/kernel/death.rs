@@ -1,14 +1,15 @@
 //! Death: the kernel walks the robust list of a dead process, then looks at its pending entry.
 //!
-//! The order of the list is left open; the pending entry comes last, and is skipped on the list. A word of the dead
-//! process becomes `OD`, and keeps `W`; the kernel then wakes one process if there was a `W`. A pending word without an
-//! owner is woken as well: the process may have died between its release and its wake-up. Marking a word and waking
-//! through it are two steps, and all other processes go on in between.
+//! The order of the list is left open; the pending entry comes last, and is skipped on the list. A word of
+//! the dead process becomes `OD`, and keeps `W`; the kernel then wakes one process if there was a `W`. A
+//! pending word without an owner is woken as well: the process may have died between its release and its
+//! wake-up. Marking a word and waking through it are two steps, and all other processes go on in between.
 //!
 //! Two things are no steps of their own, because no other process could tell:
 //!
-//! - A process that is in no futex queue is killed together with what the kernel does first for it. Until then it is
-//!   like a process that does not run. (A process in a queue leaves it when it is killed: that is a step.)
+//! - A process that is in no futex queue is killed together with what the kernel does first for it. Until
+//!   then it is like a process that does not run. (A process in a queue leaves it when it is killed: that is
+//!   a step.)
 //! - The end, when nothing is left to do.
 
 use super::{Hand, Low, Of, Protocol, Stage, State, Turn, tid};

@@ -41,7 +41,8 @@ pub(crate) trait Protocol<const N: usize, const W: usize>: fmt::Display + Sized 
     /// The kernel takes a step for a dead process.
     fn marks(_run: &Run<Self, N, W>, _before: &Of<Self, N, W>, _state: &mut Of<Self, N, W>, _me: usize) {}
 
-    /// Whether the kernel is older than 6.2, without the fix: it wakes through a pending word only if that is 0.
+    /// Whether the kernel is older than 6.2, without the fix: it wakes through a pending word only if that is
+    /// 0.
     fn is_old_kernel(_run: &Run<Self, N, W>) -> bool {
         false
     }
@@ -55,7 +56,8 @@ pub(crate) trait Protocol<const N: usize, const W: usize>: fmt::Display + Sized 
     /// Forgets what no process will ask for.
     fn forget(_run: &Run<Self, N, W>, _state: &mut Of<Self, N, W>) {}
 
-    /// A process without names, and the names of it that the model's own memory holds: for the order of processes.
+    /// A process without names, and the names of it that the model's own memory holds: for the order of
+    /// processes.
     fn nameless(state: &Of<Self, N, W>, me: usize) -> (Self::Process, u8) {
         (state.processes[me], 0)
     }
@@ -98,8 +100,8 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Run<M, N, W> {
         self.bug == Some(bug)
     }
 
-    /// The words free, the processes as given, and as many things that may happen as the run says, with `more` of the
-    /// model's own.
+    /// The words free, the processes as given, and as many things that may happen as the run says, with
+    /// `more` of the model's own.
     pub(crate) fn begin(&self, own: M::Shared, processes: [M::Process; N], more: u8) -> Of<M, N, W> {
         let [kills, timeouts, spurious] = self.left;
         let left = [kills, timeouts, spurious, more];
@@ -160,8 +162,8 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
         }
     }
 
-    /// Sorts the processes that do the same, and renames them in the words. Those that have left are only noted, and
-    /// become one name.
+    /// Sorts the processes that do the same, and renames them in the words. Those that have left are only
+    /// noted, and become one name.
     fn canonical(&self, state: &mut Self::State) {
         M::forget(self, state);
         let n = self.model.processes();

@@ -256,7 +256,9 @@ impl Turn<'_> {
                 p.at = At::Chain;
                 "no process waits for C"
             }
-            At::Chain if self.model.sleepers(&state) && self.run.has_job(&state) && !self.is(Bug::NoChain) => {
+            At::Chain
+                if self.model.sleepers(&state) && self.run.has_job(&state) && !self.is(Bug::NoChain) =>
+            {
                 state.advance(P);
                 p.at = At::ChainWake;
                 "chains: A + 1"

@@ -168,8 +168,8 @@ impl Process {
         matches!(self.at, At::WaitKb | At::WaitLock | At::Contending)
     }
 
-    /// The end of an operation with a job. A process that has dead-lettered one holds the consumers' lock (`inside`),
-    /// and looks for another.
+    /// The end of an operation with a job. A process that has dead-lettered one holds the consumers' lock
+    /// (`inside`), and looks for another.
     pub(super) fn rest(&mut self, inside: bool) {
         let left = if self.left == super::ALL || inside { self.left } else { self.left.saturating_sub(1) };
         *self = Self::new(if inside { At::Look } else { At::GStart }, left);

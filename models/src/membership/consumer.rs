@@ -103,7 +103,8 @@ impl Turn<'_> {
                 "no member has come"
             }
             At::Decide => {
-                (p.used, p.at) = (state.own.used, if self.is(Bug::EmptyFirst) { At::Empty } else { At::Once });
+                (p.used, p.at) =
+                    (state.own.used, if self.is(Bug::EmptyFirst) { At::Empty } else { At::Once });
                 "have all disconnected?"
             }
             At::Once if p.index >= p.used => {
@@ -128,7 +129,9 @@ impl Turn<'_> {
                 "as many as before"
             }
             At::Again if p.index >= p.used => closed(&mut p),
-            At::Again if state.is_held(word) || !self.hand().is_fresh(word) => self.must_wait(&mut state, &mut p),
+            At::Again if state.is_held(word) || !self.hand().is_fresh(word) => {
+                self.must_wait(&mut state, &mut p)
+            }
             _ => {
                 state.hands[me].set_fresh(word, false);
                 p.index += 1;

@@ -89,7 +89,8 @@ pub(crate) struct Process {
     pub(super) keep: bool,
     /// Counted as a sleeper.
     pub(super) counted: bool,
-    /// How many memberships were used when it decided to wait, or when it began to look; the one that it looks at.
+    /// How many memberships were used when it decided to wait, or when it began to look; the one that it
+    /// looks at.
     pub(super) used: u8,
     pub(super) index: u8,
     /// The membership that it takes or has, plus 1.
@@ -100,7 +101,8 @@ pub(crate) struct Process {
     pub(super) visits: u8,
     /// It has got a message under the lock.
     pub(super) got: bool,
-    /// For the properties: at some instant since it began to look, no member was there, and the queue was empty.
+    /// For the properties: at some instant since it began to look, no member was there, and the queue was
+    /// empty.
     pub(super) instant: bool,
 }
 

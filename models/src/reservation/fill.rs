@@ -52,7 +52,9 @@ impl Turn<'_> {
                 p.at = notify_waiters(&mut state, At::XSeqWake, At::XDisarm);
                 "does any process wait for the lock?"
             }
-            At::XSeqWake => return self.wake_all(next, Wants::Lock.futex(), "wakes them", |p| p.at = At::XDisarm),
+            At::XSeqWake => {
+                return self.wake_all(next, Wants::Lock.futex(), "wakes them", |p| p.at = At::XDisarm);
+            }
             At::XDisarm => {
                 state.clear_pending(me);
                 p.rest(state.own.used);
@@ -73,7 +75,9 @@ impl Turn<'_> {
                 p.at = At::HWake;
                 "all have disconnected: A + 1"
             }
-            At::HWake => return self.wake_all(next, Wants::Data.futex(), "wakes all", |p| p.at = At::HDisarm),
+            At::HWake => {
+                return self.wake_all(next, Wants::Data.futex(), "wakes all", |p| p.at = At::HDisarm);
+            }
             _ => {
                 p = Reservation::GONE;
                 "pending = 0"

@@ -41,7 +41,9 @@ impl Turn<'_> {
                 p.at = At::GGeneration;
                 "the lock is held"
             }
-            At::GGeneration if state.own.generations[lock] == record.generation || self.is(Bug::NoGeneration) => {
+            At::GGeneration
+                if state.own.generations[lock] == record.generation || self.is(Bug::NoGeneration) =>
+            {
                 (p.at, p.no_progress) = (At::CRelease, true);
                 "it is being filled"
             }
@@ -73,7 +75,9 @@ impl Turn<'_> {
                 p.at = At::CChain;
                 "no process waits for room"
             }
-            At::CAdvance if p.no_progress && !self.model.has_room(&state) && !self.is(Bug::NoProgressWakes) => {
+            At::CAdvance
+                if p.no_progress && !self.model.has_room(&state) && !self.is(Bug::NoProgressWakes) =>
+            {
                 (p.keep, p.at) = (true, At::CChain);
                 "has no new work for them"
             }
@@ -98,7 +102,9 @@ impl Turn<'_> {
                 p.at = At::CChainWake;
                 "chains: A + 1"
             }
-            At::CChainWake => return self.wake(next, Wants::Data.futex(), "chains", |p, _| p.at = At::CClear),
+            At::CChainWake => {
+                return self.wake(next, Wants::Data.futex(), "chains", |p, _| p.at = At::CClear);
+            }
             At::CClear => {
                 state.clear_w(me, C, p.keep);
                 (p.keep, p.at) = (false, At::CDisarm);
@@ -135,7 +141,9 @@ impl Turn<'_> {
                 p.at = At::LGeneration;
                 "the lock is held"
             }
-            At::LGeneration if state.own.generations[lock] == record.generation || self.is(Bug::NoGeneration) => {
+            At::LGeneration
+                if state.own.generations[lock] == record.generation || self.is(Bug::NoGeneration) =>
+            {
                 (p.front, p.at) = (Front::Filling, At::LSame);
                 "it is being filled"
             }

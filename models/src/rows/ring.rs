@@ -97,7 +97,9 @@ fn bugs() -> Vec<Row> {
         herd(1).bug(Bug::NotArmedAsleep),
         herd(1).bug(Bug::NoHandOverRegister),
         herd(2).bug(Bug::NoChain),
-        ring(&[p(1), CONSUMER, CONSUMER, CONSUMER], 1, [1, 0, 0]).spare(Bug::AdvanceOverwritesSnapshot).deep(),
+        ring(&[p(1), CONSUMER, CONSUMER, CONSUMER], 1, [1, 0, 0])
+            .spare(Bug::AdvanceOverwritesSnapshot)
+            .deep(),
         crowd(1).bug(Bug::NoDuty),
         crowd(1).bug(Bug::NoNewWork),
         crowd(1).bug(Bug::DutyByLastIndex),

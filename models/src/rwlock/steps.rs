@@ -25,7 +25,9 @@ impl Turn<'_> {
                 "wants"
             }
             At::Glance => {
-                for lock in (0..state.own.used).filter(|lock| !state.is_held(ENTRY) && !state.is_held((*lock).into())) {
+                for lock in
+                    (0..state.own.used).filter(|lock| !state.is_held(ENTRY) && !state.is_held((*lock).into()))
+                {
                     (p.at, p.lock) = (At::Grab, lock);
                     self.go(next, "finds a lock free, and the entry lock", state, p);
                 }
@@ -119,7 +121,9 @@ impl Turn<'_> {
                 }
                 "leaves the entry lock"
             }
-            At::Read => return self.chance(next, None, "has read", |state| state.processes[me].at = At::Rise),
+            At::Read => {
+                return self.chance(next, None, "has read", |state| state.processes[me].at = At::Rise);
+            }
             At::Look if lock == if self.is(Bug::LooksOutside) { locks } else { state.own.used.into() } => {
                 (p.at, p.lock) = match (state.holds(me, ENTRY), self.is(Bug::SignsFirst)) {
                     (false, _) => (At::Enter, 0),

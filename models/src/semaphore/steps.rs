@@ -126,7 +126,8 @@ impl Turn<'_> {
                 "leaves the mutex"
             }
             At::Held => {
-                return self.chance(next, None, "has been at work", |state| state.processes[me].at = At::Give);
+                return self
+                    .chance(next, None, "has been at work", |state| state.processes[me].at = At::Give);
             }
             At::GiveBack if p.got == 0 || self.is(Bug::KeepsTheRest) => {
                 (p.at, p.got) = (At::Out, 0);

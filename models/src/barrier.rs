@@ -80,9 +80,10 @@ pub(crate) enum Bug {
     NoWake,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
+    #[default]
     Gone,
     Idle,
     // A slot.
@@ -194,6 +195,26 @@ pub(crate) struct Shared {
     wrong: Option<&'static str>,
 }
 
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            at: At::Gone,
+            back: At::Gone,
+            role: Role::Participant,
+            rounds: 0,
+            slot: NO_SLOT,
+            seen: Word::default(),
+            late: false,
+            about: 0,
+            noter: 0,
+            done: 0,
+            target: 0,
+            half: false,
+            doomed: false,
+        }
+    }
+}
+
 impl Barrier {
     fn all(&self) -> u8 {
         (1 << self.parties) - 1
@@ -228,21 +249,6 @@ impl fmt::Display for Barrier {
 
 impl Protocol<PROCESSES, WORDS> for Barrier {
     const NAME: &'static str = "barrier";
-    const GONE: Process = Process {
-        at: At::Gone,
-        back: At::Gone,
-        role: Role::Participant,
-        rounds: 0,
-        slot: NO_SLOT,
-        seen: Word { round: 0, arrived: 0, broken: false, sense: false, sleepers: false },
-        late: false,
-        about: 0,
-        noter: 0,
-        done: 0,
-        target: 0,
-        half: false,
-        doomed: false,
-    };
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -253,14 +259,14 @@ impl Protocol<PROCESSES, WORDS> for Barrier {
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = run.model;
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (number, process) in processes.iter_mut().enumerate().take(model.processes()) {
             let (role, rounds) = match number {
                 _ if number < model.threads => (Role::Participant, model.rounds),
                 _ if number < model.threads + model.closers => (Role::Closer, 1),
                 _ => (Role::Mender, 1),
             };
-            *process = Process { at: At::Idle, role, rounds, ..Self::GONE };
+            *process = Process { at: At::Idle, role, rounds, ..Process::default() };
         }
         let own = Shared {
             word: Word::default(),
@@ -325,10 +331,10 @@ impl Protocol<PROCESSES, WORDS> for Barrier {
     /// Of rounds that are over everything is forgotten that no process will ask for.
     fn forget(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         let (own, words) = (&mut state.own, &state.words);
-        for slot in 0..run.model.parties {
+        for (slot, low) in words.iter().enumerate().take(run.model.parties) {
             if own.notes[slot] <= own.word.round {
                 // A participant that is there may have said who it is, and will note its round.
-                let signed = !words[slot].is_free() && words[slot].owner() == own.noters[slot];
+                let signed = !low.is_free() && low.owner() == own.noters[slot];
                 (own.notes[slot], own.noters[slot]) = (0, if signed { own.noters[slot] } else { 0 });
             }
         }

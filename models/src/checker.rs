@@ -384,6 +384,11 @@ impl Hasher for Fold {
     /// Lengths of arrays, which are the same in all states.
     fn write_usize(&mut self, _length: usize) {}
 
+    /// The variant of an enum.
+    fn write_isize(&mut self, variant: isize) {
+        self.write_u64(variant.cast_unsigned() as u64);
+    }
+
     fn finish(&self) -> u64 {
         let hash = self.hash ^ self.bytes;
         let mixed = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);

@@ -82,7 +82,7 @@ pub(crate) enum Bug {
     NoDebts,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
     Ask,
@@ -101,20 +101,22 @@ enum At {
     Asleep,
     Resume,
     Rise,
+    #[default]
     Gone,
 }
 
 /// What the mutex was entered for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum For {
+    #[default]
     Sitting,
     Mending,
     GivingUp,
     Notifying,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     at: At,
     purpose: For,
@@ -188,17 +190,6 @@ impl fmt::Display for Condition {
 
 impl Protocol<PROCESSES, WORDS> for Condition {
     const NAME: &'static str = "condition";
-    const GONE: Process = Process {
-        at: At::Gone,
-        purpose: For::Sitting,
-        recovers: false,
-        called: false,
-        death: false,
-        late: false,
-        target: 0,
-        forget: 0,
-        wake: 0,
-    };
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -208,7 +199,7 @@ impl Protocol<PROCESSES, WORDS> for Condition {
     }
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (me, process) in processes.iter_mut().enumerate().take(run.model.processes()) {
             (process.at, process.purpose) =
                 if me < run.model.waiters { (At::Enter, For::Sitting) } else { (At::Ask, For::Notifying) };

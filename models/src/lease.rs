@@ -53,12 +53,15 @@
 //! The model is sequentially consistent. Beside what [`mod@crate::ring`] lists, it relies on these pairs of a
 //! store and a load in two threads. Each thread must see the other's store:
 //!
-//! | one | the other |
-//! |---|---|
-//! | takes a lease (`compare_exchange`), then asks for sleepers, to advance an epoch | counts itself, then notes the lease's word |
-//! | releases a lease (`fetch_sub`), then asks for joiners, sleepers, starvation, `closed` | counts itself, says that it starves, closes; then reads the lease's word, then its state |
-//! | counts a lease's first use, then asks for sleepers | counts itself, then asks how many leases there are |
-//! | releases a lease, then reads those of others | the same: of two that are the last, one sees both free |
+//! 1. A consumer takes a lease (`compare_exchange`), then asks for sleepers, to advance an epoch. A sleeper
+//!    counts itself, then notes the lease's word.
+//! 2. A consumer releases a lease (`fetch_sub`), then asks for joiners, sleepers, starvation, `closed`. The
+//!    other process counts itself, says that it starves, or closes; then it reads the lease's word, and then
+//!    its state.
+//! 3. A consumer counts a lease's first use, then asks for sleepers. A sleeper counts itself, then asks how
+//!    many leases there are.
+//! 4. A consumer releases a lease, then reads those of others. So does another: of two that are the last, one
+//!    sees both free.
 //!
 //! All of these are `SeqCst`. A lease's state is stored (Release) before the lease is released, or before the
 //! head moves. So a process that sees the latter sees the former.
@@ -201,7 +204,6 @@ impl fmt::Display for Lease {
 
 impl Protocol<PROCESSES, WORDS> for Lease {
     const NAME: &'static str = "jobs";
-    const GONE: Process = Process::new(At::Gone, 0);
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -213,7 +215,7 @@ impl Protocol<PROCESSES, WORDS> for Lease {
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = &run.model;
         debug_assert!(usize::from(model.leases) <= LEASES, "more leases than words");
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (me, (process, role)) in processes.iter_mut().zip(&model.roles).enumerate() {
             let left = match *role {
                 Role::Producer { messages } => messages,
@@ -221,7 +223,7 @@ impl Protocol<PROCESSES, WORDS> for Lease {
                 Role::Joiner => 0,
                 Role::Reviver => 1,
             };
-            *process = Process::new(model.begins(me), left);
+            *process = Process { at: model.begins(me), left, ..Process::default() };
         }
         let own = Shared {
             jobs: [Job { says: Says::Free, number: 0 }; LEASES],
@@ -262,7 +264,7 @@ impl Protocol<PROCESSES, WORDS> for Lease {
         }
         let sleeps = matches!(p.at, At::Asleep | At::Contending) && !turn.hand().woken;
         if sleeps && p.at == At::Asleep {
-            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Self::GONE);
+            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Process::default());
         }
         if sleeps {
             turn.chance(next, Turn::SPURIOUS, "is woken by a signal", |state| state.hands[me].woken = true);

@@ -87,7 +87,7 @@ pub(crate) enum Bug {
 }
 
 /// Where a process stands: the step that it takes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
     Idle,
@@ -104,10 +104,11 @@ enum At {
     Wake,
     Clear,
     Disarm,
+    #[default]
     Gone,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     at: At,
     /// The deadline has passed.
@@ -125,7 +126,6 @@ impl fmt::Display for Lock {
 
 impl Protocol<PROCESSES, WORDS> for Lock {
     const NAME: &'static str = "lock";
-    const GONE: Process = Process { at: At::Gone, late: false, slept: false, rounds: 0 };
     type Bug = Bug;
     type Shared = ();
     type Process = Process;
@@ -135,7 +135,7 @@ impl Protocol<PROCESSES, WORDS> for Lock {
     }
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for process in &mut processes[..run.model.processes] {
             (process.at, process.rounds) = (At::Idle, run.model.rounds);
         }
@@ -213,7 +213,7 @@ impl Turn<'_> {
         let what = match p.at {
             At::Gone | At::Asleep => return,
             At::Idle if p.rounds == 0 => {
-                p = Lock::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {
@@ -330,7 +330,7 @@ impl Turn<'_> {
             }
             At::Disarm => {
                 state.clear_pending(me);
-                p = Process { at: At::Idle, rounds: p.rounds - 1, ..Lock::GONE };
+                p = Process { at: At::Idle, rounds: p.rounds - 1, ..Process::default() };
                 "pending = 0"
             }
         };

@@ -44,11 +44,12 @@
 //! The model is sequentially consistent. Beside what [`mod@crate::ring`] lists, it relies on these pairs of a
 //! store and a load in two threads. Each thread must see the other's store:
 //!
-//! | one | the other |
-//! |---|---|
-//! | clears a death, or is about to free a membership, then asks for sleepers, to advance an epoch | counts itself, then notes the membership's word |
-//! | counts a membership's first use, then asks for sleepers | counts itself, then asks how many memberships there are |
-//! | frees a membership, then reads those of others | the same: of two that are the last, one sees both free |
+//! 1. A producer clears a death, or is about to free a membership; then it asks for sleepers, to advance an
+//!    epoch. A sleeper counts itself, then notes the membership's word.
+//! 2. A producer counts a membership's first use, then asks for sleepers. A sleeper counts itself, then asks
+//!    how many memberships there are.
+//! 3. A producer frees a membership, then reads those of others. So does another: of two that are the last,
+//!    one sees both free.
 //!
 //! All of these are `SeqCst`.
 
@@ -150,7 +151,6 @@ impl fmt::Display for Membership {
 
 impl Protocol<PROCESSES, WORDS> for Membership {
     const NAME: &'static str = "members";
-    const GONE: Process = Process::new(At::Gone, 0, 0);
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -162,12 +162,13 @@ impl Protocol<PROCESSES, WORDS> for Membership {
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = &run.model;
         debug_assert!(usize::from(model.memberships) <= MEMBERSHIPS, "more memberships than words");
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (process, role) in processes.iter_mut().zip(&model.roles) {
-            *process = match *role {
-                Role::Producer { visits, messages } => Process::new(At::TStart, messages, visits),
-                Role::Consumer { gets } | Role::Guest { gets } => Process::new(At::GStart, gets, 0),
+            let (at, left, visits) = match *role {
+                Role::Producer { visits, messages } => (At::TStart, messages, visits),
+                Role::Consumer { gets } | Role::Guest { gets } => (At::GStart, gets, 0),
             };
+            *process = Process { at, left, visits, ..Process::default() };
         }
         let own = Shared { used: model.used, came: model.used > 0, puts: 0, head: 0, leaked: [false; 2] };
         let mut state = run.begin(own, processes, 0);
@@ -199,7 +200,7 @@ impl Protocol<PROCESSES, WORDS> for Membership {
         }
         let sleeps = matches!(p.at, At::Asleep | At::Contending) && !turn.hand().woken;
         if sleeps && p.at == At::Asleep {
-            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Self::GONE);
+            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Process::default());
         }
         if sleeps {
             turn.chance(next, Turn::SPURIOUS, "is woken by a signal", |state| state.hands[me].woken = true);

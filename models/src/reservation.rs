@@ -229,7 +229,6 @@ impl Reservation {
 
 impl Protocol<PROCESSES, WORDS> for Reservation {
     const NAME: &'static str = "reserved";
-    const GONE: Process = Process::new(At::Gone, 0);
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -241,15 +240,14 @@ impl Protocol<PROCESSES, WORDS> for Reservation {
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = &run.model;
         debug_assert!(usize::from(model.locks) <= LOCKS, "more locks than words");
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (process, role) in processes.iter_mut().zip(&model.roles) {
-            *process = match *role {
-                Role::Reserver { count: left } | Role::Putter { messages: left } => {
-                    Process::new(At::PStart, left)
-                }
-                Role::Getter { messages, .. } => Process::new(At::GStart, messages),
-                Role::Closer => Process::new(At::PStart, 1),
+            let (at, left) = match *role {
+                Role::Reserver { count: left } | Role::Putter { messages: left } => (At::PStart, left),
+                Role::Getter { messages, .. } => (At::GStart, messages),
+                Role::Closer => (At::PStart, 1),
             };
+            *process = Process { at, left, ..Process::default() };
         }
         let own = Shared {
             generations: [0; LOCKS],
@@ -309,7 +307,7 @@ impl Protocol<PROCESSES, WORDS> for Reservation {
             });
         }
         if p.at == At::Asleep && !turn.hand().woken {
-            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Self::GONE);
+            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Process::default());
             turn.chance(next, Turn::SPURIOUS, "is woken by a signal", |state| state.hands[me].woken = true);
         }
     }

@@ -76,16 +76,26 @@
 //! both sides (Dekker). On x86 the read-modify-write in between is the fence. Elsewhere all four accesses, or
 //! a fence between each two, must be `SeqCst`:
 //!
-//! | one | the other | if both missed |
-//! |---|---|---|
-//! | sleeper: registers (word of other), re-checks (header, head, tail, `closed`) | releaser: commit, `fetch_sub` (that word) | same word: Release/Acquire suffices for the wake-up; for space the futex is the consumer's word and the commit `head`: the same |
-//! | sleeper: registers (word of other), reads my L | kernel: `OD` into my L, wakes | sleeps beside a death: the kernel's futex call is a full fence, the registration must be `SeqCst` before the read |
-//! | sleeper: `nother` + 1, registers | releaser: `fetch_sub`, reads `nother` | same word again: `nother` + 1 is published by the registration whose `W` was seen |
-//! | sleeper: `nother` + 1, registers, re-checks head | producer in the lock: reads head, reads `nother` (pass on), `passed` = head | a sleeper not notified: `SeqCst` |
-//! | chain: commit or read of the other role's position, reads other `nother` | sleeper of that role: `nother` + 1, registers, re-checks | a wake-up not passed on: `SeqCst` |
-//! | waiter for the lock: `nwait` + 1, registers | releaser: `fetch_sub`, reads `nwait` | same word: published by the registration |
-//! | duty: kernel's wake-up, reads both L, `nwait`, `nother` | processes about to sleep: count, register, then the kernel compares L | the comparison in the kernel is fenced; reads `SeqCst` |
-//! | closer: registers, `closed = true`, A + 1, wakes | sleeper: registers, re-checks `closed`, then the kernel compares A | same word A: Release/Acquire |
+//! 1. A sleeper registers (the other side's word), then re-checks (header, head, tail, `closed`). A releaser
+//!    commits, then does `fetch_sub` on that word. This is the same word: Release/Acquire suffices for the
+//!    wake-up. For space, the futex is the consumer's word and the commit is `head`: the same.
+//! 2. A sleeper registers (the other side's word), then reads my L. The kernel stores `OD` into my L, then
+//!    wakes. If both missed, the sleeper sleeps beside a death. The kernel's futex call is a full fence; the
+//!    registration must be `SeqCst` before the read.
+//! 3. A sleeper adds 1 to `nother`, then registers. A releaser does `fetch_sub`, then reads `nother`. The
+//!    same word again: `nother` + 1 is published by the registration whose `W` was seen.
+//! 4. A sleeper adds 1 to `nother`, registers, then re-checks head. A producer in the lock reads head, then
+//!    `nother` (to pass on), and stores `passed` = head. If both missed, a sleeper is not notified: `SeqCst`.
+//! 5. A chaining process commits, or reads the other role's position; then it reads the other `nother`. A
+//!    sleeper of that role adds 1 to `nother`, registers, then re-checks. If both missed, a wake-up is not
+//!    passed on: `SeqCst`.
+//! 6. A waiter for the lock adds 1 to `nwait`, then registers. A releaser does `fetch_sub`, then reads
+//!    `nwait`. The same word: published by the registration.
+//! 7. After the kernel's wake-up, duty reads both L, `nwait`, `nother`. A process about to sleep counts
+//!    itself, registers, then the kernel compares L. The comparison in the kernel is fenced; the reads are
+//!    `SeqCst`.
+//! 8. A closer registers, stores `closed = true`, advances A, then wakes. A sleeper registers, re-checks
+//!    `closed`, then the kernel compares A. The same word A: Release/Acquire.
 //!
 //! # The properties
 //!
@@ -237,7 +247,6 @@ impl fmt::Display for Ring {
 
 impl Protocol<PROCESSES, WORDS> for Ring {
     const NAME: &'static str = "ring";
-    const GONE: Process = Process::GONE;
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -248,7 +257,7 @@ impl Protocol<PROCESSES, WORDS> for Ring {
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = &run.model;
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (process, role) in processes.iter_mut().zip(&model.roles) {
             (process.at, process.brief) = (At::Start, model.brief != Brief::Never);
             if let Role::Producer { messages, .. } | Role::Consumer { messages } = *role {
@@ -288,7 +297,7 @@ impl Protocol<PROCESSES, WORDS> for Ring {
                 }),
                 At::Asleep | At::Register if !woken => {
                     turn.chance(next, Turn::LATE, "is late and leaves", |state| {
-                        state.processes[me] = Self::GONE
+                        state.processes[me] = Process::default()
                     });
                 }
                 // Awake and late: it will find out where it looks at the clock.

@@ -81,9 +81,10 @@ pub(crate) enum Bug {
     ClearIgnoresEpoch,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
+    #[default]
     Gone,
     Idle,
     Glance,
@@ -111,7 +112,7 @@ enum At {
     Unsign,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     at: At,
     writer: bool,
@@ -129,7 +130,7 @@ pub(crate) struct Process {
 
 impl Process {
     fn rest(self) -> Self {
-        Self { at: At::Idle, writer: self.writer, rounds: self.rounds - 1, ..RwLock::GONE }
+        Self { at: At::Idle, writer: self.writer, rounds: self.rounds - 1, ..Self::default() }
     }
 }
 
@@ -151,16 +152,6 @@ impl fmt::Display for RwLock {
 
 impl Protocol<PROCESSES, WORDS> for RwLock {
     const NAME: &'static str = "rwlock";
-    const GONE: Process = Process {
-        at: At::Gone,
-        writer: false,
-        rounds: 0,
-        late: false,
-        told: false,
-        has: false,
-        lock: 0,
-        noted: 0,
-    };
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -171,10 +162,14 @@ impl Protocol<PROCESSES, WORDS> for RwLock {
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = run.model;
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (number, process) in processes.iter_mut().enumerate().take(model.processes()) {
-            *process =
-                Process { at: At::Idle, writer: number >= model.readers, rounds: model.rounds, ..Self::GONE };
+            *process = Process {
+                at: At::Idle,
+                writer: number >= model.readers,
+                rounds: model.rounds,
+                ..Process::default()
+            };
         }
         run.begin(Shared { signature: 0, used: 0, torn: false, unfinished: false }, processes, 0)
     }

@@ -68,9 +68,10 @@ pub(crate) enum Bug {
     GathersOutside,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
+    #[default]
     Gone,
     Idle,
     Look,
@@ -85,7 +86,7 @@ enum At {
     GiveBack,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     at: At,
     want: u8,
@@ -109,7 +110,7 @@ impl Process {
 
     /// The end of a round, with or without success.
     fn rest(&mut self) {
-        *self = Self { at: At::Idle, want: self.want, rounds: self.rounds - 1, ..Semaphore::GONE };
+        *self = Self { at: At::Idle, want: self.want, rounds: self.rounds - 1, ..Self::default() };
     }
 }
 
@@ -128,8 +129,6 @@ impl fmt::Display for Semaphore {
 
 impl Protocol<PROCESSES, WORDS> for Semaphore {
     const NAME: &'static str = "semaphore";
-    const GONE: Process =
-        Process { at: At::Gone, want: 0, rounds: 0, late: false, got: 0, looked: 0, noted: 0, target: 0 };
     type Bug = Bug;
     type Shared = ();
     type Process = Process;
@@ -139,9 +138,9 @@ impl Protocol<PROCESSES, WORDS> for Semaphore {
     }
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (process, want) in processes.iter_mut().zip(run.model.wants).filter(|(_, want)| *want > 0) {
-            *process = Process { at: At::Idle, want, rounds: run.model.rounds, ..Self::GONE };
+            *process = Process { at: At::Idle, want, rounds: run.model.rounds, ..Process::default() };
         }
         run.begin((), processes, 0)
     }

@@ -23,9 +23,9 @@
 //! 4. Was it left by a dead process? `break_if` for its note, wakes all; compare-and-swap.
 
 use super::deaths::notify;
-use super::{At, Barrier, Bug, NO_SLOT, Process, Role, Steps, Turn, Word};
+use super::{At, Bug, NO_SLOT, Process, Role, Steps, Turn, Word};
 use crate::checker::{Kind, Step};
-use crate::kernel::{Protocol, tid};
+use crate::kernel::tid;
 use crate::robust::{Come, Flaws, OTHER};
 
 impl Turn<'_> {
@@ -39,7 +39,7 @@ impl Turn<'_> {
         let what = match p.at {
             At::Gone => return,
             At::Idle if p.rounds == 0 => {
-                p = Barrier::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {
@@ -364,5 +364,5 @@ impl Turn<'_> {
 
 /// The end of one call.
 fn rest(p: Process) -> Process {
-    Process { at: At::Idle, role: p.role, rounds: p.rounds - 1, ..Barrier::GONE }
+    Process { at: At::Idle, role: p.role, rounds: p.rounds - 1, ..Process::default() }
 }

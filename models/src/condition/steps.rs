@@ -2,7 +2,7 @@
 
 use super::{At, Bug, Condition, For, MUTEX, Process, SLOT, State, Steps, Turn};
 use crate::checker::{Kind, Step};
-use crate::kernel::{Low, Protocol};
+use crate::kernel::Low;
 
 impl Turn<'_> {
     /// The next step by itself.
@@ -12,7 +12,7 @@ impl Turn<'_> {
             At::Gone | At::Asleep => return,
             At::Ask => {
                 p = if state.own.tickets <= state.own.upto {
-                    Condition::GONE
+                    Process::default()
                 } else {
                     Process { at: At::Enter, ..p }
                 };
@@ -94,7 +94,7 @@ impl Turn<'_> {
                 state.leave_mutex(me, MUTEX);
                 p.recovers = false;
                 match p.purpose {
-                    For::Notifying => p = Condition::GONE,
+                    For::Notifying => p = Process::default(),
                     For::GivingUp if state.own.ticket[me] == 0 => p.at = At::Rise,
                     For::GivingUp => p.at = At::Resume,
                     For::Sitting | For::Mending => p.at = At::Note,
@@ -150,7 +150,7 @@ impl Turn<'_> {
             }
             At::Rise => {
                 state.leave_mutex(me, SLOT + me);
-                p = Condition::GONE;
+                p = Process::default();
                 "leaves its wait slot"
             }
         };

@@ -92,12 +92,12 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
         state.left[0] -= 1;
         let was_queued = self.hand().queued != 0 || self.hand().woken;
         M::killed(self.run, &mut state, me);
-        state.kill(me, M::GONE);
+        state.kill(me, M::Process::default());
         let first = next.len();
         if was_queued || !state.hands[me].is_dying() {
             next.push(Step { who: me, what: "is killed", kind: Kind::Chance, state });
         } else {
-            Turn { before: &state, p: M::GONE, ..*self }.die(next);
+            Turn { before: &state, p: M::Process::default(), ..*self }.die(next);
         }
         for step in &mut next[first..] {
             (step.what, step.kind) = ("is killed", Kind::Chance);

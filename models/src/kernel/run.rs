@@ -13,10 +13,8 @@ pub(crate) trait Protocol<const N: usize, const W: usize>: fmt::Display + Sized 
     /// The model's own shared memory.
     type Shared: Copy + std::hash::Hash;
     /// The model's own part of a process. Names of processes in it are hidden by [`Protocol::nameless`].
-    type Process: Copy + std::hash::Hash + Ord;
-
-    /// A process that has left, or died.
-    const GONE: Self::Process;
+    /// By default it has left, or died.
+    type Process: Copy + std::hash::Hash + Ord + Default;
 
     /// How many processes take part.
     fn processes(&self) -> usize;
@@ -137,7 +135,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
             let turn = self.turn(state, me);
             if state.hands[me].is_dying() {
                 turn.die(next);
-            } else if turn.p != M::GONE {
+            } else if turn.p != M::Process::default() {
                 M::step(&turn, next);
                 M::chances(&turn, next);
                 if M::is_mortal(&turn) {
@@ -156,7 +154,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
         for step in next.iter_mut() {
             M::settle(self, &mut step.state);
             let hand = &mut step.state.hands[step.who];
-            if step.state.processes[step.who] == M::GONE && !hand.is_dying() {
+            if step.state.processes[step.who] == M::Process::default() && !hand.is_dying() {
                 *hand = Hand::EMPTY;
             }
         }
@@ -183,7 +181,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
         }
         let mut names = Low::NAMES;
         for (new, &from) in order[..n].iter().enumerate() {
-            let gone = old.processes[from] == M::GONE && !old.hands[from].is_dying();
+            let gone = old.processes[from] == M::Process::default() && !old.hands[from].is_dying();
             names[usize::from(tid(from))] = if gone { Low::TID } else { tid(new) };
         }
         if names == Low::NAMES {

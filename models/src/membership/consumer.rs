@@ -2,7 +2,6 @@
 
 use super::state::{A, At, C, KB, P, Process, S};
 use super::{ALL, Bug, Membership, State, Steps, Turn};
-use crate::kernel::Protocol;
 
 impl Turn<'_> {
     /// With the lock: a message, if there is one; and one wake-up for the next.
@@ -10,7 +9,7 @@ impl Turn<'_> {
         let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let what = match p.at {
             At::GStart if p.left == 0 => {
-                p = Membership::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::GStart => {
@@ -150,6 +149,6 @@ impl Turn<'_> {
 }
 
 fn closed(p: &mut Process) -> &'static str {
-    *p = if p.instant { Membership::GONE } else { Process::new(At::Early, 0, 0) };
+    *p = Process { at: if p.instant { At::Gone } else { At::Early }, ..Process::default() };
     "closed"
 }

@@ -1,9 +1,8 @@
 //! A reservation becomes a message, or is aborted; and a member that puts no more leaves.
 
 use super::put::{advance_if_slept, notify_waiters};
-use super::state::{At, L, P, S, Says, Wants};
+use super::state::{At, L, P, Process, S, Says, Wants};
 use super::{Bug, Reservation, Steps, Turn};
-use crate::kernel::Protocol;
 
 impl Turn<'_> {
     pub(super) fn commit(&self, next: &mut Steps) {
@@ -79,7 +78,7 @@ impl Turn<'_> {
                 return self.wake_all(next, Wants::Data.futex(), "wakes all", |p| p.at = At::HDisarm);
             }
             _ => {
-                p = Reservation::GONE;
+                p = Process::default();
                 "pending = 0"
             }
         };

@@ -2,7 +2,6 @@
 
 use super::state::{At, C, For, Front, L, Process, Says, Wants};
 use super::{Bug, Reservation, State, Steps, Turn};
-use crate::kernel::Protocol;
 
 impl Turn<'_> {
     pub(super) fn get(&self, next: &mut Steps) {
@@ -11,7 +10,7 @@ impl Turn<'_> {
         let lock = usize::from(record.lock);
         let what = match p.at {
             At::GStart if p.left == 0 => {
-                p = Reservation::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::GStart => {
@@ -171,7 +170,7 @@ impl Turn<'_> {
         let new_work = something || (front == Front::Empty && p.over);
         p.at = match purpose {
             For::Ended if front == Front::Empty => {
-                *p = Reservation::GONE;
+                *p = Process::default();
                 return;
             }
             For::Ended => At::Arm,

@@ -2,7 +2,6 @@
 
 use super::state::{At, For, L, P, Process, RECORDS, Record, S, Says, Wants};
 use super::{Bug, Reservation, Role, State, Steps, Turn, number};
-use crate::kernel::Protocol;
 
 impl Turn<'_> {
     fn only_puts(&self) -> bool {
@@ -18,7 +17,7 @@ impl Turn<'_> {
                 "leaves its membership"
             }
             At::PStart if p.left == 0 => {
-                p = Reservation::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::PStart => {

@@ -49,7 +49,7 @@ impl Run<Ring, PROCESSES, WORDS> {
         let mut p = state.processes[me];
         let what = match p.at {
             At::Start if role != Role::Closer && p.messages == 0 => {
-                p = Process::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Start => {
@@ -67,10 +67,10 @@ impl Run<Ring, PROCESSES, WORDS> {
                     End::Closed if notifies_late => p.at = At::NotifyP,
                     End::Done => {
                         let brief = self.model.brief != Brief::Never;
-                        p = Process { at: At::Start, messages: p.messages, brief, ..Process::GONE };
+                        p = Process { at: At::Start, messages: p.messages, brief, ..Process::default() };
                     }
                     End::Open if !p.late => p.at = At::Arm,
-                    End::Closed | End::Open => p = Process::GONE,
+                    End::Closed | End::Open => p = Process::default(),
                 }
                 "pending = 0"
             }
@@ -88,7 +88,7 @@ impl Run<Ring, PROCESSES, WORDS> {
             }
         };
         state.processes[me] = p;
-        if p == Process::GONE {
+        if p == Process::default() {
             state.hands[me] = Hand::EMPTY;
         }
         what

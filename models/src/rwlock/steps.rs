@@ -1,8 +1,8 @@
 //! What each process does next.
 
-use super::{At, Bug, ENTRY, RwLock, Steps, Turn};
+use super::{At, Bug, ENTRY, Process, Steps, Turn};
 use crate::checker::Step;
-use crate::kernel::{Protocol, tid};
+use crate::kernel::tid;
 use crate::robust::{Come, Flaws};
 
 impl Turn<'_> {
@@ -13,7 +13,7 @@ impl Turn<'_> {
         let what = match p.at {
             At::Gone => return,
             At::Idle if p.rounds == 0 => {
-                p = RwLock::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {

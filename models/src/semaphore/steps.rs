@@ -1,8 +1,7 @@
 //! What each process does next.
 
-use super::{At, Bug, MUTEX, Semaphore, Steps, Turn};
+use super::{At, Bug, MUTEX, Process, Steps, Turn};
 use crate::checker::{Kind, Step};
-use crate::kernel::Protocol;
 use crate::robust::{Come, Flaws};
 
 impl Turn<'_> {
@@ -15,7 +14,7 @@ impl Turn<'_> {
         let what = match p.at {
             At::Gone => return,
             At::Idle if p.rounds == 0 => {
-                p = Semaphore::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {

@@ -333,7 +333,7 @@ impl Protocol<PROCESSES, WORDS> for Barrier {
         let (own, words) = (&mut state.own, &state.words);
         for (slot, low) in words.iter().enumerate().take(run.model.parties) {
             if own.notes[slot] <= own.word.round {
-                // A participant that is there may have said who it is, and will note its round.
+                // A participant that is there may have noted its name, and will note its round.
                 let signed = !low.is_free() && low.owner() == own.noters[slot];
                 (own.notes[slot], own.noters[slot]) = (0, if signed { own.noters[slot] } else { 0 });
             }

@@ -44,7 +44,7 @@ pub(crate) trait Model {
 #[derive(Debug)]
 pub(crate) struct Step<S> {
     /// Which process moves.
-    pub(crate) who: usize,
+    pub(crate) process: usize,
     /// What it does, for traces.
     pub(crate) what: &'static str,
     /// What kind of move it is.
@@ -236,7 +236,7 @@ impl Seen {
                 break;
             };
             state = step.state;
-            lines.push(format!("{:>2}: {:>20}  {}", step.who + 1, step.what, model.show(&state)));
+            lines.push(format!("{:>2}: {:>20}  {}", step.process + 1, step.what, model.show(&state)));
         }
         lines
     }

@@ -234,7 +234,7 @@ impl Protocol<PROCESSES, WORDS> for Condition {
         }
     }
 
-    fn settle(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         Self::queue_all(run, state);
     }
 

@@ -285,7 +285,7 @@ impl Protocol<PROCESSES, WORDS> for Lease {
 
     /// When no process will be killed any more, the pending entry says nothing, and private steps need no
     /// step of their own. Also notes the instants at which all is done.
-    fn settle(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         let model = &run.model;
         if state.left[0] == 0 {
             (0..model.roles.len()).for_each(|me| model.hurry(state, me));

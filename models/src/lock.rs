@@ -172,7 +172,7 @@ impl Protocol<PROCESSES, WORDS> for Lock {
     }
 
     /// A process that is woken leaves its only queue, and reads the word again.
-    fn settle(_run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    fn finish(_run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         for me in 0..PROCESSES {
             if state.hands[me].woken {
                 state.forget(me);
@@ -312,7 +312,7 @@ impl Turn<'_> {
                     }
                     state.processes[me].at = if woke || !clears { At::Disarm } else { At::Clear };
                     next.push(Step {
-                        who: me,
+                        process: me,
                         what: if woke { "wakes one" } else { "wakes none" },
                         kind,
                         state,

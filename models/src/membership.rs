@@ -219,7 +219,7 @@ impl Protocol<PROCESSES, WORDS> for Membership {
 
     /// When no process will be killed any more, the pending entry says nothing, and private steps need no
     /// step of their own. Also notes the instants at which all have disconnected and nothing is there.
-    fn settle(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         if state.left[0] == 0 {
             (0..run.model.roles.len()).for_each(|me| Self::hurry(state, me));
         }

@@ -326,7 +326,7 @@ impl Protocol<PROCESSES, WORDS> for Ring {
 
     /// When no process will be killed any more, `list_op_pending` says nothing, and private steps need no
     /// step of their own.
-    fn settle(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         if state.left[0] > 0 {
             return;
         }

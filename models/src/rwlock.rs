@@ -26,8 +26,8 @@
 //! # The properties
 //!
 //! - No process reads or writes beside a writer.
-//! - A process that reads or writes what a dead writer has left half changed has been told so. It is told so
-//!   only if a writer has died with its signature.
+//! - A process that reads or writes what a dead writer has left half changed has been warned so. It is warned
+//!   so only if a writer has died with its signature.
 //! - When no process can move by itself (a reader or writer may go on for ever): each reader lock is free or
 //!   held by a living reader. No writer sleeps at a free one. If no process reads or writes, none waits.
 //! - No process waits for ever (`live`).
@@ -118,8 +118,8 @@ pub(crate) struct Process {
     writer: bool,
     rounds: u8,
     late: bool,
-    /// It has been told that a writer died.
-    told: bool,
+    /// It has been warned that a writer died.
+    warned: bool,
     /// Has what it came for, or has had it.
     has: bool,
     /// The reader lock that it is at.
@@ -201,7 +201,7 @@ impl Protocol<PROCESSES, WORDS> for RwLock {
         turn.p.at != At::Idle
     }
 
-    /// A writer has signed when the readers had left: from there on the next process is to be told of its
+    /// A writer has signed when the readers had left: from there on the next process is to be warned of its
     /// death.
     fn killed(_run: &Run<Self, PROCESSES, WORDS>, state: &mut State, me: usize) {
         let writes = matches!(state.processes[me].at, At::Begin | At::Write | At::Unsign);
@@ -238,11 +238,11 @@ impl Protocol<PROCESSES, WORDS> for RwLock {
             return Some("BESIDE A WRITER");
         }
         for p in state.processes.iter().filter(|p| matches!(p.at, At::Read | At::Begin)) {
-            if state.own.torn && !p.told {
-                return Some("NOT TOLD");
+            if state.own.torn && !p.warned {
+                return Some("NOT WARNED");
             }
-            if p.told && !state.own.unfinished {
-                return Some("TOLD FOR NOTHING");
+            if p.warned && !state.own.unfinished {
+                return Some("WARNED FOR NOTHING");
             }
         }
         if !quiet {
@@ -263,7 +263,7 @@ impl Protocol<PROCESSES, WORDS> for RwLock {
         let words: Vec<String> = state.words[..self.locks].iter().map(|low| low.show()).collect();
         let process = |me: usize| {
             let p = &state.processes[me];
-            format!("{:?}/{:?}{}", p.at, state.hands[me].stage, if p.told { "!" } else { "" })
+            format!("{:?}/{:?}{}", p.at, state.hands[me].stage, if p.warned { "!" } else { "" })
         };
         let all: Vec<String> = (0..self.processes()).map(process).collect();
         let (torn, signature) = (if state.own.torn { " torn" } else { "" }, state.own.signature);

@@ -85,7 +85,7 @@ impl Turn<'_> {
             _ => return,
         };
         state.processes[me] = p;
-        next.push(Step { who: me, what, kind, state });
+        next.push(Step { process: me, what, kind, state });
     }
 }
 

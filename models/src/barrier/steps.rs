@@ -16,7 +16,7 @@
 //! | `Control`, `NotifyControl`, `Change`, `GiveControl` | `abort`, `reset`, and a time-out without a slot |
 //!
 //! 1. In any order; the lock's own steps; or it finds none.
-//! 2. It loads the state, and notes who it is, then the round. The last participant looks for dead ones, and
+//! 2. It loads the state, and notes its name, then the round. The last participant looks for dead ones, and
 //!    whether the state is the same. Compare-and-swap.
 //! 3. `W` on each lock. Is it over? A look for dead participants. Then the kernel compares and queues, the
 //!    round last.
@@ -353,12 +353,12 @@ impl Turn<'_> {
                     if done {
                         state.processes[me] = rest(p);
                     }
-                    next.push(Step { who: me, what, kind, state });
+                    next.push(Step { process: me, what, kind, state });
                 });
             }
         };
         state.processes[me] = p;
-        next.push(Step { who: me, what, kind, state });
+        next.push(Step { process: me, what, kind, state });
     }
 }
 

@@ -65,7 +65,7 @@ impl Turn<'_> {
                 if sleeper.at == At::Asleep {
                     (sleeper.at, kind) = (At::Note, Kind::Wakes);
                 }
-                return next.push(Step { who: me, what: "wakes one", kind, state });
+                return next.push(Step { process: me, what: "wakes one", kind, state });
             }
             At::Call => {
                 p.target = 0;

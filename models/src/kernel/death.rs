@@ -79,7 +79,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
     pub(super) fn die(&self, next: &mut Vec<Step<Of<M, N, W>>>) {
         self.before.die_step(self.me, M::is_old_kernel(self.run), |mut state, what, kind| {
             M::marks(self.run, self.before, &mut state, self.me);
-            next.push(Step { who: self.me, what, kind, state });
+            next.push(Step { process: self.me, what, kind, state });
         });
     }
 
@@ -95,7 +95,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
         state.kill(me, M::Process::default());
         let first = next.len();
         if was_queued || !state.hands[me].is_dying() {
-            next.push(Step { who: me, what: "is killed", kind: Kind::Chance, state });
+            next.push(Step { process: me, what: "is killed", kind: Kind::Chance, state });
         } else {
             Turn { before: &state, p: M::Process::default(), ..*self }.die(next);
         }

@@ -46,7 +46,7 @@ pub(crate) trait Protocol<const N: usize, const W: usize>: fmt::Display + Sized 
     }
 
     /// Takes steps that no other process can notice together with the step before them.
-    fn settle(_run: &Run<Self, N, W>, _state: &mut Of<Self, N, W>) {}
+    fn finish(_run: &Run<Self, N, W>, _state: &mut Of<Self, N, W>) {}
 
     /// Whether two processes do the same, and may be exchanged.
     fn alike(&self, one: usize, other: usize) -> bool;
@@ -149,12 +149,12 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
         {
             let mut polled = *state;
             M::poll(&self.turn(state, me), &mut polled);
-            next.push(Step { who: me, what: "liveness poll", kind: Kind::Own, state: polled });
+            next.push(Step { process: me, what: "liveness poll", kind: Kind::Own, state: polled });
         }
         for step in next.iter_mut() {
-            M::settle(self, &mut step.state);
-            let hand = &mut step.state.hands[step.who];
-            if step.state.processes[step.who] == M::Process::default() && !hand.is_dying() {
+            M::finish(self, &mut step.state);
+            let hand = &mut step.state.hands[step.process];
+            if step.state.processes[step.process] == M::Process::default() && !hand.is_dying() {
                 *hand = Hand::EMPTY;
             }
         }
@@ -238,7 +238,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
         p: M::Process,
     ) {
         state.processes[self.me] = p;
-        next.push(Step { who: self.me, what, kind: Kind::Own, state });
+        next.push(Step { process: self.me, what, kind: Kind::Own, state });
     }
 
     /// Wakes one process, or none, through a futex, and goes on as `then` says.
@@ -251,7 +251,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
     ) {
         self.before.wake_one(futex, |mut state, woke, kind| {
             then(&mut state.processes[self.me], woke);
-            next.push(Step { who: self.me, what, kind, state });
+            next.push(Step { process: self.me, what, kind, state });
         });
     }
 
@@ -266,7 +266,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
         let mut state = *self.before;
         let kind = state.wake_all(futex);
         then(&mut state.processes[self.me]);
-        next.push(Step { who: self.me, what, kind, state });
+        next.push(Step { process: self.me, what, kind, state });
     }
 
     /// Something that may happen, or not; as often as [`State::left`] says.
@@ -285,6 +285,6 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
             state.left[left] -= 1;
         }
         edit(&mut state);
-        next.push(Step { who: self.me, what, kind: Kind::Chance, state });
+        next.push(Step { process: self.me, what, kind: Kind::Chance, state });
     }
 }

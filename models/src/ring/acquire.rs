@@ -171,6 +171,6 @@ impl Turn<'_> {
             }
         };
         state.processes[me] = p;
-        next.push(Step { who: me, what, kind, state });
+        next.push(Step { process: me, what, kind, state });
     }
 }

@@ -5,8 +5,8 @@ use crate::lease::{ALL, Bug, Lease, PROCESSES, Role, WORDS};
 
 type Row = Case<Lease, PROCESSES, WORDS>;
 
-/// A row: who takes part; the leases, how many of them were used, the messages that are there; kills,
-/// time-outs, spurious wake-ups.
+/// A row: the processes that take part; the leases, how many of them were used, the messages that are there;
+/// kills, time-outs, spurious wake-ups.
 fn lease(roles: &[Role], [leases, used, filled]: [u8; 3], left: [u8; 3]) -> Row {
     Case::new(Lease { roles: roles.to_vec(), leases, used, filled, ..Lease::default() }, left)
 }

@@ -5,8 +5,8 @@ use crate::membership::{ALL, Bug, Membership, PROCESSES, Role, WORDS};
 
 type Row = Case<Membership, PROCESSES, WORDS>;
 
-/// A row: who takes part; the memberships, and how many of them were used; kills, time-outs, spurious
-/// wake-ups.
+/// A row: the processes that take part; the memberships, and how many of them were used; kills, time-outs,
+/// spurious wake-ups.
 fn members(roles: &[Role], [memberships, used]: [u8; 2], left: [u8; 3]) -> Row {
     Case::new(Membership { roles: roles.to_vec(), memberships, used, legacy: false }, left)
 }

@@ -5,7 +5,8 @@ use crate::reservation::{ALL, Bug, PROCESSES, Reservation, Role, WORDS};
 
 type Row = Case<Reservation, PROCESSES, WORDS>;
 
-/// A row: who takes part; the locks, and how many of them were used; kills, time-outs, spurious wake-ups.
+/// A row: the processes that take part; the locks, and how many of them were used; kills, time-outs, spurious
+/// wake-ups.
 fn reserved(roles: &[Role], [locks, used]: [u8; 2], left: [u8; 3]) -> Row {
     Case::new(Reservation { roles: roles.to_vec(), locks, used, room: 7, ..Reservation::default() }, left)
 }

@@ -51,7 +51,7 @@ impl Turn<'_> {
                 "looks at the entry lock"
             }
             At::AskIn => {
-                (p.told, p.has, p.at) = (state.own.signature != 0, true, At::Read);
+                (p.warned, p.has, p.at) = (state.own.signature != 0, true, At::Read);
                 "asks for a signature"
             }
             At::Enter if p.late => {
@@ -60,13 +60,13 @@ impl Turn<'_> {
             }
             At::Enter if state.is_held(ENTRY) => return,
             At::Enter => {
-                p.told = state.take(me, ENTRY) && self.is(Bug::KernelsMark);
+                p.warned = state.take(me, ENTRY) && self.is(Bug::KernelsMark);
                 p.at = At::Ask;
                 "enters"
             }
             At::Ask => {
                 if !self.is(Bug::KernelsMark) {
-                    p.told = state.own.signature != 0;
+                    p.warned = state.own.signature != 0;
                 }
                 p.at = match p.writer {
                     false if self.is(Bug::SitsOutside) => At::Leave,
@@ -208,7 +208,7 @@ impl Turn<'_> {
                         At::Back => (p.at, p.lock) = (At::Enter, 0),
                         _ => (p.at, p.lock) = (At::Look, p.lock + 1),
                     }
-                    next.push(Step { who: me, what, kind, state });
+                    next.push(Step { process: me, what, kind, state });
                 });
             }
         };

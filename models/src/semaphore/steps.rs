@@ -142,7 +142,7 @@ impl Turn<'_> {
                 let flaws = Flaws { clear_ignores_epoch, no_wake };
                 return state.give_step(me, word, true, flaws, |mut state, what, kind: Kind, done| {
                     state.processes[me].got &= !(u8::from(done) << word);
-                    next.push(Step { who: me, what, kind, state });
+                    next.push(Step { process: me, what, kind, state });
                 });
             }
         };

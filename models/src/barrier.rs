@@ -1,24 +1,27 @@
-//! The barrier: a state word, slots whose owners' deaths are noticed, the control lock, and death at every step.
+//! The barrier: a state word, slots whose owners' deaths are noticed, the control lock, and death at every
+//! step.
 //!
-//! Slots and control lock are robust locks, modelled word by word (see [`mod@crate::robust`]). No process waits to take
-//! one, so a release wakes none. The steps are in [`mod@steps`] and [`mod@deaths`].
+//! Slots and control lock are robust locks, modelled word by word (see [`mod@crate::robust`]). No process
+//! waits to take one, so a release wakes none. The steps are in [`mod@steps`] and [`mod@deaths`].
 //!
 //! # The roles
 //!
-//! Participants come so many times each; when the barrier is broken they come all the same. A *closer* calls `abort`, a
-//! *mender* `reset`, once each. There may be more threads than participants.
+//! Participants come so many times each; when the barrier is broken they come all the same. A *closer* calls
+//! `abort`, a *mender* `reset`, once each. There may be more threads than participants.
 //!
 //! # The properties
 //!
-//! - A participant of a round that was released learns that, whatever other processes do meanwhile (arrive, reset), and
-//!   no other process does. A round in which a dead participant was found before the last one counted is not released.
+//! - A participant of a round that was released learns that, whatever other processes do meanwhile (arrive,
+//!   reset), and no other process does. A round in which a dead participant was found before the last one
+//!   counted is not released.
 //! - A process that is named as dead, or broke a round by its death, has died in that round.
-//! - When no process can move by itself, each that sleeps does so in the present round, all of whose participants live.
-//!   So none sleeps through a release, a break, a reset or a death.
+//! - When no process can move by itself, each that sleeps does so in the present round, all of whose
+//!   participants live. So none sleeps through a release, a break, a reset or a death.
 //! - No process is kept busy for ever (`live`).
 //!
-//! The product also looks at the clock: once a second for deaths that the kernel has missed, and every 5 ms for a slot.
-//! The model has a wake-up for no reason instead; a process that finds no slot goes on when there is one.
+//! The product also looks at the clock: once a second for deaths that the kernel has missed, and every 5 ms
+//! for a slot. The model has a wake-up for no reason instead; a process that finds no slot goes on when there
+//! is one.
 
 mod deaths;
 mod steps;
@@ -49,13 +52,13 @@ pub(crate) struct Barrier {
 pub(crate) enum Bug {
     /// A sleeper watches the round only.
     SlotsNotWatched,
-    /// A sleeper looks whether it should go on, and then marks the slots. **Not a bug**, since it does not sleep on a
-    /// word that says that its owner died.
+    /// A sleeper looks whether it should go on, and then marks the slots. **Not a bug**, since it does not
+    /// sleep on a word that says that its owner died.
     LookBeforeNote,
     /// A process that is woken by a death notifies none.
     WokenNotifiesNone,
-    /// A process that is woken by a death notifies the others if its own round is over; else it looks only for the dead
-    /// of its round. (As it was until the model was there.)
+    /// A process that is woken by a death notifies the others if its own round is over; else it looks only
+    /// for the dead of its round. (As it was until the model was there.)
     NotifiesWhenOver,
     /// A sleeper sleeps on a word that says that its owner died. (The same.)
     SleepsOnDeath,
@@ -77,9 +80,10 @@ pub(crate) enum Bug {
     NoWake,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
+    #[default]
     Gone,
     Idle,
     // A slot.
@@ -182,13 +186,33 @@ pub(crate) struct Shared {
     /// Beside each slot: the round plus 1, and the process that noted it.
     notes: [u8; WORDS],
     noters: [u8; WORDS],
-    /// For the properties, a bit for each round: it was released; a process was killed in it, and the kernel has said
-    /// so.
+    /// For the properties, a bit for each round: it was released; a process was killed in it, and the kernel
+    /// has said so.
     released: u16,
     died: u16,
     marked: u16,
     /// A property that does not hold any more.
     wrong: Option<&'static str>,
+}
+
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            at: At::Gone,
+            back: At::Gone,
+            role: Role::Participant,
+            rounds: 0,
+            slot: NO_SLOT,
+            seen: Word::default(),
+            late: false,
+            about: 0,
+            noter: 0,
+            done: 0,
+            target: 0,
+            half: false,
+            doomed: false,
+        }
+    }
 }
 
 impl Barrier {
@@ -225,21 +249,6 @@ impl fmt::Display for Barrier {
 
 impl Protocol<PROCESSES, WORDS> for Barrier {
     const NAME: &'static str = "barrier";
-    const GONE: Process = Process {
-        at: At::Gone,
-        back: At::Gone,
-        role: Role::Participant,
-        rounds: 0,
-        slot: NO_SLOT,
-        seen: Word { round: 0, arrived: 0, broken: false, sense: false, sleepers: false },
-        late: false,
-        about: 0,
-        noter: 0,
-        done: 0,
-        target: 0,
-        half: false,
-        doomed: false,
-    };
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -250,14 +259,14 @@ impl Protocol<PROCESSES, WORDS> for Barrier {
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = run.model;
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (number, process) in processes.iter_mut().enumerate().take(model.processes()) {
             let (role, rounds) = match number {
                 _ if number < model.threads => (Role::Participant, model.rounds),
                 _ if number < model.threads + model.closers => (Role::Closer, 1),
                 _ => (Role::Mender, 1),
             };
-            *process = Process { at: At::Idle, role, rounds, ..Self::GONE };
+            *process = Process { at: At::Idle, role, rounds, ..Process::default() };
         }
         let own = Shared {
             word: Word::default(),
@@ -322,10 +331,10 @@ impl Protocol<PROCESSES, WORDS> for Barrier {
     /// Of rounds that are over everything is forgotten that no process will ask for.
     fn forget(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         let (own, words) = (&mut state.own, &state.words);
-        for slot in 0..run.model.parties {
+        for (slot, low) in words.iter().enumerate().take(run.model.parties) {
             if own.notes[slot] <= own.word.round {
-                // A participant that is there may have said who it is, and will note its round.
-                let signed = !words[slot].is_free() && words[slot].owner() == own.noters[slot];
+                // A participant that is there may have noted its name, and will note its round.
+                let signed = !low.is_free() && low.owner() == own.noters[slot];
                 (own.notes[slot], own.noters[slot]) = (0, if signed { own.noters[slot] } else { 0 });
             }
         }
@@ -373,7 +382,8 @@ impl Protocol<PROCESSES, WORDS> for Barrier {
     }
 
     fn show(&self, state: &State) -> String {
-        let word = |word: usize| format!("{}r{}", state.words[word].show(), i16::from(state.own.notes[word]) - 1);
+        let word =
+            |word: usize| format!("{}r{}", state.words[word].show(), i16::from(state.own.notes[word]) - 1);
         let process = |me: usize| {
             let p = &state.processes[me];
             format!("{:?}/{:?}r{}", p.at, state.hands[me].stage, p.seen.round)
@@ -381,7 +391,8 @@ impl Protocol<PROCESSES, WORDS> for Barrier {
         let words: Vec<String> = (0..=self.parties).map(word).collect();
         let all: Vec<String> = (0..self.processes()).map(process).collect();
         let Word { round, arrived, broken, sense, sleepers } = state.own.word;
-        let flags = [(broken, "B"), (sense, "T"), (sleepers, "S")].map(|(is, name)| if is { name } else { "" });
+        let flags =
+            [(broken, "B"), (sense, "T"), (sleepers, "S")].map(|(is, name)| if is { name } else { "" });
         format!("r{round} {arrived}{} [{}] {}", flags.concat(), words.join(" "), all.join("  "))
     }
 }

@@ -1,8 +1,9 @@
 //! The condition: a mutex, a wait slot for each waiter, tickets, and death at every step.
 //!
-//! The mutex and the wait slots are words of [`mod@crate::kernel`]; their own protocols are not modelled again (see
-//! [`mod@crate::lock`]). A free mutex is entered in one step. The user's lock is a step between the notification and the
-//! end of the wait slot. Each waiter waits once, in a slot of its own; each notifier notifies once.
+//! The mutex and the wait slots are words of [`mod@crate::kernel`]; their own protocols are not modelled
+//! again (see [`mod@crate::lock`]). A free mutex is entered in one step. The user's lock is a step between
+//! the notification and the end of the wait slot. Each waiter waits once, in a slot of its own; each notifier
+//! notifies once.
 //!
 //! A waiter is notified when its ticket is at most the **notified-up-to ticket** (`upto`).
 //!
@@ -21,15 +22,16 @@
 //!
 //! 1. A process that finds "owner died" there wakes all waiters in the end.
 //!
-//! All words are compared in one step. Instead, a process is in the queues of all words as long as it is on its way into
-//! or out of its sleep. So a wake-up for a death may reach it there, and be lost. A process that stands at the mutex may
-//! get the mutex's wake-up as well: it needs none to come in.
+//! All words are compared in one step. Instead, a process is in the queues of all words as long as it is on
+//! its way into or out of its sleep. So a wake-up for a death may reach it there, and be lost. A process that
+//! stands at the mutex may get the mutex's wake-up as well: it needs none to come in.
 //!
 //! # The properties, in quiet states
 //!
 //! - No process sleeps that has been notified.
-//! - Notifications that were made have been received by living processes. Or they were dropped when none waited, or they
-//!   are those of dead processes when none sleeps. With one death: exactly; with more: not too few.
+//! - Notifications that were made have been received by living processes. Or they were dropped when none
+//!   waited, or they are those of dead processes when none sleeps. With one death: exactly; with more: not
+//!   too few.
 
 mod steps;
 
@@ -80,7 +82,7 @@ pub(crate) enum Bug {
     NoDebts,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
     Ask,
@@ -99,20 +101,22 @@ enum At {
     Asleep,
     Resume,
     Rise,
+    #[default]
     Gone,
 }
 
 /// What the mutex was entered for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum For {
+    #[default]
     Sitting,
     Mending,
     GivingUp,
     Notifying,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     at: At,
     purpose: For,
@@ -157,7 +161,8 @@ impl Condition {
         !state.is_held(SLOT + slot) && ticket != 0 && ticket <= state.own.upto
     }
 
-    /// Each process is in the futex queues that its place says. A process that was woken notes the words again.
+    /// Each process is in the futex queues that its place says. A process that was woken notes the words
+    /// again.
     fn queue_all(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         let watched = if run.is(Bug::SlotsNotWatched) { SLOT } else { WORDS };
         for me in 0..PROCESSES {
@@ -177,24 +182,14 @@ impl Condition {
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts: Vec<String> = self.notifiers.iter().filter(|count| **count > 0).map(u8::to_string).collect();
+        let counts: Vec<String> =
+            self.notifiers.iter().filter(|count| **count > 0).map(u8::to_string).collect();
         write!(f, "{} waiters, notifies {}", self.waiters, counts.join("+"))
     }
 }
 
 impl Protocol<PROCESSES, WORDS> for Condition {
     const NAME: &'static str = "condition";
-    const GONE: Process = Process {
-        at: At::Gone,
-        purpose: For::Sitting,
-        recovers: false,
-        called: false,
-        death: false,
-        late: false,
-        target: 0,
-        forget: 0,
-        wake: 0,
-    };
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -204,7 +199,7 @@ impl Protocol<PROCESSES, WORDS> for Condition {
     }
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (me, process) in processes.iter_mut().enumerate().take(run.model.processes()) {
             (process.at, process.purpose) =
                 if me < run.model.waiters { (At::Enter, For::Sitting) } else { (At::Ask, For::Notifying) };
@@ -239,7 +234,7 @@ impl Protocol<PROCESSES, WORDS> for Condition {
         }
     }
 
-    fn settle(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         Self::queue_all(run, state);
     }
 

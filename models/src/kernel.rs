@@ -1,23 +1,24 @@
 //! The kernel under all models: words with an owner, robust lists, futex queues, wake-ups and deaths.
 //!
-//! A [`State`] has `W` words with an owner and `N` processes. A [`Hand`] is the part of a process that the kernel, or
-//! another process, can see: its pending entry, its robust list, its place in the futex queues, and what it has read
-//! of the words. The rest of a process, and the words that have no owner, belong to the model ([`Protocol`]).
+//! A [`State`] has `W` words with an owner and `N` processes. A [`Hand`] is the part of a process that the
+//! kernel, or another process, can see: its pending entry, its robust list, its place in the futex queues,
+//! and what it has read of the words. The rest of a process, and the words that have no owner, belong to the
+//! model ([`Protocol`]).
 //!
 //! # Words and epochs
 //!
-//! [`Low`] is the low half of a word. The high half is the **epoch**: it advances whenever a process is about to sleep,
-//! and whenever the word is taken with `W` or `OD` set. Only equality with an earlier value is ever asked of an epoch.
-//! So the models keep, for each process and epoch, whether the epoch is still what the process saw
-//! ([`Hand::is_fresh`]). That is the counter without its numbers. That an epoch advances 2³² times between two steps of
-//! one process is not modelled.
+//! [`Low`] is the low half of a word. The high half is the **epoch**: it advances whenever a process is about
+//! to sleep, and whenever the word is taken with `W` or `OD` set. Only equality with an earlier value is ever
+//! asked of an epoch. So the models keep, for each process and epoch, whether the epoch is still what the
+//! process saw ([`Hand::is_fresh`]). That is the counter without its numbers. That an epoch advances 2³²
+//! times between two steps of one process is not modelled.
 //!
 //! # Sleep
 //!
-//! The kernel compares and queues **one word after the other** ([`State::queue`]). A process that finds one word changed
-//! leaves all queues. A wake-up that reached it meanwhile is lost with it. A process that was woken through one word
-//! stays in the queues of the others until it runs, and swallows their wake-ups. Which process a wake-up reaches is
-//! left open ([`State::wake_one`]).
+//! The kernel compares and queues **one word after the other** ([`State::queue`]). A process that finds one
+//! word changed leaves all queues. A wake-up that reached it meanwhile is lost with it. A process that was
+//! woken through one word stays in the queues of the others until it runs, and swallows their wake-ups. Which
+//! process a wake-up reaches is left open ([`State::wake_one`]).
 //!
 //! # Death
 //!
@@ -28,6 +29,7 @@ mod run;
 
 use crate::checker::Kind;
 pub(crate) use run::{Of, Protocol, Run, Turn};
+use std::hash::{Hash, Hasher};
 
 /// The low half of a word: TID in the low three bits, `W`, `OD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -37,6 +39,8 @@ impl Low {
     pub(crate) const TID: u8 = 7;
     pub(crate) const W: u8 = 8;
     pub(crate) const OD: u8 = 16;
+    /// All names as they are.
+    const NAMES: Names = [0, 1, 2, 3, 4, 5, 6, Self::TID];
 
     pub(crate) fn owner(self) -> u8 {
         self.0 & Self::TID
@@ -62,7 +66,8 @@ impl Low {
 
     /// For traces.
     pub(crate) fn show(self) -> String {
-        let bits = [(Self::OD, "OD|"), (Self::W, "W|")].map(|(bit, name)| if self.has(bit) { name } else { "" });
+        let bits =
+            [(Self::OD, "OD|"), (Self::W, "W|")].map(|(bit, name)| if self.has(bit) { name } else { "" });
         format!("{}{}", bits.concat(), self.owner())
     }
 
@@ -96,7 +101,7 @@ pub(crate) enum Stage {
 }
 
 /// What the kernel and other processes can see of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Hand<const W: usize> {
     pub(crate) stage: Stage,
     /// The pending entry (`list_op_pending`): the word plus 1.
@@ -115,6 +120,18 @@ pub(crate) struct Hand<const W: usize> {
     wakes: u8,
     /// The words as the process has read them, where it will compare them.
     pub(crate) seen: [Low; W],
+}
+
+/// As one number: this is done for each hand of each state.
+impl<const W: usize> Hash for Hand<W> {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        const { assert!(W <= 5, "five words of five bits, beside 37 other bits") };
+        let bytes =
+            u32::from_le_bytes([self.pending << 4 | self.stage as u8, self.linked, self.queued, self.fresh]);
+        let rest = self.wakes << 2 | u8::from(self.died) << 1 | u8::from(self.woken);
+        let seen = self.seen.iter().fold(u64::from(rest), |all, low| all << 5 | u64::from(low.0));
+        hasher.write_u64(seen << 32 | u64::from(bytes));
+    }
 }
 
 impl<const W: usize> Hand<W> {
@@ -168,7 +185,8 @@ impl<const W: usize> Hand<W> {
     }
 }
 
-/// One state: the words, the model's own shared memory `X`, and each process, of which `P` is the model's own part.
+/// One state: the words, the model's own shared memory `X`, and each process, of which `P` is the model's own
+/// part.
 #[derive(Debug, Clone, Copy, Hash)]
 pub(crate) struct State<X, P, const N: usize, const W: usize> {
     pub(crate) words: [Low; W],
@@ -184,7 +202,8 @@ pub(crate) struct State<X, P, const N: usize, const W: usize> {
 pub(crate) enum Queued {
     /// The process is in the queue.
     Yes,
-    /// The word has changed, and a wake-up through another word has reached the process before: it has to leave the queues.
+    /// The word has changed, and a wake-up through another word has reached the process before: it has to
+    /// leave the queues.
     Woken,
     /// The word has changed: the process has left all queues.
     Changed,
@@ -225,7 +244,8 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
         self.hands[me].seen[word] = self.words[word];
     }
 
-    /// Takes a free word, in one step with the link and the end of its pending entry. Returns whether the owner had died.
+    /// Takes a free word, in one step with the link and the end of its pending entry. Returns whether the
+    /// owner had died.
     pub(crate) fn take(&mut self, me: usize, word: usize) -> bool {
         let died = self.swap_in(me, word);
         self.link(me, word);
@@ -233,8 +253,8 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
         died
     }
 
-    /// The compare-and-swap of a take: keeps `W`, drops `OD`, advances the epoch if either was set. Returns whether the
-    /// owner had died.
+    /// The compare-and-swap of a take: keeps `W`, drops `OD`, advances the epoch if either was set. Returns
+    /// whether the owner had died.
     pub(crate) fn swap_in(&mut self, me: usize, word: usize) -> bool {
         let low = self.words[word];
         self.words[word] = Low(tid(me) | low.0 & Low::W);
@@ -253,7 +273,8 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
         self.hands[me].linked &= !(1 << word);
     }
 
-    /// Takes a free word that other processes only watch: in one step, with `W`. Returns whether the owner had died.
+    /// Takes a free word that other processes only watch: in one step, with `W`. Returns whether the owner
+    /// had died.
     pub(crate) fn take_watched(&mut self, me: usize, word: usize) -> bool {
         let died = self.words[word].has(Low::OD);
         self.words[word] = Low(tid(me) | Low::W);
@@ -262,8 +283,8 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
         died
     }
 
-    /// Unlinks a word and releases it: keeps `W`, which it returns, and remembers the epoch. The word is the pending entry
-    /// from here on.
+    /// Unlinks a word and releases it: keeps `W`, which it returns, and remembers the epoch. The word is the
+    /// pending entry from here on.
     pub(crate) fn release(&mut self, me: usize, word: usize) -> bool {
         let waiters = self.words[word].has(Low::W);
         self.release_watched(me, word);
@@ -287,7 +308,8 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
         self.clear_pending(me);
     }
 
-    /// Advances the epoch of a word that was released. Returns whether the word had changed before: then `W` must stay.
+    /// Advances the epoch of a word that was released. Returns whether the word had changed before: then `W`
+    /// must stay.
     pub(crate) fn advance_released(&mut self, me: usize, word: usize) -> bool {
         let changed = !self.is_mere_w(me, word);
         self.advance(word);
@@ -300,7 +322,8 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
         self.words[word] == Low(Low::W) && self.hands[me].is_fresh(word)
     }
 
-    /// Clears `W` of a word that was released, if nothing has changed since and `W` need not stay; forgets the epochs.
+    /// Clears `W` of a word that was released, if nothing has changed since and `W` need not stay; forgets
+    /// the epochs.
     pub(crate) fn clear_w(&mut self, me: usize, word: usize, keep: bool) {
         if !keep && self.is_mere_w(me, word) {
             self.words[word] = Low(0);

@@ -2,13 +2,13 @@
 //!
 //! This stands on the ring's protocol (see [`mod@crate::ring`]). What is new:
 //!
-//! - The lock of each lease is only watched: everybody that sleeps watches its `L`, beside `L` of both sides and `A` of
-//!   the producers' side.
+//! - The lock of each lease is only watched: everybody that sleeps watches its `L`, beside `L` of both sides
+//!   and `A` of the producers' side.
 //! - A joiner sleeps on a futex of its own (`SEQ`, an event count) instead of `A`.
 //!
-//! What is left out: no process waits for room, and there is no brief first sleep. The producers' lock is entered in
-//! one step when it is free. A message is its number; the header at a head is not 0 while more were put. A job that is
-//! leased may stay so for ever (`Held` is left by chance only).
+//! What is left out: no process waits for room, and there is no brief first sleep. The producers' lock is
+//! entered in one step when it is free. A message is its number; the header at a head is not 0 while more
+//! were put. A job that is leased may stay so for ever (`Held` is left by chance only).
 //!
 //! # The steps
 //!
@@ -33,35 +33,38 @@
 //! 3. The epoch `A` advances if a dead process had the lease.
 //! 4. `DEAD_LETTERING`, the commit, and then what done does.
 //! 5. Between `REVIVING` and the commit.
-//! 6. It notes the words that it will watch, then looks at everything. Then the kernel compares and queues one word
-//!    after the other.
+//! 6. It notes the words that it will watch, then looks at everything. Then the kernel compares and queues
+//!    one word after the other.
 //! 7. It takes the consumers' lock for that: perhaps no other process ever comes.
 //! 8. The joiners' epoch and `A` advance; `FREE`; the lease's lock; the notifications.
 //!
 //! # The properties
 //!
-//! - A message that was put is in the log, in a lease, or done: in one of them, and in the last for ever. The process
-//!   that has a job holds its lease's lock, and no other process has the job.
+//! - A message that was put is in the log, in a lease, or done: in one of them, and in the last for ever. The
+//!   process that has a job holds its lease's lock, and no other process has the job.
 //! - `join` returns only if all was done at some instant of its last look.
-//! - When no process can move by itself: no consumer sleeps while there is a job and a lease for it, or a lease that a
-//!   dead process has half moved. No process joins when all is done, and none waits for a free lock. On a closed queue,
-//!   no process sleeps for what will not come.
+//! - When no process can move by itself: no consumer sleeps while there is a job and a lease for it, or a
+//!   lease that a dead process has half moved. No process joins when all is done, and none waits for a free
+//!   lock. On a closed queue, no process sleeps for what will not come.
 //! - No process is kept busy for ever (`live`).
 //!
 //! # Orderings
 //!
-//! The model is sequentially consistent. Beside what [`mod@crate::ring`] lists, it relies on these pairs of a store and
-//! a load in two threads. Each thread must see the other's store:
+//! The model is sequentially consistent. Beside what [`mod@crate::ring`] lists, it relies on these pairs of a
+//! store and a load in two threads. Each thread must see the other's store:
 //!
-//! | one | the other |
-//! |---|---|
-//! | takes a lease (`compare_exchange`), then asks for sleepers, to advance an epoch | counts itself, then notes the lease's word |
-//! | releases a lease (`fetch_sub`), then asks for joiners, sleepers, starvation, `closed` | counts itself, says that it starves, closes; then reads the lease's word, then its state |
-//! | counts a lease's first use, then asks for sleepers | counts itself, then asks how many leases there are |
-//! | releases a lease, then reads those of others | the same: of two that are the last, one sees both free |
+//! 1. A consumer takes a lease (`compare_exchange`), then asks for sleepers, to advance an epoch. A sleeper
+//!    counts itself, then notes the lease's word.
+//! 2. A consumer releases a lease (`fetch_sub`), then asks for joiners, sleepers, starvation, `closed`. The
+//!    other process counts itself, says that it starves, or closes; then it reads the lease's word, and then
+//!    its state.
+//! 3. A consumer counts a lease's first use, then asks for sleepers. A sleeper counts itself, then asks how
+//!    many leases there are.
+//! 4. A consumer releases a lease, then reads those of others. So does another: of two that are the last, one
+//!    sees both free.
 //!
-//! All of these are `SeqCst`. A lease's state is stored (Release) before the lease is released, or before the head
-//! moves. So a process that sees the latter sees the former.
+//! All of these are `SeqCst`. A lease's state is stored (Release) before the lease is released, or before the
+//! head moves. So a process that sees the latter sees the former.
 
 mod done;
 mod get;
@@ -91,8 +94,8 @@ pub(crate) struct Lease {
     pub(crate) filled: u8,
     /// Whether there is a dead letter.
     pub(crate) letter: bool,
-    /// The first consumer has found nothing, and then a process has died with the first message. (A process that takes
-    /// that job is not killed before it has advanced `A`: that is a known gap, of two deaths.)
+    /// The first consumer has found nothing, and then a process has died with the first message. (A process
+    /// that takes that job is not killed before it has advanced `A`: that is a known gap, of two deaths.)
     pub(crate) legacy: bool,
     /// A job that comes back becomes a dead letter.
     pub(crate) poison: bool,
@@ -129,7 +132,8 @@ pub(crate) enum Bug {
     FreeAfterRelease,
     /// A consumer that looks for a job that came back reads the state before the lock.
     StateBeforeLock,
-    /// A consumer that takes the lock from a dead owner looks at the leases only after it has moved the head itself.
+    /// A consumer that takes the lock from a dead owner looks at the leases only after it has moved the head
+    /// itself.
     RecoverLate,
     /// No process watches the leases.
     LeasesUnwatched,
@@ -188,15 +192,18 @@ impl fmt::Display for Lease {
                 write!(f, ", {what} {count}")?;
             }
         }
-        let flags =
-            [(self.legacy, "a legacy"), (self.poison, "poison"), (self.letter, "a dead letter"), (self.closed, "closed")];
+        let flags = [
+            (self.legacy, "a legacy"),
+            (self.poison, "poison"),
+            (self.letter, "a dead letter"),
+            (self.closed, "closed"),
+        ];
         flags.iter().filter(|(is, _)| *is).try_for_each(|(_, what)| write!(f, ", {what}"))
     }
 }
 
 impl Protocol<PROCESSES, WORDS> for Lease {
     const NAME: &'static str = "jobs";
-    const GONE: Process = Process::new(At::Gone, 0);
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -208,7 +215,7 @@ impl Protocol<PROCESSES, WORDS> for Lease {
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = &run.model;
         debug_assert!(usize::from(model.leases) <= LEASES, "more leases than words");
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (me, (process, role)) in processes.iter_mut().zip(&model.roles).enumerate() {
             let left = match *role {
                 Role::Producer { messages } => messages,
@@ -216,7 +223,7 @@ impl Protocol<PROCESSES, WORDS> for Lease {
                 Role::Joiner => 0,
                 Role::Reviver => 1,
             };
-            *process = Process::new(model.begins(me), left);
+            *process = Process { at: model.begins(me), left, ..Process::default() };
         }
         let own = Shared {
             jobs: [Job { says: Says::Free, number: 0 }; LEASES],
@@ -257,7 +264,7 @@ impl Protocol<PROCESSES, WORDS> for Lease {
         }
         let sleeps = matches!(p.at, At::Asleep | At::Contending) && !turn.hand().woken;
         if sleeps && p.at == At::Asleep {
-            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Self::GONE);
+            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Process::default());
         }
         if sleeps {
             turn.chance(next, Turn::SPURIOUS, "is woken by a signal", |state| state.hands[me].woken = true);
@@ -276,9 +283,9 @@ impl Protocol<PROCESSES, WORDS> for Lease {
         }
     }
 
-    /// When no process will be killed any more, the pending entry says nothing, and private steps need no step of
-    /// their own. Also notes the instants at which all is done.
-    fn settle(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    /// When no process will be killed any more, the pending entry says nothing, and private steps need no
+    /// step of their own. Also notes the instants at which all is done.
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         let model = &run.model;
         if state.left[0] == 0 {
             (0..model.roles.len()).for_each(|me| model.hurry(state, me));
@@ -305,7 +312,9 @@ impl Protocol<PROCESSES, WORDS> for Lease {
         let right = Run { bug: None, ..run.clone() };
         let wrong = |me: usize, p: &Process| match p.at {
             At::Contending => Some("LOST LOCK WAKE"),
-            At::Asleep if run.model.joins(me) => run.model.all_done(state).then_some("JOINS THOUGH ALL IS DONE"),
+            At::Asleep if run.model.joins(me) => {
+                run.model.all_done(state).then_some("JOINS THOUGH ALL IS DONE")
+            }
             At::Asleep if right.has_job(state) => Some("SLEEPS BESIDE A JOB"),
             At::Asleep if run.model.is_over(state, me) => Some("SLEEPS THROUGH THE END"),
             _ => None,

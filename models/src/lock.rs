@@ -9,9 +9,9 @@
 //! | `OD`, `OD W` | free, the last owner died in it |
 //! | `tid`, `tid W` | held by `tid` |
 //!
-//! Any word without TID bits is free. `W` (`WAITERS`) outlives a release and is cleared in one place only. The high half
-//! is the epoch `E`. It advances whenever a process is about to sleep, and whenever the lock is taken the slow way (see
-//! [`mod@crate::kernel`] for how epochs are modelled).
+//! Any word without TID bits is free. `W` (`WAITERS`) outlives a release and is cleared in one place only.
+//! The high half is the epoch `E`. It advances whenever a process is about to sleep, and whenever the lock is
+//! taken the slow way (see [`mod@crate::kernel`] for how epochs are modelled).
 //!
 //! # The steps
 //!
@@ -31,14 +31,15 @@
 //!
 //! 1. A waiter that is past its deadline leaves here; `W` stays.
 //!
-//! A process may be killed before any step; asleep, and after it was woken. Between the kernel's two steps all other
-//! processes go on. Which sleeper a wake-up reaches is left open.
+//! A process may be killed before any step; asleep, and after it was woken. Between the kernel's two steps
+//! all other processes go on. Which sleeper a wake-up reaches is left open.
 //!
 //! # The properties
 //!
 //! - Never two owners at once.
 //! - No lost wake-up: when no process can move by itself, none sleeps.
-//! - No process waits for ever (`live`): from every state a quiet one can be reached, and no cycle contains a wake-up.
+//! - No process waits for ever (`live`): from every state a quiet one can be reached, and no cycle contains a
+//!   wake-up.
 
 use crate::checker::Step;
 use crate::kernel::{self, Low, Of, Protocol, Run, tid};
@@ -77,15 +78,16 @@ pub(crate) enum Bug {
     ClearBeforeWake,
     /// The slow take does not advance the epoch, waiters do.
     SlowTakeKeepsEpoch,
-    /// A waiter does not advance the epoch, slow takes do. **Not a bug** in this lock: a process that takes the word `W`,
-    /// and so makes an old clear dangerous, takes it the slow way. The ring's sleepers do need to advance it.
+    /// A waiter does not advance the epoch, slow takes do. **Not a bug** in this lock: a process that takes
+    /// the word `W`, and so makes an old clear dangerous, takes it the slow way. The ring's sleepers do need
+    /// to advance it.
     WaiterKeepsEpoch,
     /// Kernels before 6.2 without the fix: a pending operation wakes only if the whole word is 0.
     OldKernel,
 }
 
 /// Where a process stands: the step that it takes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
     Idle,
@@ -102,10 +104,11 @@ enum At {
     Wake,
     Clear,
     Disarm,
+    #[default]
     Gone,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     at: At,
     /// The deadline has passed.
@@ -123,7 +126,6 @@ impl fmt::Display for Lock {
 
 impl Protocol<PROCESSES, WORDS> for Lock {
     const NAME: &'static str = "lock";
-    const GONE: Process = Process { at: At::Gone, late: false, slept: false, rounds: 0 };
     type Bug = Bug;
     type Shared = ();
     type Process = Process;
@@ -133,7 +135,7 @@ impl Protocol<PROCESSES, WORDS> for Lock {
     }
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for process in &mut processes[..run.model.processes] {
             (process.at, process.rounds) = (At::Idle, run.model.rounds);
         }
@@ -170,7 +172,7 @@ impl Protocol<PROCESSES, WORDS> for Lock {
     }
 
     /// A process that is woken leaves its only queue, and reads the word again.
-    fn settle(_run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    fn finish(_run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         for me in 0..PROCESSES {
             if state.hands[me].woken {
                 state.forget(me);
@@ -211,7 +213,7 @@ impl Turn<'_> {
         let what = match p.at {
             At::Gone | At::Asleep => return,
             At::Idle if p.rounds == 0 => {
-                p = Lock::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {
@@ -309,7 +311,12 @@ impl Turn<'_> {
                         state.hands[me].forget_epochs();
                     }
                     state.processes[me].at = if woke || !clears { At::Disarm } else { At::Clear };
-                    next.push(Step { who: me, what: if woke { "wakes one" } else { "wakes none" }, kind, state });
+                    next.push(Step {
+                        process: me,
+                        what: if woke { "wakes one" } else { "wakes none" },
+                        kind,
+                        state,
+                    });
                 });
             }
             At::Clear => {
@@ -323,7 +330,7 @@ impl Turn<'_> {
             }
             At::Disarm => {
                 state.clear_pending(me);
-                p = Process { at: At::Idle, rounds: p.rounds - 1, ..Lock::GONE };
+                p = Process { at: At::Idle, rounds: p.rounds - 1, ..Process::default() };
                 "pending = 0"
             }
         };

@@ -1,15 +1,15 @@
-//! Explicit-state models of the primitives, with death as a step: of the robust lock, of what is made of several locks, of
-//! the ring's sleep protocol, of leased jobs, of membership and of reservations.
+//! Explicit-state models of the primitives, with death as a step: of the robust lock, of what is made of
+//! several locks, of the ring's sleep protocol, of leased jobs, of membership and of reservations.
 //!
-//! `multiproc-models [--deep] [--trace] [words]` runs the tables. It exits with 1 if a right configuration fails, if a
-//! planted bug is **not** found, if a known gap has changed, or if no row was selected. `--deep` runs the large
-//! configurations too. `--trace` prints the shortest way to each failure that was found. Words select the rows whose text
-//! contains all of them.
+//! `multiproc-models [--deep] [--trace] [words]` runs the tables. It exits with 1 if a right configuration
+//! fails, if a planted bug is **not** found, if a known gap has changed, or if no row was selected. `--deep`
+//! runs the large configurations too. `--trace` prints the shortest way to each failure that was found. Words
+//! select the rows whose text contains all of them.
 //!
-//! Start reading at [`mod@lock`], then [`mod@ring`]. [`checker`] explores the states, and [`kernel`] is the one kernel
-//! under all models. [`mod@semaphore`], [`mod@rwlock`] and [`mod@barrier`] stand on [`mod@robust`], [`mod@condition`] on
-//! the kernel alone. [`mod@lease`] is the ring's protocol again with jobs, [`mod@membership`] with members,
-//! [`mod@reservation`] with reservations. [`mod@rows`] has the tables.
+//! Start reading at [`mod@lock`], then [`mod@ring`]. [`checker`] explores the states, and [`kernel`] is the
+//! one kernel under all models. [`mod@semaphore`], [`mod@rwlock`] and [`mod@barrier`] stand on
+//! [`mod@robust`], [`mod@condition`] on the kernel alone. [`mod@lease`] is the ring's protocol again with
+//! jobs, [`mod@membership`] with members, [`mod@reservation`] with reservations. [`mod@rows`] has the tables.
 
 mod barrier;
 mod checker;
@@ -82,7 +82,10 @@ fn main() -> io::Result<ExitCode> {
     let start = Instant::now();
     let queue = Mutex::new(rows.iter());
     let mut failed = 0;
-    writeln!(io::stdout(), "| configuration | kills/timeouts/signals | states | seconds | verdict |\n|---|---|---|---|---|")?;
+    writeln!(
+        io::stdout(),
+        "| configuration | kills/timeouts/signals | states | seconds | verdict |\n|---|---|---|---|---|"
+    )?;
     let workers = thread::available_parallelism().map_or(1, usize::from).min(2);
     thread::scope(|scope| {
         let work = || -> io::Result<usize> {
@@ -99,7 +102,12 @@ fn main() -> io::Result<ExitCode> {
         }
         io::Result::Ok(())
     })?;
-    writeln!(io::stdout(), "\n{} rows, {failed} not as expected, {:.0} s", rows.len(), start.elapsed().as_secs_f64())?;
+    writeln!(
+        io::stdout(),
+        "\n{} rows, {failed} not as expected, {:.0} s",
+        rows.len(),
+        start.elapsed().as_secs_f64()
+    )?;
     Ok(if failed == 0 && !rows.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -107,7 +115,8 @@ impl Row {
     /// Runs one row and prints it. Returns `false` if it did not come out as expected.
     fn run(&self, trace: bool) -> io::Result<bool> {
         let start = Instant::now();
-        let limits = Limits { states: 120_000_000, live: self.live, count: matches!(self.expect, Expect::Gap(_)) };
+        let limits =
+            Limits { states: 120_000_000, live: self.live, count: matches!(self.expect, Expect::Gap(_)) };
         let report = self.system.check(limits);
         let good = match (self.expect, report.verdict) {
             (Expect::Right, verdict) => verdict == Verdict::Holds,
@@ -134,9 +143,12 @@ impl Row {
 
     fn verdict(&self, report: &Report) -> String {
         match report.verdict {
-            Verdict::Holds if report.wrong.is_empty() => if self.live { "right, live" } else { "right" }.into(),
+            Verdict::Holds if report.wrong.is_empty() => {
+                if self.live { "right, live" } else { "right" }.into()
+            }
             Verdict::Holds => {
-                let gaps: Vec<String> = report.wrong.iter().map(|(why, count)| format!("{count} {why}")).collect();
+                let gaps: Vec<String> =
+                    report.wrong.iter().map(|(why, count)| format!("{count} {why}")).collect();
                 format!("known gap: {} of {} quiet states", gaps.join(", "), report.quiet)
             }
             Verdict::Broken(why) => format!("found in {} steps: {why}", report.trace.len().saturating_sub(1)),

@@ -1,14 +1,14 @@
-//! Membership: producers register as members, consumers wait for messages or for the end of all producers, with death
-//! at every step.
+//! Membership: producers register as members, consumers wait for messages or for the end of all producers,
+//! with death at every step.
 //!
-//! This stands on the ring's protocol (see [`mod@crate::ring`]). What is new: the lock of each membership is only
-//! watched. A consumer that sleeps watches `L` of each membership that was ever taken, and of the next one, beside `L`
-//! of both sides and `A` of the producers' side. A *guest* is a consumer without membership: it watches no memberships,
-//! and is notified of no end.
+//! This stands on the ring's protocol (see [`mod@crate::ring`]). What is new: the lock of each membership is
+//! only watched. A consumer that sleeps watches `L` of each membership that was ever taken, and of the next
+//! one, beside `L` of both sides and `A` of the producers' side. A *guest* is a consumer without membership:
+//! it watches no memberships, and is notified of no end.
 //!
-//! What is left out: no process waits for room (that is the same with the roles exchanged), and there is no brief first
-//! sleep. The producers' lock is entered in one step when it is free. A thread and the owner thread of its process are
-//! one here.
+//! What is left out: no process waits for room (that is the same with the roles exchanged), and there is no
+//! brief first sleep. The producers' lock is entered in one step when it is free. A thread and the owner
+//! thread of its process are one here.
 //!
 //! # The steps
 //!
@@ -22,32 +22,34 @@
 //! | `Decide` … `Again` | `has_ended` ³ |
 //! | `Wait` … `HandOver` | sleeps ⁴ |
 //!
-//! 1. If a dead process had it, the death is cleared first (`OD`), and `A` advances. Then `used`; a first use notifies
-//!    all.
+//! 1. If a dead process had it, the death is cleared first (`OD`), and `A` advances. Then `used`; a first use
+//!    notifies all.
 //! 2. `A` advances; the lock, waking one process that watches it; if all have disconnected, all are notified.
 //! 3. All memberships are free; the queue is empty; none of them was taken meanwhile.
-//! 4. It notes the words that it will watch, then looks at everything. Then the kernel compares and queues one word
-//!    after the other. A process that is woken looks whether all have disconnected, and notifies all.
+//! 4. It notes the words that it will watch, then looks at everything. Then the kernel compares and queues
+//!    one word after the other. A process that is woken looks whether all have disconnected, and notifies
+//!    all.
 //!
 //! # The properties
 //!
-//! - A get returns "closed" only if, at some instant of its last look, members had come, none was there, and the queue
-//!   was empty. So what the last member put before it left is received. While a member hands over to another that has
-//!   come already, no get returns "closed".
-//! - When no process can move by itself: no member consumer sleeps when all producers have disconnected. No process
-//!   sleeps beside a message, and none waits for a free lock.
+//! - A get returns "closed" only if, at some instant of its last look, members had come, none was there, and
+//!   the queue was empty. So what the last member put before it left is received. While a member hands over
+//!   to another that has come already, no get returns "closed".
+//! - When no process can move by itself: no member consumer sleeps when all producers have disconnected. No
+//!   process sleeps beside a message, and none waits for a free lock.
 //! - No process is kept busy for ever (`live`).
 //!
 //! # Orderings
 //!
-//! The model is sequentially consistent. Beside what [`mod@crate::ring`] lists, it relies on these pairs of a store and
-//! a load in two threads. Each thread must see the other's store:
+//! The model is sequentially consistent. Beside what [`mod@crate::ring`] lists, it relies on these pairs of a
+//! store and a load in two threads. Each thread must see the other's store:
 //!
-//! | one | the other |
-//! |---|---|
-//! | clears a death, or is about to free a membership, then asks for sleepers, to advance an epoch | counts itself, then notes the membership's word |
-//! | counts a membership's first use, then asks for sleepers | counts itself, then asks how many memberships there are |
-//! | frees a membership, then reads those of others | the same: of two that are the last, one sees both free |
+//! 1. A producer clears a death, or is about to free a membership; then it asks for sleepers, to advance an
+//!    epoch. A sleeper counts itself, then notes the membership's word.
+//! 2. A producer counts a membership's first use, then asks for sleepers. A sleeper counts itself, then asks
+//!    how many memberships there are.
+//! 3. A producer frees a membership, then reads those of others. So does another: of two that are the last,
+//!    one sees both free.
 //!
 //! All of these are `SeqCst`.
 
@@ -149,7 +151,6 @@ impl fmt::Display for Membership {
 
 impl Protocol<PROCESSES, WORDS> for Membership {
     const NAME: &'static str = "members";
-    const GONE: Process = Process::new(At::Gone, 0, 0);
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -161,12 +162,13 @@ impl Protocol<PROCESSES, WORDS> for Membership {
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = &run.model;
         debug_assert!(usize::from(model.memberships) <= MEMBERSHIPS, "more memberships than words");
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (process, role) in processes.iter_mut().zip(&model.roles) {
-            *process = match *role {
-                Role::Producer { visits, messages } => Process::new(At::TStart, messages, visits),
-                Role::Consumer { gets } | Role::Guest { gets } => Process::new(At::GStart, gets, 0),
+            let (at, left, visits) = match *role {
+                Role::Producer { visits, messages } => (At::TStart, messages, visits),
+                Role::Consumer { gets } | Role::Guest { gets } => (At::GStart, gets, 0),
             };
+            *process = Process { at, left, visits, ..Process::default() };
         }
         let own = Shared { used: model.used, came: model.used > 0, puts: 0, head: 0, leaked: [false; 2] };
         let mut state = run.begin(own, processes, 0);
@@ -198,7 +200,7 @@ impl Protocol<PROCESSES, WORDS> for Membership {
         }
         let sleeps = matches!(p.at, At::Asleep | At::Contending) && !turn.hand().woken;
         if sleeps && p.at == At::Asleep {
-            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Self::GONE);
+            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Process::default());
         }
         if sleeps {
             turn.chance(next, Turn::SPURIOUS, "is woken by a signal", |state| state.hands[me].woken = true);
@@ -215,9 +217,9 @@ impl Protocol<PROCESSES, WORDS> for Membership {
         state.own.leaked[1] |= p.counted;
     }
 
-    /// When no process will be killed any more, the pending entry says nothing, and private steps need no step of
-    /// their own. Also notes the instants at which all have disconnected and nothing is there.
-    fn settle(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    /// When no process will be killed any more, the pending entry says nothing, and private steps need no
+    /// step of their own. Also notes the instants at which all have disconnected and nothing is there.
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         if state.left[0] == 0 {
             (0..run.model.roles.len()).for_each(|me| Self::hurry(state, me));
         }

@@ -1,15 +1,16 @@
-//! Reservations: records that are filled without a lock, and processes that wait for them, for room, or for a lock to
-//! reserve with; one member that puts; and death at every step.
+//! Reservations: records that are filled without a lock, and processes that wait for them, for room, or for a
+//! lock to reserve with; one member that puts; and death at every step.
 //!
 //! This stands on the ring's protocol (see [`mod@crate::ring`]). What is new:
 //!
-//! - The lock of each reservation is only watched. A process that sleeps watches `L` of each such lock beside `L` of
-//!   both sides and `A` of the side that it waits for; a member consumer also watches the producers' membership.
+//! - The lock of each reservation is only watched. A process that sleeps watches `L` of each such lock beside
+//!   `L` of both sides and `A` of the side that it waits for; a member consumer also watches the producers'
+//!   membership.
 //! - A process that waits for a free lock sleeps on a futex of its own.
 //!
-//! What is left out: there is no brief first sleep. Both sides' locks are entered in one step when they are free. All
-//! records have one size, and the log does not wrap. A reservation may be filled for ever (`Fill` is left by chance
-//! only).
+//! What is left out: there is no brief first sleep. Both sides' locks are entered in one step when they are
+//! free. All records have one size, and the log does not wrap. A reservation may be filled for ever (`Fill`
+//! is left by chance only).
 //!
 //! # The steps
 //!
@@ -33,17 +34,17 @@
 //! 1. A lock may be used for the first time.
 //! 2. Its generation; `A` advances, or one process is woken if a dead process had it; its first use.
 //! 3. The header, or the generation; both epochs; the lock; the notifications.
-//! 4. It notes the words that it will watch, then looks at everything. Then the kernel compares and queues one word
-//!    after the other.
+//! 4. It notes the words that it will watch, then looks at everything. Then the kernel compares and queues
+//!    one word after the other.
 //!
 //! # The properties
 //!
-//! - Before the head, each record was a message and was received once, or is aborted for ever: no process fills it, and
-//!   none can.
-//! - When no process can move by itself, no process sleeps for a message while there is one at the head, or an aborted
-//!   record to be skipped. None sleeps for a message that will not come: the queue is closed or, for a member, all
-//!   producers have disconnected, and nothing is there or being filled. None sleeps for room, or for a lock, that is
-//!   there.
+//! - Before the head, each record was a message and was received once, or is aborted for ever: no process
+//!   fills it, and none can.
+//! - When no process can move by itself, no process sleeps for a message while there is one at the head, or
+//!   an aborted record to be skipped. None sleeps for a message that will not come: the queue is closed or,
+//!   for a member, all producers have disconnected, and nothing is there or being filled. None sleeps for
+//!   room, or for a lock, that is there.
 //! - No process is kept busy for ever, and no processes wake each other in turn for ever (`live`).
 
 mod fill;
@@ -75,7 +76,8 @@ pub(crate) struct Reservation {
     pub(crate) member: bool,
     /// The first process, or the second beside a member, is filling a reservation.
     pub(crate) begun: bool,
-    /// There is a reservation of a dead process; and the second process, if it reserves, has found no free lock before.
+    /// There is a reservation of a dead process; and the second process, if it reserves, has found no free
+    /// lock before.
     pub(crate) legacy: bool,
     /// The membership is free: the member has disconnected.
     pub(crate) disconnected: bool,
@@ -199,7 +201,9 @@ impl Reservation {
         let lock = usize::from(lock);
         match says {
             Says::Empty => Front::Empty,
-            Says::Reserved if state.is_held(L + lock) && state.own.generations[lock] == generation => Front::Filling,
+            Says::Reserved if state.is_held(L + lock) && state.own.generations[lock] == generation => {
+                Front::Filling
+            }
             _ => Front::Something,
         }
     }
@@ -225,7 +229,6 @@ impl Reservation {
 
 impl Protocol<PROCESSES, WORDS> for Reservation {
     const NAME: &'static str = "reserved";
-    const GONE: Process = Process::new(At::Gone, 0);
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -237,13 +240,14 @@ impl Protocol<PROCESSES, WORDS> for Reservation {
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = &run.model;
         debug_assert!(usize::from(model.locks) <= LOCKS, "more locks than words");
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (process, role) in processes.iter_mut().zip(&model.roles) {
-            *process = match *role {
-                Role::Reserver { count: left } | Role::Putter { messages: left } => Process::new(At::PStart, left),
-                Role::Getter { messages, .. } => Process::new(At::GStart, messages),
-                Role::Closer => Process::new(At::PStart, 1),
+            let (at, left) = match *role {
+                Role::Reserver { count: left } | Role::Putter { messages: left } => (At::PStart, left),
+                Role::Getter { messages, .. } => (At::GStart, messages),
+                Role::Closer => (At::PStart, 1),
             };
+            *process = Process { at, left, ..Process::default() };
         }
         let own = Shared {
             generations: [0; LOCKS],
@@ -303,7 +307,7 @@ impl Protocol<PROCESSES, WORDS> for Reservation {
             });
         }
         if p.at == At::Asleep && !turn.hand().woken {
-            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Self::GONE);
+            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Process::default());
             turn.chance(next, Turn::SPURIOUS, "is woken by a signal", |state| state.hands[me].woken = true);
         }
     }
@@ -313,9 +317,9 @@ impl Protocol<PROCESSES, WORDS> for Reservation {
         state.own.leaked[p.wants as usize] |= p.counted;
     }
 
-    /// When no process will be killed any more, the pending entry says nothing, and private steps need no step of
-    /// their own.
-    fn settle(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    /// When no process will be killed any more, the pending entry says nothing, and private steps need no
+    /// step of their own.
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         if state.left[0] == 0 {
             (0..run.model.roles.len()).for_each(|me| Self::hurry(state, me));
         }

@@ -1,9 +1,9 @@
 //! The ring's sleep protocol: two robust locks back to back, and no process sleeps with either.
 //!
-//! Each side, P for producers and C for consumers, has one 64-bit word as in [`mod@crate::lock`]: L (TID, `W`, `OD`) and
-//! its epoch, A. A of one side is also the futex on which the *other* role sleeps. `kb`, always 0, is the futex of the
-//! waiters for the side's lock. Living processes wake `kb` and A, only the kernel wakes L. So no wake-up meant for one
-//! class of sleepers is taken by another.
+//! Each side, P for producers and C for consumers, has one 64-bit word as in [`mod@crate::lock`]: L (TID,
+//! `W`, `OD`) and its epoch, A. A of one side is also the futex on which the *other* role sleeps. `kb`,
+//! always 0, is the futex of the waiters for the side's lock. Living processes wake `kb` and A, only the
+//! kernel wakes L. So no wake-up meant for one class of sleepers is taken by another.
 //!
 //! # What may be seen
 //!
@@ -40,57 +40,70 @@
 //! | `HandOver` | registers on my side, still armed on the other; then acquires |
 //! | `CloseRegister`, `Close` | the closer, holding P ⁹ |
 //!
-//! 1. Free with `W` or `OD`: CAS64 keeps `W`, drops `OD`, A + 1. Held: `nwait` + 1, CAS64 sets `W`, A + 1. When taken,
-//!    `list_op_pending = 0` ([`mod@crate::lock`] has link and unlink).
-//! 2. There is room for the smallest size that any producer ever slept for (`least`), and `passed` ≠ head: A of C + 1,
-//!    wakes **all** on it, `passed` = head; all under the lock.
+//! 1. Free with `W` or `OD`: CAS64 keeps `W`, drops `OD`, A + 1. Held: `nwait` + 1, CAS64 sets `W`, A + 1.
+//!    When taken, `list_op_pending = 0` ([`mod@crate::lock`] has link and unlink).
+//! 2. There is room for the smallest size that any producer ever slept for (`least`), and `passed` ≠ head: A
+//!    of C + 1, wakes **all** on it, `passed` = head; all under the lock.
 //! 3. Without `W`: done.
-//! 4. New work is data or `closed`, or room ≥ `least`. `p = fetch_add(A + 1)`; if `p` ≠ `s`, `W` stays; wakes one on A.
-//!    Without progress or new work, `W` stays.
+//! 4. New work is data or `closed`, or room ≥ `least`. `p = fetch_add(A + 1)`; if `p` ≠ `s`, `W` stays; wakes
+//!    one on A. Without progress or new work, `W` stays.
 //! 5. Data; or room ≥ `least` and `passed` ≠ head. A of the other side + 1, wakes one on it.
 //! 6. `nother` + 1, `least` = min(`least`, size).
 //! 7. **A last.** The kernel compares and queues one word after the other. EAGAIN → `Register`.
-//! 8. For each L that is free with `W` it wakes its `kb` (if `nwait`). For mine it also advances A and wakes one on A, if
-//!    `nother` and there is new work for them.
+//! 8. For each L that is free with `W` it wakes its `kb` (if `nwait`). For mine it also advances A and wakes
+//!    one on A, if `nother` and there is new work for them.
 //! 9. Registers on P, `closed = true`, then `Notify…`, then releases.
 //!
-//! A broadcast (`Notify…`) is repeated by each process that takes P or C with `OD` and finds `closed`, and by each
-//! sleeper that was woken and finds `closed`.
+//! A broadcast (`Notify…`) is repeated by each process that takes P or C with `OD` and finds `closed`, and by
+//! each sleeper that was woken and finds `closed`.
 //!
-//! The brief first sleep waits on A alone, and ends by itself after some milliseconds. A process may be killed before any
-//! step. Asleep, it may time out, or be interrupted by a signal. Which sleeper a wake-up reaches is left open.
+//! The brief first sleep waits on A alone, and ends by itself after some milliseconds. A process may be
+//! killed before any step. Asleep, it may time out, or be interrupted by a signal. Which sleeper a wake-up
+//! reaches is left open.
 //!
 //! # What is not modelled
 //!
-//! Positions are a count. The re-check's reads (header at head, head again; tail, then head) are one step: each is exact
-//! when it says "nothing", and when it says "something" the lock is taken and the truth looked up. Spinning happens
-//! without the lock and writes nothing. A is a counter without numbers (see [`mod@crate::kernel`]). Memory is
-//! sequentially consistent; where that matters is the next section.
+//! Positions are a count. The re-check's reads (header at head, head again; tail, then head) are one step:
+//! each is exact when it says "nothing", and when it says "something" the lock is taken and the truth looked
+//! up. Spinning happens without the lock and writes nothing. A is a counter without numbers (see
+//! [`mod@crate::kernel`]). Memory is sequentially consistent; where that matters is the next section.
 //!
 //! # Orderings
 //!
-//! Read-modify-writes of one word are totally ordered, and most of the protocol needs no more. Either a release's
-//! `fetch_sub` sees the sleeper's `W`, or the sleeper's registration reads from it (Release/Acquire) and its re-check
-//! sees the commit. These pairs are *store, then load of another word* on both sides (Dekker). On x86 the
-//! read-modify-write in between is the fence. Elsewhere all four accesses, or a fence between each two, must be `SeqCst`:
+//! Read-modify-writes of one word are totally ordered, and most of the protocol needs no more. Either a
+//! release's `fetch_sub` sees the sleeper's `W`, or the sleeper's registration reads from it
+//! (Release/Acquire) and its re-check sees the commit. These pairs are *store, then load of another word* on
+//! both sides (Dekker). On x86 the read-modify-write in between is the fence. Elsewhere all four accesses, or
+//! a fence between each two, must be `SeqCst`:
 //!
-//! | one | the other | if both missed |
-//! |---|---|---|
-//! | sleeper: registers (word of other), re-checks (header, head, tail, `closed`) | releaser: commit, `fetch_sub` (that word) | same word: Release/Acquire suffices for the wake-up; for space the futex is the consumer's word and the commit `head`: the same |
-//! | sleeper: registers (word of other), reads my L | kernel: `OD` into my L, wakes | sleeps beside a death: the kernel's futex call is a full fence, the registration must be `SeqCst` before the read |
-//! | sleeper: `nother` + 1, registers | releaser: `fetch_sub`, reads `nother` | same word again: `nother` + 1 is published by the registration whose `W` was seen |
-//! | sleeper: `nother` + 1, registers, re-checks head | producer in the lock: reads head, reads `nother` (pass on), `passed` = head | a sleeper not notified: `SeqCst` |
-//! | chain: commit or read of the other role's position, reads other `nother` | sleeper of that role: `nother` + 1, registers, re-checks | a wake-up not passed on: `SeqCst` |
-//! | waiter for the lock: `nwait` + 1, registers | releaser: `fetch_sub`, reads `nwait` | same word: published by the registration |
-//! | duty: kernel's wake-up, reads both L, `nwait`, `nother` | processes about to sleep: count, register, then the kernel compares L | the comparison in the kernel is fenced; reads `SeqCst` |
-//! | closer: registers, `closed = true`, A + 1, wakes | sleeper: registers, re-checks `closed`, then the kernel compares A | same word A: Release/Acquire |
+//! 1. A sleeper registers (the other side's word), then re-checks (header, head, tail, `closed`). A releaser
+//!    commits, then does `fetch_sub` on that word. This is the same word: Release/Acquire suffices for the
+//!    wake-up. For space, the futex is the consumer's word and the commit is `head`: the same.
+//! 2. A sleeper registers (the other side's word), then reads my L. The kernel stores `OD` into my L, then
+//!    wakes. If both missed, the sleeper sleeps beside a death. The kernel's futex call is a full fence; the
+//!    registration must be `SeqCst` before the read.
+//! 3. A sleeper adds 1 to `nother`, then registers. A releaser does `fetch_sub`, then reads `nother`. The
+//!    same word again: `nother` + 1 is published by the registration whose `W` was seen.
+//! 4. A sleeper adds 1 to `nother`, registers, then re-checks head. A producer in the lock reads head, then
+//!    `nother` (to pass on), and stores `passed` = head. If both missed, a sleeper is not notified: `SeqCst`.
+//! 5. A chaining process commits, or reads the other role's position; then it reads the other `nother`. A
+//!    sleeper of that role adds 1 to `nother`, registers, then re-checks. If both missed, a wake-up is not
+//!    passed on: `SeqCst`.
+//! 6. A waiter for the lock adds 1 to `nwait`, then registers. A releaser does `fetch_sub`, then reads
+//!    `nwait`. The same word: published by the registration.
+//! 7. After the kernel's wake-up, duty reads both L, `nwait`, `nother`. A process about to sleep counts
+//!    itself, registers, then the kernel compares L. The comparison in the kernel is fenced; the reads are
+//!    `SeqCst`.
+//! 8. A closer registers, stores `closed = true`, advances A, then wakes. A sleeper registers, re-checks
+//!    `closed`, then the kernel compares A. The same word A: Release/Acquire.
 //!
 //! # The properties
 //!
 //! - Never more in the ring than fits.
-//! - No lost wake-up. When no process can move by itself: none sleeps for a free lock, for data while there is data, or
-//!   for room while there is room for its message. On a closed ring, none sleeps at all.
-//! - No process is kept busy (`live`): from every state a quiet one can be reached, and no cycle contains a wake-up.
+//! - No lost wake-up. When no process can move by itself: none sleeps for a free lock, for data while there
+//!   is data, or for room while there is room for its message. On a closed ring, none sleeps at all.
+//! - No process is kept busy (`live`): from every state a quiet one can be reached, and no cycle contains a
+//!   wake-up.
 
 mod acquire;
 mod looks;
@@ -100,7 +113,7 @@ mod state;
 
 use crate::checker::Step;
 use crate::kernel::{self, Of, Protocol, Run};
-use state::{At, C, End, P, Process, Shared};
+use state::{At, C, P, Process, Shared};
 pub(crate) use state::{PROCESSES, WORDS};
 use std::fmt;
 
@@ -171,8 +184,8 @@ pub(crate) enum Bug {
     OwnLockReadAfterRecheck,
     /// Release wakes through A without advancing it.
     NoAdvanceAtRelease,
-    /// After the advance the clear trusts the new word, whatever the advance replaced. **Not found any more** since duty
-    /// follows every wake-up; the comparison costs nothing and stays.
+    /// After the advance the clear trusts the new word, whatever the advance replaced. **Not found any more**
+    /// since duty follows every wake-up; the comparison costs nothing and stays.
     AdvanceOverwritesSnapshot,
     /// Sleepers arm nothing.
     NotArmedAsleep,
@@ -234,7 +247,6 @@ impl fmt::Display for Ring {
 
 impl Protocol<PROCESSES, WORDS> for Ring {
     const NAME: &'static str = "ring";
-    const GONE: Process = Process::GONE;
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -245,7 +257,7 @@ impl Protocol<PROCESSES, WORDS> for Ring {
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = &run.model;
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (process, role) in processes.iter_mut().zip(&model.roles) {
             (process.at, process.brief) = (At::Start, model.brief != Brief::Never);
             if let Role::Producer { messages, .. } | Role::Consumer { messages } = *role {
@@ -284,7 +296,9 @@ impl Protocol<PROCESSES, WORDS> for Ring {
                     state.processes[me].late = true;
                 }),
                 At::Asleep | At::Register if !woken => {
-                    turn.chance(next, Turn::LATE, "is late and leaves", |state| state.processes[me] = Self::GONE);
+                    turn.chance(next, Turn::LATE, "is late and leaves", |state| {
+                        state.processes[me] = Process::default()
+                    });
                 }
                 // Awake and late: it will find out where it looks at the clock.
                 At::Woken | At::HandOver | At::Try
@@ -310,9 +324,9 @@ impl Protocol<PROCESSES, WORDS> for Ring {
         run.is(Bug::OldKernel)
     }
 
-    /// When no process will be killed any more, `list_op_pending` says nothing, and private steps need no step of their
-    /// own.
-    fn settle(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+    /// When no process will be killed any more, `list_op_pending` says nothing, and private steps need no
+    /// step of their own.
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
         if state.left[0] > 0 {
             return;
         }
@@ -377,61 +391,5 @@ impl Protocol<PROCESSES, WORDS> for Ring {
             if state.own.passed { " passed" } else { "" },
             all.join("  ")
         )
-    }
-}
-
-impl Run<Ring, PROCESSES, WORDS> {
-    /// A step that no process but the kernel could notice.
-    fn private_step(&self, state: &mut State, me: usize) -> &'static str {
-        let role = self.model.roles[me];
-        let mine = self.model.side(me);
-        let armed = self.is(Bug::CloseWakesAfterReleaseArmed);
-        let notifies_late = role == Role::Closer && (self.is(Bug::CloseWakesAfterRelease) || armed);
-        let mut p = state.processes[me];
-        let what = match p.at {
-            At::Start if role != Role::Closer && p.messages == 0 => {
-                p = Process::GONE;
-                "leaves for good"
-            }
-            At::Start => {
-                state.set_pending(me, mine);
-                p.at = At::Try;
-                "pending = mine"
-            }
-            At::Disarm => {
-                state.forget(me);
-                p.forget();
-                if !(notifies_late && armed) {
-                    state.clear_pending(me);
-                }
-                match p.end {
-                    End::Closed if notifies_late => p.at = At::NotifyP,
-                    End::Done => {
-                        let brief = self.model.brief != Brief::Never;
-                        p = Process { at: At::Start, messages: p.messages, brief, ..Process::GONE };
-                    }
-                    End::Open if !p.late => p.at = At::Arm,
-                    End::Closed | End::Open => p = Process::GONE,
-                }
-                "pending = 0"
-            }
-            _ => {
-                if self.is(Bug::NotArmedAsleep) {
-                    state.clear_pending(me);
-                } else {
-                    state.set_pending(me, 1 - mine);
-                }
-                p.at = if self.is(Bug::RecheckBeforeRegister) { At::Recheck } else { At::Register };
-                if let Role::Producer { size, .. } = role {
-                    state.own.least = if state.own.least == 0 { size } else { state.own.least.min(size) };
-                }
-                "pending = other"
-            }
-        };
-        state.processes[me] = p;
-        if p == Process::GONE {
-            state.hands[me] = kernel::Hand::EMPTY;
-        }
-        what
     }
 }

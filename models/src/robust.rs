@@ -1,8 +1,8 @@
-//! Robust locks that a process takes, gives back and sleeps on, one shared access a step: what the models of semaphore,
-//! rwlock and barrier stand on, over [`mod@crate::kernel`].
+//! Robust locks that a process takes, gives back and sleeps on, one shared access a step: what the models of
+//! semaphore, rwlock and barrier stand on, over [`mod@crate::kernel`].
 //!
-//! The lock itself is modelled in [`mod@crate::lock`]. Here a process may hold several such locks, and sleep on several
-//! at once. A compare-and-swap of all 64 bits that is tried until it succeeds counts as one step.
+//! The lock itself is modelled in [`mod@crate::lock`]. Here a process may hold several such locks, and sleep
+//! on several at once. A compare-and-swap of all 64 bits that is tried until it succeeds counts as one step.
 
 use crate::checker::Kind;
 use crate::kernel::{Low, Queued, Stage, State};
@@ -151,7 +151,8 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
         self.note(me, word);
     }
 
-    /// The kernel compares a futex and queues the process; false when it has changed: then it has left all queues.
+    /// The kernel compares a futex and queues the process; false when it has changed: then it has left all
+    /// queues.
     pub(crate) fn queue_or_leave(&mut self, me: usize, futex: usize, same: bool) -> bool {
         let queued = self.queue(me, futex, same) == Queued::Yes;
         if !queued {

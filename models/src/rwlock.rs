@@ -1,7 +1,7 @@
 //! The rwlock: an entry lock, reader locks that are robust, a signature, and death at every step.
 //!
-//! The entry lock has the lock's own protocol (see [`mod@crate::lock`]). Here it is a word that is entered in one step
-//! when it is free. The reader locks are modelled word by word (see [`mod@crate::robust`]).
+//! The entry lock has the lock's own protocol (see [`mod@crate::lock`]). Here it is a word that is entered in
+//! one step when it is free. The reader locks are modelled word by word (see [`mod@crate::robust`]).
 //!
 //! # The steps
 //!
@@ -14,21 +14,22 @@
 //! | `Look`, `Wait`, `Register`, `Queue`, `Asleep`, `Pass` | writer, for each reader lock ³ |
 //! | `Sign`, `Begin`, `Write`, `Unsign`, `Leave` | writer ⁴ |
 //!
-//! 1. It finds a used reader lock free, and the entry lock as well. It takes the reader lock, and looks at the entry lock
-//!    again. Then it asks for a signature, or goes back.
+//! 1. It finds a used reader lock free, and the entry lock as well. It takes the reader lock, and looks at
+//!    the entry lock again. Then it asks for a signature, or goes back.
 //! 2. It looks for a free reader lock, notes that this is used, takes it, and gives the entry lock back.
 //! 3. Whether it is held; takes it as any lock; gives it back.
 //! 4. It signs, begins and ends a change, clears the signature, and gives the entry lock back.
 //!
-//! Chance: death, a time-out at the entry lock or asleep, a wake-up for no reason (the liveness poll is one of these).
+//! Chance: death, a time-out at the entry lock or asleep, a wake-up for no reason (the liveness poll is one
+//! of these).
 //!
 //! # The properties
 //!
 //! - No process reads or writes beside a writer.
-//! - A process that reads or writes what a dead writer has left half changed has been told so. It is told so only if a
-//!   writer has died with its signature.
-//! - When no process can move by itself (a reader or writer may go on for ever): each reader lock is free or held by a
-//!   living reader. No writer sleeps at a free one. If no process reads or writes, none waits.
+//! - A process that reads or writes what a dead writer has left half changed has been warned so. It is warned
+//!   so only if a writer has died with its signature.
+//! - When no process can move by itself (a reader or writer may go on for ever): each reader lock is free or
+//!   held by a living reader. No writer sleeps at a free one. If no process reads or writes, none waits.
 //! - No process waits for ever (`live`).
 
 mod steps;
@@ -75,14 +76,15 @@ pub(crate) enum Bug {
     KernelsMark,
     /// A reader that leaves wakes no process.
     NoWake,
-    /// The clear of a reader that leaves compares the low half only. **Not a bug** here, where one writer at a time
-    /// waits, and no other process can take the reader lock.
+    /// The clear of a reader that leaves compares the low half only. **Not a bug** here, where one writer at
+    /// a time waits, and no other process can take the reader lock.
     ClearIgnoresEpoch,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
+    #[default]
     Gone,
     Idle,
     Glance,
@@ -110,14 +112,14 @@ enum At {
     Unsign,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     at: At,
     writer: bool,
     rounds: u8,
     late: bool,
-    /// It has been told that a writer died.
-    told: bool,
+    /// It has been warned that a writer died.
+    warned: bool,
     /// Has what it came for, or has had it.
     has: bool,
     /// The reader lock that it is at.
@@ -128,7 +130,7 @@ pub(crate) struct Process {
 
 impl Process {
     fn rest(self) -> Self {
-        Self { at: At::Idle, writer: self.writer, rounds: self.rounds - 1, ..RwLock::GONE }
+        Self { at: At::Idle, writer: self.writer, rounds: self.rounds - 1, ..Self::default() }
     }
 }
 
@@ -150,8 +152,6 @@ impl fmt::Display for RwLock {
 
 impl Protocol<PROCESSES, WORDS> for RwLock {
     const NAME: &'static str = "rwlock";
-    const GONE: Process =
-        Process { at: At::Gone, writer: false, rounds: 0, late: false, told: false, has: false, lock: 0, noted: 0 };
     type Bug = Bug;
     type Shared = Shared;
     type Process = Process;
@@ -162,10 +162,14 @@ impl Protocol<PROCESSES, WORDS> for RwLock {
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
         let model = run.model;
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (number, process) in processes.iter_mut().enumerate().take(model.processes()) {
-            *process =
-                Process { at: At::Idle, writer: number >= model.readers, rounds: model.rounds, ..Self::GONE };
+            *process = Process {
+                at: At::Idle,
+                writer: number >= model.readers,
+                rounds: model.rounds,
+                ..Process::default()
+            };
         }
         run.begin(Shared { signature: 0, used: 0, torn: false, unfinished: false }, processes, 0)
     }
@@ -197,7 +201,8 @@ impl Protocol<PROCESSES, WORDS> for RwLock {
         turn.p.at != At::Idle
     }
 
-    /// A writer has signed when the readers had left: from there on the next process is to be told of its death.
+    /// A writer has signed when the readers had left: from there on the next process is to be warned of its
+    /// death.
     fn killed(_run: &Run<Self, PROCESSES, WORDS>, state: &mut State, me: usize) {
         let writes = matches!(state.processes[me].at, At::Begin | At::Write | At::Unsign);
         state.own.unfinished |= state.own.signature == tid(me) && writes;
@@ -233,11 +238,11 @@ impl Protocol<PROCESSES, WORDS> for RwLock {
             return Some("BESIDE A WRITER");
         }
         for p in state.processes.iter().filter(|p| matches!(p.at, At::Read | At::Begin)) {
-            if state.own.torn && !p.told {
-                return Some("NOT TOLD");
+            if state.own.torn && !p.warned {
+                return Some("NOT WARNED");
             }
-            if p.told && !state.own.unfinished {
-                return Some("TOLD FOR NOTHING");
+            if p.warned && !state.own.unfinished {
+                return Some("WARNED FOR NOTHING");
             }
         }
         if !quiet {
@@ -258,7 +263,7 @@ impl Protocol<PROCESSES, WORDS> for RwLock {
         let words: Vec<String> = state.words[..self.locks].iter().map(|low| low.show()).collect();
         let process = |me: usize| {
             let p = &state.processes[me];
-            format!("{:?}/{:?}{}", p.at, state.hands[me].stage, if p.told { "!" } else { "" })
+            format!("{:?}/{:?}{}", p.at, state.hands[me].stage, if p.warned { "!" } else { "" })
         };
         let all: Vec<String> = (0..self.processes()).map(process).collect();
         let (torn, signature) = (if state.own.torn { " torn" } else { "" }, state.own.signature);

@@ -1,7 +1,7 @@
 //! The semaphore: permits that are robust locks, the mutex before them, and death at every step.
 //!
-//! The mutex has the lock's own protocol (see [`mod@crate::lock`]). Here it is a word that is entered in one step when it
-//! is free. The permits are modelled word by word (see [`mod@crate::robust`]).
+//! The mutex has the lock's own protocol (see [`mod@crate::lock`]). Here it is a word that is entered in one
+//! step when it is free. The permits are modelled word by word (see [`mod@crate::robust`]).
 //!
 //! # The steps
 //!
@@ -15,15 +15,15 @@
 //! | `Held`, `Give` | has its permits; gives one after the other back |
 //! | `GiveBack` | gives back what it gathered without success |
 //!
-//! Chance: death, a time-out at the mutex or in it, a wake-up for no reason. At the mutex that is also the liveness poll,
-//! for a permit that needs no mutex.
+//! Chance: death, a time-out at the mutex or in it, a wake-up for no reason. At the mutex that is also the
+//! liveness poll, for a permit that needs no mutex.
 //!
 //! # The properties
 //!
 //! - The word of a permit names its holder: no other process has it, and none takes it away.
-//! - When no process can move by itself (the holders of permits may keep them for ever): each permit is free or held by
-//!   a living process. No process sleeps in the mutex for which enough permits are free. If all have given theirs back,
-//!   none waits, so there is no deadlock either.
+//! - When no process can move by itself (the holders of permits may keep them for ever): each permit is free
+//!   or held by a living process. No process sleeps in the mutex for which enough permits are free. If all
+//!   have given theirs back, none waits, so there is no deadlock either.
 //! - No process waits for ever (`live`).
 
 mod steps;
@@ -68,9 +68,10 @@ pub(crate) enum Bug {
     GathersOutside,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum At {
+    #[default]
     Gone,
     Idle,
     Look,
@@ -85,7 +86,7 @@ enum At {
     GiveBack,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     at: At,
     want: u8,
@@ -109,7 +110,7 @@ impl Process {
 
     /// The end of a round, with or without success.
     fn rest(&mut self) {
-        *self = Self { at: At::Idle, want: self.want, rounds: self.rounds - 1, ..Semaphore::GONE };
+        *self = Self { at: At::Idle, want: self.want, rounds: self.rounds - 1, ..Self::default() };
     }
 }
 
@@ -128,8 +129,6 @@ impl fmt::Display for Semaphore {
 
 impl Protocol<PROCESSES, WORDS> for Semaphore {
     const NAME: &'static str = "semaphore";
-    const GONE: Process =
-        Process { at: At::Gone, want: 0, rounds: 0, late: false, got: 0, looked: 0, noted: 0, target: 0 };
     type Bug = Bug;
     type Shared = ();
     type Process = Process;
@@ -139,9 +138,9 @@ impl Protocol<PROCESSES, WORDS> for Semaphore {
     }
 
     fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
-        let mut processes = [Self::GONE; PROCESSES];
+        let mut processes = [Process::default(); PROCESSES];
         for (process, want) in processes.iter_mut().zip(run.model.wants).filter(|(_, want)| *want > 0) {
-            *process = Process { at: At::Idle, want, rounds: run.model.rounds, ..Self::GONE };
+            *process = Process { at: At::Idle, want, rounds: run.model.rounds, ..Process::default() };
         }
         run.begin((), processes, 0)
     }
@@ -214,7 +213,9 @@ impl Protocol<PROCESSES, WORDS> for Semaphore {
     fn show(&self, state: &State) -> String {
         let words: Vec<String> = state.words[..self.permits].iter().map(|low| low.show()).collect();
         let all: Vec<String> = (0..self.processes())
-            .map(|me| format!("{:?}/{:?}{}", state.processes[me].at, state.hands[me].stage, state.processes[me].got))
+            .map(|me| {
+                format!("{:?}/{:?}{}", state.processes[me].at, state.hands[me].stage, state.processes[me].got)
+            })
             .collect();
         format!("mutex {} [{}] {}", state.words[MUTEX].show(), words.join(" "), all.join("  "))
     }

@@ -1,4 +1,5 @@
-//! A process finds a dead participant, and what it does then; a process that has changed the state notifies the others.
+//! A process finds a dead participant, and what it does then; a process that has changed the state notifies
+//! the others.
 
 use super::{At, Bug, Process, State, Steps, Turn, Word};
 use crate::checker::{Kind, Step};
@@ -36,7 +37,8 @@ impl Turn<'_> {
                 let low = state.words[at];
                 let other = state.is_held(at) && low.owner() != p.noter && !self.is(Bug::TakerHides);
                 let dead = if self.is(Bug::DeathBeforeNote) {
-                    state.own.notes[at] == p.about && (p.half || (p.noter != 0 && p.noter != state.own.noters[at]))
+                    state.own.notes[at] == p.about
+                        && (p.half || (p.noter != 0 && p.noter != state.own.noters[at]))
                 } else {
                     low.is_dead() || other
                 };
@@ -83,7 +85,7 @@ impl Turn<'_> {
             _ => return,
         };
         state.processes[me] = p;
-        next.push(Step { who: me, what, kind, state });
+        next.push(Step { process: me, what, kind, state });
     }
 }
 

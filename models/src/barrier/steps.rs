@@ -16,15 +16,16 @@
 //! | `Control`, `NotifyControl`, `Change`, `GiveControl` | `abort`, `reset`, and a time-out without a slot |
 //!
 //! 1. In any order; the lock's own steps; or it finds none.
-//! 2. It loads the state, and notes who it is, then the round. The last participant looks for dead ones, and whether the
-//!    state is the same. Compare-and-swap.
-//! 3. `W` on each lock. Is it over? A look for dead participants. Then the kernel compares and queues, the round last.
+//! 2. It loads the state, and notes its name, then the round. The last participant looks for dead ones, and
+//!    whether the state is the same. Compare-and-swap.
+//! 3. `W` on each lock. Is it over? A look for dead participants. Then the kernel compares and queues, the
+//!    round last.
 //! 4. Was it left by a dead process? `break_if` for its note, wakes all; compare-and-swap.
 
 use super::deaths::notify;
-use super::{At, Barrier, Bug, NO_SLOT, Process, Role, Steps, Turn, Word};
+use super::{At, Bug, NO_SLOT, Process, Role, Steps, Turn, Word};
 use crate::checker::{Kind, Step};
-use crate::kernel::{Protocol, tid};
+use crate::kernel::tid;
 use crate::robust::{Come, Flaws, OTHER};
 
 impl Turn<'_> {
@@ -38,7 +39,7 @@ impl Turn<'_> {
         let what = match p.at {
             At::Gone => return,
             At::Idle if p.rounds == 0 => {
-                p = Barrier::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {
@@ -122,7 +123,8 @@ impl Turn<'_> {
                 "signs"
             }
             At::Note => {
-                let last = usize::from(p.seen.arrived) + 1 >= self.model.parties && !self.is(Bug::CountsWithoutLook);
+                let last =
+                    usize::from(p.seen.arrived) + 1 >= self.model.parties && !self.is(Bug::CountsWithoutLook);
                 if !self.is(Bug::CountsBeforeNote) {
                     state.own.notes[slot] = p.seen.round + 1;
                 }
@@ -147,7 +149,11 @@ impl Turn<'_> {
             At::Count => {
                 state.own.word.arrived += 1;
                 (p.seen.arrived, p.seen.sleepers) = (0, false);
-                p.at = if usize::from(state.own.word.arrived) == self.model.parties { At::Act } else { At::Watch };
+                p.at = if usize::from(state.own.word.arrived) == self.model.parties {
+                    At::Act
+                } else {
+                    At::Watch
+                };
                 if self.is(Bug::CountsBeforeNote) {
                     p.back = p.at;
                     p.at = At::NotifyControl;
@@ -202,13 +208,15 @@ impl Turn<'_> {
             }
             At::Mark => {
                 let mine = p.slot;
-                let left = (0..=self.model.parties).find(|word| p.done & 1 << word == 0 && *word != usize::from(mine));
+                let left = (0..=self.model.parties)
+                    .find(|word| p.done & 1 << word == 0 && *word != usize::from(mine));
                 if let Some(lock) = left
                     && !self.is(Bug::SlotsNotWatched)
                 {
                     state.watch(me, lock);
                     p.done |= 1 << lock;
-                    let may = [Bug::SleepsOnDeath, Bug::NotifiesWhenOver, Bug::WokenNotifiesNone].map(|bug| self.is(bug));
+                    let may = [Bug::SleepsOnDeath, Bug::NotifiesWhenOver, Bug::WokenNotifiesNone]
+                        .map(|bug| self.is(bug));
                     if state.words[lock].is_dead() && may == [false; 3] {
                         state.forget(me);
                         (p.at, p.done) = (At::Mend, 0);
@@ -252,7 +260,11 @@ impl Turn<'_> {
                 p.at = At::Mend;
                 "is awake"
             }
-            At::Mend if p.done > self.model.all() || self.is(Bug::WokenNotifiesNone) || (self.is(Bug::NotifiesWhenOver) && !over) => {
+            At::Mend
+                if p.done > self.model.all()
+                    || self.is(Bug::WokenNotifiesNone)
+                    || (self.is(Bug::NotifiesWhenOver) && !over) =>
+            {
                 (p.at, p.done) = (At::Watch, 0);
                 "has mended all"
             }
@@ -320,7 +332,9 @@ impl Turn<'_> {
                 let changed = match p.role {
                     Role::Participant => !over && !word.broken,
                     Role::Closer => !word.broken,
-                    Role::Mender => word.broken || word.arrived > 0 || self.model.has_died(&state, word.round),
+                    Role::Mender => {
+                        word.broken || word.arrived > 0 || self.model.has_died(&state, word.round)
+                    }
                 };
                 p.at = At::GiveControl;
                 if changed {
@@ -339,16 +353,16 @@ impl Turn<'_> {
                     if done {
                         state.processes[me] = rest(p);
                     }
-                    next.push(Step { who: me, what, kind, state });
+                    next.push(Step { process: me, what, kind, state });
                 });
             }
         };
         state.processes[me] = p;
-        next.push(Step { who: me, what, kind, state });
+        next.push(Step { process: me, what, kind, state });
     }
 }
 
 /// The end of one call.
 fn rest(p: Process) -> Process {
-    Process { at: At::Idle, role: p.role, rounds: p.rounds - 1, ..Barrier::GONE }
+    Process { at: At::Idle, role: p.role, rounds: p.rounds - 1, ..Process::default() }
 }

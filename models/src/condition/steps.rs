@@ -2,7 +2,7 @@
 
 use super::{At, Bug, Condition, For, MUTEX, Process, SLOT, State, Steps, Turn};
 use crate::checker::{Kind, Step};
-use crate::kernel::{Low, Protocol};
+use crate::kernel::Low;
 
 impl Turn<'_> {
     /// The next step by itself.
@@ -12,7 +12,7 @@ impl Turn<'_> {
             At::Gone | At::Asleep => return,
             At::Ask => {
                 p = if state.own.tickets <= state.own.upto {
-                    Condition::GONE
+                    Process::default()
                 } else {
                     Process { at: At::Enter, ..p }
                 };
@@ -65,7 +65,7 @@ impl Turn<'_> {
                 if sleeper.at == At::Asleep {
                     (sleeper.at, kind) = (At::Note, Kind::Wakes);
                 }
-                return next.push(Step { who: me, what: "wakes one", kind, state });
+                return next.push(Step { process: me, what: "wakes one", kind, state });
             }
             At::Call => {
                 p.target = 0;
@@ -94,7 +94,7 @@ impl Turn<'_> {
                 state.leave_mutex(me, MUTEX);
                 p.recovers = false;
                 match p.purpose {
-                    For::Notifying => p = Condition::GONE,
+                    For::Notifying => p = Process::default(),
                     For::GivingUp if state.own.ticket[me] == 0 => p.at = At::Rise,
                     For::GivingUp => p.at = At::Resume,
                     For::Sitting | For::Mending => p.at = At::Note,
@@ -102,7 +102,9 @@ impl Turn<'_> {
                 "leaves the mutex"
             }
             At::Note
-                if self.is(Bug::NotifiedDoesNotLook) && p.called && state.own.ticket[me] <= state.own.upto =>
+                if self.is(Bug::NotifiedDoesNotLook)
+                    && p.called
+                    && state.own.ticket[me] <= state.own.upto =>
             {
                 p.at = At::Resume;
                 "is notified"
@@ -148,7 +150,7 @@ impl Turn<'_> {
             }
             At::Rise => {
                 state.leave_mutex(me, SLOT + me);
-                p = Condition::GONE;
+                p = Process::default();
                 "leaves its wait slot"
             }
         };

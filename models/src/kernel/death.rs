@@ -1,14 +1,15 @@
 //! Death: the kernel walks the robust list of a dead process, then looks at its pending entry.
 //!
-//! The order of the list is left open; the pending entry comes last, and is skipped on the list. A word of the dead
-//! process becomes `OD`, and keeps `W`; the kernel then wakes one process if there was a `W`. A pending word without an
-//! owner is woken as well: the process may have died between its release and its wake-up. Marking a word and waking
-//! through it are two steps, and all other processes go on in between.
+//! The order of the list is left open; the pending entry comes last, and is skipped on the list. A word of
+//! the dead process becomes `OD`, and keeps `W`; the kernel then wakes one process if there was a `W`. A
+//! pending word without an owner is woken as well: the process may have died between its release and its
+//! wake-up. Marking a word and waking through it are two steps, and all other processes go on in between.
 //!
 //! Two things are no steps of their own, because no other process could tell:
 //!
-//! - A process that is in no futex queue is killed together with what the kernel does first for it. Until then it is
-//!   like a process that does not run. (A process in a queue leaves it when it is killed: that is a step.)
+//! - A process that is in no futex queue is killed together with what the kernel does first for it. Until
+//!   then it is like a process that does not run. (A process in a queue leaves it when it is killed: that is
+//!   a step.)
 //! - The end, when nothing is left to do.
 
 use super::{Hand, Low, Of, Protocol, Stage, State, Turn, tid};
@@ -78,7 +79,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
     pub(super) fn die(&self, next: &mut Vec<Step<Of<M, N, W>>>) {
         self.before.die_step(self.me, M::is_old_kernel(self.run), |mut state, what, kind| {
             M::marks(self.run, self.before, &mut state, self.me);
-            next.push(Step { who: self.me, what, kind, state });
+            next.push(Step { process: self.me, what, kind, state });
         });
     }
 
@@ -91,12 +92,12 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
         state.left[0] -= 1;
         let was_queued = self.hand().queued != 0 || self.hand().woken;
         M::killed(self.run, &mut state, me);
-        state.kill(me, M::GONE);
+        state.kill(me, M::Process::default());
         let first = next.len();
         if was_queued || !state.hands[me].is_dying() {
-            next.push(Step { who: me, what: "is killed", kind: Kind::Chance, state });
+            next.push(Step { process: me, what: "is killed", kind: Kind::Chance, state });
         } else {
-            Turn { before: &state, p: M::GONE, ..*self }.die(next);
+            Turn { before: &state, p: M::Process::default(), ..*self }.die(next);
         }
         for step in &mut next[first..] {
             (step.what, step.kind) = ("is killed", Kind::Chance);

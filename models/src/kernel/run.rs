@@ -13,10 +13,8 @@ pub(crate) trait Protocol<const N: usize, const W: usize>: fmt::Display + Sized 
     /// The model's own shared memory.
     type Shared: Copy + std::hash::Hash;
     /// The model's own part of a process. Names of processes in it are hidden by [`Protocol::nameless`].
-    type Process: Copy + std::hash::Hash + Ord;
-
-    /// A process that has left, or died.
-    const GONE: Self::Process;
+    /// By default it has left, or died.
+    type Process: Copy + std::hash::Hash + Ord + Default;
 
     /// How many processes take part.
     fn processes(&self) -> usize;
@@ -41,13 +39,14 @@ pub(crate) trait Protocol<const N: usize, const W: usize>: fmt::Display + Sized 
     /// The kernel takes a step for a dead process.
     fn marks(_run: &Run<Self, N, W>, _before: &Of<Self, N, W>, _state: &mut Of<Self, N, W>, _me: usize) {}
 
-    /// Whether the kernel is older than 6.2, without the fix: it wakes through a pending word only if that is 0.
+    /// Whether the kernel is older than 6.2, without the fix: it wakes through a pending word only if that is
+    /// 0.
     fn is_old_kernel(_run: &Run<Self, N, W>) -> bool {
         false
     }
 
     /// Takes steps that no other process can notice together with the step before them.
-    fn settle(_run: &Run<Self, N, W>, _state: &mut Of<Self, N, W>) {}
+    fn finish(_run: &Run<Self, N, W>, _state: &mut Of<Self, N, W>) {}
 
     /// Whether two processes do the same, and may be exchanged.
     fn alike(&self, one: usize, other: usize) -> bool;
@@ -55,7 +54,8 @@ pub(crate) trait Protocol<const N: usize, const W: usize>: fmt::Display + Sized 
     /// Forgets what no process will ask for.
     fn forget(_run: &Run<Self, N, W>, _state: &mut Of<Self, N, W>) {}
 
-    /// A process without names, and the names of it that the model's own memory holds: for the order of processes.
+    /// A process without names, and the names of it that the model's own memory holds: for the order of
+    /// processes.
     fn nameless(state: &Of<Self, N, W>, me: usize) -> (Self::Process, u8) {
         (state.processes[me], 0)
     }
@@ -98,8 +98,8 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Run<M, N, W> {
         self.bug == Some(bug)
     }
 
-    /// The words free, the processes as given, and as many things that may happen as the run says, with `more` of the
-    /// model's own.
+    /// The words free, the processes as given, and as many things that may happen as the run says, with
+    /// `more` of the model's own.
     pub(crate) fn begin(&self, own: M::Shared, processes: [M::Process; N], more: u8) -> Of<M, N, W> {
         let [kills, timeouts, spurious] = self.left;
         let left = [kills, timeouts, spurious, more];
@@ -135,7 +135,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
             let turn = self.turn(state, me);
             if state.hands[me].is_dying() {
                 turn.die(next);
-            } else if turn.p != M::GONE {
+            } else if turn.p != M::Process::default() {
                 M::step(&turn, next);
                 M::chances(&turn, next);
                 if M::is_mortal(&turn) {
@@ -149,38 +149,45 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Model for Run<M, N, W> {
         {
             let mut polled = *state;
             M::poll(&self.turn(state, me), &mut polled);
-            next.push(Step { who: me, what: "liveness poll", kind: Kind::Own, state: polled });
+            next.push(Step { process: me, what: "liveness poll", kind: Kind::Own, state: polled });
         }
         for step in next.iter_mut() {
-            M::settle(self, &mut step.state);
-            for (hand, p) in step.state.hands.iter_mut().zip(&step.state.processes) {
-                if *p == M::GONE && !hand.is_dying() {
-                    *hand = Hand::EMPTY;
-                }
+            M::finish(self, &mut step.state);
+            let hand = &mut step.state.hands[step.process];
+            if step.state.processes[step.process] == M::Process::default() && !hand.is_dying() {
+                *hand = Hand::EMPTY;
             }
         }
     }
 
-    /// Sorts the processes that do the same, and renames them in the words. Those that have left are only noted, and
-    /// become one name.
+    /// Sorts the processes that do the same, and renames them in the words. Those that have left are only
+    /// noted, and become one name.
     fn canonical(&self, state: &mut Self::State) {
         M::forget(self, state);
         let n = self.model.processes();
         let mut order: [usize; N] = std::array::from_fn(|i| i);
         let old = *state;
-        let key = |me: usize| (M::nameless(&old, me), old.hands[me].key(), old.owned(me));
+        let by_key = |one: &usize, other: &usize| {
+            let (one, other) = (*one, *other);
+            let model = M::nameless(&old, one).cmp(&M::nameless(&old, other));
+            let hand = || old.hands[one].key().cmp(&old.hands[other].key());
+            model.then_with(hand).then_with(|| old.owned(one).cmp(&old.owned(other)))
+        };
         let mut from = 0;
         while from < n {
             let to = (from + 1..n).find(|&i| !self.model.alike(from, i)).unwrap_or(n);
-            if to - from > 1 {
-                order[from..to].sort_by_key(|&me| key(me));
-            }
+            order[from..to].sort_by(by_key);
             from = to;
         }
-        let mut names: Names = [0, 1, 2, 3, 4, 5, 6, Low::TID];
-        for (new, &from) in order.iter().enumerate() {
-            let gone = old.processes[from] == M::GONE && !old.hands[from].is_dying();
+        let mut names = Low::NAMES;
+        for (new, &from) in order[..n].iter().enumerate() {
+            let gone = old.processes[from] == M::Process::default() && !old.hands[from].is_dying();
             names[usize::from(tid(from))] = if gone { Low::TID } else { tid(new) };
+        }
+        if names == Low::NAMES {
+            return;
+        }
+        for (new, &from) in order.iter().enumerate() {
             (state.hands[new], state.processes[new]) = (old.hands[from], old.processes[from]);
         }
         for low in state.words.iter_mut().chain(state.hands.iter_mut().flat_map(|hand| &mut hand.seen)) {
@@ -231,7 +238,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
         p: M::Process,
     ) {
         state.processes[self.me] = p;
-        next.push(Step { who: self.me, what, kind: Kind::Own, state });
+        next.push(Step { process: self.me, what, kind: Kind::Own, state });
     }
 
     /// Wakes one process, or none, through a futex, and goes on as `then` says.
@@ -244,7 +251,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
     ) {
         self.before.wake_one(futex, |mut state, woke, kind| {
             then(&mut state.processes[self.me], woke);
-            next.push(Step { who: self.me, what, kind, state });
+            next.push(Step { process: self.me, what, kind, state });
         });
     }
 
@@ -259,7 +266,7 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
         let mut state = *self.before;
         let kind = state.wake_all(futex);
         then(&mut state.processes[self.me]);
-        next.push(Step { who: self.me, what, kind, state });
+        next.push(Step { process: self.me, what, kind, state });
     }
 
     /// Something that may happen, or not; as often as [`State::left`] says.
@@ -278,6 +285,6 @@ impl<M: Protocol<N, W>, const N: usize, const W: usize> Turn<'_, M, N, W> {
             state.left[left] -= 1;
         }
         edit(&mut state);
-        next.push(Step { who: self.me, what, kind: Kind::Chance, state });
+        next.push(Step { process: self.me, what, kind: Kind::Chance, state });
     }
 }

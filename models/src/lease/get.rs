@@ -2,7 +2,6 @@
 
 use super::state::{A, At, C, DEAD_LETTER, JOINERS, Job, KB, P, Process, REVIVED, S, SEQ, Says};
 use super::{Bug, Lease, Role, Steps, Turn, number};
-use crate::kernel::Protocol;
 
 impl Turn<'_> {
     /// A consumer enters, and recovers what a dead process left.
@@ -10,7 +9,7 @@ impl Turn<'_> {
         let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let what = match p.at {
             At::GStart if p.left == 0 => {
-                p = Lease::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::GStart => {
@@ -256,7 +255,9 @@ impl Turn<'_> {
                 p.at = At::Chain;
                 "no process waits for C"
             }
-            At::Chain if self.model.sleepers(&state) && self.run.has_job(&state) && !self.is(Bug::NoChain) => {
+            At::Chain
+                if self.model.sleepers(&state) && self.run.has_job(&state) && !self.is(Bug::NoChain) =>
+            {
                 state.advance(P);
                 p.at = At::ChainWake;
                 "chains: A + 1"

@@ -14,7 +14,9 @@ impl Run<Lease, PROCESSES, WORDS> {
 
     /// A process has died on the way into a lease.
     pub(super) fn is_half_moved(&self, state: &State) -> bool {
-        let half = |lease: usize| !matches!(state.own.jobs[lease].says, Says::Free | Says::Leased) && !state.is_held(S + lease);
+        let half = |lease: usize| {
+            !matches!(state.own.jobs[lease].says, Says::Free | Says::Leased) && !state.is_held(S + lease)
+        };
         !self.is(Bug::JoinerRecoversNothing) && state.own.used().any(half)
     }
 
@@ -77,7 +79,8 @@ impl Lease {
     pub(super) fn astray(&self, state: &State) -> Option<&'static str> {
         let own = &state.own;
         let holders = |lease: usize| {
-            let has = |p: &&Process| usize::from(p.lease) == lease + 1 && matches!(p.at, At::Held | At::DCount);
+            let has =
+                |p: &&Process| usize::from(p.lease) == lease + 1 && matches!(p.at, At::Held | At::DCount);
             state.processes.iter().filter(has).count()
         };
         for (me, p) in state.processes.iter().enumerate().filter(|(_, p)| p.at == At::Held) {

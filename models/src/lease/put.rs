@@ -1,8 +1,7 @@
 //! Put.
 
-use super::state::{A, At, P};
-use super::{Lease, Steps, Turn};
-use crate::kernel::Protocol;
+use super::state::{A, At, P, Process};
+use super::{Steps, Turn};
 
 impl Turn<'_> {
     /// A producer: the lock, the commit, one wake-up.
@@ -10,7 +9,7 @@ impl Turn<'_> {
         let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let what = match p.at {
             At::PStart if p.left == 0 => {
-                p = Lease::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::PStart => {
@@ -42,7 +41,7 @@ impl Turn<'_> {
                 "A + 1"
             }
             At::PWake => {
-                let then = |p: &mut super::Process, woke| (p.keep, p.at) = (p.keep | woke, At::PClear);
+                let then = |p: &mut Process, woke| (p.keep, p.at) = (p.keep | woke, At::PClear);
                 return self.wake(next, A, "wakes one", then);
             }
             At::PClear => {

@@ -2,7 +2,7 @@
 
 use super::state::{A, At, C, For, JOINERS, KB, P, Process, REVIVED, S, SEQ, Says, WORDS};
 use super::{Bug, Lease, State, Steps, Turn};
-use crate::kernel::{Protocol, Queued};
+use crate::kernel::Queued;
 
 impl Turn<'_> {
     pub(super) fn sleep(&self, next: &mut Steps) {
@@ -10,7 +10,7 @@ impl Turn<'_> {
         let (model, joins) = (self.model, self.model.joins(me));
         let what = match p.at {
             At::Decide if !joins && model.is_over(&state, me) => {
-                p = Lease::GONE;
+                p = Process::default();
                 "the end"
             }
             At::Decide => {
@@ -250,8 +250,8 @@ impl Turn<'_> {
         (p.head, p.index) = (0, 0);
         state.hands[self.me].set_fresh(REVIVED, false);
         match (p.purpose, finished) {
-            (For::Join, true) if p.instant => *p = Lease::GONE,
-            (For::Join, true) => *p = Process::new(At::Early, 0),
+            (For::Join, true) if p.instant => *p = Process::default(),
+            (For::Join, true) => *p = Process { at: At::Early, ..Process::default() },
             (For::Join, false) => p.at = At::Decide,
             (For::Ready, true) => {
                 self.awake(state, p);

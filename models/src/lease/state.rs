@@ -1,7 +1,6 @@
 //! Words, leases, processes.
 
 use super::Lease;
-use crate::kernel::Protocol;
 
 /// Most processes, most leases, and the words that have an owner.
 pub(crate) const PROCESSES: usize = 4;
@@ -21,7 +20,7 @@ pub(super) const SEQ: usize = WORDS + 2;
 /// The number of the dead letter.
 pub(super) const DEAD_LETTER: u8 = 5;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub(super) enum At {
     PStart,
@@ -98,20 +97,22 @@ pub(super) enum At {
     BAdvance,
     BWake,
     Early,
+    #[default]
     Gone,
 }
 
 /// What a look at all leases is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub(super) enum For {
+    #[default]
     Join,
     Ready,
     Done,
     NotifyAgain,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     pub(super) at: At,
     pub(super) purpose: For,
@@ -137,23 +138,6 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(super) const fn new(at: At, left: u8) -> Self {
-        Self {
-            at,
-            purpose: For::Join,
-            keep: false,
-            counted: false,
-            recovers: false,
-            watch: 0,
-            index: 0,
-            lease: 0,
-            back: false,
-            head: 0,
-            left,
-            instant: false,
-        }
-    }
-
     /// Forgets what it has seen: it will look again.
     pub(super) fn forget(&mut self) {
         (self.keep, self.watch, self.index, self.head) = (false, 0, 0, 0);
@@ -168,11 +152,11 @@ impl Process {
         matches!(self.at, At::WaitKb | At::WaitLock | At::Contending)
     }
 
-    /// The end of an operation with a job. A process that has dead-lettered one holds the consumers' lock (`inside`),
-    /// and looks for another.
+    /// The end of an operation with a job. A process that has dead-lettered one holds the consumers' lock
+    /// (`inside`), and looks for another.
     pub(super) fn rest(&mut self, inside: bool) {
         let left = if self.left == super::ALL || inside { self.left } else { self.left.saturating_sub(1) };
-        *self = Self::new(if inside { At::Look } else { At::GStart }, left);
+        *self = Self { at: if inside { At::Look } else { At::GStart }, left, ..Self::default() };
     }
 }
 
@@ -236,7 +220,7 @@ impl Lease {
                     p.at
                 }
                 At::PStart | At::GStart => {
-                    *p = Self::GONE;
+                    *p = Process::default();
                     At::Gone
                 }
                 _ => break,

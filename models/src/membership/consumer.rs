@@ -2,7 +2,6 @@
 
 use super::state::{A, At, C, KB, P, Process, S};
 use super::{ALL, Bug, Membership, State, Steps, Turn};
-use crate::kernel::Protocol;
 
 impl Turn<'_> {
     /// With the lock: a message, if there is one; and one wake-up for the next.
@@ -10,7 +9,7 @@ impl Turn<'_> {
         let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let what = match p.at {
             At::GStart if p.left == 0 => {
-                p = Membership::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::GStart => {
@@ -103,7 +102,8 @@ impl Turn<'_> {
                 "no member has come"
             }
             At::Decide => {
-                (p.used, p.at) = (state.own.used, if self.is(Bug::EmptyFirst) { At::Empty } else { At::Once });
+                (p.used, p.at) =
+                    (state.own.used, if self.is(Bug::EmptyFirst) { At::Empty } else { At::Once });
                 "have all disconnected?"
             }
             At::Once if p.index >= p.used => {
@@ -128,7 +128,9 @@ impl Turn<'_> {
                 "as many as before"
             }
             At::Again if p.index >= p.used => closed(&mut p),
-            At::Again if state.is_held(word) || !self.hand().is_fresh(word) => self.must_wait(&mut state, &mut p),
+            At::Again if state.is_held(word) || !self.hand().is_fresh(word) => {
+                self.must_wait(&mut state, &mut p)
+            }
             _ => {
                 state.hands[me].set_fresh(word, false);
                 p.index += 1;
@@ -147,6 +149,6 @@ impl Turn<'_> {
 }
 
 fn closed(p: &mut Process) -> &'static str {
-    *p = if p.instant { Membership::GONE } else { Process::new(At::Early, 0, 0) };
+    *p = Process { at: if p.instant { At::Gone } else { At::Early }, ..Process::default() };
     "closed"
 }

@@ -2,7 +2,7 @@
 
 use super::state::{A, At, P, Process, S};
 use super::{Bug, Membership, State, Steps, Turn};
-use crate::kernel::{Low, Protocol};
+use crate::kernel::Low;
 
 impl Turn<'_> {
     /// Takes the first free membership.
@@ -11,7 +11,7 @@ impl Turn<'_> {
         let word = S + usize::from(p.index);
         let what = match p.at {
             At::TStart if p.visits == 0 || p.index >= self.model.memberships => {
-                p = Membership::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::TStart if state.words[word].is_dead() && !self.is(Bug::DeathNotCleared) => {
@@ -118,7 +118,10 @@ impl Turn<'_> {
     pub(super) fn leave(&self, next: &mut Steps) {
         let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let word = S + usize::from(p.member).saturating_sub(1);
-        let out = |p: &mut Process| *p = Process::new(At::TStart, p.left, p.visits.saturating_sub(1));
+        let out = |p: &mut Process| {
+            let visits = p.visits.saturating_sub(1);
+            *p = Process { at: At::TStart, left: p.left, visits, ..Process::default() };
+        };
         let what = match p.at {
             At::LEpoch => {
                 if !self.is(Bug::LeaverKeepsEpoch) {

@@ -1,4 +1,5 @@
-//! A consumer sleeps for a message, or until all producers have disconnected; and what it does when it is woken.
+//! A consumer sleeps for a message, or until all producers have disconnected; and what it does when it is
+//! woken.
 
 use super::state::{A, At, C, KB, P, Process, S, WORDS};
 use super::{Bug, Membership, State, Steps, Turn};

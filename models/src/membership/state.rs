@@ -1,7 +1,6 @@
 //! Words and processes.
 
 use super::{Membership, State};
-use crate::kernel::Protocol;
 
 /// Most processes, most memberships, and the words that have an owner.
 pub(crate) const PROCESSES: usize = 4;
@@ -15,7 +14,7 @@ pub(super) const S: usize = 2;
 pub(super) const A: usize = WORDS;
 pub(super) const KB: usize = WORDS + 1;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub(super) enum At {
     TStart,
@@ -79,17 +78,19 @@ pub(super) enum At {
     RNotifyWake,
     HandOver,
     Early,
+    #[default]
     Gone,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     pub(super) at: At,
     /// In a release: `W` must stay.
     pub(super) keep: bool,
     /// Counted as a sleeper.
     pub(super) counted: bool,
-    /// How many memberships were used when it decided to wait, or when it began to look; the one that it looks at.
+    /// How many memberships were used when it decided to wait, or when it began to look; the one that it
+    /// looks at.
     pub(super) used: u8,
     pub(super) index: u8,
     /// The membership that it takes or has, plus 1.
@@ -100,16 +101,12 @@ pub(crate) struct Process {
     pub(super) visits: u8,
     /// It has got a message under the lock.
     pub(super) got: bool,
-    /// For the properties: at some instant since it began to look, no member was there, and the queue was empty.
+    /// For the properties: at some instant since it began to look, no member was there, and the queue was
+    /// empty.
     pub(super) instant: bool,
 }
 
 impl Process {
-    pub(super) const fn new(at: At, left: u8, visits: u8) -> Self {
-        let (keep, counted, got, instant) = (false, false, false, false);
-        Self { at, keep, counted, used: 0, index: 0, member: 0, left, visits, got, instant }
-    }
-
     /// Forgets what it has seen: it will look again.
     pub(super) fn forget(&mut self) {
         (self.keep, self.used, self.index, self.instant) = (false, 0, 0, false);
@@ -177,7 +174,7 @@ impl Membership {
                 At::GStart if p.left > 0 => At::GTry,
                 At::LPending => At::LRelease,
                 At::GStart => {
-                    *p = Self::GONE;
+                    *p = Process::default();
                     At::Gone
                 }
                 _ => break,

@@ -1,9 +1,8 @@
 //! A reservation becomes a message, or is aborted; and a member that puts no more leaves.
 
 use super::put::{advance_if_slept, notify_waiters};
-use super::state::{At, L, P, S, Says, Wants};
+use super::state::{At, L, P, Process, S, Says, Wants};
 use super::{Bug, Reservation, Steps, Turn};
-use crate::kernel::Protocol;
 
 impl Turn<'_> {
     pub(super) fn commit(&self, next: &mut Steps) {
@@ -52,7 +51,9 @@ impl Turn<'_> {
                 p.at = notify_waiters(&mut state, At::XSeqWake, At::XDisarm);
                 "does any process wait for the lock?"
             }
-            At::XSeqWake => return self.wake_all(next, Wants::Lock.futex(), "wakes them", |p| p.at = At::XDisarm),
+            At::XSeqWake => {
+                return self.wake_all(next, Wants::Lock.futex(), "wakes them", |p| p.at = At::XDisarm);
+            }
             At::XDisarm => {
                 state.clear_pending(me);
                 p.rest(state.own.used);
@@ -73,9 +74,11 @@ impl Turn<'_> {
                 p.at = At::HWake;
                 "all have disconnected: A + 1"
             }
-            At::HWake => return self.wake_all(next, Wants::Data.futex(), "wakes all", |p| p.at = At::HDisarm),
+            At::HWake => {
+                return self.wake_all(next, Wants::Data.futex(), "wakes all", |p| p.at = At::HDisarm);
+            }
             _ => {
-                p = Reservation::GONE;
+                p = Process::default();
                 "pending = 0"
             }
         };

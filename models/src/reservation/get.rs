@@ -2,7 +2,6 @@
 
 use super::state::{At, C, For, Front, L, Process, Says, Wants};
 use super::{Bug, Reservation, State, Steps, Turn};
-use crate::kernel::Protocol;
 
 impl Turn<'_> {
     pub(super) fn get(&self, next: &mut Steps) {
@@ -11,7 +10,7 @@ impl Turn<'_> {
         let lock = usize::from(record.lock);
         let what = match p.at {
             At::GStart if p.left == 0 => {
-                p = Reservation::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::GStart => {
@@ -41,7 +40,9 @@ impl Turn<'_> {
                 p.at = At::GGeneration;
                 "the lock is held"
             }
-            At::GGeneration if state.own.generations[lock] == record.generation || self.is(Bug::NoGeneration) => {
+            At::GGeneration
+                if state.own.generations[lock] == record.generation || self.is(Bug::NoGeneration) =>
+            {
                 (p.at, p.no_progress) = (At::CRelease, true);
                 "it is being filled"
             }
@@ -73,7 +74,9 @@ impl Turn<'_> {
                 p.at = At::CChain;
                 "no process waits for room"
             }
-            At::CAdvance if p.no_progress && !self.model.has_room(&state) && !self.is(Bug::NoProgressWakes) => {
+            At::CAdvance
+                if p.no_progress && !self.model.has_room(&state) && !self.is(Bug::NoProgressWakes) =>
+            {
                 (p.keep, p.at) = (true, At::CChain);
                 "has no new work for them"
             }
@@ -98,7 +101,9 @@ impl Turn<'_> {
                 p.at = At::CChainWake;
                 "chains: A + 1"
             }
-            At::CChainWake => return self.wake(next, Wants::Data.futex(), "chains", |p, _| p.at = At::CClear),
+            At::CChainWake => {
+                return self.wake(next, Wants::Data.futex(), "chains", |p, _| p.at = At::CClear);
+            }
             At::CClear => {
                 state.clear_w(me, C, p.keep);
                 (p.keep, p.at) = (false, At::CDisarm);
@@ -135,7 +140,9 @@ impl Turn<'_> {
                 p.at = At::LGeneration;
                 "the lock is held"
             }
-            At::LGeneration if state.own.generations[lock] == record.generation || self.is(Bug::NoGeneration) => {
+            At::LGeneration
+                if state.own.generations[lock] == record.generation || self.is(Bug::NoGeneration) =>
+            {
                 (p.front, p.at) = (Front::Filling, At::LSame);
                 "it is being filled"
             }
@@ -163,7 +170,7 @@ impl Turn<'_> {
         let new_work = something || (front == Front::Empty && p.over);
         p.at = match purpose {
             For::Ended if front == Front::Empty => {
-                *p = Reservation::GONE;
+                *p = Process::default();
                 return;
             }
             For::Ended => At::Arm,

@@ -2,7 +2,6 @@
 
 use super::state::{At, For, L, P, Process, RECORDS, Record, S, Says, Wants};
 use super::{Bug, Reservation, Role, State, Steps, Turn, number};
-use crate::kernel::Protocol;
 
 impl Turn<'_> {
     fn only_puts(&self) -> bool {
@@ -18,7 +17,7 @@ impl Turn<'_> {
                 "leaves its membership"
             }
             At::PStart if p.left == 0 => {
-                p = Reservation::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::PStart => {
@@ -47,7 +46,8 @@ impl Turn<'_> {
                 "recovers: A + 1"
             }
             At::PNotifyWake => {
-                return self.wake_all(next, Wants::Data.futex(), "recovers: wakes all", |p| p.at = At::NotifyAgain);
+                return self
+                    .wake_all(next, Wants::Data.futex(), "recovers: wakes all", |p| p.at = At::NotifyAgain);
             }
             At::PBegin => {
                 p.recovers = false;
@@ -86,7 +86,9 @@ impl Turn<'_> {
                 p.at = At::TUseWake;
                 "for the first time: A + 1"
             }
-            At::TUseWake => return self.wake_all(next, Wants::Data.futex(), "wakes all", |p| p.at = At::PAppend),
+            At::TUseWake => {
+                return self.wake_all(next, Wants::Data.futex(), "wakes all", |p| p.at = At::PAppend);
+            }
             At::PAppend if self.model.has_room(&state) => {
                 p.at = At::PHeader;
                 "there is room"
@@ -110,7 +112,9 @@ impl Turn<'_> {
                 p.at = notify_waiters(&mut state, At::USeqWake, At::PRelease);
                 "does any process wait for it?"
             }
-            At::USeqWake => return self.wake_all(next, Wants::Lock.futex(), "wakes them", |p| p.at = At::PRelease),
+            At::USeqWake => {
+                return self.wake_all(next, Wants::Lock.futex(), "wakes them", |p| p.at = At::PRelease);
+            }
             At::PHeader => {
                 let record = match self.only_puts() {
                     true => Record { says: Says::Message, ..Record::EMPTY },
@@ -222,7 +226,9 @@ impl Turn<'_> {
                 p.at = At::PClear;
                 "no more room"
             }
-            At::PChainWake => return self.wake(next, Wants::Room.futex(), "chains", |p, _| p.at = At::PClear),
+            At::PChainWake => {
+                return self.wake(next, Wants::Room.futex(), "chains", |p, _| p.at = At::PClear);
+            }
             At::PClear => {
                 state.clear_w(me, P, p.keep);
                 (p.keep, p.at) = (false, At::PDisarm);

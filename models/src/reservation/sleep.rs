@@ -44,8 +44,12 @@ impl Turn<'_> {
             At::Ready => {
                 match p.wants {
                     Wants::Data => p.look(For::Ready),
-                    Wants::Room if state.own.closed || self.model.has_room(&state) => self.awake(&mut state, &mut p),
-                    Wants::Lock if state.own.closed || Reservation::has_free(&state) => self.awake(&mut state, &mut p),
+                    Wants::Room if state.own.closed || self.model.has_room(&state) => {
+                        self.awake(&mut state, &mut p)
+                    }
+                    Wants::Lock if state.own.closed || Reservation::has_free(&state) => {
+                        self.awake(&mut state, &mut p)
+                    }
                     _ => p.at = At::Queue,
                 }
                 "looks"
@@ -97,7 +101,9 @@ impl Turn<'_> {
                 p.at = At::PassWake;
                 "passes on: A + 1"
             }
-            At::PassWake => return self.wake(next, others.futex(), "passes on", |p, _| p.at = At::NotifyAgain),
+            At::PassWake => {
+                return self.wake(next, others.futex(), "passes on", |p, _| p.at = At::NotifyAgain);
+            }
             At::LPass => {
                 p.at = At::HandOver;
                 if Reservation::sleepers(&state, Wants::Data) && !self.is(Bug::WaiterKeepsWake) {
@@ -110,7 +116,9 @@ impl Turn<'_> {
                 p.at = At::LPassWake;
                 "passes on: A + 1"
             }
-            At::LPassWake => return self.wake(next, Wants::Data.futex(), "passes on", |p, _| p.at = At::HandOver),
+            At::LPassWake => {
+                return self.wake(next, Wants::Data.futex(), "passes on", |p, _| p.at = At::HandOver);
+            }
             _ => {
                 state.register(own);
                 self.awake(&mut state, &mut p);
@@ -140,8 +148,8 @@ impl Turn<'_> {
         (L..L + locks).chain(self.model.is_member(self.me).then_some(S))
     }
 
-    /// The kernel compares one word and queues on it: the words that are only watched, the own side, the other, the
-    /// epoch last.
+    /// The kernel compares one word and queues on it: the words that are only watched, the own side, the
+    /// other, the epoch last.
     fn queue(&self, state: &mut State, p: &mut Process) -> &'static str {
         let [waits_for, own] = p.sides();
         let mut all = self.watched().chain([own, waits_for, p.wants.futex()]);
@@ -192,7 +200,9 @@ impl Turn<'_> {
                 "is this the end?"
             }
             At::RRoom => {
-                return self.wake_all(next, Wants::Room.futex(), "wakes all that wait for room", |p| p.at = At::RLook);
+                return self.wake_all(next, Wants::Room.futex(), "wakes all that wait for room", |p| {
+                    p.at = At::RLook
+                });
             }
             At::RLook => {
                 p.at = At::RSeq;

@@ -1,7 +1,6 @@
 //! Words, records, processes.
 
 use super::{ALL, Reservation, State};
-use crate::kernel::Protocol;
 
 /// Most processes, locks of reservations, records, and the words that have an owner.
 pub(crate) const PROCESSES: usize = 4;
@@ -14,7 +13,7 @@ pub(super) const C: usize = 1;
 pub(super) const S: usize = 2;
 pub(super) const L: usize = 3;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub(super) enum At {
     PStart,
@@ -108,13 +107,15 @@ pub(super) enum At {
     LLock,
     LGeneration,
     LSame,
+    #[default]
     Gone,
 }
 
 /// What a process sleeps for: a message, room, a lock. Each has an epoch; the first two are those of P and C.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub(super) enum Wants {
+    #[default]
     Data,
     Room,
     Lock,
@@ -128,9 +129,10 @@ impl Wants {
 }
 
 /// What a look at the head is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub(super) enum For {
+    #[default]
     Nothing,
     Ended,
     Ready,
@@ -143,15 +145,16 @@ pub(super) enum For {
 }
 
 /// What it finds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub(super) enum Front {
+    #[default]
     Empty,
     Filling,
     Something,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     pub(super) at: At,
     pub(super) purpose: For,
@@ -182,27 +185,6 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(super) const fn new(at: At, left: u8) -> Self {
-        Self {
-            at,
-            purpose: For::Nothing,
-            wants: Wants::Data,
-            keep: false,
-            counted: false,
-            recovers: false,
-            no_progress: false,
-            over: false,
-            aborts: false,
-            watch: 0,
-            index: 0,
-            lock: 0,
-            record: 0,
-            head: 0,
-            front: Front::Empty,
-            left,
-        }
-    }
-
     /// Forgets what it has seen: it will look again.
     pub(super) fn forget(&mut self) {
         (self.keep, self.no_progress, self.over, self.purpose) = (false, false, false, For::Nothing);
@@ -239,7 +221,8 @@ impl Process {
         match self.at {
             At::Arm => self.watch = if self.wants == Wants::Lock { used } else { 0 },
             At::PStart => {
-                *self = Self::new(At::PStart, left);
+                *self = Self { left, ..Self::default() };
+                self.at = At::PStart;
                 if ended == At::XDisarm {
                     self.done_one();
                 }
@@ -313,7 +296,7 @@ impl Reservation {
                 At::GStart if p.left > 0 => p.at = At::GTry,
                 At::TPending => p.at = At::TTake,
                 At::PStart if member => p.at = At::HEpoch,
-                At::PStart | At::GStart | At::HDisarm => *p = Self::GONE,
+                At::PStart | At::GStart | At::HDisarm => *p = Process::default(),
                 _ => break,
             }
         }

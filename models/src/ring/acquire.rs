@@ -29,7 +29,7 @@ impl Turn<'_> {
                 "takes, pending = 0"
             }
             At::Try if p.late => {
-                p = Process::GONE;
+                p = Process::default();
                 "gives up"
             }
             At::Try => {
@@ -164,13 +164,13 @@ impl Turn<'_> {
                 kind = state.wake_all(a(C));
                 match state.holds(me, mine) {
                     true => p.at = if p.end == End::Closed { At::Release } else { At::Look },
-                    false if self.model.roles[me] == Role::Closer => p = Process::GONE,
+                    false if self.model.roles[me] == Role::Closer => p = Process::default(),
                     false => p.at = At::HandOver,
                 }
                 "wakes all on A of C"
             }
         };
         state.processes[me] = p;
-        next.push(Step { who: me, what, kind, state });
+        next.push(Step { process: me, what, kind, state });
     }
 }

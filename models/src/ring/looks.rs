@@ -1,8 +1,8 @@
-//! What the processes can tell from the words.
+//! What the processes can tell from the words; and the steps that no other process could notice.
 
 use super::state::{At, C, End, P, PROCESSES, Process, WORDS};
-use super::{Bug, Ring, Role, State, Turn};
-use crate::kernel::Run;
+use super::{Brief, Bug, Ring, Role, State, Turn};
+use crate::kernel::{Hand, Run};
 
 impl Ring {
     /// The side whose lock a process takes.
@@ -40,6 +40,60 @@ impl Ring {
 }
 
 impl Run<Ring, PROCESSES, WORDS> {
+    /// A step that no process but the kernel could notice.
+    pub(super) fn private_step(&self, state: &mut State, me: usize) -> &'static str {
+        let role = self.model.roles[me];
+        let mine = self.model.side(me);
+        let armed = self.is(Bug::CloseWakesAfterReleaseArmed);
+        let notifies_late = role == Role::Closer && (self.is(Bug::CloseWakesAfterRelease) || armed);
+        let mut p = state.processes[me];
+        let what = match p.at {
+            At::Start if role != Role::Closer && p.messages == 0 => {
+                p = Process::default();
+                "leaves for good"
+            }
+            At::Start => {
+                state.set_pending(me, mine);
+                p.at = At::Try;
+                "pending = mine"
+            }
+            At::Disarm => {
+                state.forget(me);
+                p.forget();
+                if !(notifies_late && armed) {
+                    state.clear_pending(me);
+                }
+                match p.end {
+                    End::Closed if notifies_late => p.at = At::NotifyP,
+                    End::Done => {
+                        let brief = self.model.brief != Brief::Never;
+                        p = Process { at: At::Start, messages: p.messages, brief, ..Process::default() };
+                    }
+                    End::Open if !p.late => p.at = At::Arm,
+                    End::Closed | End::Open => p = Process::default(),
+                }
+                "pending = 0"
+            }
+            _ => {
+                if self.is(Bug::NotArmedAsleep) {
+                    state.clear_pending(me);
+                } else {
+                    state.set_pending(me, 1 - mine);
+                }
+                p.at = if self.is(Bug::RecheckBeforeRegister) { At::Recheck } else { At::Register };
+                if let Role::Producer { size, .. } = role {
+                    state.own.least = if state.own.least == 0 { size } else { state.own.least.min(size) };
+                }
+                "pending = other"
+            }
+        };
+        state.processes[me] = p;
+        if p == Process::default() {
+            state.hands[me] = Hand::EMPTY;
+        }
+        what
+    }
+
     /// There is room that a sleeping producer might use and has not been notified of.
     pub(super) fn has_room_to_pass(&self, state: &State) -> bool {
         self.has_room(state) && (!state.own.passed || self.is(Bug::PassOnAlways))

@@ -85,8 +85,8 @@ impl Turn<'_> {
         let [mine, other] = self.sides();
         let what = match p.at {
             At::Asleep => {
-                // The index that `futex_waitv` returns is the last one woken in the order of the list: with A last, a
-                // lock word is seen only if A was not woken too.
+                // The index that `futex_waitv` returns is the last one woken in the order of the list: with A
+                // last, a lock word is seen only if A was not woken too.
                 p.by_lock = self.is(Bug::DutyByLastIndex) && self.hand().is_queued(a(other));
                 p.at = At::Woken;
                 "wakes up"
@@ -107,7 +107,8 @@ impl Turn<'_> {
                 let (side, then) =
                     if p.at == At::DutyOther { (other, At::DutyMine) } else { (mine, At::DutyAdvance) };
                 if state.words[side].is_deserted() && self.model.nwait(&state, side) {
-                    return self.wake(next, self.lock_futex(side), "duty: wakes a waiter", |p, _| p.at = then);
+                    return self
+                        .wake(next, self.lock_futex(side), "duty: wakes a waiter", |p, _| p.at = then);
                 }
                 p.at = then;
                 "duty: the lock is well"

@@ -18,7 +18,7 @@ pub(super) const fn a(side: usize) -> usize {
 }
 
 /// Where a process stands: the name of the step it takes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub(super) enum At {
     Start,
@@ -58,14 +58,16 @@ pub(super) enum At {
     DutyAdvance,
     DutyA,
     HandOver,
+    #[default]
     Gone,
 }
 
 /// How an operation ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub(super) enum End {
     /// Not yet known.
+    #[default]
     Open,
     /// Done: a message moved.
     Done,
@@ -73,7 +75,7 @@ pub(super) enum End {
     Closed,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct Process {
     pub(super) at: At,
     /// The index that `futex_waitv` returns is a lock word's; only [`super::Bug::DutyByLastIndex`] looks.
@@ -90,16 +92,6 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(super) const GONE: Self = Self {
-        at: At::Gone,
-        by_lock: false,
-        keep: false,
-        end: End::Open,
-        messages: 0,
-        brief: false,
-        late: false,
-    };
-
     /// Forgets what it has seen: it will look again.
     pub(super) fn forget(&mut self) {
         (self.by_lock, self.keep) = (false, false);

@@ -5,7 +5,8 @@ use crate::lease::{ALL, Bug, Lease, PROCESSES, Role, WORDS};
 
 type Row = Case<Lease, PROCESSES, WORDS>;
 
-/// A row: who takes part; the leases, how many of them were used, the messages that are there; kills, time-outs, spurious wake-ups.
+/// A row: the processes that take part; the leases, how many of them were used, the messages that are there;
+/// kills, time-outs, spurious wake-ups.
 fn lease(roles: &[Role], [leases, used, filled]: [u8; 3], left: [u8; 3]) -> Row {
     Case::new(Lease { roles: roles.to_vec(), leases, used, filled, ..Lease::default() }, left)
 }
@@ -48,7 +49,8 @@ pub(super) fn rows() -> impl Iterator<Item = Row> {
 
 fn right() -> Vec<Row> {
     vec![
-        // Jobs come back and are starved for; a put; the first use of slots; consumers and joiners that sleep; the end; a dead letter.
+        // Jobs come back and are starved for; a put; the first use of slots; consumers and joiners that
+        // sleep; the end; a dead letter.
         lease(&[MANY, MANY], [2, 0, 2], [1, 1, 1]).backs(1),
         lease(&[MANY, MANY], [1, 1, 2], [2, 0, 0]).backs(1),
         lease(&[ONE, ONE, ONE], [1, 1, 3], [1, 0, 0]).backs(1),

@@ -5,7 +5,8 @@ use crate::membership::{ALL, Bug, Membership, PROCESSES, Role, WORDS};
 
 type Row = Case<Membership, PROCESSES, WORDS>;
 
-/// A row: who takes part; the memberships, and how many of them were used; kills, time-outs, spurious wake-ups.
+/// A row: the processes that take part; the memberships, and how many of them were used; kills, time-outs,
+/// spurious wake-ups.
 fn members(roles: &[Role], [memberships, used]: [u8; 2], left: [u8; 3]) -> Row {
     Case::new(Membership { roles: roles.to_vec(), memberships, used, legacy: false }, left)
 }
@@ -50,7 +51,9 @@ fn right() -> Vec<Row> {
         members(&[p(1, 0), C, C, G], [1, 1], [1, 0, 0]).deep(),
         members(&[p(1, 1), C, C, G], [1, 1], [1, 0, 0]).deep(),
         // Two deaths: what is left to the liveness poll, and that the poll is enough.
-        members(&[p(2, 1), p(1, 0), C], [2, 1], [2, 0, 0]).gap(&["WAITS THOUGH ALL HAVE DISCONNECTED"]).deep(),
+        members(&[p(2, 1), p(1, 0), C], [2, 1], [2, 0, 0])
+            .gap(&["WAITS THOUGH ALL HAVE DISCONNECTED"])
+            .deep(),
         members(&[p(1, 0), C, C], [1, 0], [2, 0, 0]).gap(&["WAITS THOUGH ALL HAVE DISCONNECTED"]).deep(),
         members(&[p(2, 1), p(1, 0), C], [2, 1], [2, 0, 0]).poll().deep(),
         members(&[p(1, 0), C, C], [1, 0], [2, 0, 0]).poll().deep(),

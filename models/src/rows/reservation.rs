@@ -5,7 +5,8 @@ use crate::reservation::{ALL, Bug, PROCESSES, Reservation, Role, WORDS};
 
 type Row = Case<Reservation, PROCESSES, WORDS>;
 
-/// A row: who takes part; the locks, and how many of them were used; kills, time-outs, spurious wake-ups.
+/// A row: the processes that take part; the locks, and how many of them were used; kills, time-outs, spurious
+/// wake-ups.
 fn reserved(roles: &[Role], [locks, used]: [u8; 2], left: [u8; 3]) -> Row {
     Case::new(Reservation { roles: roles.to_vec(), locks, used, room: 7, ..Reservation::default() }, left)
 }
@@ -61,7 +62,8 @@ pub(super) fn rows() -> impl Iterator<Item = Row> {
 
 fn right() -> Vec<Row> {
     vec![
-        // A reservation that is filled, aborted, left; a lock's first use; room; no free lock; the end; a member.
+        // A reservation that is filled, aborted, left; a lock's first use; room; no free lock; the end; a
+        // member.
         reserved(&[R, G], [1, 0], [1, 1, 1]).aborted(1),
         reserved(&[R2, G], [1, 0], [2, 0, 0]).aborted(1),
         reserved(&[R, G, G], [1, 1], [1, 0, 0]).begun().aborted(1),
@@ -87,10 +89,13 @@ fn right() -> Vec<Row> {
         reserved(&[LEAVES, R, MEMBER, MEMBER], [1, 1], [0, 0, 0]).member().begun().aborted(1).deep(),
         reserved(&[R, MEMBER, G], [1, 1], [1, 0, 0]).member().begun().aborted(1).deep(),
         reserved(&[R, MEMBER, MEMBER], [1, 1], [1, 0, 0]).member().begun().aborted(1).deep(),
-        // Two deaths: the process that was woken dies as well, while another is half-way to its sleep. It costs a second
-        // at most.
+        // Two deaths: the process that was woken dies as well, while another is half-way to its sleep. It
+        // costs a second at most.
         reserved(&[R, R, R], [1, 1], [2, 0, 0]).begun().gap(&["SLEEPS BESIDE A LOCK"]),
-        reserved(&[R, R, G], [1, 1], [2, 0, 0]).begun().gap(&["SLEEPS BESIDE A LOCK", "SLEEPS BESIDE A RECORD"]).deep(),
+        reserved(&[R, R, G], [1, 1], [2, 0, 0])
+            .begun()
+            .gap(&["SLEEPS BESIDE A LOCK", "SLEEPS BESIDE A RECORD"])
+            .deep(),
     ]
 }
 
@@ -106,7 +111,11 @@ fn bugs() -> Vec<Row> {
         reserved(&[R, G], [1, 1], [1, 0, 0]).begun().bug(Bug::LocksUnwatched),
         reserved(&[K, G, G], [1, 1], [1, 0, 0]).bug(Bug::WokenNotifiesNone),
         reserved(&[R, G, G], [1, 1], [0, 0, 1]).begun().closed().bug(Bug::NotifiesAgainAlways).live(),
-        reserved(&[LEAVES, R, MEMBER, G], [1, 1], [1, 0, 0]).member().begun().bug(Bug::NonMemberForgets).deep(),
+        reserved(&[LEAVES, R, MEMBER, G], [1, 1], [1, 0, 0])
+            .member()
+            .begun()
+            .bug(Bug::NonMemberForgets)
+            .deep(),
         reserved(&[R, PUTS, G], [1, 1], [0, 0, 1]).begun().room(1).bug(Bug::NoProgressWakes).live(),
         reserved(&[R, PUTS, G], [1, 1], [0, 0, 1]).begun().room(1).bug(Bug::PassesOnAlways).live(),
         reserved(&[R, PUTS, ONE, ONE], [1, 1], [0, 0, 0]).begun().bug(Bug::NoChain),

@@ -5,7 +5,7 @@ use crate::ring::{ALL, Brief, Bug, PROCESSES, Ring, Role, WORDS};
 
 type Row = Case<Ring, PROCESSES, WORDS>;
 
-/// A row, not checked for liveness: who takes part, slots; kills, time-outs, spurious wake-ups.
+/// A row, not checked for liveness: the processes that take part, slots; kills, time-outs, spurious wake-ups.
 fn ring(roles: &[Role], slots: u8, left: [u8; 3]) -> Row {
     let mut row = Case::new(Ring { roles: roles.to_vec(), slots, ..Ring::default() }, left);
     row.live = false;
@@ -97,7 +97,9 @@ fn bugs() -> Vec<Row> {
         herd(1).bug(Bug::NotArmedAsleep),
         herd(1).bug(Bug::NoHandOverRegister),
         herd(2).bug(Bug::NoChain),
-        ring(&[p(1), CONSUMER, CONSUMER, CONSUMER], 1, [1, 0, 0]).spare(Bug::AdvanceOverwritesSnapshot).deep(),
+        ring(&[p(1), CONSUMER, CONSUMER, CONSUMER], 1, [1, 0, 0])
+            .spare(Bug::AdvanceOverwritesSnapshot)
+            .deep(),
         crowd(1).bug(Bug::NoDuty),
         crowd(1).bug(Bug::NoNewWork),
         crowd(1).bug(Bug::DutyByLastIndex),

@@ -49,7 +49,8 @@ fn condition(
     Case::new(Condition { waiters, notifiers }, [kills, timeouts, 0])
 }
 
-pub(super) fn conditions() -> impl Iterator<Item = Case<Condition, { condition::PROCESSES }, { condition::WORDS }>> {
+pub(super) fn conditions()
+-> impl Iterator<Item = Case<Condition, { condition::PROCESSES }, { condition::WORDS }>> {
     use condition::Bug;
     let rows = vec![
         condition(2, [1, 1], [0, 2]),
@@ -145,7 +146,8 @@ pub(super) fn rwlocks() -> impl Iterator<Item = Case<RwLock, PROCESSES, WORDS>> 
     rows.into_iter()
 }
 
-/// A row of the barrier: participants, threads, rounds, closers and menders; kills, time-outs, spurious wake-ups.
+/// A row of the barrier: participants, threads, rounds, closers and menders; kills, time-outs, spurious
+/// wake-ups.
 fn barrier(
     parties: usize,
     threads: usize,

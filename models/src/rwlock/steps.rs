@@ -1,8 +1,8 @@
 //! What each process does next.
 
-use super::{At, Bug, ENTRY, RwLock, Steps, Turn};
+use super::{At, Bug, ENTRY, Process, Steps, Turn};
 use crate::checker::Step;
-use crate::kernel::{Protocol, tid};
+use crate::kernel::tid;
 use crate::robust::{Come, Flaws};
 
 impl Turn<'_> {
@@ -13,7 +13,7 @@ impl Turn<'_> {
         let what = match p.at {
             At::Gone => return,
             At::Idle if p.rounds == 0 => {
-                p = RwLock::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {
@@ -25,7 +25,9 @@ impl Turn<'_> {
                 "wants"
             }
             At::Glance => {
-                for lock in (0..state.own.used).filter(|lock| !state.is_held(ENTRY) && !state.is_held((*lock).into())) {
+                for lock in
+                    (0..state.own.used).filter(|lock| !state.is_held(ENTRY) && !state.is_held((*lock).into()))
+                {
                     (p.at, p.lock) = (At::Grab, lock);
                     self.go(next, "finds a lock free, and the entry lock", state, p);
                 }
@@ -49,7 +51,7 @@ impl Turn<'_> {
                 "looks at the entry lock"
             }
             At::AskIn => {
-                (p.told, p.has, p.at) = (state.own.signature != 0, true, At::Read);
+                (p.warned, p.has, p.at) = (state.own.signature != 0, true, At::Read);
                 "asks for a signature"
             }
             At::Enter if p.late => {
@@ -58,13 +60,13 @@ impl Turn<'_> {
             }
             At::Enter if state.is_held(ENTRY) => return,
             At::Enter => {
-                p.told = state.take(me, ENTRY) && self.is(Bug::KernelsMark);
+                p.warned = state.take(me, ENTRY) && self.is(Bug::KernelsMark);
                 p.at = At::Ask;
                 "enters"
             }
             At::Ask => {
                 if !self.is(Bug::KernelsMark) {
-                    p.told = state.own.signature != 0;
+                    p.warned = state.own.signature != 0;
                 }
                 p.at = match p.writer {
                     false if self.is(Bug::SitsOutside) => At::Leave,
@@ -119,7 +121,9 @@ impl Turn<'_> {
                 }
                 "leaves the entry lock"
             }
-            At::Read => return self.chance(next, None, "has read", |state| state.processes[me].at = At::Rise),
+            At::Read => {
+                return self.chance(next, None, "has read", |state| state.processes[me].at = At::Rise);
+            }
             At::Look if lock == if self.is(Bug::LooksOutside) { locks } else { state.own.used.into() } => {
                 (p.at, p.lock) = match (state.holds(me, ENTRY), self.is(Bug::SignsFirst)) {
                     (false, _) => (At::Enter, 0),
@@ -204,7 +208,7 @@ impl Turn<'_> {
                         At::Back => (p.at, p.lock) = (At::Enter, 0),
                         _ => (p.at, p.lock) = (At::Look, p.lock + 1),
                     }
-                    next.push(Step { who: me, what, kind, state });
+                    next.push(Step { process: me, what, kind, state });
                 });
             }
         };

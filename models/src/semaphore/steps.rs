@@ -1,8 +1,7 @@
 //! What each process does next.
 
-use super::{At, Bug, MUTEX, Semaphore, Steps, Turn};
+use super::{At, Bug, MUTEX, Process, Steps, Turn};
 use crate::checker::{Kind, Step};
-use crate::kernel::Protocol;
 use crate::robust::{Come, Flaws};
 
 impl Turn<'_> {
@@ -15,7 +14,7 @@ impl Turn<'_> {
         let what = match p.at {
             At::Gone => return,
             At::Idle if p.rounds == 0 => {
-                p = Semaphore::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {
@@ -126,7 +125,8 @@ impl Turn<'_> {
                 "leaves the mutex"
             }
             At::Held => {
-                return self.chance(next, None, "has been at work", |state| state.processes[me].at = At::Give);
+                return self
+                    .chance(next, None, "has been at work", |state| state.processes[me].at = At::Give);
             }
             At::GiveBack if p.got == 0 || self.is(Bug::KeepsTheRest) => {
                 (p.at, p.got) = (At::Out, 0);
@@ -142,7 +142,7 @@ impl Turn<'_> {
                 let flaws = Flaws { clear_ignores_epoch, no_wake };
                 return state.give_step(me, word, true, flaws, |mut state, what, kind: Kind, done| {
                     state.processes[me].got &= !(u8::from(done) << word);
-                    next.push(Step { who: me, what, kind, state });
+                    next.push(Step { process: me, what, kind, state });
                 });
             }
         };

@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Kills every public operation at each of its distinct states, and hunts the planted bugs.
-#   ci/killstep.sh                        every commit: distinct states, a sample of the three modes below, planted bugs
-#   ci/killstep.sh --whole                the same, and every state of the longest operations, of which a commit sweeps a part
-#   ci/killstep.sh --all --minutes 30     every step and all modes, a slice of them; the next call goes on with the rest
-#   ci/killstep.sh --all --minutes 30 --stale   the same, beginning with what was not swept for the longest time
-#   ci/killstep.sh --all --record         only prints what was swept when
-#   ci/killstep.sh --mode double          two kills: each state of the victim with each of the recovering process
-#   ci/killstep.sh --mode freeze          the victim is stopped, other processes go on, then the victim goes on
-#   ci/killstep.sh --mode missed          killed, and the kernel does not walk the victim's robust list
-#   ci/killstep.sh --only PREFIX          some cases, in any mode; --step K repeats one kill
-#   ci/killstep.sh --seed TEXT            chooses the sample; without it the commit's hash does
-# All CPUs sweep. The record is target/killstep-record.tsv; killstep/README.md describes it and the other arguments.
-# The last line is `killstep: N operations, N kills, N hangs, N torn, N lost, N leaked, planted F/P`. The exit code is 1
-# unless hangs, torn, lost and leaked are 0 and F = P. It is 77 where the system does not let us trace a child: nothing was tested.
+# Kills every public operation at each of its distinct states, and hunts the planted bugs. All CPUs sweep.
+#   ci/killstep.sh                    every commit: distinct states, samples of the modes below, planted bugs
+#   ci/killstep.sh --whole             the same, with every state of the longest operation, too
+#   ci/killstep.sh --all --minutes 30  a slice of every step in all modes; the next call goes on with the rest
+#       … --minutes 30 --stale         begins with what was not swept for the longest time
+#   ci/killstep.sh --all --record      only prints what was swept when
+#   ci/killstep.sh --mode double       two kills: each state of the victim with each of the recovering process
+#   ci/killstep.sh --mode freeze       the victim is stopped, other processes go on, then the victim goes on
+#   ci/killstep.sh --mode missed       killed, and the kernel does not walk the victim's robust list
+#   ci/killstep.sh --only PREFIX       some cases, in any mode; --step K repeats one kill
+#   ci/killstep.sh --seed TEXT         chooses the sample; without it the commit's hash does
+# killstep/README.md describes the other arguments, and the record, which is target/killstep-record.tsv. The
+# last line is `killstep: N operations, N kills, N hangs, N torn, N lost, N leaked, planted F/P`. The exit
+# code is 1 unless hangs, torn, lost and leaked are 0 and F = P. It is 77 where the system does not let us
+# trace a child: then nothing was tested.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +29,7 @@ build() {
 arguments=("$@")
 given() { [[ " ${arguments[*]} " == *" $1 "* ]]; }
 
-# Link-time optimisation of the whole program costs a minute here and finds no other bug.
+# Most users link without whole-program optimisation, too, which would cost half a minute here.
 quickly=(env CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16)
 building=$SECONDS
 table=$("${quickly[@]}" bash -c "$(declare -f build); build test --test killstep --no-run")
@@ -37,12 +38,12 @@ planted=()
 if ! given --only && ! given --mode && ! given --minutes && ! given --record; then
     planted=(--planted)
     KILLSTEP_MODELS=$(build build --package multiproc-models)
-    # The bugs are compiled in behind a cfg that only this workspace's crates get, so that their dependencies are shared.
+    # The bugs are behind a cfg that only this workspace's crates get: both builds share all other crates.
     KILLSTEP_PLANTED=$(RUSTC_WORKSPACE_WRAPPER=$PWD/ci/rustc-with-planted-bugs.sh \
         "${quickly[@]}" bash -c "$(declare -f build); build test --test killstep --no-run")
     export KILLSTEP_MODELS KILLSTEP_PLANTED
 fi
-given --record || printf 'killstep: built in %d s\n' $((SECONDS - building))
+given --record || printf 'killstep: built in %d s\n' $((SECONDS - building)) >&2
 
 commit=$(git rev-parse --verify --quiet HEAD || echo unknown)
 seed=$commit

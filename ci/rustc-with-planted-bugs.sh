@@ -1,3 +1,4 @@
 #!/bin/sh
-# Cargo's RUSTC_WORKSPACE_WRAPPER for the build with planted bugs: rustc for this workspace's own crates, with one more cfg.
+# RUSTC_WORKSPACE_WRAPPER of the build with planted bugs: cargo runs it in place of rustc for this workspace's
+# own crates.
 exec "$@" --cfg multiproc_planted_bugs

@@ -10,25 +10,29 @@ use crate::Mode;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Args {
-    /// Kill after every step instead of once per distinct state, and sweep every case in every [`Mode`] (`--all`).
+    /// Kill after every step instead of once per distinct state, and sweep every case in every [`Mode`]
+    /// (`--all`).
     pub all: bool,
-    /// Kill at every distinct state of every case, also of those with very many, and try the other modes as each case is
-    /// [sampled](crate::Case::sampled) (`--whole`).
+    /// Kill at every distinct state of every case, also of those with very many, and try the other modes as
+    /// each case is [sampled](crate::Case::sampled) (`--whole`).
     pub whole: bool,
     /// One mode alone, swept wholly (`--mode MODE`).
     pub mode: Option<Mode>,
     /// Only cases and planted bugs whose names begin so, wholly (`--only PREFIX`).
     pub only: Option<String>,
-    /// One kill per case, after this step (`--step K`). In [`Mode::Double`] one for each state of the recoverer follows.
+    /// One kill per case, after this step (`--step K`). In [`Mode::Double`] one for each state of the
+    /// recoverer follows.
     pub step: Option<u64>,
     /// The planted bugs too (`--planted`).
     pub planted: bool,
-    /// What chooses the states of a sample (`--seed TEXT`): a number, or any text, such as the hash of a commit.
+    /// What chooses the states of a sample (`--seed TEXT`): a number, or any text, such as the hash of a
+    /// commit.
     pub seed: Option<String>,
-    /// So many processes sweep, each on a CPU of its own (`--workers N`); there are never more of them than CPUs. Without it
-    /// the driver itself sweeps, one case after the other.
+    /// So many processes sweep, each on a CPU of its own (`--workers N`); there are never more of them than
+    /// CPUs. Without it the driver itself sweeps, one case after the other.
     pub workers: Option<usize>,
-    /// Begin no attempt after so long (`--minutes N`), and leave out what the record says was swept at this commit.
+    /// Begin no attempt after so long (`--minutes N`), and leave out what the record says was swept at this
+    /// commit.
     pub limit: Option<Duration>,
     /// Begin with what was not swept for the longest time, at whatever commit (`--stale`).
     pub stale: bool,
@@ -38,7 +42,8 @@ pub struct Args {
     pub record_file: Option<PathBuf>,
     /// What the record calls the swept version (`--commit NAME`).
     pub commit: Option<String>,
-    /// This process does what a coordinating one orders (`--worker`, which [`Sweep`](crate::Sweep) itself adds).
+    /// This process does what a coordinating one orders (`--worker`, which [`Sweep`](crate::Sweep) itself
+    /// adds).
     pub(crate) worker: bool,
 }
 
@@ -46,7 +51,8 @@ pub struct Args {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageError(String);
 
-const USAGE: &str = "usage: [--all | --whole | --mode kill|double|freeze|missed] [--only PREFIX] [--step K] [--planted] \
+const USAGE: &str = "usage: [--all | --whole | --mode kill|double|freeze|missed] [--only PREFIX] [--step K] \
+    [--planted] \
     [--seed TEXT] [--workers N] [--minutes N] [--stale] [--record] [--record-file PATH] [--commit NAME]";
 
 impl fmt::Display for UsageError {
@@ -84,7 +90,10 @@ impl Args {
                 "--worker" => args.worker = true,
                 "--mode" => {
                     let name = operand()?;
-                    args.mode = Some(Mode::named(&name).ok_or_else(|| UsageError(format!("--mode {name}: no such mode")))?);
+                    args.mode = Some(
+                        Mode::named(&name)
+                            .ok_or_else(|| UsageError(format!("--mode {name}: no such mode")))?,
+                    );
                 }
                 "--only" => args.only = Some(operand()?),
                 "--seed" => args.seed = Some(operand()?),
@@ -92,7 +101,11 @@ impl Args {
                 "--record-file" => args.record_file = Some(operand()?.into()),
                 "--step" => args.step = Some(number(&word, &operand()?)?),
                 "--workers" => args.workers = Some(number(&word, &operand()?)?),
-                "--minutes" => args.limit = Some(Duration::from_secs(60 * number::<u32>(&word, &operand()?)? as u64)),
+                "--minutes" => {
+                    let (minutes, bad) =
+                        (number::<f64>(&word, &operand()?)?, |_| UsageError(format!("{word}: no such time")));
+                    args.limit = Some(Duration::try_from_secs_f64(60.0 * minutes).map_err(bad)?);
+                }
                 _ => return Err(UsageError(format!("unknown argument {word}"))),
             }
         }
@@ -117,7 +130,9 @@ impl Args {
                     Extent::Whole
                 }
             }
-            None if mode == Mode::Kill && (self.whole || self.only.is_some() || self.step.is_some()) => Extent::Whole,
+            None if mode == Mode::Kill && (self.whole || self.only.is_some() || self.step.is_some()) => {
+                Extent::Whole
+            }
             None if mode == Mode::Kill => Extent::Part,
             None if self.step.is_some() => Extent::Nothing,
             None => Extent::Sample,

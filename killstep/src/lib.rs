@@ -3,6 +3,7 @@
 mod args;
 mod case;
 mod control;
+mod coordinate;
 mod key;
 mod machine;
 mod mode;

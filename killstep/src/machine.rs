@@ -1,4 +1,5 @@
-//! One attempt: a fresh object, the processes round it, what happens to the victim, and what the survivors find.
+//! One attempt: a fresh object, the processes round it, what happens to the victim, and what the survivors
+//! find.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -42,7 +43,7 @@ pub(crate) struct Outcome {
     pub(crate) step: u64,
     pub(crate) ended: bool,
     pub(crate) recoverer_ended: bool,
-    /// The victim left what an earlier one had left, and nothing more was done.
+    /// The victim left what an earlier victim had left, and nothing more was done.
     pub(crate) repeated: bool,
     /// Where the victims stood.
     pub(crate) place: String,
@@ -66,7 +67,12 @@ impl Machine {
         let mut path = Path::default();
         let victim = self.lead(case, &shared, &peers, Role::Victim, Target::End, Some(&mut path))?;
         let by_steps = case.granularity == Granularity::Instructions;
-        Ok(Rehearsal { steps: victim.step, changes: victim.changes, path: by_steps.then_some(path), strayed: 0 })
+        Ok(Rehearsal {
+            steps: victim.step,
+            changes: victim.changes,
+            path: by_steps.then_some(path),
+            strayed: 0,
+        })
     }
 
     /// One attempt, along the path of the rehearsal if the victim keeps to it.
@@ -93,8 +99,9 @@ impl Machine {
         outcome.ok_or_else(|| io::Error::other("strayed without a path"))
     }
 
-    /// One attempt: a fresh object, the victim led to `target`, what the mode does to it (in [`Mode::Double`] its recoverer's death after `recoverer` changes, too), and what
-    /// the survivors find. What dead victims have left is noted in `seen`, and nothing is made of the same again.
+    /// One attempt: a fresh object, the victim led to `target`, what the mode does to it (in [`Mode::Double`]
+    /// its recoverer's death after `recoverer` changes, too), and what the survivors find. What dead victims
+    /// have left is noted in `seen`; a state that leaves the same again is not judged.
     fn attempt_along<S>(
         &mut self,
         case: &Case<'_, S>,
@@ -118,7 +125,8 @@ impl Machine {
             clear_away(case);
             return Ok(None);
         };
-        let mut outcome = Outcome { step: victim.step, ended: victim.ended, recoverer_ended: true, ..Outcome::default() };
+        let mut outcome =
+            Outcome { step: victim.step, ended: victim.ended, recoverer_ended: true, ..Outcome::default() };
         let (asleep, stood) = (victim.blocked, victim.program_counter());
         if mode == Mode::Freeze {
             victim.freeze()?;
@@ -160,7 +168,8 @@ impl Machine {
             return Ok(Some(outcome));
         }
         if mode == Mode::Double {
-            let mut recoverer = self.lead(case, &shared, &peers, Role::Recoverer, Target::State(recoverer), None)?;
+            let mut recoverer =
+                self.lead(case, &shared, &peers, Role::Recoverer, Target::State(recoverer), None)?;
             recoverer.kill(&self.cells);
             helpers.append(&mut recoverer.take_helpers());
             outcome.recoverer_ended = recoverer.ended;
@@ -172,9 +181,15 @@ impl Machine {
         let deadline = Instant::now() + case.watchdog.max(case.patience(mode));
         let peer_count = peers.len();
         for (index, peer) in peers.iter_mut().chain(&mut helpers).enumerate() {
-            // Whatever else went wrong stays the first finding; the peers are then killed, not waited for.
+            // The first finding stays; after it the peers are killed, not waited for.
             if outcome.fault.is_none() {
-                let who = || if index < peer_count { format!("peer {index}") } else { "who released the victim".to_owned() };
+                let who = || {
+                    if index < peer_count {
+                        format!("peer {index}")
+                    } else {
+                        "the process that released the victim".to_owned()
+                    }
+                };
                 outcome.fault = self.ended(peer.wait(deadline), &who).err();
             }
         }
@@ -194,15 +209,22 @@ impl Machine {
         Ok(Some(outcome))
     }
 
-    /// Lets a frozen victim go on to its end. One that falls asleep for good is killed there.
-    fn let_go<S>(&self, case: &Case<'_, S>, shared: &S, peers: &[Child], victim: &mut Victim) -> Result<(), Fault> {
+    /// Lets a frozen victim go on to its end. A victim that falls asleep for good is killed there.
+    fn let_go<S>(
+        &self,
+        case: &Case<'_, S>,
+        shared: &S,
+        peers: &[Child],
+        victim: &mut Victim,
+    ) -> Result<(), Fault> {
         self.cells.set_killed();
         let release = case.release.as_ref().map(|release| move || self.fork(|| release(shared, &self.cells)));
         let mut guide = self.guide(case, shared, peers, Role::Victim);
         guide.release = release.as_ref().map(|release| release as _);
         guide.granularity = Granularity::Syscalls;
         guide.regions.clear();
-        let stuck = |error: io::Error| Fault::Hang(format!("let go, the victim does not come to its end: {error}"));
+        let stuck =
+            |error: io::Error| Fault::Hang(format!("let go, the victim does not come to its end: {error}"));
         victim.thaw(&guide).map_err(stuck)?;
         if victim.blocked {
             victim.kill(&self.cells);
@@ -228,7 +250,8 @@ impl Machine {
         Ok(victim)
     }
 
-    /// Starts a victim and leads it to `target`, at full speed as far as `path` goes. Returns `None` if it strays.
+    /// Starts a victim and leads it to `target`, at full speed as far as `path` goes. Returns `None` if it
+    /// strays.
     fn lead_along<S>(
         &self,
         case: &Case<'_, S>,
@@ -284,14 +307,20 @@ impl Machine {
         let mut survivor = self.fork(|| self.cells.judge(&oracle()))?;
         let deadline = Instant::now() + case.watchdog + kill.wake_limit;
         let end = self.ended(survivor.wait(deadline), &|| "the survivor".to_owned());
-        Ok(end.and_then(|()| self.cells.verdict().unwrap_or_else(|| Err(Fault::Torn("the survivor gave no verdict".to_owned())))))
+        Ok(end.and_then(|()| {
+            self.cells
+                .verdict()
+                .unwrap_or_else(|| Err(Fault::Torn("the survivor gave no verdict".to_owned())))
+        }))
     }
 
     /// Whether a child came to a good end.
     fn ended(&self, status: Option<Status>, who: &dyn Fn() -> String) -> Result<(), Fault> {
         match status {
             Some(Status::Exited(0)) => Ok(()),
-            Some(Status::Exited(PANICKED)) => Err(Fault::Torn(format!("{} panicked: {}", who(), self.cells.complaint()))),
+            Some(Status::Exited(PANICKED)) => {
+                Err(Fault::Torn(format!("{} panicked: {}", who(), self.cells.complaint())))
+            }
             Some(status) => Err(Fault::Torn(format!("{} ended by {status:?}", who()))),
             None => Err(Fault::Hang(format!("{} does not come back", who()))),
         }
@@ -348,7 +377,9 @@ impl Machine {
                 Activity::Ended if may_end => return Ok(()),
                 Activity::Ended => {
                     let complaint = self.cells.complaint();
-                    return Err(io::Error::other(format!("peer {index} ended instead of waiting {complaint}")));
+                    return Err(io::Error::other(format!(
+                        "peer {index} ended instead of waiting {complaint}"
+                    )));
                 }
                 Activity::Running if Instant::now() >= deadline => {
                     return Err(io::Error::other(format!("peer {index} does not fall asleep")));
@@ -368,8 +399,10 @@ impl Machine {
             match panic::catch_unwind(panic::AssertUnwindSafe(body)) {
                 Ok(()) => 0,
                 Err(payload) => {
-                    let text =
-                        payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
+                    let text = payload
+                        .downcast_ref::<String>()
+                        .map(String::as_str)
+                        .or_else(|| payload.downcast_ref::<&str>().copied());
                     cells.complain(text.unwrap_or("no text"));
                     PANICKED
                 }
@@ -379,7 +412,8 @@ impl Machine {
 
     fn place(&mut self, step: u64, counter: Option<usize>) -> String {
         let symbols = self.symbols.get_or_insert_with(Symbols::load);
-        let place = counter.map_or_else(|| "a system call, asleep".to_owned(), |address| symbols.describe(address));
+        let place =
+            counter.map_or_else(|| "a system call, asleep".to_owned(), |address| symbols.describe(address));
         format!("step {step} at {place}")
     }
 }

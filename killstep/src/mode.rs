@@ -9,11 +9,14 @@ pub enum Mode {
     /// It is killed.
     #[default]
     Kill,
-    /// It is killed, and so is its [recoverer](crate::Case::recoverer), at each of *its* states: every pair of crash states.
+    /// It is killed, and so is its [recoverer](crate::Case::recoverer), at each of *its* states: every pair
+    /// of crash states.
     Double,
-    /// It is stopped, as by SIGSTOP; others use the object meanwhile ([`frozen`](crate::Case::frozen)), and then it goes on to its end.
+    /// It is stopped, as by SIGSTOP; others use the object meanwhile ([`frozen`](crate::Case::frozen)), and
+    /// then it goes on to its end.
     Freeze,
-    /// It is killed, and the kernel does not walk its robust list: as after an exec by another thread, or when the OOM killer's reaper came first.
+    /// It is killed, and the kernel does not walk its robust list. That happens after an exec by another
+    /// thread, or when the OOM killer's reaper came first.
     Missed,
 }
 

@@ -55,7 +55,7 @@ impl Record {
         let mut file = OpenOptions::new().append(true).create(true).open(&self.path)?;
         let faults = row.faults() + u64::from(row.broken.is_some());
         let next = row.next.map_or_else(|| "-".to_owned(), |next| next.to_string());
-        let (date, seconds) = (now(), row.took.as_secs_f64().round() as u64);
+        let (date, seconds) = (now(), row.took.as_secs());
         let line = format!(
             "{}\t{}\t{extent}\t{}\t{date}\t{seconds}\t{}\t{faults}\t{next}\n",
             row.operation, row.mode, self.commit, row.kills
@@ -76,7 +76,10 @@ impl Record {
 
     /// With which step or state to go on at this commit; `None`: everything is done.
     pub(crate) fn resume(&self, key: &Key) -> Option<u64> {
-        let here = self.entries.get(key).and_then(|entries| entries.iter().rev().find(|entry| entry.commit == self.commit));
+        let here = self
+            .entries
+            .get(key)
+            .and_then(|entries| entries.iter().rev().find(|entry| entry.commit == self.commit));
         here.map_or(Some(0), |entry| entry.next)
     }
 
@@ -91,13 +94,25 @@ impl Record {
         self.entries.get(key).and_then(|entries| entries.iter().rfind(whole)).map(|entry| entry.date.as_str())
     }
 
+    /// The most recent sweep of a case: its last line, with the seconds, kills and faults of all its slices.
+    fn latest(&self, key: &Key) -> Option<Entry> {
+        let (last, before) = self.entries.get(key)?.split_last()?;
+        let slices = before.iter().rev().take_while(|entry| entry.next.is_some());
+        Some(slices.fold(last.clone(), |mut sum, slice| {
+            sum.seconds += slice.seconds;
+            sum.kills += slice.kills;
+            sum.faults += slice.faults;
+            sum
+        }))
+    }
+
     /// One line per case: when it was last swept, at which commit, and what was found. The last line sums up.
     pub(crate) fn summary(&self, keys: &[Key]) -> Vec<String> {
         let mut lines = Vec::new();
         let (mut never, mut faulty, mut unfinished) = (0, 0, 0);
         for key in keys {
             let (name, mode, extent) = key;
-            let Some(entry) = self.entries.get(key).and_then(|entries| entries.last()) else {
+            let Some(entry) = self.latest(key) else {
                 never += 1;
                 lines.push(format!("{name:<50} {mode:>6} {extent:>6}  never"));
                 continue;
@@ -119,9 +134,9 @@ impl Record {
         lines
     }
 
-    /// Whether the most recent line of one of the keys names a fault.
+    /// Whether the most recent sweep of one of the cases has found a fault.
     pub(crate) fn faulty(&self, keys: &[Key]) -> bool {
-        keys.iter().any(|key| self.entries.get(key).and_then(|entries| entries.last()).is_some_and(|entry| entry.faults != 0))
+        keys.iter().any(|key| self.latest(key).is_some_and(|entry| entry.faults != 0))
     }
 }
 

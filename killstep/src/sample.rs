@@ -14,8 +14,8 @@ pub(crate) struct Choice {
 }
 
 impl Choice {
-    /// The choice of `seed` for the case of this name. `PARTS` seeds that are consecutive numbers choose all parts of every case.
-    /// Any other text, such as the hash of a commit, chooses a part at random.
+    /// The choice of `seed` for the case of this name. `PARTS` seeds that are consecutive numbers choose all
+    /// parts of every case. Any other text, such as the hash of a commit, chooses a part at random.
     pub(crate) fn new(seed: &str, case: &str) -> Self {
         let seed = seed.parse().unwrap_or_else(|_| hash(seed));
         Self { number: hash(case).wrapping_add(seed) }
@@ -26,8 +26,8 @@ impl Choice {
         if states > SWEPT_WHOLE { PARTS } else { 1 }
     }
 
-    /// The states to visit in this run, up to one that no run has reached: the first, the last and all behind it (a run may have
-    /// more than the first had), and those of the chosen part.
+    /// The states to visit in this run, up to one that no run has reached: the first, the last and all behind
+    /// it (a run may have more than the first had), and those of the chosen part.
     pub(crate) fn part(self, states: u64) -> impl Iterator<Item = u64> {
         let parts = Self::parts(states);
         let part = self.number % parts;

@@ -1,5 +1,5 @@
-//! The sweep: one run of each case finds its states; one attempt per state (or step, or pair of states) follows, and an oracle
-//! judges each.
+//! The sweep: one run of each case finds its states; one attempt per state (or step, or pair of states)
+//! follows, and an oracle judges each.
 
 use std::collections::HashSet;
 use std::env;
@@ -9,10 +9,9 @@ use std::time::Instant;
 
 use crate::args::Extent;
 use crate::machine::Machine;
-use crate::record::{Key, Record};
 use crate::sample::{Choice, FIXED_SEED, spread};
 use crate::victim::Target;
-use crate::workers::{self, Kind, Orders, Said, Unit, say_text, write_line};
+use crate::workers::{self, Kind, Orders, Unit, say_text, write_line};
 use crate::{Args, Case, Fault, Mode, Report, Row};
 
 /// The exit code of [`Sweep::finish`] where the system does not allow ptrace, so that nothing was tested.
@@ -25,16 +24,16 @@ const FAULTS_SHOWN: usize = 3;
 
 /// A run over many cases: sweeps each, prints its rows, and remembers them.
 ///
-/// With [`workers`](Args::workers), a [limit](Args::limit) or a record, the driver only notes the cases. [`finish`](Self::finish)
-/// then starts the driver's program anew, once per CPU, and these processes sweep.
+/// With [`workers`](Args::workers), a [limit](Args::limit) or a record, the driver only notes the cases.
+/// [`finish`](Self::finish) then starts the driver's program anew, once per CPU, and these processes sweep.
 ///
 /// The process must have one thread, as `main` has at its beginning: all other processes are forked from it.
 #[expect(missing_debug_implementations, reason = "holds a whole symbol table")]
 pub struct Sweep {
-    args: Args,
-    report: Report,
+    pub(crate) args: Args,
+    pub(crate) report: Report,
     machine: Result<Machine, String>,
-    headed: bool,
+    pub(crate) headed: bool,
     /// How many cases and hunts the driver has come to.
     calls: usize,
     part: Part,
@@ -69,8 +68,9 @@ impl Sweep {
         self.machine.as_ref().err().map(String::as_str)
     }
 
-    /// Sweeps one case in each mode that is wanted, prints a row and the faults of each, and returns the first row. Returns `None`
-    /// if `--only` leaves the case out, if nothing can be swept here, or if other processes sweep it later.
+    /// Sweeps one case in each mode that is wanted, prints a row and the faults of each, and returns the
+    /// first row. Returns `None` if `--only` leaves the case out, if nothing can be swept here, or if other
+    /// processes sweep it later.
     pub fn run<S>(&mut self, case: &Case<'_, S>) -> Option<Row> {
         let mut first = None;
         for mode in Mode::ALL {
@@ -89,7 +89,11 @@ impl Sweep {
             let (from, deadline) = match &mut self.part {
                 Part::Alone => (0, None),
                 Part::Coordinator(units) => {
-                    units.push(Unit { number: self.calls, name: case.name.clone(), kind: Kind::Sweep(mode, 0) });
+                    units.push(Unit {
+                        number: self.calls,
+                        name: case.name.clone(),
+                        kind: Kind::Sweep(mode, 0),
+                    });
                     continue;
                 }
                 Part::Worker(orders) => match orders.of(self.calls) {
@@ -121,8 +125,8 @@ impl Sweep {
         self.args.planted
     }
 
-    /// Under `--planted`, sweeps a case in which `bug` is built in, in one mode, until it is found. A bug given to several cases is
-    /// found when one of them finds it.
+    /// Under `--planted`, sweeps a case in which `bug` is built in, in one mode, until it is found. A bug
+    /// that is given to several cases is found when a case finds it.
     pub fn planted_bug<S>(&mut self, bug: &str, mode: Mode, case: &Case<'_, S>) {
         let test = if mode == Mode::Kill { case.name.clone() } else { format!("{}, mode {mode}", case.name) };
         if !self.has_turn(bug, &case.name, false) {
@@ -136,8 +140,8 @@ impl Sweep {
         self.planted(bug, &test, row.faults() != 0);
     }
 
-    /// Under `--planted`, has a planted bug hunted by other means: `hunter` tells whether it was found. With workers, a hunt that
-    /// needs all CPUs to itself is `alone`: it runs when no other worker is left.
+    /// Under `--planted`, has a planted bug hunted by other means: `hunter` tells whether it was found. With
+    /// workers, a hunt that needs all CPUs to itself is `alone`: it runs when no other worker is left.
     pub fn hunt(&mut self, bug: &str, test: &str, alone: bool, hunter: impl FnOnce() -> bool) {
         if self.has_turn(bug, test, alone) {
             let found = hunter();
@@ -175,15 +179,18 @@ impl Sweep {
         &self.report
     }
 
-    /// Has the noted cases swept by workers, if so wanted. Prints the planted bugs, the sums of each mode and the last line. The exit
-    /// code is 0 when all is well, 1 when something was found (or a planted bug was not), [`NO_PTRACE`] when nothing could be swept here.
+    /// Has the noted cases swept by workers, if so wanted. Prints the planted bugs, the sums of each mode and
+    /// the last line. The exit code is 0 when all is well, 1 when something was found (or a planted bug was
+    /// not), [`NO_PTRACE`] when nothing could be swept here.
     #[must_use]
     pub fn finish(mut self) -> ExitCode {
         if let Part::Worker(_) = self.part {
             return ExitCode::SUCCESS;
         }
         if let Err(reason) = &self.machine {
-            write_line(&format!("killstep: NOTHING WAS TESTED, this system does not let us trace a child: {reason}"));
+            write_line(&format!(
+                "killstep: NOTHING WAS TESTED, this system does not let us trace a child: {reason}"
+            ));
             return ExitCode::from(NO_PTRACE);
         }
         if let Part::Coordinator(units) = std::mem::replace(&mut self.part, Part::Alone) {
@@ -211,92 +218,6 @@ impl Sweep {
 
     fn seed(&self) -> &str {
         self.args.seed.as_deref().unwrap_or(FIXED_SEED)
-    }
-
-    /// Has the units done. An exit code: there was nothing to do.
-    fn coordinate(&mut self, mut units: Vec<Unit>) -> io::Result<Option<ExitCode>> {
-        let args = self.args.clone();
-        let key = |unit: &Unit| match unit.kind {
-            Kind::Sweep(mode, _) => Some((unit.name.clone(), mode, args.extent(mode).name().to_owned())),
-            Kind::Hunt(_) => None,
-        };
-        let commit = args.commit.clone().unwrap_or_else(|| "unknown".to_owned());
-        let mut record = args.record_path().map(|path| Record::open(path, commit)).transpose()?;
-        if let Some(record) = &record {
-            if args.record {
-                let keys: Vec<Key> = units.iter().filter_map(key).collect();
-                record.summary(&keys).iter().for_each(|line| write_line(line));
-                return Ok(Some(ExitCode::from(u8::from(record.faulty(&keys)))));
-            }
-            let wanted = units.len();
-            plan(&mut units, record, &args, key);
-            if wanted != units.len() {
-                write_line(&format!("{} of {wanted} rows are to be swept; the others were, at this commit", units.len()));
-            }
-            if units.is_empty() {
-                return Ok(Some(ExitCode::SUCCESS));
-            }
-        }
-        let (planned, mut begun, mut trouble) = (units.len(), 0, None);
-        let deadline = args.limit.map(|limit| Instant::now() + limit);
-        let (report, headed) = (&mut self.report, &mut self.headed);
-        workers::perform(units, args.workers.unwrap_or(1), deadline, |unit, said| {
-            begun += 1;
-            let said = said.unwrap_or_else(|error| vec![lost(unit, &error)]);
-            for thing in said {
-                match thing {
-                    Said::Text(line) => {
-                        if !std::mem::replace(headed, true) {
-                            write_line(&Row::heading());
-                        }
-                        write_line(&line);
-                    }
-                    Said::Row(row) => {
-                        if let (Some(record), Some((.., extent))) = (&mut record, key(unit)) {
-                            trouble = record.append(&row, &extent).err().or(trouble.take());
-                        }
-                        report.rows.push(*row);
-                    }
-                    Said::Bug(bug, test, found) => report.add_planted(&bug, &test, found),
-                }
-            }
-        });
-        if begun < planned {
-            write_line(&format!("the time is over: {} of {planned} rows were not begun", planned - begun));
-        }
-        trouble.map_or(Ok(None), Err)
-    }
-}
-
-/// Leaves out what was done, and puts first what comes first.
-fn plan(units: &mut Vec<Unit>, record: &Record, args: &Args, key: impl Fn(&Unit) -> Option<Key>) {
-    for unit in units.iter_mut() {
-        if let (Some(key), Kind::Sweep(_, from)) = (key(unit), &mut unit.kind) {
-            *from = if args.stale { record.resume_anywhere(&key) } else { 0 };
-        }
-    }
-    if args.stale {
-        let last = |unit: &Unit| key(unit).and_then(|key| record.last_whole(&key).map(str::to_owned));
-        units.sort_by_cached_key(last);
-    } else if args.limit.is_some() {
-        units.retain_mut(|unit| {
-            let Some(key) = key(unit) else { return true };
-            let Some(next) = record.resume(&key) else { return false };
-            unit.kind = Kind::Sweep(key.1, next);
-            true
-        });
-    }
-}
-
-/// What is reported of a unit in which the worker died.
-fn lost(unit: &Unit, error: &io::Error) -> Said {
-    match unit.kind {
-        Kind::Sweep(mode, _) => {
-            write_line(&format!("  BROKEN {} in mode {mode}: {error}", unit.name));
-            let broken = Some(error.to_string());
-            Said::Row(Box::new(Row { operation: unit.name.clone(), mode, broken, ..Row::default() }))
-        }
-        Kind::Hunt(_) => Said::Bug(unit.name.clone(), error.to_string(), false),
     }
 }
 
@@ -382,7 +303,8 @@ fn fill<S>(
                 break 'sweep;
             }
             if row.hangs >= HANGS_SHOWN {
-                let text = format!("given up after {HANGS_SHOWN} hangs, at step {} of {}", outcome.step, row.steps);
+                let text =
+                    format!("given up after {HANGS_SHOWN} hangs, at step {} of {}", outcome.step, row.steps);
                 return Err(io::Error::other(text));
             }
             match (outcome.ended, outcome.recoverer_ended) {
@@ -395,8 +317,13 @@ fn fill<S>(
     Ok(())
 }
 
-/// Where the victim is disturbed, each with its number, in order. The sweep ends when the victim has come to its end.
-fn targets<S>(case: &Case<'_, S>, scope: &Scope<'_>, row: &mut Row) -> Box<dyn Iterator<Item = (u64, Target)>> {
+/// Where the victim is disturbed, each with its number, in order. The sweep ends when the victim has come to
+/// its end.
+fn targets<S>(
+    case: &Case<'_, S>,
+    scope: &Scope<'_>,
+    row: &mut Row,
+) -> Box<dyn Iterator<Item = (u64, Target)>> {
     if let Some(step) = scope.args.step {
         return Box::new(std::iter::once((step, Target::Step(step))));
     }
@@ -419,7 +346,7 @@ fn recoverers<S>(case: &Case<'_, S>, scope: &Scope<'_>, row: &Row) -> Box<dyn It
     match scope.args.extent(row.mode) {
         _ if row.mode != Mode::Double => Box::new(0..1),
         Extent::Whole => Box::new(0..),
-        // From the first on: the attempt there tells whether the victim has left what an earlier one left.
+        // From the first on: the attempt there tells whether the victim has left what an earlier victim left.
         _ => Box::new(spread(case.sampled, row.states)),
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Victim {
     pub(crate) changes: u64,
     /// Asleep in a system call.
     pub(crate) blocked: bool,
-    /// The operation has returned, or sleeps and nobody will release it.
+    /// The operation has returned, or sleeps and the case has no `release`.
     pub(crate) ended: bool,
     /// How often it fell asleep.
     sleeps: u32,
@@ -74,7 +74,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Victim {
-    /// Takes over `child`, which stops itself before its operation, and leads it to the first instruction of that.
+    /// Takes over `child`, which stops itself before its operation, and leads it to the first instruction of
+    /// that.
     pub(crate) fn adopt(mut child: Child, guide: &Guide<'_>) -> io::Result<Self> {
         match child.wait_stop()? {
             Status::Stopped(sys::SIGSTOP, _) => {}
@@ -109,7 +110,12 @@ impl Victim {
     }
 
     /// Leads the victim to `target`, or to where its operation ends.
-    pub(crate) fn lead(&mut self, target: Target, guide: &Guide<'_>, mut path: Option<&mut Path>) -> io::Result<()> {
+    pub(crate) fn lead(
+        &mut self,
+        target: Target,
+        guide: &Guide<'_>,
+        mut path: Option<&mut Path>,
+    ) -> io::Result<()> {
         let mut entered = false;
         loop {
             let there = match target {
@@ -117,18 +123,25 @@ impl Victim {
                 Target::Step(step) => self.step >= step,
                 Target::End => false,
             };
-            self.ended = guide.cells.stage(guide.role) == stage::DONE || (self.blocked && guide.release.is_none());
+            self.ended =
+                guide.cells.stage(guide.role) == stage::DONE || (self.blocked && guide.release.is_none());
             if there || self.ended {
                 return Ok(());
             }
             if self.step >= guide.max_steps {
-                return Err(io::Error::other(format!("the operation did not end within {} steps", guide.max_steps)));
+                return Err(io::Error::other(format!(
+                    "the operation did not end within {} steps",
+                    guide.max_steps
+                )));
             }
             if entered {
                 self.settle_all(guide);
             }
             if self.sleeps > MAX_SLEEPS {
-                return Err(io::Error::other(format!("the victim falls asleep again and again (step {})", self.step)));
+                return Err(io::Error::other(format!(
+                    "the victim falls asleep again and again (step {})",
+                    self.step
+                )));
             }
             let instruction = self.program_counter();
             entered = if self.blocked { self.wake(guide)? } else { self.advance(guide)? };
@@ -154,14 +167,18 @@ impl Victim {
         self.child.pid()
     }
 
-    /// Stops the victim where it stands, as SIGSTOP would: one that sleeps is taken out of its system call, which begins again when it goes on. It must be
-    /// [thawed](Self::thaw) or killed.
+    /// Stops the victim where it stands, as SIGSTOP would: a sleeping victim is taken out of its system call,
+    /// which begins again when it goes on. It must be [thawed](Self::thaw) or killed.
     pub(crate) fn freeze(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.blocked) {
             sys::stop(self.child.pid());
             match self.child.wait_stop()? {
                 Status::Stopped(..) => self.counter = sys::program_counter(self.child.pid())?,
-                status => return Err(io::Error::other(format!("the victim ended when it was stopped ({status:?})"))),
+                status => {
+                    return Err(io::Error::other(format!(
+                        "the victim ended when it was stopped ({status:?})"
+                    )));
+                }
             }
         }
         Ok(())
@@ -172,7 +189,8 @@ impl Victim {
         self.lead(Target::End, guide, None)
     }
 
-    /// Makes the kernel forget the victim's robust list, pending entry and all. It can only be killed afterwards.
+    /// Makes the kernel forget the victim's robust list, pending entry and all. It can only be killed
+    /// afterwards.
     pub(crate) fn lose_list(&mut self) -> io::Result<()> {
         self.freeze()?;
         sys::forget_robust_list(&mut self.child)?;
@@ -188,7 +206,7 @@ impl Victim {
         self.child.kill();
     }
 
-    /// Those who released the victim from its sleeps.
+    /// The processes that released the victim from its sleeps.
     pub(crate) fn take_helpers(&mut self) -> Vec<Child> {
         std::mem::take(&mut self.helpers)
     }
@@ -199,14 +217,15 @@ impl Victim {
         settle(&others);
     }
 
-    /// One step; whether it was a system call.
+    /// Makes one step. Returns whether it was a system call.
     pub(crate) fn advance(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
         let pid = self.child.pid();
         let signal = std::mem::take(&mut self.signal);
         let (how, enters) = match guide.granularity {
-            Granularity::Instructions => {
-                (Resume::Step, *self.entries.entry(self.counter).or_insert_with(|| sys::is_syscall(pid, self.counter)))
-            }
+            Granularity::Instructions => (
+                Resume::Step,
+                *self.entries.entry(self.counter).or_insert_with(|| sys::is_syscall(pid, self.counter)),
+            ),
             Granularity::Syscalls => (Resume::Syscall, true),
         };
         sys::resume(pid, how, signal)?;
@@ -236,7 +255,10 @@ impl Victim {
                 return Ok(true);
             }
             if Instant::now() >= deadline {
-                return Err(io::Error::other(format!("`release` did not wake the victim (step {})", self.step)));
+                return Err(io::Error::other(format!(
+                    "`release` did not wake the victim (step {})",
+                    self.step
+                )));
             }
             std::thread::sleep(Duration::from_micros(50));
         }
@@ -260,7 +282,10 @@ impl Victim {
                 return self.child.poll_stop();
             }
             if waited >= guide.watchdog.max(patience) * 4 {
-                return Err(io::Error::other(format!("the victim neither stops nor sleeps (step {})", self.step)));
+                return Err(io::Error::other(format!(
+                    "the victim neither stops nor sleeps (step {})",
+                    self.step
+                )));
             }
         }
     }
@@ -274,7 +299,8 @@ impl Victim {
             status => return Err(died(guide, status)),
         }
         self.counter = sys::program_counter(self.child.pid())?;
-        // A clock in the vDSO reads until the time has stood still, which under single steps it never does: run it at full speed.
+        // A clock in the vDSO reads until the time has stood still, which under single steps it never does:
+        // run it at full speed.
         if guide.granularity == Granularity::Instructions && guide.vdso.contains(&self.counter) {
             let status = sys::run_to_caller(&mut self.child)?;
             return self.stopped(guide, status);
@@ -304,11 +330,14 @@ fn walk(pid: i32, head: usize) -> Vec<u64> {
     if sys::read_memory(pid, &[(head, 24)], &mut header) != 24 {
         return list;
     }
-    let field = |at: usize| header[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+    let field =
+        |at: usize| header[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
     list.extend([field(8), field(16)]);
     let mut next = Some(field(0));
     // Bit 0 of a link marks a priority-inheritance lock and is no part of the address.
-    while let Some(entry) = next.filter(|entry| usize::try_from(entry & !1) != Ok(head) && list.len() < LIST_LIMIT) {
+    while let Some(entry) =
+        next.filter(|entry| usize::try_from(entry & !1) != Ok(head) && list.len() < LIST_LIMIT)
+    {
         list.push(entry);
         next = usize::try_from(entry & !1).ok().and_then(word);
     }

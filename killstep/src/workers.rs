@@ -1,14 +1,14 @@
 //! Several processes sweep at once, each a copy of the driver on a CPU of its own.
 //!
-//! The coordinating process notes which units of work there are (a case in a mode, or the hunt for a planted bug) and hands
-//! them out, one at a time. A worker is the same program with the same arguments and `--worker`. It comes to the same cases
-//! in the same order, so a unit is known by its number. Orders come on the worker's standard input, and results go to its
-//! standard output.
+//! The coordinating process notes which units of work there are (a case in a mode, or the hunt for a planted
+//! bug) and hands them out, one at a time. A worker is the same program with the same arguments and
+//! `--worker`. It comes to the same cases in the same order, so a unit is known by its number. Orders come on
+//! the worker's standard input, and results go to its standard output.
 //!
-//! Two sweeps disturb each other as little as two programs on two CPUs: they share no object, no namespace and no CPU, and
-//! there are never more workers than CPUs. Time limits (watchdogs, wake limits) are therefore those of a sweep alone. No fault
-//! is tried a second time, since a rare hang would not be found again. A hunt in which processes must race runs at the end,
-//! when no other worker is left.
+//! Two sweeps disturb each other as little as two programs on two CPUs: they share no object, no namespace
+//! and no CPU, and there are never more workers than CPUs. Time limits (watchdogs, wake limits) are therefore
+//! those of a sweep alone. No fault is tried a second time, since a rare hang would not be found again. A
+//! hunt in which processes must race runs at the end, when no other worker is left.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Write};
@@ -61,7 +61,8 @@ impl Orders {
         Self { current: None, ended: false }
     }
 
-    /// What to do in unit `number`, and until when; `None`: nothing, another worker does it or nobody.
+    /// What to do in unit `number`, and until when; `None`: nothing, since it is another worker's or no
+    /// worker's.
     pub(crate) fn of(&mut self, number: usize) -> Option<(Kind, Option<Instant>)> {
         if self.current.is_none() && !self.ended {
             let mut line = String::new();
@@ -101,10 +102,21 @@ pub(crate) fn say_text(line: &str) {
 }
 
 pub(crate) fn say_row(row: &Row) {
-    let numbers = [row.steps, row.states, row.kills, row.repeated, row.hangs, row.torn, row.lost, row.leaked, row.parts];
+    let numbers = [
+        row.steps,
+        row.states,
+        row.kills,
+        row.repeated,
+        row.hangs,
+        row.torn,
+        row.lost,
+        row.leaked,
+        row.parts,
+    ];
     let numbers: Vec<_> = numbers.iter().map(u64::to_string).collect();
     let optional = |number: Option<u128>| number.map_or_else(|| "-".to_owned(), |number| number.to_string());
-    let (wake, next) = (optional(row.worst_wake.map(|wake| wake.as_nanos())), optional(row.next.map(u128::from)));
+    let (wake, next) =
+        (optional(row.worst_wake.map(|wake| wake.as_nanos())), optional(row.next.map(u128::from)));
     let broken = row.broken.as_deref().unwrap_or("-").replace(['\n', '\t'], " ");
     let fields = [row.operation.as_str(), row.mode.name(), &numbers.join("\t"), &wake, &next];
     write_line(&format!("{ROW}\t{}\t{}\t{broken}", fields.join("\t"), row.took.as_nanos()));
@@ -133,7 +145,9 @@ fn hear(line: &str) -> Option<Said> {
         (DONE, _) => None,
         (TEXT, _) => Some(Said::Text(rest.to_owned())),
         (BUG, [bug, test, found]) => Some(Said::Bug((*bug).to_owned(), (*test).to_owned(), *found == "1")),
-        (ROW, fields) => Some(hear_row(fields).map_or_else(|| Said::Text(line.to_owned()), |row| Said::Row(Box::new(row)))),
+        (ROW, fields) => {
+            Some(hear_row(fields).map_or_else(|| Said::Text(line.to_owned()), |row| Said::Row(Box::new(row))))
+        }
         _ => Some(Said::Text(line.to_owned())),
     }
 }
@@ -208,7 +222,8 @@ impl Drop for Worker {
     }
 }
 
-/// Has all units done by so many workers, and passes on what they say, unit by unit. No unit begins after `deadline`.
+/// Has all units done by `count` workers, and passes on what they say, unit by unit. No unit begins after
+/// `deadline`.
 pub(crate) fn perform(
     units: Vec<Unit>,
     count: usize,
@@ -219,7 +234,8 @@ pub(crate) fn perform(
     let arguments: Vec<_> = env::args().skip(1).collect();
     let cpus = sys::allowed_cpus();
     let count = count.min(cpus.len()).max(1);
-    let (alone, together): (VecDeque<_>, VecDeque<_>) = units.into_iter().partition(|unit| unit.kind == Kind::Hunt(true));
+    let (alone, together): (VecDeque<_>, VecDeque<_>) =
+        units.into_iter().partition(|unit| unit.kind == Kind::Hunt(true));
     let done = Mutex::new(&mut done);
     for (units, count) in [(together, count), (alone, 1)] {
         let units = Mutex::new(units);
@@ -237,12 +253,12 @@ pub(crate) fn perform(
                     };
                     while let Some(unit) = next() {
                         worker.take_if(|worker| worker.last >= unit.number);
-                        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+                        let left =
+                            deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
                         let result = match &mut worker {
                             Some(worker) => worker.perform(&unit, left),
-                            None => {
-                                Worker::start(program, arguments).and_then(|started| worker.insert(started).perform(&unit, left))
-                            }
+                            None => Worker::start(program, arguments)
+                                .and_then(|started| worker.insert(started).perform(&unit, left)),
                         };
                         if result.is_err() {
                             worker = None;

@@ -1,5 +1,5 @@
-//! The list of all public functions, and the case that kills each one that changes something. It is checked against the sources, so that a
-//! new function cannot be forgotten.
+//! The list of all public functions, and the case that kills each one that changes something. It is checked
+//! against the sources, so that a new function cannot be forgotten.
 
 use std::collections::BTreeSet;
 
@@ -122,10 +122,12 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("array_guard", &["set"], Killed("array/lock+set")),
     ("array_guard", &["swap"], Killed("array/swap")),
     ("array_guard", &["as_mut_slice"], Killed("array/lock+as_mut_slice")),
-    ("array_guard", &["fill", "copy_from", "write_at"], MadeOf("array/fill, array/copy_from, array/write_at: the same with a lock round them")),
+    ("array_guard", &["fill", "copy_from", "write_at"],
+        MadeOf("array/fill, array/copy_from, array/write_at: the same with a lock round them")),
     ("array_guard", &["recover"], Killed("array/recover")),
     ("array_guard", &["into_static"], Killed("array/refused")),
-    ("array_guard", &["previous_owner_died", "len", "is_empty", "get", "iter", "to_vec", "copy_to", "read_at", "as_slice", "guard", "writer"], Looks),
+    ("array_guard", &["previous_owner_died", "len", "is_empty", "get", "iter", "to_vec", "copy_to", "read_at",
+        "as_slice", "guard", "writer"], Looks),
     ("array_error", &["recover", "into_static"], MadeOf("array/recover, array/refused")),
     ("array_error", &["writer", "asked", "length"], Looks),
     ("atomic_array", &["from_slice"], MadeOf("name/")),
@@ -140,12 +142,14 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("atomic_array", &["load", "to_vec", "len", "is_empty"], Looks),
     ("lock_of_the_floor", &["acquire", "release", "release_after"], Killed("lock/")),
     ("outcome", &["of", "pid", "tid", "new", "cause"], Looks),
-    ("lock_of_the_floor", &["new", "last_owner", "is_held", "is_held_by_this_thread", "owner", "waiters"], Looks),
-    ("side", &["enter", "leave", "leave_without_progress", "leave_without_peer", "park", "notify_all", "notify_one", "advance", "set_waiters_bit"], Killed("queue/")),
+    ("lock_of_the_floor", &["new", "last_owner", "is_held", "is_held_by_this_thread", "owner", "waiters"],
+        Looks),
+    ("side", &["enter", "leave", "leave_without_progress", "leave_without_peer", "park", "notify_all",
+        "notify_one", "advance", "set_waiters_bit"], Killed("queue/")),
     ("side", &["new", "has_waiters", "lock"], Looks),
-    ("event_count", &["wait_until"], Killed("seq/wait_until")),
-    ("event_count", &["wake_one"], Killed("seq/wake_one")),
-    ("event_count", &["wake_all"], Killed("seq/wake_all")),
+    ("event_count", &["wait_until"], Killed("event_count/wait_until")),
+    ("event_count", &["wake_one"], Killed("event_count/wake_one")),
+    ("event_count", &["wake_all"], Killed("event_count/wake_all")),
     ("event_count", &["has_waiters", "advance", "new", "waiters"], Looks),
     ("shm_verbs", &["new"], Killed("block/new")),
     ("shm_verbs", &["create"], Killed("block/create")),
@@ -154,14 +158,15 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("shm_verbs", &["unlink"], Killed("block/unlink")),
     ("shared_memory", &["attach_os"], Killed("block/attach_os")),
     ("shared_memory", &["write_at"], Killed("block/write_at")),
-        ("shared_memory", &["len", "is_empty", "read_at", "to_vec", "as_ptr", "as_mut_ptr"], Looks),
+    ("shared_memory", &["name", "len", "is_empty", "read_at", "to_vec", "as_ptr", "as_mut_ptr"], Looks),
     ("options", &["anonymous", "create", "open", "open_or_create", "unlink"], Killed("name/")),
     ("options", &["create_file"], Killed("file/create_file")),
     ("options", &["open_file"], Killed("file/open_file")),
     ("options", &["open_or_create_file"], Killed("file/open_or_create_file")),
     ("options", &["place"], Killed("placed/place")),
     ("options", &["attach"], Killed("placed/attach")),
-    ("options", &["new", "namespace", "persistent", "mode", "group", "huge_pages", "prefault", "bytes_needed"], Looks),
+    ("options", &["new", "namespace", "persistent", "mode", "group", "huge_pages", "prefault",
+        "bytes_needed"], Looks),
     ("shared", &["sync"], Killed("file/sync")),
     ("shared", &["extents", "tail", "bytes", "describe", "name", "path", "is_same"], Looks),
     ("namespace", &["current", "at"], Killed("name/namespace")),
@@ -169,13 +174,16 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("namespace", &["shared_by"], Looks),
     ("gc", &["run", "gc"], Killed("name/gc")),
     ("namespace", &["path"], Looks),
-    ("scratch", &["scratch_directory", "remove"], Elsewhere("process/tests: parent and child are killed at their system calls")),
+    ("scratch", &["scratch_directory", "remove"],
+        Elsewhere("process/tests: parent and child are killed at their system calls")),
     ("scratch", &["path"], Looks),
     ("gc", &["new", "dry_run", "ticket_age"], Looks),
     ("transit", &["begin", "sent", "end", "redeem"], Killed("name/handle")),
     ("deadline", &["after", "has_passed", "within", "remaining"], Looks),
-    ("thread", &["current", "owner", "is_thread_of_this_process", "signal_of_zombie", "thread_id", "pid_namespace", "process_of", "has_ended"], Looks),
-    ("copy", &["store", "load", "store_at", "load_at", "words", "prefetch", "prefetch_for_writing"], MadeOf("queue/, value/")),
+    ("thread", &["current", "owner", "is_thread_of_this_process", "signal_of_zombie", "thread_id",
+        "pid_namespace", "process_of", "has_ended"], Looks),
+    ("copy", &["store", "load", "store_at", "load_at", "words", "prefetch", "prefetch_for_writing"],
+        MadeOf("queue/, value/")),
     ("header", &["none", "of", "message"], Looks),
     ("wait_slot", &["occupy", "vacate", "clear", "notify", "park_briefly", "abandon"], MadeOf("condition/")),
     ("wait_slot", &["occupant", "dead_occupant", "is_free"], Looks),
@@ -308,14 +316,17 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("members", &["consumer"], Killed("queue/consumer")),
     ("members", &["put_bytes"], Killed("queue/producer put_bytes")),
     ("members", &["get_bytes"], Killed("queue/consumer get_bytes")),
-    ("members", &["put", "try_put", "put_timeout", "try_put_bytes", "put_bytes_timeout"], MadeOf("queue/put and the like, which look at seats first")),
-    ("members", &["get", "try_get", "get_timeout", "try_get_bytes", "get_bytes_timeout", "iter"], MadeOf("queue/get and the like, which look at seats, too")),
+    ("members", &["put", "try_put", "put_timeout", "try_put_bytes", "put_bytes_timeout"],
+        MadeOf("queue/put and the like, which look at the peers first")),
+    ("members", &["get", "try_get", "get_timeout", "try_get_bytes", "get_bytes_timeout", "iter"],
+        MadeOf("queue/get and the like, which look at the peers first")),
     ("members", &["producers", "consumers", "queue"], Looks),
     ("simple", &["put"], Killed("queue/simple put")),
     ("simple", &["get"], Killed("queue/simple get")),
     ("simple", &["close"], MadeOf("queue/close")),
     ("simple", &["is_empty", "name"], Looks),
-    ("messages", &["new", "with_capacity", "push", "len", "is_empty", "get", "iter", "clear", "bytes_mut", "end_one"], Looks),
+    ("messages", &["new", "with_capacity", "push", "len", "is_empty", "get", "iter", "clear", "bytes_mut",
+        "end_one"], Looks),
     ("jobs", &["put"], Killed("jobs/put")),
     ("jobs", &["try_put"], Killed("jobs/try_put")),
     ("jobs", &["put_timeout"], Killed("jobs/put_timeout")),
@@ -341,7 +352,8 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("jobs", &["join"], Killed("jobs/join")),
     ("jobs", &["join_timeout"], Killed("jobs/join_timeout")),
     ("jobs", &["close"], Killed("jobs/close")),
-    ("jobs", &["is_closed", "unfinished", "len", "is_empty", "is_full", "leased", "capacity", "max_deliveries", "longest_job", "dead_letters", "unlimited_deliveries", "plain"], Looks),
+    ("jobs", &["is_closed", "unfinished", "len", "is_empty", "is_full", "leased", "capacity",
+        "max_deliveries", "longest_job", "dead_letters", "unlimited_deliveries", "plain"], Looks),
     ("job", &["done", "into_inner"], Killed("jobs/get+done")),
     ("job", &["retry"], Killed("jobs/get+retry")),
     ("job", &["attempts", "last_holder", "pid", "died", "signal"], Looks),
@@ -353,19 +365,26 @@ const OPERATIONS: &[(&str, &[&str], How)] = &[
     ("claim", &["new", "all", "used", "get", "is_held_now", "free_since"], Looks),
     ("shared", &["populate"], Killed("queue/put_bytes, longer")),
     ("shared", &["give_back"], Killed("queue/get_bytes, gives")),
-    ("queue", &["messages", "bytes", "is_closed", "len", "is_empty", "is_full", "capacity", "longest_message"], Looks),
+    ("queue", &["messages", "bytes", "is_closed", "len", "is_empty", "is_full", "capacity",
+        "longest_message"], Looks),
     ("process", &["spawn"], Elsewhere("process/tests: both sides are killed at their system calls")),
-    ("process", &["join", "join_timeout", "try_join", "is_alive", "pid", "name", "terminate", "kill", "value"], Elsewhere("process/tests")),
+    ("process", &["join", "join_timeout", "try_join", "is_alive", "pid", "name", "terminate", "kill",
+        "value"], Elsewhere("process/tests")),
     ("builder", &["new", "name", "daemon", "start_timeout", "spawn"], Elsewhere("process/tests")),
     ("init", &["init", "name", "parent_pid", "__child_entry"], Elsewhere("process/tests")),
 ];
 
-/// What is public and not in the list, or in the list and not public (any more), or said to be killed by a case that there is not.
+/// What is public and not in the list, or in the list and not public (any more), or said to be killed by a
+/// case that there is not.
 pub(crate) fn check() -> Result<(), String> {
-    let public: BTreeSet<_> =
-        SOURCES.iter().flat_map(|(file, source)| functions(source).map(|name| (*file, name.to_owned()))).collect();
-    let listed: BTreeSet<_> =
-        OPERATIONS.iter().flat_map(|(file, names, _)| names.iter().map(|name| (*file, (*name).to_owned()))).collect();
+    let public: BTreeSet<_> = SOURCES
+        .iter()
+        .flat_map(|(file, source)| functions(source).map(|name| (*file, name.to_owned())))
+        .collect();
+    let listed: BTreeSet<_> = OPERATIONS
+        .iter()
+        .flat_map(|(file, names, _)| names.iter().map(|name| (*file, (*name).to_owned())))
+        .collect();
     let forgotten: Vec<_> = public.difference(&listed).collect();
     let gone: Vec<_> = listed.difference(&public).collect();
     if !forgotten.is_empty() || !gone.is_empty() {
@@ -389,7 +408,7 @@ pub(crate) fn check() -> Result<(), String> {
         include_str!("job_kinds.rs"),
         include_str!("batches.rs"),
         include_str!("kinds.rs"),
-        include_str!("roles.rs"),
+        include_str!("members.rs"),
         include_str!("names.rs"),
         include_str!("blocks.rs"),
         include_str!("placed.rs"),

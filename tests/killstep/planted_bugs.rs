@@ -1,7 +1,9 @@
 //! Planted bugs, each found by the test named beside it.
 //!
-//! The bugs are in the product behind `--cfg multiproc_planted_bugs` and are switched on by name, one process each: `MULTIPROC_PLANTED_BUG=MissingWake`. This program, built without them, starts the one built
-//! with them (`KILLSTEP_ZOO`) for each. The one bug that takes three living processes and no death is planted in the model of the lock (`KILLSTEP_MODELS`).
+//! The bugs are in the product behind `--cfg multiproc_planted_bugs` and are switched on by name, one process
+//! each: `MULTIPROC_PLANTED_BUG=MissingWake`. This program, built without them, starts the one built with
+//! them (`KILLSTEP_ZOO`) for each. The one bug that takes three living processes and no death is planted in
+//! the model of the lock (`KILLSTEP_MODELS`).
 
 use std::os::fd::AsRawFd;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -10,12 +12,15 @@ use std::time::{Duration, Instant};
 use multiproc::{Capacity, GetError, Queue, Value};
 use multiproc_killstep::{Args, Case, Mode, Sweep};
 
-use crate::{arrays, barriers, conditions, events, jobs, locks, owned, roles, rwlocks, semaphores, support, values, words};
+use crate::{
+    arrays, barriers, conditions, events, jobs, locks, members, owned, rwlocks, semaphores, support, values,
+    words,
+};
 
-/// Bug, what finds it, and how: cases with these names, or a test below.
+/// Bug, what finds it, and how: a case with this name, or a test below.
 const BUGS: &[(&str, &str, Hunt)] = &[
     ("MissingWake", "lock/unlock, two asleep", Hunt::Cases),
-    ("WakeBeforeStore", "bell/ring, heard", Hunt::Cases),
+    ("WakeBeforeStore", "raw_event/set, heard", Hunt::Cases),
     ("PendingAfterCas", "lock/lock+unlock", Hunt::Cases),
     ("NonRobust", "lock/lock+unlock", Hunt::Cases),
     ("TwoStoreCommit", "value/set", Hunt::Cases),
@@ -28,19 +33,27 @@ const BUGS: &[(&str, &str, Hunt)] = &[
     ("CountedBeforeSigned", "barrier/wait, the last of three", Hunt::Cases),
     ("DeathNotifiedToOne", "barrier/wait, the last of three", Hunt::Cases),
     ("NotifiedUpToWithoutWaitersBit", "condition/notify_one, two wait", Hunt::Cases),
-    ("DeadNotificationForgotten", "condition/wait, called, another waits", Hunt::Cases),
-    ("MutexWithoutLook", "semaphore/acquire, asleep in the gate", Hunt::Only(Mode::Freeze)),
+    ("DeadNotificationForgotten", "condition/wait, notified, another waits", Hunt::Cases),
+    ("MutexWithoutLook", "semaphore/acquire, asleep in the mutex", Hunt::Only(Mode::Freeze)),
     ("PermitsWithoutLivenessPoll", "semaphore/acquire+release", Hunt::Only(Mode::Missed)),
     ("SignedTooEarly", "rwlock/write, asleep for a reader", Hunt::Cases),
     ("SignatureClearedLate", "rwlock/write+unlock", Hunt::Only(Mode::Freeze)),
     ("OwnerThreadWithoutPending", "owned/acquire_owned+release", Hunt::Cases),
     ("LeasedBeforeHead", "jobs/get", Hunt::Cases),
     ("LeasesUnwatched", "jobs/task_done, another sleeps", Hunt::Cases),
-    ("HalfMovedUnseen", "jobs/get, buries the last, one joins", Hunt::Cases),
+    ("HalfMovedUnseen", "jobs/get, dead-letters the last, one joins", Hunt::Cases),
     ("DisconnectNotNotified", "queue/producer, two consumers asleep", Hunt::Cases),
     ("NextMemberUnwatched", "queue/consumer, two producers asleep", Hunt::Cases),
-    ("LengthReadTwice", "planted_bugs.rs: lengths that change under the reader", Hunt::Test(length_changes, true)),
-    ("UnlinkWithoutInode", "planted_bugs.rs: the last user of a name that is another's by now", Hunt::Test(name_changes_hands, false)),
+    (
+        "LengthReadTwice",
+        "planted_bugs.rs: lengths that change under the reader",
+        Hunt::Test(length_changes, true),
+    ),
+    (
+        "UnlinkWithoutInode",
+        "planted_bugs.rs: the last user of a name that is another's by now",
+        Hunt::Test(name_changes_hands, false),
+    ),
 ];
 
 /// The bug that is planted in the model of the lock.
@@ -52,7 +65,8 @@ enum Hunt {
     Cases,
     /// By this mode of the case, and not by single kills.
     Only(Mode),
-    /// Tells whether it found something wrong. With `true` its processes race on several CPUs, so that it must run alone.
+    /// Tells whether it found something wrong. With `true` its processes race on several CPUs, so that it
+    /// must run alone.
     Test(fn() -> bool, bool),
 }
 
@@ -60,21 +74,31 @@ enum Hunt {
 pub(crate) fn all(sweep: &mut Sweep) {
     let program = std::env::var("KILLSTEP_PLANTED").unwrap_or_default();
     for (bug, finder, hunt) in BUGS {
-        let test = if let Hunt::Only(mode) = hunt { format!("{finder}, mode {mode}") } else { (*finder).to_owned() };
+        let test =
+            if let Hunt::Only(mode) = hunt { format!("{finder}, mode {mode}") } else { (*finder).to_owned() };
         sweep.hunt(bug, &test, matches!(hunt, Hunt::Test(_, true)), || {
             let mut command = Command::new(&program);
-            command.env("MULTIPROC_PLANTED_BUG", bug).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            command
+                .env("MULTIPROC_PLANTED_BUG", bug)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
             command.spawn().is_ok_and(|mut hunter| found_in_time(&mut hunter))
         });
     }
     let models = std::env::var("KILLSTEP_MODELS").unwrap_or_default();
     sweep.hunt(MODEL_BUG, "models: the lock without an epoch", false, || {
-        let model = Command::new(&models).args(["lock", MODEL_BUG]).stdin(Stdio::null()).stdout(Stdio::null()).status();
+        let model = Command::new(&models)
+            .args(["lock", MODEL_BUG])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .status();
         model.is_ok_and(|status| status.success())
     });
 }
 
-/// Whether a hunt found its bug. A hunt that has not ended by then hangs in the bug, unnoticed: it has found nothing.
+/// Whether a hunt found its bug. A hunt that has not ended by then hangs in the bug, unnoticed: it has found
+/// nothing.
 fn found_in_time(hunter: &mut Child) -> bool {
     let begin = Instant::now();
     while begin.elapsed() < LONGEST_HUNT {
@@ -91,7 +115,9 @@ fn found_in_time(hunter: &mut Child) -> bool {
 
 /// In the process with one bug: exit code 1 if something was found.
 pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
-    let Some((_, finder, hunt)) = BUGS.iter().find(|(name, ..)| *name == bug) else { return ExitCode::from(2) };
+    let Some((_, finder, hunt)) = BUGS.iter().find(|(name, ..)| *name == bug) else {
+        return ExitCode::from(2);
+    };
     if let Hunt::Test(test, _) = hunt {
         return ExitCode::from(u8::from(test()));
     }
@@ -111,7 +137,7 @@ pub(crate) fn one(bug: &str, args: &Args) -> ExitCode {
         hunt_in(&mut sweep, bug, mode, &events::cases());
         hunt_in(&mut sweep, bug, mode, &barriers::cases());
         hunt_in(&mut sweep, bug, mode, &jobs::cases());
-        hunt_in(&mut sweep, bug, mode, &roles::cases());
+        hunt_in(&mut sweep, bug, mode, &members::cases());
         sweep.report().planted.iter().any(|planted| planted.found)
     };
     let verdict = match hunt {
@@ -130,7 +156,8 @@ fn hunt_in<S>(sweep: &mut Sweep, bug: &str, mode: Mode, cases: &[Case<'static, S
     }
 }
 
-/// A peer rewrites every header of a log again and again, on another CPU; a reader must never believe a length that it did not check.
+/// A peer rewrites every header of a log again and again, on another CPU; a reader must never believe a
+/// length that it did not check.
 fn length_changes() -> bool {
     support::all_cpus();
     let begin = Instant::now();
@@ -141,7 +168,8 @@ fn length_changes() -> bool {
     wrong
 }
 
-/// One such log, read to its end: behind the last word that the peer rewrites there is nothing, and a new log is needed.
+/// One such log, read to its end: behind the last word that the peer rewrites there is nothing, and a new log
+/// is needed.
 fn lengths_that_change() -> bool {
     const LOG: usize = 4096;
     const LIE: u64 = 4800;
@@ -153,11 +181,13 @@ fn lengths_that_change() -> bool {
     // SAFETY: this program has one thread.
     let scribbler = unsafe { libc::fork() };
     if scribbler == 0 {
-        // The log lies behind the segment's header (1,024 bytes) and the two sides (256).
+        // The log lies behind the segment's header (1,024 B) and the two sides (256 B).
         const START: usize = 1280;
         let (protection, length) = (libc::PROT_READ | libc::PROT_WRITE, START + LOG);
         // SAFETY: a new mapping of a file that is long enough.
-        let memory = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        let memory = unsafe {
+            libc::mmap(std::ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
         loop {
             for lie in [9, LIE + 1] {
                 for record in (0..LOG).step_by(16) {
@@ -179,7 +209,7 @@ fn lengths_that_change() -> bool {
                 break;
             }
             Err(GetError::Empty) => break,
-            // A length that cannot be: the peer is about to write another.
+            // An impossible length: the peer is about to write another.
             Err(_) => {}
         }
     }
@@ -191,7 +221,8 @@ fn lengths_that_change() -> bool {
     wrong
 }
 
-/// A name is unlinked and made anew; whoever drops the old object must not take the new one's name.
+/// A name is unlinked and made anew; a process that drops the old object must not remove the new object's
+/// name.
 fn name_changes_hands() -> bool {
     let name = format!("planted-{}", std::process::id());
     let old = Value::create(&name, 1_u64).unwrap();

@@ -12,7 +12,7 @@ use crate::common::Dice;
 use crate::jobs;
 use crate::notes::{Board, Note, Notebook, Stage, What, give_way, now};
 
-/// Who waits for whom most of the time.
+/// Which side waits for the other most of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Pace {
     MostlyEmpty,
@@ -33,7 +33,7 @@ pub(crate) struct Shape {
     pub(crate) messages: usize,
     /// Limit of bytes of the queue.
     pub(crate) bytes: Option<usize>,
-    /// Bytes of the longest; but most have [`USUAL`] at most.
+    /// Bytes of the longest message; but most have [`USUAL`] at most.
     pub(crate) longest: usize,
     /// Messages that one call puts or gets, at most.
     pub(crate) at_once: usize,
@@ -43,11 +43,11 @@ pub(crate) struct Shape {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Messages,
-    /// Jobs, which are handed out so often at most; 0: without end.
+    /// Jobs, which are delivered so often at most; 0: without limit.
     Jobs(u16),
 }
 
-/// What they put to and get from.
+/// What the processes put to and get from.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Line {
     Messages(Queue<[u8]>),
@@ -84,7 +84,7 @@ pub(crate) const LAST: &[u8] = b"last";
 /// What a consumer writes instead of a producer that it cannot read.
 pub(crate) const TORN: u32 = u32::MAX;
 
-/// Bytes of the longest of most messages.
+/// Most messages have at most so many bytes.
 pub(crate) const USUAL: usize = 616;
 const SMALLEST: usize = 16;
 
@@ -124,7 +124,7 @@ fn checksum(bytes: &[u8]) -> u64 {
     bytes[SMALLEST..].chunks(8).fold(begun, |sum, bytes| step(sum, word(bytes)))
 }
 
-/// Now and then, whoever is to be waited for takes its time.
+/// Now and then the side that the other waits for takes its time.
 pub(crate) fn dawdle(dice: &mut Dice) {
     match dice.below(100) {
         0..10 => thread::sleep(Duration::from_micros(dice.below(500))),
@@ -140,11 +140,14 @@ pub(crate) fn produce(job: Job) {
     let mut next = 0;
     while job.board.stage.load() == Stage::WORK {
         let count = 1 + usize::try_from(dice.below(job.shape.at_once as u64)).unwrap();
-        let messages: Vec<Vec<u8>> = (next..).take(count).map(|n| message(job.me, n, job.shape.longest)).collect();
+        let messages: Vec<Vec<u8>> =
+            (next..).take(count).map(|n| message(job.me, n, job.shape.longest)).collect();
         notebook.set_inside(true);
         match &job.line {
             Line::Messages(queue) => put(queue, &messages, &mut dice),
-            Line::Jobs(queue) => messages.into_iter().for_each(|message| jobs::put(queue, message, &mut dice)),
+            Line::Jobs(queue) => {
+                messages.into_iter().for_each(|message| jobs::put(queue, message, &mut dice))
+            }
         }
         notebook.set_inside(false);
         notebook.count(count);
@@ -156,7 +159,7 @@ pub(crate) fn produce(job: Job) {
     }
 }
 
-/// Puts them all, in one way or another.
+/// Puts all of them, in one of several ways.
 fn put(queue: &Queue<[u8]>, mut messages: &[Vec<u8>], dice: &mut Dice) {
     let timeouts = [200_u64, 20_000].map(|most| Duration::from_micros(dice.below(most)));
     while let [first, rest @ ..] = messages {
@@ -213,7 +216,7 @@ fn get_all(job: &Job, queue: &Queue<[u8]>, notebook: &Notebook) {
         }
         job.board.moves.fetch_add(messages.len() as u64);
         if last > 0 {
-            // One for each of us.
+            // One for each consumer.
             (1..last).for_each(|_| queue.put_bytes(LAST).unwrap());
             return;
         }
@@ -223,8 +226,13 @@ fn get_all(job: &Job, queue: &Queue<[u8]>, notebook: &Notebook) {
     }
 }
 
-/// Gets some, or none, in one way or another.
-fn get(queue: &Queue<[u8]>, messages: &mut Messages, at_once: usize, dice: &mut Dice) -> Result<(), GetError> {
+/// Gets some, or none, in one of several ways.
+fn get(
+    queue: &Queue<[u8]>,
+    messages: &mut Messages,
+    at_once: usize,
+    dice: &mut Dice,
+) -> Result<(), GetError> {
     let timeouts = [200_u64, 20_000].map(|most| Duration::from_micros(dice.below(most)));
     if at_once > 1 {
         return match dice.below(10) {

@@ -1,4 +1,5 @@
-//! Roles: whoever dies with one, taking it or letting go of it, those who wait for him hear of it, all of them, soon.
+//! Members: if a process dies with a membership, or while it registers or disconnects, all waiting peers
+//! learn it, soon.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,11 @@ use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 use crate::queues::{Bytes, PEER, case, empty, full, rest_is_usable};
 use crate::support::{WAITV, await_asleep, ignore, sign, wait_for};
 
-/// Cells: what peers were told, from 0; who they are, from `PEER`; that one has taken its role, and that it may let go.
+/// Cells: what peers got, from 0; their process ids, from `PEER`; that a peer has registered, and that it may
+/// disconnect.
 const HELD: usize = 20;
 const GO: usize = 21;
-/// What peers were told: a message, or that nobody is there.
+/// What peers got: a message, or that all peers have disconnected.
 const GOT: u64 = 1;
 const CLOSED: u64 = 2;
 
@@ -24,10 +26,15 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
     vec![
-        case("queue/producer, two consumers asleep", empty, |queue, _| drop(queue.producer()), producers_came_or_not)
-            .peer(|queue, cells| consumer(queue, cells, 0))
-            .peer(|queue, cells| consumer(queue, cells, 1))
-            .warm(|_, cells| two_asleep(cells)),
+        case(
+            "queue/producer, two consumers asleep",
+            empty,
+            |queue, _| drop(queue.producer()),
+            producers_came_or_not,
+        )
+        .peer(|queue, cells| consumer(queue, cells, 0))
+        .peer(|queue, cells| consumer(queue, cells, 1))
+        .warm(|_, cells| two_asleep(cells)),
         case(
             "queue/producer put_bytes, two consumers asleep",
             empty,
@@ -50,7 +57,10 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             full,
             |queue, _| drop(queue.consumer()),
             |queue, kill| {
-                let gone = matches!(queue.producer().map(|producer| producer.try_put_bytes(b"x")), Ok(Err(PutError::Closed(()))));
+                let gone = matches!(
+                    queue.producer().map(|producer| producer.try_put_bytes(b"x")),
+                    Ok(Err(PutError::Closed(())))
+                );
                 if !gone {
                     drop(queue.consumer());
                 }
@@ -73,7 +83,11 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
                 kill.cells().set(GO, 1);
                 kill.must_wake(0)?;
                 kill.must_wake(1)?;
-                if kill.cell(1) == CLOSED { rest_is_usable(queue, kill) } else { Err(Fault::Torn("not closed".into())) }
+                if kill.cell(1) == CLOSED {
+                    rest_is_usable(queue, kill)
+                } else {
+                    Err(Fault::Torn("not closed".into()))
+                }
             },
         )
         .peer(|queue, cells| {
@@ -96,14 +110,14 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             empty,
             |queue, _| drop(queue.producer()),
             |queue, kill| {
-                // The other one still is, so nobody may be told that all are gone.
+                // The other producer is still registered, so no consumer may get that all have disconnected.
                 let consumer = queue.consumer().map_err(|error| Fault::Torn(error.to_string()))?;
                 if consumer.try_get_bytes() != Err(GetError::Empty) || queue.producers() == 0 {
-                    return Err(Fault::Lost("the other one".into()));
+                    return Err(Fault::Lost("the other message".into()));
                 }
                 kill.cells().set(GO, 1);
                 kill.must_wake(0)?;
-                // Also who never sleeps for long finds out.
+                // A process that never sleeps for long finds out, too.
                 let begin = Instant::now();
                 while consumer.get_bytes_timeout(Duration::from_millis(1)) != Err(GetError::Closed) {
                     if begin.elapsed() > kill.patience() {
@@ -124,14 +138,18 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
             wait_for(cells, HELD);
         }),
         case(
-            "queue/producer, the last place",
+            "queue/producer, the last membership",
             empty,
             |queue, _| drop(queue.producer()),
             |queue, kill| {
                 let taken = queue.producer().map(drop);
                 kill.cells().set(GO, 1);
                 kill.must_wake(0)?;
-                if taken.is_err() { Err(Fault::Leaked("a place".into())) } else { rest_is_usable(queue, kill) }
+                if taken.is_err() {
+                    Err(Fault::Leaked("a place".into()))
+                } else {
+                    rest_is_usable(queue, kill)
+                }
             },
         )
         .peer(|queue, cells| {
@@ -153,9 +171,10 @@ fn two_asleep(cells: &Cells) {
     await_asleep(cells, PEER + 1, WAITV);
 }
 
-/// So many roles of one kind there can be.
+/// As many members of one kind there can be.
 const PLACES: usize = 60;
-/// Seats that are used before, so that the oracle's own role is no first use, which would tell everybody who sleeps.
+/// Memberships that were used before, so that the oracle's own is no first use, which would wake every
+/// sleeping process.
 const USED: usize = 4;
 
 fn consumer(queue: &Bytes, cells: &Cells, number: usize) {
@@ -172,14 +191,15 @@ fn producer(queue: &Bytes, cells: &Cells, number: usize) {
     cells.set(number, if producer.put_bytes(b"peer") == Err(PutError::Closed(())) { CLOSED } else { GOT });
 }
 
-/// If a producer has come, all are gone by now, and the consumers who slept know it without help. If not, one comes and goes.
+/// If a producer has registered, all have disconnected by now, and the sleeping consumers learn it without
+/// help. If not, a producer registers and disconnects.
 fn producers_came_or_not(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     let consumer = queue.consumer().map_err(|error| Fault::Torn(error.to_string()))?;
-    let mut told = consumer.try_get_bytes();
-    if told.is_ok() {
-        told = consumer.try_get_bytes();
+    let mut got = consumer.try_get_bytes();
+    if got.is_ok() {
+        got = consumer.try_get_bytes();
     }
-    match told {
+    match got {
         Err(GetError::Closed) => {}
         Err(GetError::Empty) if kill.finished() => return Err(Fault::Lost("its end".into())),
         Err(GetError::Empty) => drop(queue.producer()),

@@ -30,7 +30,8 @@ unsafe_rooms=(
     shm/src/copy.rs
     shm/src/value.rs
     shm/src/array.rs
-    shm/src/array_guard.rs
+    shm/src/array/guard.rs
+    shm/src/region.rs
     shm/src/atomic_array.rs
     shm/src/atomic_value.rs
     sync/src/condition.rs   # its mutex, and a slot

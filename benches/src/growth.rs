@@ -35,7 +35,12 @@ fn producers_row(producers: usize) -> Row {
     row.add(OURS, How::Processes, move |n| {
         let queue = ours(SIZE)?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Ours::new(same.clone(), SIZE)))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(queue.clone()),
+            move |_| Ok(Ours::new(same.clone(), SIZE)),
+        )
     });
     peers::crossbeam_queue(&mut row, traffic);
     row
@@ -78,7 +83,12 @@ fn through_row(messages: u64) -> Row {
     row.add_fixed(OURS, How::Processes, messages, move |n| {
         let queue = ours(SMALL)?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Ours::new(same.clone(), SMALL)))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(queue.clone()),
+            move |_| Ok(Ours::new(same.clone(), SMALL)),
+        )
     });
     row
 }

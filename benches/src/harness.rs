@@ -52,7 +52,14 @@ pub(crate) struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { json: false, long: false, only: String::new(), implementation: None, rounds: 5, nanoseconds: 150_000_000 }
+        Self {
+            json: false,
+            long: false,
+            only: String::new(),
+            implementation: None,
+            rounds: 5,
+            nanoseconds: 150_000_000,
+        }
     }
 }
 
@@ -73,7 +80,12 @@ impl Row {
     }
 
     /// Adds a rival whose run has as many operations as fill its time.
-    pub(crate) fn add(&mut self, name: &'static str, how: How, run: impl Fn(u64) -> Result<f64, String> + 'static) {
+    pub(crate) fn add(
+        &mut self,
+        name: &'static str,
+        how: How,
+        run: impl Fn(u64) -> Result<f64, String> + 'static,
+    ) {
         self.rivals.push(Rival { name, how, size: Size::Calibrated(2000), run: Box::new(run) });
     }
 
@@ -138,7 +150,8 @@ struct Figures {
 /// Round after round, each rival once in each round, another one first each time.
 fn measure(row: &Row, settings: &Settings) -> Vec<Result<Figures, String>> {
     let count = row.rivals.len();
-    let mut sizes: Vec<Result<u64, String>> = row.rivals.iter().map(|rival| operations(rival, settings)).collect();
+    let mut sizes: Vec<Result<u64, String>> =
+        row.rivals.iter().map(|rival| operations(rival, settings)).collect();
     let mut values = vec![Vec::new(); count];
     for round in 0..settings.rounds {
         for turn in 0..count {
@@ -180,7 +193,10 @@ impl Figures {
 
 fn show(row: &Row, measured: &[Result<Figures, String>], settings: &Settings) {
     let of = |name| {
-        row.rivals.iter().zip(measured).find_map(|(rival, result)| (rival.name == name).then_some(result.as_ref().ok()?.median))
+        row.rivals
+            .iter()
+            .zip(measured)
+            .find_map(|(rival, result)| (rival.name == name).then_some(result.as_ref().ok()?.median))
     };
     let ours = of(OURS);
     for (rival, result) in row.rivals.iter().zip(measured) {
@@ -193,12 +209,18 @@ fn show(row: &Row, measured: &[Result<Figures, String>], settings: &Settings) {
             }
         };
         if settings.json {
-            println!(r#"{{"row":"{name}","impl":"{implementation}","value":{median:.2},"unit":"{}"}}"#, row.unit);
+            println!(
+                r#"{{"row":"{name}","impl":"{implementation}","value":{median:.2},"unit":"{}"}}"#,
+                row.unit
+            );
         } else {
             let ratio = ours.map_or(String::new(), |ours| format!("{:.2}", ours / median));
             let range = format!("{least:.1} - {most:.1}");
             let (place, how) = (row.place.name(), rival.how.name());
-            println!("{name:<20} {implementation:<14} {median:>13.1} {:<4} {ratio:>8}  {range:<23} {place:<6} {how}", row.unit);
+            println!(
+                "{name:<20} {implementation:<14} {median:>13.1} {:<4} {ratio:>8}  {range:<23} {place:<6} {how}",
+                row.unit
+            );
         }
     }
     let _ = std::io::stdout().flush();

@@ -70,7 +70,9 @@ fn wakes(sleepers: Vec<Sleeper>, milliseconds: u64) -> f64 {
 fn naps() -> u64 {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let naps = |status: String| {
-        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
     };
     tasks.filter_map(|task| naps(fs::read_to_string(task.path().join("status")).ok()?)).sum()
 }

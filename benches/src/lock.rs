@@ -14,7 +14,7 @@ use crate::peers::{python, std_sync};
 use crate::race::{How, Job, Lap, Place, race};
 
 /// A rival's lock, as one worker uses it.
-pub(crate) trait Guarded {
+pub(crate) trait Suspend {
     /// Calls `section` with the lock held.
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String>;
 }
@@ -61,18 +61,23 @@ impl Contest {
     /// They go on until the counter says that all together have done enough, so all of them compete to the end.
     pub(crate) fn run<L>(self, how: How, sections: u64, mut lock: impl FnMut() -> L) -> Result<f64, String>
     where
-        L: Guarded + Send + 'static,
+        L: Suspend + Send + 'static,
     {
         let tally: &'static Tally = os::shared();
         let (warm_up, turns) = (sections / 10, turns_for(self.outside));
         let jobs = (0..self.workers).map(|_| {
             let lock = lock();
-            let job: Job = Box::new(move |lap| compete(&lock, tally, [warm_up, warm_up + sections], turns, lap));
+            let job: Job =
+                Box::new(move |lap| compete(&lock, tally, [warm_up, warm_up + sections], turns, lap));
             job
         });
         let finish = race(how, Place::Cross, jobs.collect())?;
         if finish.noted != tally.load(Relaxed) {
-            return Err(format!("two had the lock at once: {} sections, counted {}", finish.noted, tally.load(Relaxed)));
+            return Err(format!(
+                "two had the lock at once: {} sections, counted {}",
+                finish.noted,
+                tally.load(Relaxed)
+            ));
         }
         Ok(finish.each(sections))
     }
@@ -81,7 +86,13 @@ impl Contest {
 /// The shared counter. Loaded and stored, never added to by one instruction: whoever is alone there loses nothing.
 type Tally = Apart<AtomicU64>;
 
-fn compete(lock: &impl Guarded, tally: &Tally, [warm_up, all]: [u64; 2], turns: u32, lap: &Lap) -> Result<(), String> {
+fn compete(
+    lock: &impl Suspend,
+    tally: &Tally,
+    [warm_up, all]: [u64; 2],
+    turns: u32,
+    lap: &Lap,
+) -> Result<(), String> {
     let count = || {
         let number = tally.load(Relaxed);
         tally.store(number + 1, Relaxed);
@@ -107,7 +118,7 @@ fn compete(lock: &impl Guarded, tally: &Tally, [warm_up, all]: [u64; 2], turns: 
     Ok(())
 }
 
-impl Guarded for Lock {
+impl Suspend for Lock {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock().map_err(|problem| problem.to_string())?;
@@ -115,14 +126,14 @@ impl Guarded for Lock {
     }
 }
 
-impl Guarded for &Apart<SpinLock> {
+impl Suspend for &Apart<SpinLock> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         Ok(SpinLock::with(self, section))
     }
 }
 
-impl Guarded for RobustMutex {
+impl Suspend for RobustMutex {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         self.lock()?;

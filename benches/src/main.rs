@@ -1,8 +1,15 @@
 //! Our numbers beside the peers': one command, one table. See `README.md`.
 #![allow(unsafe_code, reason = "bare shared memory, libc and zero-copy rivals are what we compare with")]
-#![allow(clippy::multiple_unsafe_ops_per_block, reason = "a call of libc and its place for the result are one thought")]
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a call of libc and its place for the result are one thought"
+)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a run, and nanoseconds")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts of a run, and nanoseconds"
+)]
 
 mod condition;
 mod growth;

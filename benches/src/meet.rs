@@ -14,7 +14,11 @@ use crate::roundtrip::{Trip, told};
 pub(crate) fn rows() -> Vec<Row> {
     let places = [("cross", Place::Cross), ("same", Place::Same)];
     let trips = places.map(|(name, place)| (name, Trip { place, parked: false }));
-    trips.iter().map(|(name, trip)| event(name, *trip)).chain(trips.iter().map(|(name, trip)| barrier(name, *trip))).collect()
+    trips
+        .iter()
+        .map(|(name, trip)| event(name, *trip))
+        .chain(trips.iter().map(|(name, trip)| barrier(name, *trip)))
+        .collect()
 }
 
 /// There and back: two events.
@@ -41,10 +45,20 @@ fn event(name: &str, trip: Trip) -> Row {
     trip.add(&mut row, "limit", How::Processes, move |n| {
         if trip.place == Place::Cross {
             let lines: &'static Lines = os::shared();
-            trip.exchange(How::Processes, n, move || Ok(told(|i| lines.ask(i))), move || Ok(told(|i| lines.answer(i))))
+            trip.exchange(
+                How::Processes,
+                n,
+                move || Ok(told(|i| lines.ask(i))),
+                move || Ok(told(|i| lines.answer(i))),
+            )
         } else {
             let words: &'static Futexes = os::shared();
-            trip.exchange(How::Processes, n, move || Ok(told(|i| words.ask(i))), move || Ok(told(|i| words.answer(i))))
+            trip.exchange(
+                How::Processes,
+                n,
+                move || Ok(told(|i| words.ask(i))),
+                move || Ok(told(|i| words.answer(i))),
+            )
         }
     });
     trip.add(&mut row, "std", How::Threads, move |n| {
@@ -91,7 +105,8 @@ fn barrier(name: &str, trip: Trip) -> Row {
     trip.add(&mut row, OURS, How::Processes, move |n| {
         let one = Barrier::new(2).map_err(|problem| problem.to_string())?;
         let other = one.clone();
-        let meet = |barrier: Barrier| move |_| barrier.wait().map(|_| ()).map_err(|problem| problem.to_string());
+        let meet =
+            |barrier: Barrier| move |_| barrier.wait().map(|_| ()).map_err(|problem| problem.to_string());
         trip.exchange(How::Processes, n, move || Ok(meet(one)), move || Ok(meet(other)))
     });
     trip.add(&mut row, "limit", How::Processes, move |n| {

@@ -26,7 +26,8 @@ pub(crate) fn two_cpus() -> [usize; 2] {
         // SAFETY: as above.
         unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
         // SAFETY: the index is below the size of the set.
-        let mut allowed = (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
+        let mut allowed =
+            (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
         let first = allowed.next().unwrap_or(0);
         [first, allowed.next().unwrap_or(first)]
     })
@@ -126,7 +127,15 @@ pub(crate) fn yield_now() {
 /// Sleeps while the word says `expected`.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
     // SAFETY: the word is mapped; spurious returns are allowed.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, ptr::null::<libc::timespec>()) };
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            expected,
+            ptr::null::<libc::timespec>(),
+        )
+    };
 }
 
 pub(crate) fn futex_wake(word: &AtomicU32) {

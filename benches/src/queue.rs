@@ -64,8 +64,12 @@ fn batch_row(size: usize, scratch: &Scratch) -> Row {
     row.add(OURS, How::Processes, move |n| {
         let queue = ours(size)?;
         let same = queue.clone();
-        let put = move |_| Ok(Batch { queue: queue.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 });
-        let get = move |_| Ok(Batch { queue: same.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 });
+        let put = move |_| {
+            Ok(Batch { queue: queue.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 })
+        };
+        let get = move |_| {
+            Ok(Batch { queue: same.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 })
+        };
         run(traffic(n), How::Processes, put, get)
     });
     row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
@@ -77,12 +81,22 @@ fn batch_row(size: usize, scratch: &Scratch) -> Row {
 fn reserve_row(scratch: &Scratch) -> Row {
     const SIZE: usize = 65536;
     let mut row = Row::new(format!("queue/reserve/{SIZE}"), Place::Cross);
-    let traffic =
-        |messages: u64| Traffic { producers: 1, consumers: 1, size: SIZE, warm_up: messages / 10, each: messages.max(1) };
+    let traffic = |messages: u64| Traffic {
+        producers: 1,
+        consumers: 1,
+        size: SIZE,
+        warm_up: messages / 10,
+        each: messages.max(1),
+    };
     row.add(OURS, How::Processes, move |n| {
         let queue = ours(SIZE)?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(InPlace(queue.clone())), move |_| Ok(InPlace(same.clone())))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(InPlace(queue.clone())),
+            move |_| Ok(InPlace(same.clone())),
+        )
     });
     row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
     crate::peers::queues(&mut row, traffic, scratch);
@@ -152,7 +166,12 @@ fn row(users: usize, size: usize, scratch: &Scratch) -> Row {
     row.add(OURS, How::Processes, move |n| {
         let queue = ours(size)?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Ours::new(same.clone(), size)))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(queue.clone()),
+            move |_| Ok(Ours::new(same.clone(), size)),
+        )
     });
     if users == 1 {
         row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
@@ -271,7 +290,9 @@ fn consume(traffic: Traffic, mut queue: impl Get, lap: &Lap) -> Result<(), Strin
 /// Length, first and last word.
 #[inline]
 fn look(message: &[u8]) -> (usize, u64, u64) {
-    let word = |at: usize| message.get(at..at + 8).map_or(0, |word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
+    let word = |at: usize| {
+        message.get(at..at + 8).map_or(0, |word| u64::from_ne_bytes(word.try_into().unwrap_or_default()))
+    };
     let mut lines = 0;
     for line in (0..message.len()).step_by(LINE) {
         lines ^= word(line);

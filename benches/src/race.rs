@@ -150,8 +150,13 @@ impl Board {
     }
 
     fn complaint(&self) -> String {
-        let bytes: Vec<u8> = self.problem.iter().map(|byte| byte.load(SeqCst)).take_while(|byte| *byte != 0).collect();
-        if bytes.is_empty() { "a worker died".to_owned() } else { String::from_utf8_lossy(&bytes).into_owned() }
+        let bytes: Vec<u8> =
+            self.problem.iter().map(|byte| byte.load(SeqCst)).take_while(|byte| *byte != 0).collect();
+        if bytes.is_empty() {
+            "a worker died".to_owned()
+        } else {
+            String::from_utf8_lossy(&bytes).into_owned()
+        }
     }
 }
 

@@ -36,17 +36,29 @@ fn row(name: &str, trip: Trip, scratch: &Scratch) -> Row {
     let mut row = Row::new(format!("roundtrip/{name}"), trip.place);
     trip.add(&mut row, OURS, How::Processes, move |n| {
         let (there, back) = (ours(SIZE)?, ours(SIZE)?);
-        let ends = |put: &multiproc::Queue<[u8]>, get: &multiproc::Queue<[u8]>| (put.clone(), Ours::new(get.clone(), SIZE));
+        let ends = |put: &multiproc::Queue<[u8]>, get: &multiproc::Queue<[u8]>| {
+            (put.clone(), Ours::new(get.clone(), SIZE))
+        };
         let (client, server) = (ends(&there, &back), ends(&back, &there));
         trip.run(How::Processes, n, || Ok(client), || Ok(server))
     });
     trip.add(&mut row, "limit", How::Processes, move |n| {
         if trip.place == Place::Cross && !trip.parked {
             let lines: &'static Lines = os::shared();
-            trip.exchange(How::Processes, n, move || Ok(told(|i| lines.ask(i))), move || Ok(told(|i| lines.answer(i))))
+            trip.exchange(
+                How::Processes,
+                n,
+                move || Ok(told(|i| lines.ask(i))),
+                move || Ok(told(|i| lines.answer(i))),
+            )
         } else {
             let words: &'static Futexes = os::shared();
-            trip.exchange(How::Processes, n, move || Ok(told(|i| words.ask(i))), move || Ok(told(|i| words.answer(i))))
+            trip.exchange(
+                How::Processes,
+                n,
+                move || Ok(told(|i| words.ask(i))),
+                move || Ok(told(|i| words.answer(i))),
+            )
         }
     });
     peers::roundtrips(&mut row, trip, scratch);
@@ -71,7 +83,13 @@ pub(crate) fn told(step: impl Fn(u64)) -> impl FnMut(u64) -> Result<(), String> 
 
 impl Trip {
     /// Adds a rival; the number of requests of a run depends on us.
-    pub(crate) fn add(self, row: &mut Row, name: &'static str, how: How, run: impl Fn(u64) -> Result<f64, String> + 'static) {
+    pub(crate) fn add(
+        self,
+        row: &mut Row,
+        name: &'static str,
+        how: How,
+        run: impl Fn(u64) -> Result<f64, String> + 'static,
+    ) {
         if self.parked {
             row.add_fixed(name, how, PARKED_REQUESTS, run);
         } else {
@@ -140,7 +158,13 @@ impl Trip {
         Ok(if self.parked { finish.noted as f64 } else { finish.each(requests) })
     }
 
-    fn ask(self, warm_up: u64, all: u64, mut step: impl FnMut(u64) -> Result<(), String>, lap: &Lap) -> Result<(), String> {
+    fn ask(
+        self,
+        warm_up: u64,
+        all: u64,
+        mut step: impl FnMut(u64) -> Result<(), String>,
+        lap: &Lap,
+    ) -> Result<(), String> {
         lap.ready();
         if !self.parked {
             (0..warm_up).try_for_each(&mut step)?;

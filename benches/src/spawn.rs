@@ -29,7 +29,8 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut row = Row::new("spawn/join", Place::Free);
     row.add_slow(OURS, How::Processes, 20, |n| {
         run(n, |number| {
-            let process = Process::spawn(|number: u64| number + 1, number).map_err(|problem| problem.to_string())?;
+            let process =
+                Process::spawn(|number: u64| number + 1, number).map_err(|problem| problem.to_string())?;
             match process.join() {
                 Ok(Exit::Value(answer)) if answer == number + 1 => Ok(()),
                 other => Err(format!("{other:?}")),

@@ -50,7 +50,12 @@ fn plain(scratch: &Scratch) -> Row {
     row.add(OURS, How::Processes, |n| {
         let queue = Queue::<Plain<Sample>>::new(capacity(SIZE)).map_err(|problem| problem.to_string())?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Taker(same.clone(), Sample::zeroed())))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(queue.clone()),
+            move |_| Ok(Taker(same.clone(), Sample::zeroed())),
+        )
     });
     row.add("limit", How::Processes, |n| limit::queue(traffic(n)));
     queues(&mut row, traffic, scratch);

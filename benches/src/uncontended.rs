@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use multiproc::{RLock, RwLock, Semaphore};
 
 use crate::harness::{OURS, Row};
-use crate::lock::{Contest, Guarded};
+use crate::lock::{Contest, Suspend};
 use crate::os::{self, Apart};
 use crate::peers::pthread::{Posix, RobustMutex, RwMutex};
 use crate::peers::python;
@@ -122,7 +122,7 @@ struct Pair<T, A, B> {
     give: B,
 }
 
-impl<T: Copy, A: Fn(T) -> Result<(), String>, B: Fn(T)> Guarded for Pair<T, A, B> {
+impl<T: Copy, A: Fn(T) -> Result<(), String>, B: Fn(T)> Suspend for Pair<T, A, B> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         (self.take)(self.taken)?;
@@ -136,7 +136,7 @@ struct Reading(RwLock);
 
 struct Writing(RwLock);
 
-impl Guarded for Reading {
+impl Suspend for Reading {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.0.read().map_err(|problem| problem.to_string())?;
@@ -144,7 +144,7 @@ impl Guarded for Reading {
     }
 }
 
-impl Guarded for Writing {
+impl Suspend for Writing {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.0.write().map_err(|problem| problem.to_string())?;
@@ -152,7 +152,7 @@ impl Guarded for Writing {
     }
 }
 
-impl Guarded for RLock {
+impl Suspend for RLock {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock().map_err(|problem| problem.to_string())?;
@@ -160,7 +160,7 @@ impl Guarded for RLock {
     }
 }
 
-impl Guarded for Semaphore {
+impl Suspend for Semaphore {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _permit = self.acquire().map_err(|problem| problem.to_string())?;
@@ -171,7 +171,7 @@ impl Guarded for Semaphore {
 /// A semaphore whose permits are the process's.
 struct Owned(Semaphore);
 
-impl Guarded for Owned {
+impl Suspend for Owned {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _permit = self.0.acquire_owned().map_err(|problem| problem.to_string())?;

@@ -20,11 +20,13 @@ fn locked() -> Row {
     row.add(OURS, How::Processes, |n| {
         let value = Value::new(0u64).map_err(|problem| problem.to_string())?;
         let reader = value.clone();
-        let add = move || value.update(|number| *number += 1).map(|_| ()).map_err(|problem| problem.to_string());
+        let add =
+            move || value.update(|number| *number += 1).map(|_| ()).map_err(|problem| problem.to_string());
         run(n, add, || reader.get().unwrap_or(0))
     });
     row.add("limit", How::Processes, |n| {
-        let (lock, number): (&'static Apart<SpinLock>, &'static Apart<AtomicU64>) = (os::shared(), os::shared());
+        let (lock, number): (&'static Apart<SpinLock>, &'static Apart<AtomicU64>) =
+            (os::shared(), os::shared());
         let add = move || {
             lock.with(|| increment(number));
             Ok(())

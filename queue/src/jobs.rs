@@ -23,9 +23,9 @@ mod words;
 
 pub use block::{JobBlock, JobLimits};
 pub use dead_letters::{DeadLetter, DeadLetters};
-pub use words::MAX_LEASES;
 use job::Lease;
 pub use job::{Holder, Job};
+pub use words::MAX_LEASES;
 
 /// A work queue (Python's `JoinableQueue`): a consumer *leases* a job, and the job returns to the queue if
 /// the consumer dies before it is done.

@@ -255,7 +255,8 @@ impl<T: ?Sized + 'static> Membership<T> {
         let queue = queue.clone();
         queue.view().populate_side_table().map_err(RegistrationError::Memory)?;
         let registered = queue.view().register(peer);
-        let (at, owned) = registered.map_err(|cause| RegistrationError::Lock(LockError::new(queue.shared.describe(), cause)))?;
+        let (at, owned) = registered
+            .map_err(|cause| RegistrationError::Lock(LockError::new(queue.shared.describe(), cause)))?;
         Ok(Arc::new(Self { queue, peer, at, owned }))
     }
 }

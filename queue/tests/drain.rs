@@ -133,7 +133,10 @@ fn concurrent_puts_and_drains_lose_nothing() -> Outcome {
         // One of the last drains may have been refused while another consumer held the lock.
         all.extend(queue.drain()?.into_iter().map(Result::unwrap));
         all.sort_unstable();
-        assert!(all.into_iter().eq([0, 1].into_iter().flat_map(|producer| (0..EACH).map(move |number| (producer, number)))));
+        assert!(
+            all.into_iter()
+                .eq([0, 1].into_iter().flat_map(|producer| (0..EACH).map(move |number| (producer, number))))
+        );
     }
     Ok(())
 }

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_queue::{Capacity, GetError, Job, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, Plain, PutError, Queue};
+use multiproc_queue::{
+    Capacity, GetError, Job, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, Plain, PutError, Queue,
+};
 
 use kit::{Outcome, Random, Sleeper, pattern, unique, watchdog};
 
@@ -59,7 +61,10 @@ fn refused_bytes_are_an_error() -> Outcome {
     assert!(matches!(queue.put_bytes_timeout(b"x", Duration::from_millis(20)), Err(PutError::Full(()))));
     assert!(begin.elapsed() >= Duration::from_millis(20));
     assert_eq!(queue.get_bytes()?.into_inner(), pattern(1, 8192));
-    assert!(matches!(queue.put_bytes(&[0; 8193]), Err(PutError::TooLarge { length: 8193, longest: 8192, .. })));
+    assert!(matches!(
+        queue.put_bytes(&[0; 8193]),
+        Err(PutError::TooLarge { length: 8193, longest: 8192, .. })
+    ));
     queue.close();
     assert!(matches!(queue.put_bytes(b"x"), Err(PutError::Closed(()))));
     assert!(matches!(queue.get_bytes(), Err(GetError::Closed)));
@@ -261,7 +266,10 @@ fn counters_add_up_among_many_threads() -> Outcome {
         });
         let counters = queue.counters();
         let count = |of: &AtomicUsize| of.load(SeqCst) as u64;
-        assert_eq!((counters.puts, counters.gets, counters.bytes), (u64::from(JOBS), count(first), bytes.load(SeqCst)));
+        assert_eq!(
+            (counters.puts, counters.gets, counters.bytes),
+            (u64::from(JOBS), count(first), bytes.load(SeqCst))
+        );
         assert_eq!((counters.gets, counters.redelivered), (u64::from(JOBS), count(again)));
         assert_eq!((counters.dead_lettered, counters.deaths), (u64::from(JOBS) - count(done), 0));
         assert_eq!(counters.dead_lettered, queue.dead_letters().len() as u64);

@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_queue::{Capacity, GetError, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, PutError, Queue};
+use multiproc_queue::{
+    Capacity, GetError, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, PutError, Queue,
+};
 use serde::{Deserialize, Serialize};
 
 use kit::{Outcome, Random, Sleeper, pattern, unique, watchdog};
@@ -279,7 +281,9 @@ fn get_is_closed_once_all_jobs_are_done() -> Outcome {
     assert!(matches!(queue.get(), Err(GetError::Closed)));
     // Another thread waits for that job, and gets it when it returns.
     let others = queue.clone();
-    let waiter = Sleeper::start(move || others.iter().map(|job| job.map(|job| job.into_inner())).collect::<Result<Vec<_>, _>>());
+    let waiter = Sleeper::start(move || {
+        others.iter().map(|job| job.map(|job| job.into_inner())).collect::<Result<Vec<_>, _>>()
+    });
     first.done();
     assert!(!waiter.is_done());
     second.retry();
@@ -361,7 +365,10 @@ fn impossible_limits_are_an_error() -> Outcome {
     assert!(none(JobLimits::from(1).longest_job((4 << 30) + 1)).contains("jobs of 4294967297 bytes"));
     let name = unique("jobs");
     let queue = JoinableQueue::<u32>::create(&name, JobLimits::from(3).max_deliveries(7))?;
-    assert_eq!((queue.name(), queue.capacity(), queue.max_deliveries()), (Some(name.as_str()), Some(3), Some(7)));
+    assert_eq!(
+        (queue.name(), queue.capacity(), queue.max_deliveries()),
+        (Some(name.as_str()), Some(3), Some(7))
+    );
     assert!(JoinableQueue::<u64>::open(&name).is_err() && Queue::<u32>::open(&name).is_err());
     assert!(JoinableQueue::<u32>::open_or_create(&name, JobLimits::from(3).max_deliveries(8)).is_err());
     assert_eq!(JoinableQueue::<u32>::open(&name)?.max_deliveries(), Some(7));
@@ -421,7 +428,8 @@ fn no_job_is_lost_by_threads_that_give_back_and_die() -> Outcome {
     let _watchdog = watchdog();
     const JOBS: u32 = 6000;
     for capacity in [Capacity::messages(3), Capacity::messages(1000), Capacity::unbounded()] {
-        let queue: &JoinableQueue<u32> = &JoinableQueue::new(JobLimits::from(capacity).unlimited_deliveries())?;
+        let queue: &JoinableQueue<u32> =
+            &JoinableQueue::new(JobLimits::from(capacity).unlimited_deliveries())?;
         let out: &Vec<AtomicUsize> = &(0..JOBS).map(|_| AtomicUsize::new(0)).collect();
         let workers: Vec<Vec<u32>> = thread::scope(|scope| {
             let work = |seed: u64| {

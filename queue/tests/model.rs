@@ -46,7 +46,9 @@ impl Limits {
     fn messages(self) -> Option<usize> {
         match self {
             Self::Unbounded => None,
-            Self::Messages(messages) | Self::Bytes { messages, .. } | Self::File { messages, .. } => Some(messages),
+            Self::Messages(messages) | Self::Bytes { messages, .. } | Self::File { messages, .. } => {
+                Some(messages)
+            }
         }
     }
 }
@@ -77,7 +79,8 @@ fn words(length: usize) -> usize {
 impl Model {
     /// Returns what a put of this many bytes must answer now.
     fn put(&self, length: usize) -> Put {
-        let (used, need) = (self.inside.iter().map(|message| words(message.len())).sum::<usize>(), words(length));
+        let (used, need) =
+            (self.inside.iter().map(|message| words(message.len())).sum::<usize>(), words(length));
         match self.limits {
             Limits::File { words, .. } if length > (words - 2) * 8 => Put::TooLarge,
             _ if self.closed => Put::Closed,
@@ -130,7 +133,11 @@ impl Subject {
         let name = unique("model");
         if let Limits::File { .. } = limits {
             let file = std::env::temp_dir().join(&name);
-            return Self { queue: Options::new().create_file(&file, limits.capacity()).unwrap(), name, file: Some(file) };
+            return Self {
+                queue: Options::new().create_file(&file, limits.capacity()).unwrap(),
+                name,
+                file: Some(file),
+            };
         }
         Self { queue: Queue::create(&name, limits.capacity()).unwrap(), name, file: None }
     }
@@ -178,8 +185,7 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let length =
-        || prop_oneof![200 => 0..40_usize, 90 => 0..700_usize, 20 => 3000..90_000_usize, 1 => 1_000_000..3_000_000_usize];
+    let length = || prop_oneof![200 => 0..40_usize, 90 => 0..700_usize, 20 => 3000..90_000_usize, 1 => 1_000_000..3_000_000_usize];
     let step = prop_oneof![
         40 => length().prop_map(Step::Put),
         5 => length().prop_map(Step::PutBriefly),

@@ -163,7 +163,8 @@ fn unbounded_queue_grows_and_shrinks() -> Outcome {
     let name = unique("unbounded");
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::unbounded())?;
     let file = Namespace::current()?.path().join(&name);
-    let memory = || std::fs::metadata(&file).map(|facts| std::os::unix::fs::MetadataExt::blocks(&facts) * 512);
+    let memory =
+        || std::fs::metadata(&file).map(|facts| std::os::unix::fs::MetadataExt::blocks(&facts) * 512);
     let small = memory()?;
     assert!(small < 2 << 20, "{small}");
     assert_eq!((queue.capacity(), queue.is_full()), (None, false));
@@ -216,7 +217,8 @@ fn try_when_full() -> Outcome {
 fn timeout() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::new(1)?;
-    let timeouts = [0, 1, 1000, 1_000_000, 4_900_000, 5_100_000, 30_000_000, 120_000_000].map(Duration::from_nanos);
+    let timeouts =
+        [0, 1, 1000, 1_000_000, 4_900_000, 5_100_000, 30_000_000, 120_000_000].map(Duration::from_nanos);
     for timeout in timeouts {
         let start = Instant::now();
         assert_eq!(queue.get_timeout(timeout), Err(GetError::Empty));
@@ -319,7 +321,10 @@ fn thread_with_the_maximum_of_locks_gets_an_error() -> Outcome {
         assert_eq!(how, Acquired::Clean);
     }
     let error = queue.put(2).unwrap_err();
-    assert!(matches!(&error, PutError::Broken { value: 2, problem, .. } if problem.contains("1000 locks")), "{error}");
+    assert!(
+        matches!(&error, PutError::Broken { value: 2, problem, .. } if problem.contains("1000 locks")),
+        "{error}"
+    );
     assert!(matches!(queue.try_get(), Err(GetError::Broken { .. })));
     assert_eq!((queue.len(), queue.is_closed()), (1, false));
     assert!(locks.iter().all(|lock| lock.release()));

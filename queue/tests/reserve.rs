@@ -204,7 +204,10 @@ fn jumps_growth_and_aborted_records_match_a_model() -> Outcome {
                 },
                 4 | 5 if !open.is_empty() => {
                     let (number, place) = open.swap_remove(random.below(open.len()));
-                    let entry = model.iter_mut().find(|entry| matches!(entry, Entry::Open(open) if *open == number)).unwrap();
+                    let entry = model
+                        .iter_mut()
+                        .find(|entry| matches!(entry, Entry::Open(open) if *open == number))
+                        .unwrap();
                     if random.below(4) == 0 {
                         *entry = Entry::Hole;
                     } else {
@@ -334,7 +337,11 @@ fn waits_for_room_and_for_a_reservation_do_not_wake_each_other() -> Outcome {
     let waiting: Vec<_> = (0..EACH)
         .flat_map(|_| {
             let reserve = |queue: &Queue<[u8]>| queue.reserve(1).and_then(Reserved::commit).is_ok();
-            [start(|queue| queue.get_bytes().is_ok()), start(|queue| queue.put_bytes(b"c").is_ok()), start(reserve)]
+            [
+                start(|queue| queue.get_bytes().is_ok()),
+                start(|queue| queue.put_bytes(b"c").is_ok()),
+                start(reserve),
+            ]
         })
         .collect();
     let sleeps = || queue.counters().put_sleeps + queue.counters().get_sleeps;
@@ -420,7 +427,11 @@ fn concurrent_reservations_lose_nothing() -> Outcome {
                 thread::spawn(move || {
                     let mut last = [None; 4];
                     loop {
-                        let got = if consumer == 0 { queue.get_with(|message| message.to_vec()) } else { queue.get_bytes() };
+                        let got = if consumer == 0 {
+                            queue.get_with(|message| message.to_vec())
+                        } else {
+                            queue.get_bytes()
+                        };
                         let Ok(message) = got else { break };
                         let id = u64::from_le_bytes(message[..8].try_into().unwrap());
                         assert!(message[8..] == pattern(id, message.len() - 8), "torn");

@@ -28,9 +28,12 @@ fn every_message_arrives_once_and_in_order() -> Outcome {
         let queue = &Queue::<Message>::new(capacity)?;
         let got: Vec<Vec<Message>> = thread::scope(|scope| {
             let producers: Vec<_> = (0..4)
-                .map(|producer| scope.spawn(move || (0..each).for_each(|number| queue.put((producer, number)).unwrap())))
+                .map(|producer| {
+                    scope.spawn(move || (0..each).for_each(|number| queue.put((producer, number)).unwrap()))
+                })
                 .collect();
-            let consumers: Vec<_> = (0..4).map(|_| scope.spawn(|| queue.iter().map(Result::unwrap).collect())).collect();
+            let consumers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| queue.iter().map(Result::unwrap).collect())).collect();
             producers.into_iter().for_each(|producer| producer.join().unwrap());
             queue.close();
             consumers.into_iter().map(|consumer| consumer.join().unwrap()).collect()
@@ -84,7 +87,11 @@ fn recorded_history_is_that_of_a_fifo() -> Outcome {
                             (0..random.below(200)).for_each(|_| std::hint::spin_loop());
                             let timeout = Duration::from_nanos(random.below(100_000) as u64);
                             let begun = now();
-                            let result = if random.below(2) == 0 { queue.get_timeout(timeout) } else { queue.try_get() };
+                            let result = if random.below(2) == 0 {
+                                queue.get_timeout(timeout)
+                            } else {
+                                queue.try_get()
+                            };
                             let what = match result {
                                 Ok(value) => What::Got(vec![value]),
                                 Err(GetError::Empty) => What::Empty,
@@ -98,7 +105,11 @@ fn recorded_history_is_that_of_a_fifo() -> Outcome {
                     })
                 })
                 .collect();
-            producers.into_iter().chain(consumers).flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+            producers
+                .into_iter()
+                .chain(consumers)
+                .flat_map(|thread| thread.join().unwrap())
+                .collect::<Vec<_>>()
         });
         (0..).zip(&mut steps).for_each(|(call, step)| step.call = call);
         assert_eq!(history::left(&steps), 0);
@@ -139,7 +150,9 @@ fn timeout_that_races_with_a_wake_loses_no_message() -> Outcome {
                             queue.put(number).unwrap();
                             continue;
                         }
-                        while let Err(error) = queue.put_timeout(number, Duration::from_nanos(random.below(80_000) as u64)) {
+                        while let Err(error) =
+                            queue.put_timeout(number, Duration::from_nanos(random.below(80_000) as u64))
+                        {
                             assert!(matches!(error, PutError::Full(_) | PutError::Busy(_)), "{error}");
                         }
                     }
@@ -219,8 +232,10 @@ fn close_wakes_every_waiting_thread() -> Outcome {
         let full: Queue<u8> = Queue::new(1)?;
         full.put(0)?;
         let start = |queue: &Queue<u8>| queue.clone();
-        let getters: Vec<_> = (0..4).map(|_| start(&empty)).map(|queue| Sleeper::start(move || queue.get())).collect();
-        let putters: Vec<_> = (0..4).map(|_| start(&full)).map(|queue| Sleeper::start(move || queue.put(1))).collect();
+        let getters: Vec<_> =
+            (0..4).map(|_| start(&empty)).map(|queue| Sleeper::start(move || queue.get())).collect();
+        let putters: Vec<_> =
+            (0..4).map(|_| start(&full)).map(|queue| Sleeper::start(move || queue.put(1))).collect();
         assert!(!getters.iter().any(Sleeper::is_done) && !putters.iter().any(Sleeper::is_done));
         let begun = Instant::now();
         empty.close();
@@ -243,12 +258,15 @@ fn close_loses_no_message() -> Outcome {
     for round in 0..300 {
         let queue = &Queue::<u32>::new(5)?;
         let (put, got) = thread::scope(|scope| {
-            let producers: Vec<_> = (0..2).map(|_| scope.spawn(|| (0..).take_while(|n| queue.put(*n).is_ok()).count())).collect();
-            let consumers: Vec<_> = (0..2).map(|_| scope.spawn(|| queue.iter().map(Result::unwrap).count())).collect();
+            let producers: Vec<_> =
+                (0..2).map(|_| scope.spawn(|| (0..).take_while(|n| queue.put(*n).is_ok()).count())).collect();
+            let consumers: Vec<_> =
+                (0..2).map(|_| scope.spawn(|| queue.iter().map(Result::unwrap).count())).collect();
             (0..round * 50).for_each(|_| std::hint::spin_loop());
             queue.close();
-            let sum =
-                |threads: Vec<thread::ScopedJoinHandle<'_, usize>>| threads.into_iter().map(|t| t.join().unwrap()).sum::<usize>();
+            let sum = |threads: Vec<thread::ScopedJoinHandle<'_, usize>>| {
+                threads.into_iter().map(|t| t.join().unwrap()).sum::<usize>()
+            };
             (sum(producers), sum(consumers))
         });
         assert_eq!(put, got);

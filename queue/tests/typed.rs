@@ -31,7 +31,10 @@ fn typed_messages_arrive() -> Outcome {
     let all = [
         Shape::Point,
         Shape::Circle(-0.0),
-        Shape::Polygon { corners: vec![(i32::MIN, 1), (2, i32::MAX)], name: Some("ünïcödé \u{0}".to_owned()) },
+        Shape::Polygon {
+            corners: vec![(i32::MIN, 1), (2, i32::MAX)],
+            name: Some("ünïcödé \u{0}".to_owned()),
+        },
         Shape::Polygon { corners: vec![], name: None },
     ];
     for shape in &all {
@@ -76,7 +79,10 @@ fn batches_keep_the_order() -> Outcome {
     let words = |range: std::ops::Range<u32>| range.map(|number| number.to_string()).collect::<Vec<_>>();
     assert_eq!(queue.try_get_many(3), Err(GetError::Empty));
     assert_eq!(queue.try_put_many(words(0..7)), Err(PutError::Full(words(5..7))));
-    assert_eq!(queue.put_many_timeout(words(7..9), Duration::from_millis(1)), Err(PutError::Full(words(7..9))));
+    assert_eq!(
+        queue.put_many_timeout(words(7..9), Duration::from_millis(1)),
+        Err(PutError::Full(words(7..9)))
+    );
     let got = queue.get_many(3)?.into_iter().collect::<Result<Vec<_>, _>>()?;
     assert_eq!(got, words(0..3));
     queue.put_many(words(5..8))?;
@@ -282,7 +288,9 @@ fn handles_in_flight_keep_their_objects() -> Outcome {
     // Only the messages hold the objects.
     assert_eq!(private.files(), 6);
     for _ in 0..2 {
-        let Delivery { value, atomic, answers, odd: Odd::Fine(_) } = queue.get()? else { panic!("another message") };
+        let Delivery { value, atomic, answers, odd: Odd::Fine(_) } = queue.get()? else {
+            panic!("another message")
+        };
         assert_eq!((value.get()?, atomic.load(), answers.len()), (7, 8, 0));
         answers.put(9)?;
         assert_eq!(answers.get()?, 9);
@@ -325,7 +333,7 @@ fn objects_of_a_lost_message_are_swept() -> Outcome {
     assert_eq!(private.files(), 3);
     // As far as a sweep knows, they may still be in flight.
     assert_eq!(Gc::new().run(&private.0)?.removed.len(), 0);
-    assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(&private.0)?.removed.len(), 3);
+    assert_eq!(Gc::new().in_flight_age(Duration::ZERO).run(&private.0)?.removed.len(), 3);
     assert_eq!(private.files(), 0);
     Ok(())
 }

@@ -60,12 +60,6 @@ impl Gc {
         self
     }
 
-    /// The old name of [`in_flight_age`](Self::in_flight_age), until the other crates use the new one.
-    #[doc(hidden)]
-    pub fn ticket_age(self, age: Duration) -> Self {
-        self.in_flight_age(age)
-    }
-
     /// Sweeps this namespace.
     ///
     /// # Errors

@@ -56,9 +56,3 @@ pub use shared::{Object, Shared};
 pub use suspend::Suspend;
 pub use transit::{InFlight, Reading, Transit};
 pub use value::{Value, ValueBlock, ValueGuard};
-
-// The old names, until the other crates use the new ones.
-#[doc(hidden)]
-pub use suspend::Suspend as Guarded;
-#[doc(hidden)]
-pub use transit::InFlight as Tickets;

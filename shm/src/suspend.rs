@@ -13,7 +13,7 @@ use crate::value::{Value, ValueGuard};
 /// meanwhile.
 ///
 /// ```
-/// use multiproc_shm::{Guarded, Value, ValueGuard};
+/// use multiproc_shm::{Suspend, Value, ValueGuard};
 ///
 /// let number = Value::new(1_u32)?;
 /// let mut guard = number.lock()?;

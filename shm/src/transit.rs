@@ -152,12 +152,6 @@ impl InFlight {
     pub fn release(self) {
         release(self.0);
     }
-
-    /// The old name of [`release`](Self::release), until the other crates use the new one.
-    #[doc(hidden)]
-    pub fn redeem(self) {
-        self.release();
-    }
 }
 
 impl fmt::Debug for InFlight {

@@ -49,7 +49,7 @@ fn assert_refused(space: &Space, name: &str, kind: ErrorKind) {
     let after = fs::symlink_metadata(space.file(name)).expect("it is still there");
     assert_eq!((before.ino(), before.len(), before.mode()), (after.ino(), after.len(), after.mode()));
     // The sweep keeps what it does not know.
-    let swept = Gc::new().ticket_age(std::time::Duration::ZERO).run(space.namespace()).expect("a sweep");
+    let swept = Gc::new().in_flight_age(std::time::Duration::ZERO).run(space.namespace()).expect("a sweep");
     assert_eq!(swept.removed, [""; 0]);
 }
 

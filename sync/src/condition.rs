@@ -68,7 +68,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use multiproc_robust::{AcquireError, Deadline, LockError, WaitSlot, this_cpu, without_spinning};
-use multiproc_shm::{Guarded, Shared};
+use multiproc_shm::{Shared, Suspend};
 use serde::{Deserialize, Serialize};
 
 use self::locked::{LAST_WAIT, Locked};
@@ -141,7 +141,7 @@ impl Condition {
     ///
     /// Returns [`LockError`], with the lock released, if [`MOST`](Self::MOST) threads wait or this thread
     /// holds too many locks. For an array it may also return `Err(OwnerDied)`, with the guard inside.
-    pub fn wait<G: Guarded>(&self, guard: G) -> Result<G, G::Error> {
+    pub fn wait<G: Suspend>(&self, guard: G) -> Result<G, G::Error> {
         self.wait_until(guard, Deadline::NEVER).map(|(guard, _)| guard)
     }
 
@@ -152,7 +152,7 @@ impl Condition {
     /// # Errors
     ///
     /// Returns an error as [`wait`](Self::wait) does.
-    pub fn wait_while<G: Guarded>(
+    pub fn wait_while<G: Suspend>(
         &self,
         mut guard: G,
         mut waiting: impl FnMut(&mut G) -> bool,
@@ -171,7 +171,7 @@ impl Condition {
     /// # Errors
     ///
     /// Returns an error as [`wait`](Self::wait) does.
-    pub fn wait_timeout<G: Guarded>(&self, guard: G, timeout: Duration) -> Result<(G, bool), G::Error> {
+    pub fn wait_timeout<G: Suspend>(&self, guard: G, timeout: Duration) -> Result<(G, bool), G::Error> {
         self.wait_until(guard, Deadline::after(timeout))
     }
 
@@ -181,7 +181,7 @@ impl Condition {
     /// # Errors
     ///
     /// Returns an error as [`wait`](Self::wait) does.
-    pub fn wait_timeout_while<G: Guarded>(
+    pub fn wait_timeout_while<G: Suspend>(
         &self,
         mut guard: G,
         timeout: Duration,
@@ -243,7 +243,7 @@ impl Condition {
         occupants.filter(|ticket| *ticket > notified_up_to).count()
     }
 
-    fn wait_until<G: Guarded>(&self, guard: G, deadline: Deadline) -> Result<(G, bool), G::Error> {
+    fn wait_until<G: Suspend>(&self, guard: G, deadline: Deadline) -> Result<(G, bool), G::Error> {
         let waiter = match self.occupy_slot(deadline) {
             Ok(waiter) => waiter,
             // The owner of the mutex stands still.

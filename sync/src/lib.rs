@@ -16,7 +16,7 @@ pub use condition::{Condition, ConditionBlock};
 pub use event::{Event, EventBlock};
 pub use lock::{Lock, LockBlock, LockGuard};
 pub use multiproc_robust::{AcquireError, Death, LockError, Owner};
-pub use multiproc_shm::{Error, ErrorKind, Guarded};
+pub use multiproc_shm::{Error, ErrorKind, Suspend};
 pub use rlock::{RLock, RLockBlock, RLockGuard};
 pub use rwlock::{ReadGuard, RwLock, RwLockBlock, WriteGuard};
 pub use semaphore::{OwnedPermit, Permit, Semaphore, SemaphoreBlock};

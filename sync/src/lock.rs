@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock};
-use multiproc_shm::{Guarded, Object, Shared};
+use multiproc_shm::{Object, Shared, Suspend};
 use serde::{Deserialize, Serialize};
 
 use crate::timeout::unless_timed_out;
@@ -227,7 +227,7 @@ impl LockGuard<'_> {
     }
 }
 
-impl<'a> Guarded for LockGuard<'a> {
+impl<'a> Suspend for LockGuard<'a> {
     type Held = &'a Lock;
     type Error = LockError;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock, shared_words};
-use multiproc_shm::{Guarded, Object, Shared};
+use multiproc_shm::{Object, Shared, Suspend};
 use serde::{Deserialize, Serialize};
 
 use crate::timeout::unless_timed_out;
@@ -273,7 +273,7 @@ impl RLockGuard<'_> {
 ///
 /// The thread's other guards stay as they are; what they guard may have changed. If the lock cannot be taken
 /// again, none of them holds anything.
-impl<'a> Guarded for RLockGuard<'a> {
+impl<'a> Suspend for RLockGuard<'a> {
     type Held = (&'a RLock, u32);
     type Error = LockError;
 

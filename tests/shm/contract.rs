@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use multiproc::robust::{AcquireError, Deadline, Side, Sleep};
+use multiproc::robust::{AcquireError, Deadline, Park, Side, SidePeer, Waiter};
 use multiproc::shm::ValueGuard;
 use multiproc::{AtomicValue, Capacity, ErrorKind, Lock, Queue, Value};
 
@@ -301,15 +301,44 @@ pub(crate) fn turn(
         if acted {
             act(&words.cells[0]);
         }
-        assert!(mine.leave(other, |_| ready(), || true));
+        assert!(mine.leave(other, Asked(&ready)));
         if acted {
             return Ok(());
         }
-        if !other.sleep(mine, Sleep::new(brief, deadline), ready, || true, || ())? {
+        if !other.park(mine, Park::new(brief, deadline), &Asked(&ready))? {
             return Err(AcquireError::TimedOut);
         }
         brief = false;
     }
+}
+
+/// A thread at the cell, which both sides look at in the same way.
+struct Asked<F>(F);
+
+impl<F: Fn() -> bool> SidePeer for Asked<F> {
+    fn more(&self, _: bool) -> bool {
+        (self.0)()
+    }
+
+    fn worth_it(&self) -> bool {
+        true
+    }
+
+    fn news(&self) -> bool {
+        true
+    }
+}
+
+impl<F: Fn() -> bool> Waiter for Asked<F> {
+    fn ready(&self) -> bool {
+        (self.0)()
+    }
+
+    fn news(&self) -> bool {
+        true
+    }
+
+    fn woken(&self) {}
 }
 
 /// Puts into an empty cell.

@@ -544,6 +544,6 @@ fn next_owner_of_a_side_learns_of_a_death() -> Outcome {
     let how = unsafe { words.puts.enter(Deadline::NEVER) }?;
     let Acquired::OwnerDied(death) = how else { panic!("{how:?}") };
     assert_eq!(death.pid(), Some(pid));
-    assert!(words.puts.leave(&words.takes, |_| false, || false));
+    assert!(words.puts.leave_without_peer());
     Ok(())
 }

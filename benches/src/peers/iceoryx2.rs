@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
-use iceoryx2::prelude::{BackpressureStrategy, Config, LogLevel, Node, NodeBuilder, ServiceName, ipc, set_log_level};
+use iceoryx2::prelude::{
+    BackpressureStrategy, Config, LogLevel, Node, NodeBuilder, ServiceName, ipc, set_log_level,
+};
 
 use super::poll;
 use crate::harness::Row;
@@ -116,9 +118,12 @@ impl Line {
     fn service(&self) -> Result<(Node<ipc::Service>, Service), Box<dyn std::error::Error>> {
         set_log_level(LogLevel::Error);
         let mut config = Config::default();
-        config.global.set_root_path(&self.path.to_string_lossy().as_ref().try_into().map_err(|problem| format!("{problem:?}"))?);
+        config.global.set_root_path(
+            &self.path.to_string_lossy().as_ref().try_into().map_err(|problem| format!("{problem:?}"))?,
+        );
         // What it makes elsewhere is named like the scratch directory, and goes with it.
-        let prefix = self.path.file_name().map_or_else(String::new, |name| format!("{}-", name.to_string_lossy()));
+        let prefix =
+            self.path.file_name().map_or_else(String::new, |name| format!("{}-", name.to_string_lossy()));
         config.global.prefix = prefix.as_str().try_into().map_err(|problem| format!("{problem:?}"))?;
         let node = NodeBuilder::new().config(&config).create::<ipc::Service>()?;
         let name = ServiceName::new(&self.name)?;
@@ -159,7 +164,8 @@ impl Receiver {
 impl Put for Sender {
     #[inline]
     fn put(&mut self, message: &[u8]) -> Result<(), String> {
-        let sample = self.publisher.loan_slice_uninit(message.len()).map_err(|problem| format!("{problem:?}"))?;
+        let sample =
+            self.publisher.loan_slice_uninit(message.len()).map_err(|problem| format!("{problem:?}"))?;
         sample.write_from_slice(message).send().map(|_| ()).map_err(|problem| format!("{problem:?}"))
     }
 }
@@ -167,7 +173,8 @@ impl Put for Sender {
 impl Get for Receiver {
     #[inline]
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
-        let sample = poll(|| self.subscriber.receive().transpose()).map_err(|problem| format!("{problem:?}"))?;
+        let sample =
+            poll(|| self.subscriber.receive().transpose()).map_err(|problem| format!("{problem:?}"))?;
         Ok(look(sample.payload()))
     }
 }

@@ -2,7 +2,9 @@
 
 use std::hint::{black_box, spin_loop};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
 
 use crate::os::{self, Apart, Sharable};
 use crate::queue::{Get, Put, Traffic, capacity, run_pair};

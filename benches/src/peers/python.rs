@@ -15,7 +15,8 @@ const SCRIPT: &str = include_str!("python.py");
 pub(crate) fn is_here() -> bool {
     static HERE: OnceLock<bool> = OnceLock::new();
     *HERE.get_or_init(|| {
-        let here = env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join("python3").exists()));
+        let here = env::var_os("PATH")
+            .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join("python3").exists()));
         if !here {
             eprintln!("no python3: its numbers are left out");
         }

@@ -46,7 +46,8 @@ fn pass<const N: usize>(traffic: Traffic) -> Result<f64, String> {
     }
     let size = mpmc::minimum_file_size::<[u8; N]>(capacity(N));
     // SAFETY: a fresh file, initialised here; the messages are bytes.
-    let producer = unsafe { mpmc::Producer::<[u8; N]>::create(&file()?, size) }.map_err(|problem| problem.to_string())?;
+    let producer = unsafe { mpmc::Producer::<[u8; N]>::create(&file()?, size) }
+        .map_err(|problem| problem.to_string())?;
     let producer = std::sync::Arc::new(producer);
     let consumers = producer.clone();
     run(traffic, How::Processes, move |_| Ok(producer.clone()), move |_| Ok(consumers.join_as_consumer()))
@@ -93,7 +94,9 @@ impl<const N: usize> Put for spsc::Producer<[u8; N]> {
 impl<const N: usize> Get for spsc::Consumer<[u8; N]> {
     #[inline]
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
-        let batch = self.reserve_read_batch_timeout(NonZeroUsize::MIN, PATIENCE).map_err(|problem| format!("{problem:?}"))?;
+        let batch = self
+            .reserve_read_batch_timeout(NonZeroUsize::MIN, PATIENCE)
+            .map_err(|problem| format!("{problem:?}"))?;
         batch.get(0).map(|message| look(message)).ok_or_else(|| "an empty batch".to_owned())
     }
 }

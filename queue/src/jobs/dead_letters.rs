@@ -61,7 +61,8 @@ impl<'a, T: ?Sized + 'static> DeadLetters<'a, T> {
     ///
     /// [`GetError`]: `Broken`, `NoMemory`.
     pub fn list(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
-        let letters = self.queue.view().letters(usize::MAX).map_err(|refusal| self.queue.get_error(refusal))?;
+        let letters =
+            self.queue.view().letters(usize::MAX).map_err(|refusal| self.queue.get_error(refusal))?;
         Ok(letters.into_iter().map(DeadLetter::new).collect())
     }
 

@@ -145,7 +145,9 @@ fn in_order(stays: &[Stay]) -> Result<(), String> {
 /// `latest`: of the values that were put before, the one whose get began last.
 fn overtaken(latest: Option<(u64, u64)>, stay: &Stay) -> Result<(), String> {
     match latest {
-        Some((begun, value)) if stay.get.ended < begun => Err(format!("{} has overtaken {value}", stay.value)),
+        Some((begun, value)) if stay.get.ended < begun => {
+            Err(format!("{} has overtaken {value}", stay.value))
+        }
         _ => Ok(()),
     }
 }
@@ -201,7 +203,8 @@ fn closed(steps: &[Step], frontier: &Frontier) -> Result<u64, String> {
     let afterwards = of(&|what| matches!(what, What::Close | What::PutClosed | What::GetClosed));
     let before = of(&|what| matches!(what, What::Put(_) | What::Full));
     let empty = of(&|what| *what == What::Empty);
-    let latest = before.iter().map(|step| step.begun).chain(empty.iter().map(|step| frontier.after(step.begun))).max();
+    let latest =
+        before.iter().map(|step| step.begun).chain(empty.iter().map(|step| frontier.after(step.begun))).max();
     let earliest = closing.iter().map(|step| step.begun).min();
     let moment = earliest.map_or(u64::MAX, |earliest| earliest.max(latest.unwrap_or(0)));
     match afterwards.iter().map(|step| step.ended).min() {
@@ -220,7 +223,10 @@ fn emptiness(steps: &[Step], frontier: &Frontier, closed: u64) -> Result<(), Str
             _ => continue,
         };
         if frontier.after(from) > step.ended {
-            return Err(format!("said to be empty with something in it, from {} to {}", step.begun, step.ended));
+            return Err(format!(
+                "said to be empty with something in it, from {} to {}",
+                step.begun, step.ended
+            ));
         }
     }
     Ok(())
@@ -268,7 +274,8 @@ fn within(steps: &[Step], stays: &[Stay], capacity: usize) -> Result<(), String>
         moments
     };
     let surely = || stays.iter().filter(|stay| stay.put.ended < stay.get.begun);
-    let (put, taken) = (sorted(&mut surely().map(|stay| stay.put.ended)), sorted(&mut surely().map(|stay| stay.get.begun)));
+    let (put, taken) =
+        (sorted(&mut surely().map(|stay| stay.put.ended)), sorted(&mut surely().map(|stay| stay.get.begun)));
     let come = sorted(&mut stays.iter().map(|stay| stay.put.begun));
     let gone = sorted(&mut stays.iter().map(|stay| stay.get.ended));
     let before = |moments: &[u64], moment: u64| moments.partition_point(|other| *other < moment);

@@ -1,5 +1,9 @@
 //! What the tests of the queue share: a watchdog, reproducible random numbers, unique names.
-#![allow(dead_code, clippy::print_stderr, reason = "each test program uses a part of it; a watchdog must say why it barks")]
+#![allow(
+    dead_code,
+    clippy::print_stderr,
+    reason = "each test program uses a part of it; a watchdog must say why it barks"
+)]
 
 use std::error::Error;
 use std::fs;

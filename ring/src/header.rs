@@ -60,7 +60,8 @@ pub(crate) enum Header {
     Empty,
     /// A message of this many bytes, put on this CPU.
     Message { length: u32, cpu: u32 },
-    /// A reservation of this many bytes. The mark says who fills it, or left it unfilled; see `reserve.rs`.
+    /// A reservation of this many bytes. The mark says which producer fills it, or left it unfilled; see
+    /// `reserve.rs`.
     Reserved { length: u32, mark: Mark },
     /// The log goes on at this word.
     Jump(u32),

@@ -25,7 +25,7 @@
 //! it deregistered. A process that uses the queue without being a member is not waited for, and waits without
 //! an end.
 //!
-//! # Who parks, and who wakes
+//! # Which words a parked thread watches, and which thread wakes it
 //!
 //! A member that parks watches, beside the words of both sides, the used claims of its peers and the next
 //! one. So the peer that takes the next claim for the first time is watched before it is there. That peer
@@ -55,10 +55,10 @@
 //! do not park, and by a process that finds no free claim. The first, brief sleeps of a wait watch no claims,
 //! and last 5 ms each.
 //!
-//! *Modelled* (`models/src/roles.rs`). Each of these was otherwise before the model was there: the next claim
-//! is watched (`ci/models.sh NextUnwatched`); one claim more is notified again
-//! (`ci/models.sh --deep FirstUseNotRetold`); the second look (`ci/models.sh OneLook`); a death in a claim is
-//! acknowledged before the claim is taken (`ci/models.sh HeirStays`).
+//! *Modelled* (`models/src/membership.rs`). Each of these was otherwise before the model was there: the next
+//! claim is watched (`ci/models.sh NextUnwatched`); one claim more is notified again
+//! (`ci/models.sh --deep FirstUseNotNotifiedAgain`); the second look (`ci/models.sh OneLook`); a death in a
+//! claim is acknowledged before the claim is taken (`ci/models.sh DeathNotCleared`).
 #![allow(unsafe_code, reason = "takes claims, whose mapping the handle keeps")]
 
 use multiproc_robust::{AcquireError, ProcessOwned, RobustLock};

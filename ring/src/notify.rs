@@ -39,16 +39,16 @@ impl<M: Memory> View<'_, M> {
     /// Notifies again what a thread that died may have left unsaid. Called after a wake-up, perhaps by a
     /// death. Only threads that will not park again are woken: others would wake each other for ever.
     pub(crate) fn notify_again(self, others: Option<Peer>) {
-        let tells = !is_planted(Bug::DisconnectNotNotified);
+        let notifies = !is_planted(Bug::DisconnectNotNotified);
         let is_over =
-            |peer| self.is_closed() || (tells && others == Some(peer) && self.seem_disconnected(peer));
+            |peer| self.is_closed() || (notifies && others == Some(peer) && self.seem_disconnected(peer));
         if is_over(Peer::Consumer) {
             self.consumers().notify_all();
         }
         // In this order, as in `has_ended`; and one look: what is there at a first look may be gone at a
         // second.
         let over = is_over(Peer::Producer);
-        if over || (tells && self.is_ending()) {
+        if over || (notifies && self.is_ending()) {
             self.notify_end_again(over);
         }
         self.notify_claim_waiters();

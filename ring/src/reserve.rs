@@ -84,8 +84,8 @@
 //! looks whether there is new work for the other side
 //! ([`leave_without_progress`](multiproc_robust::Side::leave_without_progress)).
 //!
-//! *Modelled* (`models/src/places.rs`). The last two sections were otherwise before the model was there
-//! (`ci/models.sh --deep RolelessForgets`; `ci/models.sh VainWakes`, `ci/models.sh PassesOnAlways`).
+//! *Modelled* (`models/src/reservation.rs`). The last two sections were otherwise before the model was there
+//! (`ci/models.sh --deep NonMemberForgets`; `ci/models.sh NoProgressWakes`, `ci/models.sh PassesOnAlways`).
 #![allow(unsafe_code, reason = "takes claims, whose mapping the handle keeps")]
 
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};

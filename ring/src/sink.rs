@@ -23,13 +23,14 @@ pub trait Sink {
 
     /// Returns where a message of this many bytes goes, for which it [has room](Self::has_room); `None`: the
     /// message is not copied.
-    fn place(&mut self, length: usize) -> Option<*mut u8>;
+    fn destination(&mut self, length: usize) -> Option<*mut u8>;
 
     /// Notes that the message is there.
     ///
     /// # Safety
     ///
-    /// - The sink has room for so many bytes, and all of them were written where [`place`](Self::place) told.
+    /// - The sink has room for so many bytes, and all of them were written where
+    ///   [`destination`](Self::destination) said.
     unsafe fn written(&mut self, length: usize);
 }
 
@@ -54,7 +55,7 @@ impl Sink for Vec<u8> {
     }
 
     #[inline(always)]
-    fn place(&mut self, _: usize) -> Option<*mut u8> {
+    fn destination(&mut self, _: usize) -> Option<*mut u8> {
         Some(self.spare_capacity_mut().as_mut_ptr().cast())
     }
 
@@ -107,9 +108,9 @@ impl Sink for Exact<'_> {
     }
 
     #[inline(always)]
-    fn place(&mut self, length: usize) -> Option<*mut u8> {
+    fn destination(&mut self, length: usize) -> Option<*mut u8> {
         match &mut self.other {
-            Some(other) if length != self.bytes.len() => Sink::place(other, length),
+            Some(other) if length != self.bytes.len() => Sink::destination(other, length),
             _ => Some(self.bytes.as_mut_ptr()),
         }
     }
@@ -147,7 +148,7 @@ impl Sink for InPlace {
         Ok(())
     }
 
-    fn place(&mut self, _: usize) -> Option<*mut u8> {
+    fn destination(&mut self, _: usize) -> Option<*mut u8> {
         None
     }
 

@@ -88,11 +88,11 @@ impl<M: Memory> ConsumerEnd<'_, M> {
     #[allow(clippy::cast_possible_truncation, reason = "`may_be` found it short enough")]
     pub(crate) fn take_this(self, head: Cursor, length: usize, cpu: u32, message: &mut impl Sink) -> Cursor {
         let next = head.after(copy::words(length) as u32 + 1);
-        if let Some(place) = message.place(length) {
+        if let Some(to) = message.destination(length) {
             if length > LONG {
                 self.fetch_next(head.position, next.position);
             }
-            self.log().copy_out(head.position.wrapping_add(1), place, length);
+            self.log().copy_out(head.position.wrapping_add(1), to, length);
         }
         // SAFETY: the caller has asked whether the sink has room, and `copy_out` wrote `length` bytes there.
         unsafe { message.written(length) };
@@ -182,12 +182,12 @@ impl<M: Memory> ConsumerEnd<'_, M> {
 }
 
 impl<M: Memory> View<'_, M> {
-    /// Whether a message at this place can be as long as its header says. A long one must lie where there is
+    /// Whether a message at this cursor can be as long as its header says. A long one must lie where there is
     /// memory: to read elsewhere would make some.
     #[inline]
-    pub(crate) fn may_be(self, place: Cursor, length: usize) -> bool {
+    pub(crate) fn may_be(self, at: Cursor, length: usize) -> bool {
         let sizes = self.log().sizes;
-        let end = sizes.index(place.position) as usize + copy::words(length);
+        let end = sizes.index(at.position) as usize + copy::words(length);
         if end < sizes.initial as usize {
             return true;
         }

@@ -135,19 +135,19 @@ impl Rig {
         if self.sizes.is_fixed() {
             return;
         }
-        let (mut place, tail) = (view.head(), view.tail());
+        let (mut at, tail) = (view.head(), view.tail());
         let words = self.memory.words.borrow();
         let there = |word: u32| word < self.sizes.initial || words.contains(&word);
-        while place.position != tail.position {
-            assert!(there(self.sizes.index(place.position)), "{place:?}");
-            match Header::from(view.log().at(place.position).load(Relaxed)) {
-                Header::Empty => panic!("the log ends at {place:?} before {tail:?}"),
-                Header::Jump(index) => place.position = self.sizes.onward(place.position, index),
+        while at.position != tail.position {
+            assert!(there(self.sizes.index(at.position)), "{at:?}");
+            match Header::from(view.log().at(at.position).load(Relaxed)) {
+                Header::Empty => panic!("the log ends at {at:?} before {tail:?}"),
+                Header::Jump(index) => at.position = self.sizes.onward(at.position, index),
                 Header::Message { length, .. } | Header::Reserved { length, .. } => {
                     let need = record_words(length as usize).unwrap();
-                    let first = self.sizes.index(place.position);
-                    assert!((first..first + need).all(there), "{place:?}");
-                    place = place.after(need);
+                    let first = self.sizes.index(at.position);
+                    assert!((first..first + need).all(there), "{at:?}");
+                    at = at.after(need);
                 }
             }
         }

@@ -34,7 +34,8 @@
 //! - **dead letters taken or replayed**: with the consumers' lock, too. Of the locks of their own log only
 //!   the producers' is ever taken, if it is to be had at once, to give memory back.
 //!
-//! Nothing is counted: the unfinished jobs are those in the log, and those in leases that are not `FREE`.
+//! Nothing is counted: the unfinished jobs are the jobs in the log, and the jobs in leases that are not
+//! `FREE`.
 //!
 //! # What a death leaves
 //!
@@ -47,7 +48,7 @@
 //! | in `done`, after `FREE` | a free lease; waiting threads perhaps not notified | one that the kernel wakes [7] |
 //! | while a job becomes a dead letter, or a dead letter a job | as the table above says | as in `get` |
 //!
-//! 5. It repairs the lease before the head moves again, so n tells for sure.
+//! 5. It repairs the lease before the head moves again, so n decides.
 //! 6. The kernel frees the claim and wakes one of the threads that are parked for jobs: all of them watch all
 //!    leases.
 //! 7. The claim is still held, or the pending entry names it. The woken thread notifies the others.
@@ -55,7 +56,7 @@
 //! A holder that is *stopped* keeps its job. What the kernel misses (a robust list cut short) is found by
 //! parked threads, once a second.
 //!
-//! # Who parks, and who wakes
+//! # Which words a parked thread watches, and which thread wakes it
 //!
 //! A consumer parks as in any queue (`Side`), and also watches the claims of all leases that were ever used.
 //! A consumer that uses a lease for the first time wakes all. A thread that waits for the last job to be done

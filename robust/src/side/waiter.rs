@@ -18,7 +18,7 @@ pub trait SidePeer {
     fn news(&self) -> bool;
 }
 
-/// What a thread waits for that parks on a [`Side`].
+/// What a thread waits for that parks on a [`Side`](crate::Side).
 pub trait Waiter {
     /// Returns whether it may have come. Asked without a lock.
     fn ready(&self) -> bool;
@@ -32,7 +32,7 @@ pub trait Waiter {
     fn woken(&self);
 }
 
-/// How to park on a [`Side`].
+/// How to park on a [`Side`](crate::Side).
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs, reason = "to be filled in by the caller")]
 pub struct Park<'a> {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The benches, beside the rivals: lint them, then measure. Takes long and needs a quiet machine, so it
-# is no part of `.ci/run`; nightly CI runs it to see that it still runs. Arguments go to the benches.
+# The benches, beside other crates: lints them, then measures. They take long and need a quiet machine, so
+# they are no part of `.ci/run`. Nightly CI runs them to see that they still run. Arguments go to the benches.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The rooms of the house, checked: unsafe code, futexes, the platform and the tags each live where
-# CONTRIBUTING.md says, and nowhere else. Prints every breach as `file:line: text`; exit code 1 if any.
+# Checks where unsafe code, futex calls, the platform and the tags may be (CONTRIBUTING.md), that no crate
+# depends on a higher one, the width of lines and the words of public documentation. Prints every breach as
+# `file:line: text`; the exit code is 1 if there is any.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,47 +21,72 @@ unsafe_rooms=(
     robust/src/wait_set.rs
     robust/src/raw_mutex.rs
     robust/src/side.rs
+    robust/src/words.rs     # the one cast from words to a struct of atomics
     robust/src/wait_slot.rs
     robust/src/permits.rs
-    robust/src/raw_event.rs
-    robust/src/watch.rs
     robust/src/thread.rs
     robust/src/thread/enrol.rs
     robust/src/process_owned.rs
     shm/src/copy.rs
     shm/src/value.rs
     shm/src/array.rs
-    shm/src/array_guard.rs
+    shm/src/array/guard.rs
+    shm/src/region.rs
     shm/src/atomic_array.rs
     shm/src/atomic_value.rs
-    sync/src/condition.rs   # its block, and a seat in it
-    sync/src/rwlock.rs      # its block, the turnstile and places in it
+    sync/src/condition.rs   # its mutex, and a slot
+    sync/src/condition/block.rs # `unsafe impl Object`
+    sync/src/rwlock/block.rs # `unsafe impl Object`
+    sync/src/rwlock/entry.rs # entry lock and reader locks
     sync/src/lock.rs        # the raw pair: raw_lock, raw_unlock
     sync/src/event.rs       # its block: `unsafe impl Object`
-    sync/src/barrier/parties.rs
+    sync/src/barrier/participants.rs
+    sync/src/barrier/rounds.rs
     sync/src/barrier/block.rs # `unsafe impl Object`
     sync/src/rlock.rs       # the same
     sync/src/bounded.rs     # its block
     sync/src/semaphore/owned.rs # what is kept for a process
     sync/src/semaphore.rs   # its permits lie behind its block
-    queue/src/jobs/block.rs # the same, and the slots' areas
-    queue/src/jobs/lease.rs
-    queue/src/jobs/lease/areas.rs
+    queue/src/jobs/block.rs # the same, and the leases' areas
+    queue/src/jobs/lease.rs # takes claims
     queue/src/block.rs      # `unsafe impl Object`
     ring/src/log.rs
     queue/src/borrowed.rs   # slices of what others may write
     queue/src/reserve.rs    # the same
     ring/src/reserve.rs
-    ring/src/view.rs
-    ring/src/record.rs
+    ring/src/payload.rs     # raw bytes of a message
+    ring/src/guard.rs       # enters the sides
+    ring/src/take.rs
     ring/src/members.rs
     ring/src/sink.rs
     process/src/image.rs
 )
 # Files, beside `shm/src/sys/`, where this project decides to sleep or to wake.
-futex_rooms=(robust/src/lock.rs robust/src/lock/slow.rs robust/src/wait_set.rs robust/src/wait_slot.rs robust/src/side.rs robust/src/event_count.rs robust/src/raw_event.rs robust/src/watch.rs)
+futex_rooms=(
+    robust/src/lock.rs
+    robust/src/lock/slow.rs
+    robust/src/wait_set.rs
+    robust/src/wait_slot.rs
+    robust/src/side.rs
+    robust/src/event_count.rs
+    robust/src/raw_event.rs
+    robust/src/death_watch.rs
+)
 # The library crates. The test kit (killstep), tests, examples and benches are free to call the kernel.
 libraries=(src robust/src shm/src sync/src ring/src queue/src process/src)
+# Floors: a crate may use crates of lower floors. The kit and the models use none of them.
+floors='robust 0  shm 1  sync 2  ring 2  queue 3  process 4  killstep 0  models 0'
+# Directories and files whose lines have at most 110 columns. Still missing: everything else, at last `.`.
+narrow=(
+    killstep tests/killstep tests/soak .ci
+    ci/asan.sh ci/bench.sh ci/killstep.sh ci/rooms.sh ci/soak.sh ci/storm.sh
+)
+# Where the public documentation is free of the words below. At last README.md, docs and every library crate.
+english=(killstep)
+# Words that this project once used in a sense of its own, and that have no other use here.
+words='announce[sd]?|announcing|announcements?|annex(es)?|belts?|bur(y|ies|ied)|contenders?|doz(e|es|ed|ing)'
+words+='|heirs?|helms?|in vain'
+words+='|keepers?|kin|morgues?|nobody|seats?|turnstiles?|whoever|zoos?'
 
 breaches=0
 
@@ -93,6 +119,42 @@ lacking() {
     done
 }
 
+# floor CRATE: its floor, or nothing.
+floor() { sed -n "s/.*\b$1 \([0-9]\).*/\1/p" <<<"$floors"; }
+
+# against_the_floors: dependencies (of any kind but for tests) on a crate that is not on a lower floor.
+against_the_floors() {
+    local manifest crate used
+    for manifest in */Cargo.toml; do
+        crate=${manifest%/Cargo.toml}
+        [[ -n $(floor "$crate") ]] || continue
+        while read -r used; do
+            # A crate without a floor is the facade, which only tests use.
+            [[ -n $(floor "$used") && $(floor "$used") -lt $(floor "$crate") ]] ||
+                echo "$manifest: $crate uses $used"
+        done < <(awk '/^\[/ { in_tests = /dev-dependencies/ } !in_tests' "$manifest" |
+            sed -n 's/^multiproc-\([a-z]*\)[.= ].*/\1/p; s/^multiproc[.= ].*/multiproc/p')
+    done
+    # Crates that their own documentation or tests would bring along unnoticed.
+    grep -rnE '\bmultiproc_[a-z]+::' killstep/src models/src |
+        grep -vE 'multiproc_(killstep|models)::' || true
+}
+
+# too_wide PATH…: lines of more than 110 columns, but for tables and links.
+too_wide() {
+    LC_ALL=C.UTF-8 grep -rnE --include='*.rs' --include='*.md' --include='*.sh' --include='*.toml' \
+        --include=run --exclude-dir=target --exclude-dir=.git -- '^.{111}' "$@" |
+        grep -vE '^[^:]+:[0-9]+:\s*(//[/!] )?\||https?://|\]\(|^[^:]+:[0-9]+:\s*(//[/!] )?\[[^]]+\]: ' || true
+}
+
+# in_words_of_ours PATH…: where the public documentation there uses a word of the list.
+in_words_of_ours() {
+    {
+        find "$@" -name '*.md' -not -path '*/target/*' -exec grep -HniwE -- "$words" {} +
+        find "$@" -path '*/src/*.rs' -exec grep -HniE -- "^\s*//[/!].*\b($words)\b" {} +
+    } || true
+}
+
 report 'unsafe code outside of its rooms' \
     "$(code '(allow|expect)\(unsafe_code' | outside "${unsafe_rooms[@]}")"
 report 'listed in ci/rooms.sh as an unsafe room, but not one (any more)' \
@@ -102,11 +164,15 @@ report 'a futex call outside of its rooms' \
 report 'the platform outside of */src/sys/' \
     "$(code '\btarget_os\b|\blibc::|\buse libc\b' | outside)"
 for tag in SAFETY ORDER CRASH; do
-    report "the ring says nowhere // $tag:" "$(lacking "// $tag:" ring/src/view.rs)"
+    report "the ring says nowhere // $tag:" "$(lacking "// $tag:" ring/src/take.rs)"
 done
+report 'a dependency against the floors' "$(against_the_floors)"
+report 'more than 110 columns' "$(too_wide "${narrow[@]}")"
+report 'a word that only this project uses so' "$(in_words_of_ours "${english[@]}")"
 # Bracketed, so that this file does not match itself.
 report 'the project mentions a path of the machine it was written on' \
-    "$(grep -rnIE --exclude-dir=target --exclude-dir=.git -- '[.][.]/shared\b|/[w]ork/|/tmp/bash[_]jobs' . || true)"
+    "$(grep -rnIE --exclude-dir=target --exclude-dir=.git --exclude=.git \
+        -- '[.][.]/shared\b|/[w]ork/|/tmp/bash[_]jobs' . || true)"
 
 if ((breaches)); then
     echo "rooms: $breaches kinds of breach"

@@ -14,7 +14,7 @@ use crate::peers::{python, std_sync};
 use crate::race::{How, Job, Lap, Place, race};
 
 /// A rival's lock, as one worker uses it.
-pub(crate) trait Guarded {
+pub(crate) trait BenchLock {
     /// Calls `section` with the lock held.
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String>;
 }
@@ -62,7 +62,7 @@ impl Contest {
     /// to the end.
     pub(crate) fn run<L>(self, how: How, sections: u64, mut lock: impl FnMut() -> L) -> Result<f64, String>
     where
-        L: Guarded + Send + 'static,
+        L: BenchLock + Send + 'static,
     {
         let tally: &'static Tally = os::shared();
         let (warm_up, turns) = (sections / 10, turns_for(self.outside));
@@ -85,7 +85,7 @@ impl Contest {
 type Tally = Apart<AtomicU64>;
 
 fn compete(
-    lock: &impl Guarded,
+    lock: &impl BenchLock,
     tally: &Tally,
     [warm_up, all]: [u64; 2],
     turns: u32,
@@ -116,7 +116,7 @@ fn compete(
     Ok(())
 }
 
-impl Guarded for Lock {
+impl BenchLock for Lock {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock().map_err(|problem| problem.to_string())?;
@@ -124,14 +124,14 @@ impl Guarded for Lock {
     }
 }
 
-impl Guarded for &Apart<SpinLock> {
+impl BenchLock for &Apart<SpinLock> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         Ok(SpinLock::with(self, section))
     }
 }
 
-impl Guarded for RobustMutex {
+impl BenchLock for RobustMutex {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         self.lock()?;

@@ -1,4 +1,4 @@
-//! One operation, the processes round it, and the oracle that judges what its death leaves.
+//! One operation, the processes around it, and the oracle that judges what its death leaves.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use crate::{Cells, Kill, Mode};
 
 /// What a survivor found wrong.
 ///
-/// Any error becomes [`Fault::Torn`] by `?`: an object on which a survivor's plain operation fails is not whole.
+/// Any error becomes [`Fault::Torn`] by `?`: an object on which a survivor's plain operation fails is torn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Somebody waits for what will never come.
+    /// A process waits for an event that will never come.
     Hang(String),
     /// The object is neither as before nor as after the operation.
     Torn(String),
     /// Something that had been confirmed is gone, or is there twice.
     Lost(String),
-    /// A file, a permit or a slot stays taken by the dead.
+    /// A file, a permit or a lease stays with a dead process.
     Leaked(String),
 }
 
@@ -46,8 +46,8 @@ pub struct Region {
 }
 
 impl Region {
-    /// `length` bytes at `start`. They are read from outside through the kernel, so nothing is asked of them; bytes that are not mapped
-    /// count as a state of their own.
+    /// `length` bytes at `start`. The kit reads them through the kernel, so they need not be valid: bytes
+    /// that are not mapped count as a state of their own.
     #[must_use]
     pub fn new(start: *const u8, length: usize) -> Self {
         Self { address: start.addr(), length }
@@ -67,15 +67,16 @@ pub enum Granularity {
     /// After each instruction, or after those that changed the state: for what happens in shared memory.
     #[default]
     Instructions,
-    /// At the entry and the exit of each system call: for what happens in the kernel, such as making and removing files.
+    /// At the entry and the exit of each system call: for what happens in the kernel, such as making and
+    /// removing files.
     Syscalls,
 }
 
-/// Which of the two that are killed.
+/// Which of the two processes that are killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Victim,
-    Heir,
+    Recoverer,
 }
 
 pub(crate) type Arrange<'a, S> = Box<dyn Fn() -> S + 'a>;
@@ -85,13 +86,21 @@ pub(crate) type Fingerprint<'a, S> = Box<dyn Fn(&S) -> Vec<u8> + 'a>;
 pub(crate) type Oracle<'a, S> = Box<dyn Fn(&S, &Kill<'_>) -> Result<(), Fault> + 'a>;
 pub(crate) type Afterwards<'a> = Box<dyn Fn() -> Result<(), Fault> + 'a>;
 
-/// An operation to kill, the peers round it and the oracle.
+/// An operation to kill, the peers around it and the oracle.
 ///
-/// Every closure but `arrange`, [`watch`](Case::watch), [`fingerprint`](Case::fingerprint) and [`finally`](Case::finally) runs in a process of its own, forked from the driver, in which no destructor of the driver's values ever runs. For each kill, in this order: `arrange`;
-/// each `peer` starts and falls asleep; the victim runs `warm`, then `victim` up to the kill point; each `late_peer` starts; SIGKILL;
-/// `survive`; every peer must end; the shared object is dropped in the driver; `finally`. The other [modes](Mode) differ in what stands in the place
-/// of SIGKILL: in [`Mode::Double`] the heir's way and death follow it; in [`Mode::Freeze`] the victim stands still, `frozen` runs, and the
-/// victim goes on to its end; in [`Mode::Missed`] it first loses its robust list.
+/// Every closure but `arrange`, [`watch`](Case::watch), [`fingerprint`](Case::fingerprint) and
+/// [`finally`](Case::finally) runs in a process of its own, forked from the driver. No destructor of the
+/// driver's values ever runs there.
+///
+/// For each kill, in this order:
+///
+/// 1. `arrange`; each `peer` starts and falls asleep.
+/// 2. The victim runs `warm`, then `victim` up to the kill point; each `late_peer` starts.
+/// 3. SIGKILL. In [`Mode::Double`] the recoverer then runs and is killed. In [`Mode::Freeze`] the victim
+///    stands still instead, `frozen` runs, and the victim goes on to its end. In [`Mode::Missed`] it first
+///    loses its robust list.
+/// 4. `survive`; every peer must end.
+/// 5. The driver drops the shared object; `finally`.
 #[expect(missing_debug_implementations, reason = "closures")]
 pub struct Case<'a, S> {
     pub(crate) name: String,
@@ -100,7 +109,7 @@ pub struct Case<'a, S> {
     pub(crate) late_peers: Vec<Act<'a, S>>,
     pub(crate) warm: Option<Act<'a, S>>,
     pub(crate) victim: Act<'a, S>,
-    pub(crate) heir: Option<Act<'a, S>>,
+    pub(crate) recoverer: Option<Act<'a, S>>,
     pub(crate) release: Option<Act<'a, S>>,
     pub(crate) frozen: Option<Oracle<'a, S>>,
     pub(crate) without: Vec<(Mode, String)>,
@@ -112,14 +121,15 @@ pub struct Case<'a, S> {
     pub(crate) granularity: Granularity,
     pub(crate) watchdog: Duration,
     pub(crate) wake_limit: Duration,
-    pub(crate) belt_limit: Duration,
+    pub(crate) poll_limit: Duration,
     pub(crate) blocked_after: Duration,
     pub(crate) max_steps: u64,
 }
 
 impl<'a, S> Case<'a, S> {
-    /// A case that makes its shared object afresh for each kill by `arrange`, lets `victim` work on it until it is killed, and lets `survive`
-    /// say what is left. Dropping the object, which the driver does, must not wait for anybody.
+    /// Makes a case. `arrange` makes the shared object afresh for each kill, `victim` works on it until it is
+    /// killed, and `survive` judges what is left. The driver drops the object, and that must not wait for
+    /// another process.
     pub fn new(
         name: impl Into<String>,
         arrange: impl Fn() -> S + 'a,
@@ -133,7 +143,7 @@ impl<'a, S> Case<'a, S> {
             late_peers: Vec::new(),
             warm: None,
             victim: Box::new(victim),
-            heir: None,
+            recoverer: None,
             release: None,
             frozen: None,
             without: Vec::new(),
@@ -145,132 +155,144 @@ impl<'a, S> Case<'a, S> {
             granularity: Granularity::Instructions,
             watchdog: Duration::from_secs(3),
             wake_limit: Duration::from_secs(3),
-            belt_limit: Duration::from_secs(4),
+            poll_limit: Duration::from_secs(4),
             blocked_after: Duration::from_millis(20),
             max_steps: 200_000,
         }
     }
 
-    /// Starts `peer` before the victim and waits until it is asleep in a system call. It must return before the watchdog bites, helped by
-    /// what `survive` does; peers are numbered from 0 in the order of these calls.
+    /// Starts `peer` before the victim and waits until it is asleep in a system call. The peer must return
+    /// before the watchdog's time is over, helped by what `survive` does. Peers are numbered from 0 in the
+    /// order of these calls.
     #[must_use]
     pub fn peer(mut self, peer: impl Fn(&S, &Cells) + 'a) -> Self {
         self.peers.push(Box::new(peer));
         self
     }
 
-    /// Starts `peer` while the victim stands, still alive, at its kill point, and waits until it is asleep or has ended. It is numbered after the
-    /// peers, and must end as they must.
+    /// Starts `peer` while the victim stands, still alive, at its kill point, and waits until it is asleep or
+    /// has ended. It is numbered after the peers, and must end as they must.
     #[must_use]
     pub fn late_peer(mut self, peer: impl Fn(&S, &Cells) + 'a) -> Self {
         self.late_peers.push(Box::new(peer));
         self
     }
 
-    /// Runs in the victim before its steps count: what a process does once, so that the first use is not what is measured.
+    /// Runs `warm` in the victim before its steps count: what a process does once, so that the first use is
+    /// not measured.
     #[must_use]
     pub fn warm(mut self, warm: impl Fn(&S, &Cells) + 'a) -> Self {
         self.warm = Some(Box::new(warm));
         self
     }
 
-    /// The second victim of [`Mode::Double`]: after the death of the first it runs `heir`, which repairs what was left, and is killed at each of its own
-    /// states. Without this it does what the first one did. It never runs `warm`: its own first use is among its steps.
+    /// Gives the second victim of [`Mode::Double`] an operation of its own. After the death of the first
+    /// victim it runs `recoverer`, which repairs what was left, and is killed at each of its own states.
+    /// Without this it does what the first victim did. It never runs `warm`: its own first use is among its
+    /// steps.
     #[must_use]
-    pub fn heir(mut self, heir: impl Fn(&S, &Cells) + 'a) -> Self {
-        self.heir = Some(Box::new(heir));
+    pub fn recoverer(mut self, recoverer: impl Fn(&S, &Cells) + 'a) -> Self {
+        self.recoverer = Some(Box::new(recoverer));
         self
     }
 
-    /// Runs in a process of its own whenever the victim sleeps in a system call: it must end that sleep, and the steps go on. A victim whose sleep
-    /// ends by itself (a time-out) is given `|_, _| ()`. Without this, the first sleep is the last kill point.
+    /// Runs `release` in a process of its own whenever the victim sleeps in a system call. It must end that
+    /// sleep; the steps then go on. A case whose sleep ends by itself (a time-out) gives `|_, _| ()`. Without
+    /// this, the first sleep is the last kill point.
     #[must_use]
     pub fn release(mut self, release: impl Fn(&S, &Cells) + 'a) -> Self {
         self.release = Some(Box::new(release));
         self
     }
 
-    /// What others see while the victim stands still ([`Mode::Freeze`]): that their time-outs hold, that nothing is taken from it, and that what does not need it goes
-    /// on. Then the victim goes on to its end, and `survive` judges as if nothing had happened. Without this, it merely stands while each `late_peer` comes.
+    /// Judges what other processes see while the victim stands still ([`Mode::Freeze`]): that time-outs hold,
+    /// that nothing is taken from the victim, and that what does not need it goes on. The victim then goes on
+    /// to its end, and `survive` judges as if nothing had happened. Without this, the victim merely stands
+    /// while each `late_peer` comes.
     #[must_use]
     pub fn frozen(mut self, oracle: impl Fn(&S, &Kill<'_>) -> Result<(), Fault> + 'a) -> Self {
         self.frozen = Some(Box::new(oracle));
         self
     }
 
-    /// Leaves out a mode, for a reason, which is printed where that mode is swept wholly.
+    /// Leaves out a mode. The reason is printed where that mode is swept wholly.
     #[must_use]
     pub fn without(mut self, mode: Mode, reason: impl Into<String>) -> Self {
         self.without.push((mode, reason.into()));
         self
     }
 
-    /// Tries each mode beside [`Mode::Kill`] at so many of the states, evenly spread, also where it is swept neither by `--all` nor by `--mode`; at first 0.
+    /// Tries each mode beside [`Mode::Kill`] at so many of the states, evenly spread, where neither `--all`
+    /// nor `--mode` sweeps it wholly; at first 0.
     #[must_use]
     pub fn sampled(mut self, states: u64) -> Self {
         self.sampled = states;
         self
     }
 
-    /// Runs in the driver after each kill, when all processes are gone and the shared object is dropped: nothing may be left behind.
+    /// Runs `finally` in the driver after each kill, when all processes have ended and the shared object is
+    /// dropped. It judges what is left behind.
     #[must_use]
     pub fn finally(mut self, finally: impl Fn() -> Result<(), Fault> + 'a) -> Self {
         self.finally = Some(Box::new(finally));
         self
     }
 
-    /// The shared bytes whose change makes a new state, as does a change of the victim's robust list (what the kernel would walk at its death)
-    /// and every system call.
+    /// Names the shared bytes whose change makes a new state. So does a change of the victim's robust list
+    /// (what the kernel would walk at its death), and every system call.
     #[must_use]
     pub fn watch(mut self, watch: impl Fn(&S) -> Vec<Region> + 'a) -> Self {
         self.watch = Some(Box::new(watch));
         self
     }
 
-    /// What a death leaves that is not among the watched bytes, such as files: runs in the driver after it, and says which states leave the same. Modes that leave out such
-    /// repetitions go by the watched bytes and by this; with neither they leave out nothing.
+    /// Tells what a death leaves that is not among the watched bytes, such as files. It runs in the driver
+    /// after the death. Modes that leave out states which leave the same go by the watched bytes and by this;
+    /// with neither they leave out nothing.
     #[must_use]
     pub fn fingerprint(mut self, fingerprint: impl Fn(&S) -> Vec<u8> + 'a) -> Self {
         self.fingerprint = Some(Box::new(fingerprint));
         self
     }
 
-    /// Where the victim can be killed; at first [`Granularity::Instructions`].
+    /// Chooses where the victim can be killed; at first [`Granularity::Instructions`].
     #[must_use]
     pub fn granularity(mut self, granularity: Granularity) -> Self {
         self.granularity = granularity;
         self
     }
 
-    /// How long survivor and peers may take before it counts as a hang; at first 3 seconds.
+    /// Sets how long survivor and peers may take before that counts as a hang; at first 3 seconds.
     #[must_use]
     pub fn watchdog(mut self, limit: Duration) -> Self {
         self.watchdog = limit;
         self
     }
 
-    /// How long [`Kill::must_wake`] waits, and what [`Kill::patience`] says, in all modes but [`Mode::Missed`]; at first 3 seconds.
+    /// Sets how long [`Kill::must_wake`] waits, and what [`Kill::patience`] says, in all modes but
+    /// [`Mode::Missed`]; at first 3 seconds.
     #[must_use]
     pub fn wake_within(mut self, limit: Duration) -> Self {
         self.wake_limit = limit;
         self
     }
 
-    /// The same in [`Mode::Missed`]: how long the object's users may take to notice a death by themselves, and some more; at first 4 seconds.
+    /// Sets the same for [`Mode::Missed`]: how long the liveness poll of the object's users may take to
+    /// notice a death, and some more; at first 4 seconds.
     #[must_use]
-    pub fn belt_within(mut self, limit: Duration) -> Self {
-        self.belt_limit = limit;
+    pub fn poll_within(mut self, limit: Duration) -> Self {
+        self.poll_limit = limit;
         self
     }
 
-    /// How long a victim may sleep in a system call before that counts as blocked; at first 20 ms.
+    /// Sets how long a victim may sleep in a system call before that counts as blocked; at first 20 ms.
     #[must_use]
     pub fn blocked_after(mut self, limit: Duration) -> Self {
         self.blocked_after = limit;
         self
     }
 
-    /// How many steps the operation may take before the case counts as broken; at first 200,000.
+    /// Sets how many steps the operation may take before the case counts as broken; at first 200,000.
     #[must_use]
     pub fn max_steps(mut self, steps: u64) -> Self {
         self.max_steps = steps;
@@ -279,13 +301,14 @@ impl<'a, S> Case<'a, S> {
 
     /// Why a mode is left out, if it is.
     pub(crate) fn left_out(&self, mode: Mode) -> Option<&str> {
-        let named = self.without.iter().find(|(without, _)| *without == mode).map(|(_, reason)| reason.as_str());
+        let named =
+            self.without.iter().find(|(without, _)| *without == mode).map(|(_, reason)| reason.as_str());
         let by_nature = mode == Mode::Missed && self.granularity == Granularity::Syscalls;
         named.or_else(|| by_nature.then_some("no list is taken from a victim inside of a system call"))
     }
 
-    /// How long somebody may wait, in this mode.
+    /// How long a process may wait, in this mode.
     pub(crate) fn patience(&self, mode: Mode) -> Duration {
-        if mode == Mode::Missed { self.belt_limit } else { self.wake_limit }
+        if mode == Mode::Missed { self.poll_limit } else { self.wake_limit }
     }
 }

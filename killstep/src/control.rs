@@ -1,4 +1,5 @@
-//! The control page: what victim, peers and survivor tell the driver and each other, in words that outlive each of them.
+//! The control page: what victim, peers and survivor tell the driver and each other, in words that outlive
+//! each of them.
 
 use std::sync::atomic::Ordering::{Acquire, Release, SeqCst};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ const VERDICT: usize = 1;
 const KILLED_AT: usize = 2;
 const WORST_WAKE: usize = 3;
 const COMPLAINED: usize = 4;
-const HEIR_STAGE: usize = 5;
+const RECOVERER_STAGE: usize = 5;
 const ENDED_AT: usize = 8;
 const CELL: usize = ENDED_AT + PEERS;
 const TEXT: usize = CELL + CELLS;
@@ -31,9 +32,10 @@ pub(crate) mod stage {
     pub(crate) const DONE: u64 = 2;
 }
 
-/// 64 words in which the processes of one kill leave facts for each other, such as "my put returned" or "I got message 7".
+/// 64 words in which the processes of one kill leave facts for each other, such as "my put returned" or "I
+/// got message 7".
 ///
-/// They are 0 when a kill begins and outlive whoever wrote them.
+/// They are 0 when a kill begins, and outlive the process that wrote them.
 #[derive(Debug)]
 pub struct Cells {
     words: SharedWords,
@@ -128,7 +130,7 @@ impl Cells {
         self.words[VERDICT].store(code, Release);
     }
 
-    /// The survivor's verdict, if it lived to give one; it is taken away.
+    /// Takes the survivor's verdict, if it lived to give one.
     pub(crate) fn verdict(&self) -> Option<Result<(), Fault>> {
         let code = self.words[VERDICT].swap(0, Acquire);
         let text = self.read(TEXT);
@@ -142,7 +144,7 @@ impl Cells {
         }
     }
 
-    /// Leaves the words of a panic; the first process to complain is heard.
+    /// Leaves the text of a panic; the first text stays.
     pub(crate) fn complain(&self, text: &str) {
         if self.words[COMPLAINED].swap(1, SeqCst) == 0 {
             self.write(COMPLAINT, text);
@@ -173,7 +175,7 @@ impl Cells {
 fn stage_of(role: Role) -> usize {
     match role {
         Role::Victim => STAGE,
-        Role::Heir => HEIR_STAGE,
+        Role::Recoverer => RECOVERER_STAGE,
     }
 }
 
@@ -195,28 +197,32 @@ impl Kill<'_> {
         self.step
     }
 
-    /// Whether the operation had returned: then it must be wholly in. If not, it may be in or out, but nothing between.
+    /// Whether the operation had returned. If so, its effect must be there; if not, it may be there wholly or
+    /// not at all.
     #[must_use]
     pub fn finished(&self) -> bool {
         self.cells.stage(Role::Victim) == stage::DONE
     }
 
-    /// What has happened to the victim: an oracle may expect more of it where nobody has died, and must expect two of each where two have.
+    /// What has happened to the victim: an oracle may expect more where no process has died, and must expect
+    /// two of each where two have.
     #[must_use]
     pub fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// How long a survivor may be kept waiting: [`wake_within`](crate::Case::wake_within), or [`belt_within`](crate::Case::belt_within) in [`Mode::Missed`].
+    /// How long a survivor may be kept waiting: [`wake_within`](crate::Case::wake_within), or
+    /// [`poll_within`](crate::Case::poll_within) in [`Mode::Missed`].
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.wake_limit
     }
 
-    /// Whether the [`heir`](crate::Case::heir) had done its work before it was killed in its turn.
+    /// Whether the [`recoverer`](crate::Case::recoverer) had returned from its operation before it was
+    /// killed, too.
     #[must_use]
-    pub fn heir_finished(&self) -> bool {
-        self.cells.stage(Role::Heir) == stage::DONE
+    pub fn recoverer_finished(&self) -> bool {
+        self.cells.stage(Role::Recoverer) == stage::DONE
     }
 
     /// Whether the victim was asleep in a system call when it died.
@@ -256,8 +262,9 @@ impl Kill<'_> {
         self.cells.ended_after(index).is_some()
     }
 
-    /// Waits until peer `index` has returned from its call, and counts the time since the death (the last one; or since the victim was let go) as a wake latency. Call it first in the
-    /// oracle, where the death itself (or what the operation had already done) must wake the peer without further help.
+    /// Waits until peer `index` has returned from its call, and counts the time since the most recent death
+    /// (or since the victim was let go) as a wake latency. Call it first in the oracle, where the death
+    /// itself (or what the operation had already done) must wake the peer without further help.
     ///
     /// # Errors
     /// [`Fault::Hang`] when the peer has not returned within [`patience`](Kill::patience).
@@ -270,7 +277,7 @@ impl Kill<'_> {
         loop {
             if let Some(latency) = self.cells.ended_after(index) {
                 self.cells.note_wake(latency);
-                // It may have returned late and yet before we looked.
+                // The peer may have returned late and yet before this look.
                 return if latency <= self.wake_limit {
                     Ok(latency)
                 } else {
@@ -278,7 +285,10 @@ impl Kill<'_> {
                 };
             }
             if Instant::now() >= deadline {
-                return Err(Fault::Hang(format!("the death did not wake peer {index} within {:?}", self.wake_limit)));
+                return Err(Fault::Hang(format!(
+                    "the death did not wake peer {index} within {:?}",
+                    self.wake_limit
+                )));
             }
             thread::sleep(Duration::from_micros(50));
         }

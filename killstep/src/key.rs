@@ -1,4 +1,4 @@
-//! What the dead have left, in one number: the same again needs no second look.
+//! What dead processes have left, as one number: a state that leaves the same needs no second look.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -22,15 +22,24 @@ impl Before {
         Self { regions, bytes }
     }
 
-    /// What the survivors will find, and what the oracle will be told: bytes that have changed, in which each process is known by its part and not by its id; the cells; whether
-    /// the victim had finished; what the peers do; and what else the case can tell. `None` when it can tell nothing and nothing is watched.
-    pub(crate) fn key(&self, cells: &Cells, victim: &Victim, asleep: bool, peers: &[i32], more: Option<Vec<u8>>) -> Option<u64> {
+    /// What the survivors will find, and what the oracle will see: the bytes that have changed, in which each
+    /// process is known by its part and not by its id; the cells; whether the victim had finished; what the
+    /// peers do; and what else the case can tell. `None` if nothing is watched and the case tells nothing.
+    pub(crate) fn key(
+        &self,
+        cells: &Cells,
+        victim: &Victim,
+        asleep: bool,
+        peers: &[i32],
+        more: Option<Vec<u8>>,
+    ) -> Option<u64> {
         let (before, now) = match (&self.bytes, &more) {
             (Some(before), _) => (before.as_slice(), read(&self.regions)?),
             (None, Some(_)) => (&[][..], Vec::new()),
             (None, None) => return None,
         };
-        let parts: Vec<u32> = std::iter::once(&victim.pid()).chain(peers).map(|pid| pid.unsigned_abs()).collect();
+        let parts: Vec<u32> =
+            std::iter::once(&victim.pid()).chain(peers).map(|pid| pid.unsigned_abs()).collect();
         let part = |half: u32| {
             let part = parts.iter().position(|pid| *pid == half & PID).map(|at| at + 1);
             (if part.is_some() { half & !PID } else { half }, part)
@@ -39,7 +48,8 @@ impl Before {
         more.hash(&mut hasher);
         for (at, (old, new)) in before.chunks(4).zip(now.chunks(4)).enumerate() {
             if old != new {
-                (at, part(new.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte)))).hash(&mut hasher);
+                (at, part(new.iter().rev().fold(0, |word, byte| word << 8 | u32::from(*byte))))
+                    .hash(&mut hasher);
             }
         }
         for cell in cells.all() {
@@ -53,8 +63,11 @@ impl Before {
 
 /// The regions as they are in this process, which shares them with the victim.
 fn read(regions: &[Region]) -> Option<Vec<u8>> {
-    let ranges: Vec<_> =
-        regions.iter().filter(|region| region.length != 0).map(|region| (region.address, region.length)).collect();
+    let ranges: Vec<_> = regions
+        .iter()
+        .filter(|region| region.length != 0)
+        .map(|region| (region.address, region.length))
+        .collect();
     let mut bytes = vec![0; ranges.iter().map(|range| range.1).sum()];
     let own = i32::try_from(std::process::id()).ok()?;
     (!bytes.is_empty() && sys::read_memory(own, &ranges, &mut bytes) == bytes.len()).then_some(bytes)

@@ -3,15 +3,20 @@
 mod args;
 mod case;
 mod control;
+mod coordinate;
 mod key;
 mod machine;
 mod mode;
+mod path;
+mod record;
+mod sample;
 mod sweep;
 mod symbol;
 mod sys;
 mod table;
 mod victim;
 mod words;
+mod workers;
 
 pub use args::{Args, UsageError};
 pub use case::{Case, Fault, Granularity, Region};

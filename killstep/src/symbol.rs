@@ -3,7 +3,8 @@
 use std::fs;
 use std::ops::Range;
 
-/// This process's mapped files and the functions of its main image. Children are forked from it, so theirs are the same.
+/// This process's mapped files and the functions of its main image. Children are forked from it, so theirs
+/// are the same.
 pub(crate) struct Symbols {
     maps: Vec<Map>,
     program: String,
@@ -22,22 +23,32 @@ struct Function {
 
 impl Symbols {
     pub(crate) fn load() -> Self {
-        let program = fs::read_link("/proc/self/exe").map(|path| path.display().to_string()).unwrap_or_default();
+        let program =
+            fs::read_link("/proc/self/exe").map(|path| path.display().to_string()).unwrap_or_default();
         let image = fs::read("/proc/self/exe").unwrap_or_default();
         Self { maps: maps(), program, functions: functions(&image).unwrap_or_default() }
     }
 
     /// `function+0x1f (program+0x12345)`: the second half is what `addr2line` takes.
     pub(crate) fn describe(&self, address: usize) -> String {
-        let Some(map) = self.maps.iter().find(|map| map.range.contains(&address)) else { return format!("{address:#x}") };
-        let base = self.maps.iter().find(|first| first.file == map.file).map_or(map.range.start, |first| first.range.start);
+        let Some(map) = self.maps.iter().find(|map| map.range.contains(&address)) else {
+            return format!("{address:#x}");
+        };
+        let base = self
+            .maps
+            .iter()
+            .find(|first| first.file == map.file)
+            .map_or(map.range.start, |first| first.range.start);
         let file = map.file.rsplit('/').next().unwrap_or_default();
         // A program that is not position-independent has absolute symbols.
         let inside = [address - base, address];
-        let function =
-            |at: &usize| self.functions.iter().find(|function| function.range.contains(at)).map(|function| (function, *at));
+        let function = |at: &usize| {
+            self.functions.iter().find(|function| function.range.contains(at)).map(|function| (function, *at))
+        };
         match inside.iter().find_map(function).filter(|_| map.file == self.program) {
-            Some((function, at)) => format!("{}+{:#x} ({file}+{at:#x})", function.name, at - function.range.start),
+            Some((function, at)) => {
+                format!("{}+{:#x} ({file}+{at:#x})", function.name, at - function.range.start)
+            }
             None => format!("{file}+{:#x}", address - base),
         }
     }
@@ -72,7 +83,8 @@ fn functions(image: &[u8]) -> Option<Vec<Function>> {
     let names = number(header(number(table + 40, 4)?) + 24, 8)?;
     let (start, length) = (number(table + 24, 8)?, number(table + 32, 8)?);
     let function = |at: usize| {
-        let (name, kind, value, size) = (number(at, 4)?, number(at + 4, 1)? & 0xf, number(at + 8, 8)?, number(at + 16, 8)?);
+        let (name, kind, value, size) =
+            (number(at, 4)?, number(at + 4, 1)? & 0xf, number(at + 8, 8)?, number(at + 16, 8)?);
         let text = image.get(names + name..)?.split(|&byte| byte == 0).next()?;
         const FUNCTION: usize = 2;
         (kind == FUNCTION && size > 0)
@@ -86,7 +98,11 @@ fn demangle(symbol: &str) -> String {
     let mut rest = symbol.strip_prefix("_ZN").unwrap_or_default();
     let mut parts = Vec::new();
     while let Some(end) = rest.find(|letter: char| !letter.is_ascii_digit()).filter(|&end| end > 0) {
-        let Some((part, tail)) = rest[..end].parse().ok().and_then(|length| rest[end..].split_at_checked(length)) else { break };
+        let Some((part, tail)) =
+            rest[..end].parse().ok().and_then(|length| rest[end..].split_at_checked(length))
+        else {
+            break;
+        };
         parts.push(part.trim_start_matches('_'));
         rest = tail;
     }
@@ -94,7 +110,15 @@ fn demangle(symbol: &str) -> String {
     if parts.pop().is_none_or(|hash| !hash.starts_with('h')) || parts.is_empty() {
         return symbol.to_owned();
     }
-    let escapes =
-        [("$u7b$", "{"), ("$u7d$", "}"), ("$LT$", "<"), ("$GT$", ">"), ("$u20$", " "), ("$RF$", "&"), ("$C$", ","), ("..", "::")];
+    let escapes = [
+        ("$u7b$", "{"),
+        ("$u7d$", "}"),
+        ("$LT$", "<"),
+        ("$GT$", ">"),
+        ("$u20$", " "),
+        ("$RF$", "&"),
+        ("$C$", ","),
+        ("..", "::"),
+    ];
     escapes.iter().fold(parts.join("::"), |path, (escape, plain)| path.replace(escape, plain))
 }

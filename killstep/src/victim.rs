@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::case::Role;
 use crate::control::stage;
+use crate::path::Path;
 use crate::sys::{self, Activity, Child, Resume, Status};
 use crate::{Cells, Granularity, Region};
 
@@ -44,36 +45,37 @@ pub(crate) struct Guide<'a> {
 
 /// Where the victim stands.
 pub(crate) struct Victim {
-    child: Child,
+    pub(crate) child: Child,
     /// Steps made since the operation began; falling asleep in a system call counts as one.
     pub(crate) step: u64,
     /// Of these, the steps that made a new state.
     pub(crate) changes: u64,
     /// Asleep in a system call.
     pub(crate) blocked: bool,
-    /// The operation has returned, or sleeps and nobody will release it.
+    /// The operation has returned, or sleeps and the case has no `release`.
     pub(crate) ended: bool,
     /// How often it fell asleep.
     sleeps: u32,
     signal: i32,
     /// The program counter, where the victim stands at an instruction.
-    counter: usize,
+    pub(crate) counter: usize,
     /// Which instructions met so far enter the kernel: most are met again and again.
     entries: HashMap<usize, bool>,
     robust_list: Option<usize>,
-    snapshot: Snapshot,
+    pub(crate) snapshot: Snapshot,
     helpers: Vec<Child>,
 }
 
 /// The watched bytes, and the robust list as the kernel would walk it now.
 #[derive(Default, PartialEq, Eq)]
-struct Snapshot {
-    bytes: Vec<u8>,
-    list: Vec<u64>,
+pub(crate) struct Snapshot {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) list: Vec<u64>,
 }
 
 impl Victim {
-    /// Takes over `child`, which stops itself before its operation, and leads it to the first instruction of that.
+    /// Takes over `child`, which stops itself before its operation, and leads it to the first instruction of
+    /// that.
     pub(crate) fn adopt(mut child: Child, guide: &Guide<'_>) -> io::Result<Self> {
         match child.wait_stop()? {
             Status::Stopped(sys::SIGSTOP, _) => {}
@@ -108,7 +110,12 @@ impl Victim {
     }
 
     /// Leads the victim to `target`, or to where its operation ends.
-    pub(crate) fn lead(&mut self, target: Target, guide: &Guide<'_>) -> io::Result<()> {
+    pub(crate) fn lead(
+        &mut self,
+        target: Target,
+        guide: &Guide<'_>,
+        mut path: Option<&mut Path>,
+    ) -> io::Result<()> {
         let mut entered = false;
         loop {
             let there = match target {
@@ -116,25 +123,35 @@ impl Victim {
                 Target::Step(step) => self.step >= step,
                 Target::End => false,
             };
-            self.ended = guide.cells.stage(guide.role) == stage::DONE || (self.blocked && guide.release.is_none());
+            self.ended =
+                guide.cells.stage(guide.role) == stage::DONE || (self.blocked && guide.release.is_none());
             if there || self.ended {
                 return Ok(());
             }
             if self.step >= guide.max_steps {
-                return Err(io::Error::other(format!("the operation did not end within {} steps", guide.max_steps)));
+                return Err(io::Error::other(format!(
+                    "the operation did not end within {} steps",
+                    guide.max_steps
+                )));
             }
             if entered {
-                settle(&guide.peers);
+                self.settle_all(guide);
             }
             if self.sleeps > MAX_SLEEPS {
-                return Err(io::Error::other(format!("the victim falls asleep again and again (step {})", self.step)));
+                return Err(io::Error::other(format!(
+                    "the victim falls asleep again and again (step {})",
+                    self.step
+                )));
             }
+            let instruction = self.program_counter();
             entered = if self.blocked { self.wake(guide)? } else { self.advance(guide)? };
             self.step += 1;
             if !matches!(target, Target::Step(_)) {
                 let now = self.look(guide);
-                if entered || now != self.snapshot {
-                    self.changes += 1;
+                let changed = entered || now != self.snapshot;
+                self.changes += u64::from(changed);
+                if let Some(path) = &mut path {
+                    path.note(instruction, self.step, changed.then_some(now.list != self.snapshot.list));
                 }
                 self.snapshot = now;
             }
@@ -150,14 +167,18 @@ impl Victim {
         self.child.pid()
     }
 
-    /// Stops the victim where it stands, as SIGSTOP would: one that sleeps is taken out of its system call, which begins again when it goes on. It must be
-    /// [thawed](Self::thaw) or killed.
+    /// Stops the victim where it stands, as SIGSTOP would: a sleeping victim is taken out of its system call,
+    /// which begins again when it goes on. It must be [thawed](Self::thaw) or killed.
     pub(crate) fn freeze(&mut self) -> io::Result<()> {
         if std::mem::take(&mut self.blocked) {
             sys::stop(self.child.pid());
             match self.child.wait_stop()? {
                 Status::Stopped(..) => self.counter = sys::program_counter(self.child.pid())?,
-                status => return Err(io::Error::other(format!("the victim ended when it was stopped ({status:?})"))),
+                status => {
+                    return Err(io::Error::other(format!(
+                        "the victim ended when it was stopped ({status:?})"
+                    )));
+                }
             }
         }
         Ok(())
@@ -165,10 +186,11 @@ impl Victim {
 
     /// Lets a frozen victim go on at full speed, to where its operation ends.
     pub(crate) fn thaw(&mut self, guide: &Guide<'_>) -> io::Result<()> {
-        self.lead(Target::End, guide)
+        self.lead(Target::End, guide, None)
     }
 
-    /// Makes the kernel forget the victim's robust list, pending entry and all. It can only be killed afterwards.
+    /// Makes the kernel forget the victim's robust list, pending entry and all. It can only be killed
+    /// afterwards.
     pub(crate) fn lose_list(&mut self) -> io::Result<()> {
         self.freeze()?;
         sys::forget_robust_list(&mut self.child)?;
@@ -184,19 +206,26 @@ impl Victim {
         self.child.kill();
     }
 
-    /// Those who released the victim from its sleeps.
+    /// The processes that released the victim from its sleeps.
     pub(crate) fn take_helpers(&mut self) -> Vec<Child> {
         std::mem::take(&mut self.helpers)
     }
 
-    /// One step; whether it was a system call.
-    fn advance(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
+    /// Waits a moment until none of the peers runs, nor what has released the victim.
+    pub(crate) fn settle_all(&self, guide: &Guide<'_>) {
+        let others: Vec<_> = guide.peers.iter().copied().chain(self.helpers.iter().map(Child::pid)).collect();
+        settle(&others);
+    }
+
+    /// Makes one step. Returns whether it was a system call.
+    pub(crate) fn advance(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
         let pid = self.child.pid();
         let signal = std::mem::take(&mut self.signal);
         let (how, enters) = match guide.granularity {
-            Granularity::Instructions => {
-                (Resume::Step, *self.entries.entry(self.counter).or_insert_with(|| sys::is_syscall(pid, self.counter)))
-            }
+            Granularity::Instructions => (
+                Resume::Step,
+                *self.entries.entry(self.counter).or_insert_with(|| sys::is_syscall(pid, self.counter)),
+            ),
             Granularity::Syscalls => (Resume::Syscall, true),
         };
         sys::resume(pid, how, signal)?;
@@ -214,7 +243,7 @@ impl Victim {
     }
 
     /// Has the victim released from its sleep, and waits until it has left the system call.
-    fn wake(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
+    pub(crate) fn wake(&mut self, guide: &Guide<'_>) -> io::Result<bool> {
         if let Some(release) = guide.release {
             self.helpers.push(release()?);
         }
@@ -226,7 +255,10 @@ impl Victim {
                 return Ok(true);
             }
             if Instant::now() >= deadline {
-                return Err(io::Error::other(format!("`release` did not wake the victim (step {})", self.step)));
+                return Err(io::Error::other(format!(
+                    "`release` did not wake the victim (step {})",
+                    self.step
+                )));
             }
             std::thread::sleep(Duration::from_micros(50));
         }
@@ -250,7 +282,10 @@ impl Victim {
                 return self.child.poll_stop();
             }
             if waited >= guide.watchdog.max(patience) * 4 {
-                return Err(io::Error::other(format!("the victim neither stops nor sleeps (step {})", self.step)));
+                return Err(io::Error::other(format!(
+                    "the victim neither stops nor sleeps (step {})",
+                    self.step
+                )));
             }
         }
     }
@@ -264,7 +299,8 @@ impl Victim {
             status => return Err(died(guide, status)),
         }
         self.counter = sys::program_counter(self.child.pid())?;
-        // A clock in the vDSO reads until the time has stood still, which under single steps it never does: run it at full speed.
+        // A clock in the vDSO reads until the time has stood still, which under single steps it never does:
+        // run it at full speed.
         if guide.granularity == Granularity::Instructions && guide.vdso.contains(&self.counter) {
             let status = sys::run_to_caller(&mut self.child)?;
             return self.stopped(guide, status);
@@ -272,7 +308,7 @@ impl Victim {
         Ok(())
     }
 
-    fn look(&self, guide: &Guide<'_>) -> Snapshot {
+    pub(crate) fn look(&self, guide: &Guide<'_>) -> Snapshot {
         let pid = self.child.pid();
         let mut ranges: Vec<_> = guide.regions.iter().map(|region| (region.address, region.length)).collect();
         let mut bytes = vec![0; ranges.iter().map(|range| range.1).sum()];
@@ -294,11 +330,14 @@ fn walk(pid: i32, head: usize) -> Vec<u64> {
     if sys::read_memory(pid, &[(head, 24)], &mut header) != 24 {
         return list;
     }
-    let field = |at: usize| header[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+    let field =
+        |at: usize| header[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
     list.extend([field(8), field(16)]);
     let mut next = Some(field(0));
     // Bit 0 of a link marks a priority-inheritance lock and is no part of the address.
-    while let Some(entry) = next.filter(|entry| usize::try_from(entry & !1) != Ok(head) && list.len() < LIST_LIMIT) {
+    while let Some(entry) =
+        next.filter(|entry| usize::try_from(entry & !1) != Ok(head) && list.len() < LIST_LIMIT)
+    {
         list.push(entry);
         next = usize::try_from(entry & !1).ok().and_then(word);
     }

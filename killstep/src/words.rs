@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicU64;
 
 use crate::sys;
 
-/// Zeroed words, shared with every process forked after they were made; what a small protocol of your own can live in.
+/// Zeroed words, shared with every process forked after they were made; what a small protocol of your own can
+/// live in.
 ///
 /// ```
 /// let words = multiproc_killstep::SharedWords::new(8)?;

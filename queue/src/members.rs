@@ -85,12 +85,12 @@ impl<T: ?Sized + 'static> Queue<T> {
 
     /// Returns how many producers are registered: a snapshot.
     pub fn producers(&self) -> usize {
-        self.view().present(Peer::Producer)
+        self.view().connected(Peer::Producer)
     }
 
     /// Returns how many consumers are registered: a snapshot.
     pub fn consumers(&self) -> usize {
-        self.view().present(Peer::Consumer)
+        self.view().connected(Peer::Consumer)
     }
 }
 
@@ -253,16 +253,17 @@ impl<T: ?Sized + 'static> Membership<T> {
     fn take(queue: &Queue<T>, peer: Peer) -> Result<Arc<Self>, RegistrationError> {
         // A handle of its own, so that the lock stays mapped.
         let queue = queue.clone();
-        let seats = queue.view().all_seats(peer).map_err(RegistrationError::Memory)?;
-        let taken = queue.view().take_seat(peer, seats);
-        let (at, owned) = taken.map_err(|cause| RegistrationError::Lock(LockError::new(queue.shared.describe(), cause)))?;
+        queue.view().populate_side_table().map_err(RegistrationError::Memory)?;
+        let registered = queue.view().register(peer);
+        let (at, owned) = registered
+            .map_err(|cause| RegistrationError::Lock(LockError::new(queue.shared.describe(), cause)))?;
         Ok(Arc::new(Self { queue, peer, at, owned }))
     }
 }
 
 impl<T: ?Sized + 'static> Drop for Membership<T> {
     fn drop(&mut self) {
-        self.queue.view().leave_seat(self.peer, self.at, self.owned);
+        self.queue.view().deregister(self.peer, self.at, self.owned);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Arrays: before, after, or said to be half written; never half written and nobody told.
+//! Arrays: as before, as after, or reported as half written; never half written without a report.
 
 use multiproc::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
@@ -10,15 +10,19 @@ type Three = [u64; 3];
 const OLD: Three = [1; 3];
 const NEW: Three = [2; 3];
 /// Why a case is not frozen.
-const FIRST: &str = "a peer that comes while the victim stands before its lock is overwritten, as it should be";
+const FIRST: &str =
+    "a peer that comes while the victim stands before its lock is overwritten, as it should be";
 /// So many that they are copied by assembly: 312 bytes.
 const MANY: usize = 13;
 
 pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases().into_iter().chain(recoveries()) {
-        sweep.run(&case.without(Mode::Double, "whoever comes after a writer must recover: `array/fill, then an heir`"));
+        sweep.run(&case.without(
+            Mode::Double,
+            "the next process after a writer must recover: `array/fill, then a recoverer`",
+        ));
     }
-    for case in heirs() {
+    for case in recoverers() {
         sweep.run(&case);
     }
     for case in small_cases() {
@@ -31,16 +35,32 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 pub(crate) fn cases() -> Vec<Case<'static, Array<Three>>> {
     vec![
-        case("array/fill", |array, _| array.fill(NEW).unwrap(), whole_or_told),
-        case("array/copy_from", |array, _| array.copy_from(&[NEW; MANY]).unwrap(), whole_or_told),
-        case("array/write_at", |array, _| array.write_at(0, &[NEW; MANY]).unwrap(), whole_or_told),
-        case("array/lock+set", |array, _| set_all(&mut array.lock().unwrap()), whole_or_told),
-        case("array/try_lock+set", |array, _| set_all(&mut array.try_lock().unwrap().unwrap()), whole_or_told),
-        case("array/lock_timeout+set", |array, _| set_all(&mut array.lock_timeout(SOON).unwrap().unwrap()), whole_or_told),
-        case("array/lock+as_mut_slice", |array, _| fill_in_place(&mut array.lock().unwrap()), whole_or_told),
-        case("array/set, of three words", |array, _| array.set(1, NEW).unwrap(), one_or_told),
-        case("array/update, of three words", |array, _| ignore(array.update(1, |it| *it = NEW).unwrap()), one_or_told),
-        case("array/swap", |array, _| array.lock().unwrap().swap(0, 1).unwrap(), swapped_or_told)
+        case("array/fill", |array, _| array.fill(NEW).unwrap(), whole_or_reported),
+        case("array/copy_from", |array, _| array.copy_from(&[NEW; MANY]).unwrap(), whole_or_reported),
+        case("array/write_at", |array, _| array.write_at(0, &[NEW; MANY]).unwrap(), whole_or_reported),
+        case("array/lock+set", |array, _| set_all(&mut array.lock().unwrap()), whole_or_reported),
+        case(
+            "array/try_lock+set",
+            |array, _| set_all(&mut array.try_lock().unwrap().unwrap()),
+            whole_or_reported,
+        ),
+        case(
+            "array/lock_timeout+set",
+            |array, _| set_all(&mut array.lock_timeout(SOON).unwrap().unwrap()),
+            whole_or_reported,
+        ),
+        case(
+            "array/lock+as_mut_slice",
+            |array, _| fill_in_place(&mut array.lock().unwrap()),
+            whole_or_reported,
+        ),
+        case("array/set, of three words", |array, _| array.set(1, NEW).unwrap(), one_or_reported),
+        case(
+            "array/update, of three words",
+            |array, _| ignore(array.update(1, |it| *it = NEW).unwrap()),
+            one_or_reported,
+        ),
+        case("array/swap", |array, _| array.lock().unwrap().swap(0, 1).unwrap(), swapped_or_reported)
             .warm(|array, _| array.set(0, NEW).unwrap()),
         case("array/get", |array, _| ignore(array.get(1)), untouched),
         case("array/to_vec", |array, _| ignore(array.to_vec()), untouched),
@@ -56,7 +76,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Array<Three>>> {
             |array, kill| {
                 kill.must_wake(0)?;
                 kill.must_wake(1)?;
-                // Who is told begins anew, and the other one adds to that.
+                // The process that gets the report begins anew, and the other adds to that.
                 all_equal(array, &[OLD.map(|one| one + 20), NEW.map(|two| two + 20)])
             },
         )
@@ -66,9 +86,11 @@ pub(crate) fn cases() -> Vec<Case<'static, Array<Three>>> {
     ]
 }
 
-/// The array is half written, and the victim is the one who repairs it.
+/// The array is half written, and the victim repairs it.
 fn recoveries() -> Vec<Case<'static, Array<Three>>> {
-    let case = |name: &str, victim: fn(&Array<Three>, &Cells), survive: fn(&Array<Three>, &Kill<'_>) -> Result<(), Fault>| {
+    let case = |name: &str,
+                victim: fn(&Array<Three>, &Cells),
+                survive: fn(&Array<Three>, &Kill<'_>) -> Result<(), Fault>| {
         let arrange = || {
             let array = Array::from_slice(&[OLD; MANY]).unwrap();
             half_write(&array);
@@ -77,7 +99,7 @@ fn recoveries() -> Vec<Case<'static, Array<Three>>> {
         Case::new(name, arrange, victim, survive).watch(|_| ours()).wake_within(SOON).finally(nothing_left)
     };
     vec![
-        case("array/recover+fill", |array, _| recovered(array).fill(NEW).unwrap(), new_or_told),
+        case("array/recover+fill", |array, _| recovered(array).fill(NEW).unwrap(), new_or_reported),
         case(
             "array/recover",
             |array, _| drop(recovered(array)),
@@ -92,7 +114,7 @@ fn recoveries() -> Vec<Case<'static, Array<Three>>> {
             "array/refused",
             |array, _| ignore(array.get(0)),
             |array, _| match array.lock() {
-                Ok(_) => Err(Fault::Torn("nobody is told any more".into())),
+                Ok(_) => Err(Fault::Torn("no report any more".into())),
                 Err(error) => repair(array, error),
             },
         ),
@@ -103,26 +125,26 @@ fn recoveries() -> Vec<Case<'static, Array<Three>>> {
 }
 
 /// Double kills.
-fn heirs() -> Vec<Case<'static, Array<Three>>> {
-    let heir = |array: &Array<Three>, _: &Cells| recovered(array).fill(NEW).unwrap();
+fn recoverers() -> Vec<Case<'static, Array<Three>>> {
+    let recoverer = |array: &Array<Three>, _: &Cells| recovered(array).fill(NEW).unwrap();
     vec![
         case(
-            "array/fill, then an heir",
+            "array/fill, then a recoverer",
             |array, _| array.fill(NEW).unwrap(),
             |array, kill| match array.lock() {
-                Err(_) if kill.heir_finished() => Err(Fault::Lost("it had been recovered".into())),
+                Err(_) if kill.recoverer_finished() => Err(Fault::Lost("it had been recovered".into())),
                 Err(error) => repair(array, error),
                 Ok(guard) => match guard.to_vec() {
-                    all if all == [NEW; MANY] || all == [OLD; MANY] && !kill.heir_finished() => Ok(()),
-                    other => Err(Fault::Torn(format!("nobody told: {other:?}"))),
+                    all if all == [NEW; MANY] || all == [OLD; MANY] && !kill.recoverer_finished() => Ok(()),
+                    other => Err(Fault::Torn(format!("no report: {other:?}"))),
                 },
             },
         )
-        .heir(heir),
+        .recoverer(recoverer),
     ]
 }
 
-/// Elements of one word: nobody is ever told of a death in `set` or `update`.
+/// Elements of one word: a death in `set` or `update` is never reported.
 fn small_cases() -> Vec<Case<'static, Array<u32>>> {
     let case = |name: &str, victim: fn(&Array<u32>)| {
         Case::new(
@@ -188,7 +210,7 @@ fn set_all(guard: &mut ArrayGuard<'_, Three>) {
 }
 
 fn fill_in_place(guard: &mut ArrayGuard<'_, Three>) {
-    // SAFETY: nobody else touches the array while the victim has it.
+    // SAFETY: no other thread touches the array while the victim has it.
     unsafe { guard.as_mut_slice() }.fill(NEW);
 }
 
@@ -199,7 +221,7 @@ fn recovered(array: &Array<Three>) -> ArrayGuard<'_, Three> {
     }
 }
 
-/// As one leaves it who dies with half of it written: a thread that ends with its guard.
+/// Left half written by a thread that ended with its guard.
 fn half_write(array: &Array<Three>) {
     std::thread::scope(|s| {
         s.spawn(|| {
@@ -223,17 +245,17 @@ fn add_ten(array: &Array<Three>) {
     guard.copy_from(&more).unwrap();
 }
 
-fn whole_or_told(array: &Array<Three>, kill: &Kill<'_>) -> Result<(), Fault> {
+fn whole_or_reported(array: &Array<Three>, kill: &Kill<'_>) -> Result<(), Fault> {
     expect(array, kill, &[OLD; MANY], &[NEW; MANY])
 }
 
-fn one_or_told(array: &Array<Three>, kill: &Kill<'_>) -> Result<(), Fault> {
+fn one_or_reported(array: &Array<Three>, kill: &Kill<'_>) -> Result<(), Fault> {
     let mut new = [OLD; MANY];
     new[1] = NEW;
     expect(array, kill, &[OLD; MANY], &new)
 }
 
-fn swapped_or_told(array: &Array<Three>, kill: &Kill<'_>) -> Result<(), Fault> {
+fn swapped_or_reported(array: &Array<Three>, kill: &Kill<'_>) -> Result<(), Fault> {
     let [mut old, mut new] = [[OLD; MANY]; 2];
     old[0] = NEW;
     new[1] = NEW;
@@ -245,18 +267,18 @@ fn untouched(array: &Array<Three>, _: &Kill<'_>) -> Result<(), Fault> {
     if all == [OLD; MANY] { usable(array) } else { Err(Fault::Torn("a look changed it".into())) }
 }
 
-fn new_or_told(array: &Array<Three>, kill: &Kill<'_>) -> Result<(), Fault> {
+fn new_or_reported(array: &Array<Three>, kill: &Kill<'_>) -> Result<(), Fault> {
     expect(array, kill, &[NEW; MANY], &[NEW; MANY])
 }
 
-/// Before, after, or told: and then by the victim, again and again, until it is recovered.
+/// Before, after, or reported: then with the victim's id, again and again, until the array is recovered.
 fn expect(array: &Array<Three>, kill: &Kill<'_>, old: &[Three], new: &[Three]) -> Result<(), Fault> {
     match array.lock() {
         Ok(guard) => match guard.to_vec() {
             all if all == new => {}
             all if all == old && kill.finished() => return Err(Fault::Lost("it had returned".into())),
             all if all == old => {}
-            other => return Err(Fault::Torn(format!("nobody told: {other:?}"))),
+            other => return Err(Fault::Torn(format!("no report: {other:?}"))),
         },
         Err(error) if kill.finished() => return Err(Fault::Torn(format!("it had ended: {error}"))),
         Err(error) => return repair(array, error),
@@ -264,10 +286,14 @@ fn expect(array: &Array<Three>, kill: &Kill<'_>, old: &[Three], new: &[Three]) -
     usable(array)
 }
 
-/// The error of a half-written array comes again, until somebody recovers it.
+/// The error of a half-written array comes again, until a process recovers the array.
 fn repair(array: &Array<Three>, error: ArrayLockError<'_, Three>) -> Result<(), Fault> {
-    let ArrayError::HalfWritten(half) = error.into_static() else { return Err(Fault::Torn("no lock".into())) };
-    let Err(ArrayLockError::OwnerDied(died)) = array.lock() else { return Err(Fault::Torn("told only once".into())) };
+    let ArrayError::HalfWritten(half) = error.into_static() else {
+        return Err(Fault::Torn("no lock".into()));
+    };
+    let Err(ArrayLockError::OwnerDied(died)) = array.lock() else {
+        return Err(Fault::Torn("reported only once".into()));
+    };
     if died.writer() != half.writer() || half.writer().pid().is_none() {
         return Err(Fault::Torn(format!("{half:?}, then {died:?}")));
     }
@@ -277,7 +303,7 @@ fn repair(array: &Array<Three>, error: ArrayLockError<'_, Three>) -> Result<(), 
 
 fn passed_on(array: &Array<Three>, kill: &Kill<'_>) -> Result<(), Fault> {
     kill.must_wake(0)?;
-    // A victim that came first and ended, one that did not, and one that came after the waiter.
+    // A victim that came first and ended, a victim that did not, and a victim that came after the waiter.
     let after = [OLD.map(|one| one + 10), NEW.map(|two| two + 10)];
     all_equal(array, if kill.finished() { &after[1..] } else { &after })
 }
@@ -291,7 +317,7 @@ fn all_equal(array: &Array<Three>, allowed: &[Three]) -> Result<(), Fault> {
 fn usable(array: &Array<Three>) -> Result<(), Fault> {
     for number in 3..6 {
         let guard = array.lock_timeout(SOON).map_err(ArrayLockError::into_static)?;
-        let Some(mut guard) = guard else { return Err(Fault::Hang("nobody gets it any more".into())) };
+        let Some(mut guard) = guard else { return Err(Fault::Hang("no process gets it any more".into())) };
         guard.fill([number; 3])?;
         drop(guard);
         if array.to_vec()? != [[number; 3]; MANY] {

@@ -1,4 +1,4 @@
-//! Barriers: whoever dies, each round ends for all of its parties in the same way, soon.
+//! Barriers: whatever participant dies, each round ends for all of them in the same way, soon.
 
 use std::time::{Duration, Instant};
 
@@ -6,16 +6,19 @@ use multiproc::sync::Broken;
 use multiproc::{Barrier, BarrierError};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{BRIEFLY, SOON, WAITV, await_asleep, ignore, in_time, nothing_left, ours, peers_go_on, sign, wait_for};
+use crate::support::{
+    BRIEFLY, SOON, WAITV, await_asleep, ignore, in_time, nothing_left, ours, peers_go_on, sign, wait_for,
+};
 
-/// Cells: 0 "the victim's operation has begun to release"; peers sign from 10 on, and tell their verdicts from 20 on.
+/// Cells: 0 "the victim's operation has begun to release"; peers sign from 10 on, and note their verdicts
+/// from 20 on.
 const ACTED: usize = 0;
 const PEER: usize = 10;
 const VERDICT: usize = 20;
 /// The victim's number there.
 const MINE: usize = 9;
 
-/// What a peer was told.
+/// What a peer's wait returned.
 const RELEASED: u64 = 1;
 const DIED: u64 = 2;
 const BROKEN: u64 = 3;
@@ -34,11 +37,12 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
             2,
             |barrier, _| ignore(barrier.wait()),
             |barrier, kill| {
-                // A dead one was there: told to who comes, or never seen.
+                // The dead participant had arrived: the next caller learns it, or it was never seen.
                 match barrier.wait_timeout(Duration::from_millis(1)).map_err(|error| error.cause()) {
                     Err(Broken::TimedOut) if !kill.finished() => {}
                     Err(Broken::PartyDied(_)) => {}
-                    // It had arrived, and died unnoticed: nobody asks the system for each of those who are there.
+                    // It had arrived, and died unnoticed: no call asks the system for each participant that
+                    // is there.
                     Ok(_) if kill.mode() == Mode::Missed => {}
                     other => return Err(Fault::Torn(format!("{other:?}"))),
                 }
@@ -48,13 +52,13 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
         case("barrier/wait, the last of two", 2, last, |barrier, kill| same_for_all(barrier, kill, 1))
             .peer(|barrier, cells| party(barrier, cells, 0))
             .warm(|_, cells| asleep(cells, 1))
-            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+            .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
             .frozen(|barrier, kill| aborted_by_another(barrier, kill, 1)),
         case("barrier/wait, the last of three", 3, last, |barrier, kill| same_for_all(barrier, kill, 2))
             .peer(|barrier, cells| party(barrier, cells, 0))
             .peer(|barrier, cells| party(barrier, cells, 1))
             .warm(|_, cells| asleep(cells, 2))
-            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+            .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
             .frozen(|barrier, kill| waits_for_it(barrier, kill, 2))
             .sampled(2),
         case(
@@ -73,27 +77,30 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
         .peer(|barrier, cells| party(barrier, cells, 0))
         .peer(|barrier, cells| party(barrier, cells, 1))
         .warm(|_, cells| asleep(cells, 2))
-        // The round that it ends, where the victim had not come yet, has an action, too.
-        .heir(|barrier, cells| ignore(barrier.wait_timeout_with(Duration::from_millis(1), || cells.set(ACTED, 1))))
+        // The round that the recoverer ends, where the victim had not arrived yet, has an action, too.
+        .recoverer(|barrier, cells| {
+            ignore(barrier.wait_timeout_with(Duration::from_millis(1), || cells.set(ACTED, 1)));
+        })
         .frozen(|barrier, kill| aborted_by_another(barrier, kill, 2)),
-        // Asleep, then woken by the last one, and killed on its way out: the others are released all the same.
+        // Asleep, then woken by the last participant, and killed on its way out: the others are released all
+        // the same.
         case("barrier/wait, asleep, woken", 3, last, |barrier, kill| same_for_all(barrier, kill, 1))
             .peer(|barrier, cells| party(barrier, cells, 0))
             .release(|barrier, _| ignore(barrier.wait()))
-            .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+            .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
             .frozen(|barrier, kill| third_in_a_hurry(barrier, kill, 1)),
         case(
-            "barrier/wait_timeout, in vain",
+            "barrier/wait_timeout, times out",
             3,
             |barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(30))),
             |barrier, kill| same_for_all(barrier, kill, 1),
         )
         .peer(|barrier, cells| party(barrier, cells, 0))
         .release(|_, _| ())
-        .heir(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
+        .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
         .frozen(|barrier, kill| aborted_by_another(barrier, kill, 1)),
         case(
-            "barrier/wait_timeout_with, in vain",
+            "barrier/wait_timeout_with, times out",
             2,
             |barrier, _| ignore(barrier.wait_timeout_with(Duration::ZERO, || ())),
             usable,
@@ -144,22 +151,22 @@ fn case(
         .frozen(|barrier, kill| waits_for_it(barrier, kill, 0))
         .watch(|_| ours())
         .wake_within(SOON)
-        // Two belts, one after the other.
+        // Two liveness polls, one after the other.
         .watchdog(Duration::from_secs(6))
         .finally(nothing_left)
 }
 
-/// The victim: tells its verdict, too.
+/// The victim: notes its verdict, too.
 fn last(barrier: &Barrier, cells: &Cells) {
-    tell(barrier, cells, MINE);
+    note_verdict(barrier, cells, MINE);
 }
 
 fn party(barrier: &Barrier, cells: &Cells, number: usize) {
     sign(cells, PEER + number);
-    tell(barrier, cells, number);
+    note_verdict(barrier, cells, number);
 }
 
-fn tell(barrier: &Barrier, cells: &Cells, number: usize) {
+fn note_verdict(barrier: &Barrier, cells: &Cells, number: usize) {
     let verdict = match barrier.wait().map_err(|error: BarrierError| error.cause()) {
         Ok(_) => RELEASED,
         Err(Broken::PartyDied(_)) => DIED,
@@ -172,17 +179,17 @@ fn asleep(cells: &Cells, peers: usize) {
     (0..peers).for_each(|peer| await_asleep(cells, PEER + peer, WAITV));
 }
 
-/// A dead party ends the round by itself, or had not begun; all get the same verdict.
+/// The death of a participant ends the round, or the victim had not begun; all get the same verdict.
 fn same_for_all(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     let cells = kill.cells();
     let killed = Instant::now();
-    // A death of which the kernel does not tell is noticed within a second.
+    // A death that the kernel has missed is noticed within a second.
     let notice = if kill.mode() == Mode::Missed { Duration::from_millis(1500) } else { SOON / 5 };
     while barrier.waiting() != 0 && killed.elapsed() < notice {
         std::thread::sleep(Duration::from_micros(100));
     }
-    // Nobody was told, and those who wait are as many as before: then it had not arrived.
-    if barrier.waiting() == peers && !kill.finished() && !kill.heir_finished() {
+    // No wait has returned, and as many processes wait as before: then the victim had not arrived.
+    if barrier.waiting() == peers && !kill.finished() && !kill.recoverer_finished() {
         barrier.abort();
     }
     for peer in 0..peers {
@@ -195,7 +202,7 @@ fn same_for_all(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), 
         return Err(Fault::Torn(format!("{verdicts:?}, and the victim {mine}")));
     }
     if kill.mode() == Mode::Freeze && verdicts[0] == DIED {
-        return Err(Fault::Torn("nobody died".into()));
+        return Err(Fault::Torn("no process died".into()));
     }
     usable(barrier, kill)
 }
@@ -203,7 +210,7 @@ fn same_for_all(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), 
 fn aborted(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
     if barrier.waiting() == 2 && !barrier.is_broken() {
         if kill.finished() {
-            return Err(Fault::Lost("what it was told to do".into()));
+            return Err(Fault::Lost("the abort or reset".into()));
         }
         barrier.abort();
     }
@@ -212,10 +219,11 @@ fn aborted(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
     usable(barrier, kill)
 }
 
-/// After a reset it has room for all of its parties, twice.
+/// After a reset all participants pass two rounds.
 fn usable(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
     match two_rounds(barrier, kill) {
-        // Whoever takes the seat of one whose death the kernel has missed finds the round that it had noted, and that may be this one.
+        // A process that takes the claim of a dead participant whose death the kernel has missed finds the
+        // round that this had noted, and that may be the current round.
         Err(_) if kill.mode() == Mode::Missed => two_rounds(barrier, kill),
         done => done,
     }
@@ -228,7 +236,9 @@ fn two_rounds(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
     }
     let patience = kill.patience();
     std::thread::scope(|s| {
-        let round = || -> Result<(), BarrierError> { (0..2).try_for_each(|_| barrier.wait_timeout(patience).map(|_| ())) };
+        let round = || -> Result<(), BarrierError> {
+            (0..2).try_for_each(|_| barrier.wait_timeout(patience).map(|_| ()))
+        };
         let others: Vec<_> = (1..barrier.parties()).map(|_| s.spawn(round)).collect();
         let mine = round();
         others.into_iter().map(|other| other.join().unwrap()).chain([mine]).collect::<Result<(), _>>()
@@ -236,19 +246,21 @@ fn two_rounds(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
     .map_err(|error| Fault::Hang(error.to_string()))
 }
 
-/// While the victim stands still nobody takes it for dead: the others wait for it, or, if it has released them, go on within a second.
+/// While the victim stands still it is not taken for dead: the others wait for it, or, if it has released
+/// them, go on within a second.
 fn waits_for_it(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     if peers > 0 && barrier.waiting() == 0 {
         return peers_go_on(kill, peers);
     }
     std::thread::sleep(BRIEFLY);
     match (0..peers).find(|peer| kill.cell(VERDICT + peer) == DIED) {
-        Some(peer) => Err(Fault::Torn(format!("peer {peer} was told that somebody died"))),
+        Some(peer) => Err(Fault::Torn(format!("peer {peer} got a death that did not happen"))),
         None => Ok(()),
     }
 }
 
-/// While the victim stands still another one breaks it: those who wait are told, at once if the victim had not ended the round, else within a second.
+/// While the victim stands still another process breaks the barrier: the waits of the others end at once if
+/// the victim had not ended the round, else within a second.
 fn aborted_by_another(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     let (begin, ended) = (Instant::now(), barrier.waiting() == 0);
     barrier.abort();
@@ -259,13 +271,16 @@ fn aborted_by_another(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Resul
     peers_go_on(kill, peers)
 }
 
-/// While the victim stands still another party comes, for a moment: it is the last of three, or breaks the barrier in time. Those who wait are told.
+/// While the victim stands still another participant comes for a moment: it is the last of three, or breaks
+/// the barrier in time. The waits of the others end.
 fn third_in_a_hurry(barrier: &Barrier, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     let begin = Instant::now();
     match barrier.wait_timeout(BRIEFLY).map_err(|error| error.cause()) {
-        Err(Broken::TimedOut) if begin.elapsed() < BRIEFLY => return Err(Fault::Torn("the time-out came early".into())),
+        Err(Broken::TimedOut) if begin.elapsed() < BRIEFLY => {
+            return Err(Fault::Torn("the time-out came early".into()));
+        }
         Ok(_) | Err(Broken::TimedOut) => {}
-        other => return Err(Fault::Torn(format!("{other:?} beside one who stands still"))),
+        other => return Err(Fault::Torn(format!("{other:?} beside the stopped victim"))),
     }
     in_time("to wait for the others", begin, BRIEFLY)?;
     peers_go_on(kill, peers)

@@ -1,4 +1,5 @@
-//! Queues whose log grows and shrinks, and several messages at once: those that were committed are there, in order, whole.
+//! Queues whose log grows and shrinks, and several messages at once: those that were committed are there, in
+//! order, whole.
 
 use multiproc::{Messages, Queue};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
@@ -16,7 +17,7 @@ pub(crate) fn run(sweep: &mut Sweep) {
     }
 }
 
-/// The log jumps, climbs, and gives back.
+/// The log wraps, grows, and shrinks.
 fn log_cases() -> Vec<Case<'static, Bytes>> {
     // Header, sides and the first word of the log: a copy that takes thousands of steps is one state.
     let coarse = |case: Case<'static, Bytes>| case.watch(|_| beginnings(1024 + 256 + 8));
@@ -24,10 +25,15 @@ fn log_cases() -> Vec<Case<'static, Bytes>> {
         case.peer(|queue, cells| consumer(queue, cells, 0)).warm(|_, cells| await_asleep(cells, PEER, WAITV))
     };
     vec![
-        coarse(case("queue/put_bytes, longer than the log", empty, put_long, |queue, kill| accounted(queue, kill, 0, 0))),
-        coarse(asleep(case("queue/put_bytes, longer than the log, a consumer asleep", empty, put_long, |queue, kill| {
-            accounted(queue, kill, 1, 0)
-        }))),
+        coarse(case("queue/put_bytes, longer than the log", empty, put_long, |queue, kill| {
+            accounted(queue, kill, 0, 0)
+        })),
+        coarse(asleep(case(
+            "queue/put_bytes, longer than the log, a consumer asleep",
+            empty,
+            put_long,
+            |queue, kill| accounted(queue, kill, 1, 0),
+        ))),
         asleep(case(
             "queue/put_bytes, wrapping, a consumer asleep",
             || advanced(4000),
@@ -112,7 +118,7 @@ fn batch_cases() -> Vec<Case<'static, Bytes>> {
             empty,
             |queue, _| ignore(queue.put_many_bytes(&abc())),
             |queue, kill| {
-                // What was put must reach those who sleep, as far as it goes; then they are fed.
+                // What was put must reach the sleeping consumers, as far as it goes; then they are fed.
                 let enough = queue.len() + (0..2).filter(|peer| kill.cell(*peer) != 0).count() >= 2;
                 if !enough {
                     queue.put_bytes(b"x")?;
@@ -131,7 +137,9 @@ fn batch_cases() -> Vec<Case<'static, Bytes>> {
         }),
         get("queue/get_many_into", |queue, messages| ignore(queue.get_many_into(messages, 2))),
         get("queue/try_get_many_into", |queue, messages| ignore(queue.try_get_many_into(messages, 2))),
-        get("queue/get_many_into_timeout", |queue, messages| ignore(queue.get_many_into_timeout(messages, 2, SOON))),
+        get("queue/get_many_into_timeout", |queue, messages| {
+            ignore(queue.get_many_into_timeout(messages, 2, SOON))
+        }),
         case(
             "queue/get_many_into, two producers asleep",
             full,
@@ -149,8 +157,12 @@ fn batch_cases() -> Vec<Case<'static, Bytes>> {
             await_asleep(cells, PEER, WAITV);
             await_asleep(cells, PEER + 1, WAITV);
         }),
-        get("queue/try_get_into", |queue, messages| one(messages, |message| queue.try_get_into(message).is_ok())),
-        get("queue/get_into_timeout", |queue, messages| one(messages, |message| queue.get_into_timeout(message, SOON).is_ok())),
+        get("queue/try_get_into", |queue, messages| {
+            one(messages, |message| queue.try_get_into(message).is_ok())
+        }),
+        get("queue/get_into_timeout", |queue, messages| {
+            one(messages, |message| queue.get_into_timeout(message, SOON).is_ok())
+        }),
     ]
 }
 
@@ -172,7 +184,7 @@ fn a_prefix(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     while let Ok(message) = queue.get_bytes_timeout(Duration::ZERO) {
         got.extend(message);
     }
-    // The heir puts the same once more.
+    // The recoverer puts the same once more.
     let again = |first: usize| b"abc".starts_with(&got[..first]) && b"abc".starts_with(&got[first..]);
     if !(b"abc".starts_with(&got) || kill.mode() == Mode::Double && (0..=got.len().min(3)).any(again)) {
         return Err(Fault::Torn(format!("{got:?}")));
@@ -183,7 +195,7 @@ fn a_prefix(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     rest_is_usable(queue, kill)
 }
 
-/// All of those that the victim took, or none.
+/// All that the victim took, or none.
 fn all_or_none(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     let mut left = Vec::new();
     while let Ok(message) = queue.get_bytes_timeout(Duration::ZERO) {
@@ -191,7 +203,11 @@ fn all_or_none(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     }
     if kill.mode() == Mode::Double {
         // Each took two, or none.
-        return if b"abc".ends_with(&left) { rest_is_usable(queue, kill) } else { Err(Fault::Torn(format!("{left:?}"))) };
+        return if b"abc".ends_with(&left) {
+            rest_is_usable(queue, kill)
+        } else {
+            Err(Fault::Torn(format!("{left:?}")))
+        };
     }
     if kill.cell(0) != 0 && left.len() as u64 != 3 - kill.cell(0) {
         return Err(Fault::Lost(format!("{left:?} left")));

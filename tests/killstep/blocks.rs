@@ -25,8 +25,18 @@ pub(crate) fn cases() -> Vec<Case<'static, ProcessOwned>> {
     vec![
         case("block/new", || None, |_| ignore(SharedMemory::new(BYTES)), |_, _| Ok(())),
         case("block/create", || None, |_| ignore(SharedMemory::create(NAME, BYTES)), absent_or_whole),
-        case("block/open_or_create", || None, |_| ignore(SharedMemory::open_or_create(NAME, BYTES)), absent_or_whole),
-        case("block/open, used by another", kept, |_| ignore(SharedMemory::open(NAME)), |kept, _| still_there(kept)),
+        case(
+            "block/open_or_create",
+            || None,
+            |_| ignore(SharedMemory::open_or_create(NAME, BYTES)),
+            absent_or_whole,
+        ),
+        case(
+            "block/open, used by another",
+            kept,
+            |_| ignore(SharedMemory::open(NAME)),
+            |kept, _| still_there(kept),
+        ),
         case(
             "block/unlink",
             kept,
@@ -44,7 +54,11 @@ pub(crate) fn cases() -> Vec<Case<'static, ProcessOwned>> {
             |_| ignore(SharedMemory::attach_os(&os_name())),
             |_, _| {
                 let attached = SharedMemory::attach_os(&os_name())?;
-                if attached.to_vec() == [1; BYTES] { usable(&attached) } else { Err(Fault::Torn("another block".into())) }
+                if attached.to_vec() == [1; BYTES] {
+                    usable(&attached)
+                } else {
+                    Err(Fault::Torn("another block".into()))
+                }
             },
         )
         .finally(|| Ok(std::fs::remove_file(format!("/dev/shm/{}", os_name()))?)),
@@ -56,7 +70,9 @@ fn writes() -> Vec<Case<'static, SharedMemory>> {
         Case::new(
             "block/write_at",
             || filled(SharedMemory::new(BYTES).unwrap()),
-            |block: &SharedMemory, _: &Cells| ignore(block.write_at(WRITTEN.start, &[2; WRITTEN.end - WRITTEN.start])),
+            |block: &SharedMemory, _: &Cells| {
+                ignore(block.write_at(WRITTEN.start, &[2; WRITTEN.end - WRITTEN.start]))
+            },
             |block: &SharedMemory, kill: &Kill<'_>| {
                 let bytes = block.to_vec();
                 let torn = |what: &str| Err(Fault::Torn(format!("{what}: {bytes:?}")));
@@ -65,7 +81,8 @@ fn writes() -> Vec<Case<'static, SharedMemory>> {
                 }
                 // Short writes go word by word.
                 if bytes.chunks(8).enumerate().any(|(word, bytes)| {
-                    let mut inside = bytes.iter().enumerate().filter(|(at, _)| WRITTEN.contains(&(8 * word + at)));
+                    let mut inside =
+                        bytes.iter().enumerate().filter(|(at, _)| WRITTEN.contains(&(8 * word + at)));
                     inside.next().is_some_and(|(_, first)| inside.any(|(_, byte)| byte != first))
                 }) {
                     return torn("half a word");
@@ -96,13 +113,13 @@ fn kept() -> ProcessOwned {
     Some(filled(SharedMemory::create(NAME, BYTES).unwrap()))
 }
 
-/// As C or Python make one: a file of the shared memory file system.
+/// As C or Python make a block: a file of the shared memory file system.
 fn foreign() -> ProcessOwned {
     std::fs::write(format!("/dev/shm/{}", os_name()), [1; BYTES]).unwrap();
     None
 }
 
-/// Of this run alone: the same in the driver and in those it forks, which its namespace's name tells.
+/// A name of this run alone, after its namespace: the same in the driver and in the processes that it forks.
 fn os_name() -> String {
     let directory = std::env::var("MULTIPROC_DIR").unwrap();
     format!("{}-os", directory.rsplit('/').next().unwrap())
@@ -113,7 +130,7 @@ fn filled(block: SharedMemory) -> SharedMemory {
     block
 }
 
-/// Its only user may be dead: `open` finds nothing or a whole one, and the name can be made anew.
+/// Its only user may be dead: `open` finds nothing or a whole object, and the name can be made anew.
 fn absent_or_whole(_: &ProcessOwned, _: &Kill<'_>) -> Result<(), Fault> {
     match SharedMemory::open(NAME) {
         Ok(found) if found.to_vec() == [0; BYTES] => {}

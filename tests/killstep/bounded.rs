@@ -1,4 +1,5 @@
-//! Bounded semaphores: a release has happened or it has not, an acquire has taken one or none, and nobody sleeps beside a count.
+//! Bounded semaphores: a release has happened or has not, an acquire has taken one or none, and no process
+//! sleeps while the count is not 0.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use crate::support::{BRIEFLY, ignore, in_time, nothing_left, ours, peers_go_on};
 /// How much there is at first, and at most.
 const FIRST: u32 = 1;
 const MOST: u32 = 3;
-/// Longer than the look that those who wait take once a second.
+/// Longer than the second between two liveness polls.
 const A_WHILE: Duration = Duration::from_millis(2500);
 
 pub(crate) fn run(sweep: &mut Sweep) {
@@ -34,7 +35,7 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
             |tokens, kill| left(tokens, kill, FIRST, |now| now.saturating_sub(1)),
         ),
         case(
-            "bounded/try_acquire, in vain",
+            "bounded/try_acquire, none free",
             0,
             |tokens, _| ignore(tokens.try_acquire()),
             |tokens, kill| left(tokens, kill, 0, |now| now),
@@ -57,8 +58,9 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
             0,
             |tokens, _| drop(tokens.release(1)),
             |tokens, kill| {
-                if !kill.finished() && !kill.heir_finished() {
-                    // Before the change or after it; if after, the sleeper takes that one, and this is the next.
+                if !kill.finished() && !kill.recoverer_finished() {
+                    // Before the change or after it. If after, the sleeping peer takes that permit, and this
+                    // is the next.
                     drop(tokens.release(1));
                 }
                 kill.must_wake(0)?;
@@ -73,7 +75,7 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
             0,
             |tokens, _| drop(tokens.release(2)),
             |tokens, kill| {
-                if !kill.finished() && !kill.heir_finished() && tokens.available() == 0 {
+                if !kill.finished() && !kill.recoverer_finished() && tokens.available() == 0 {
                     drop(tokens.release(2));
                 }
                 kill.must_wake(0)?;
@@ -84,7 +86,8 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
         .peer(|tokens, _| tokens.acquire())
         .peer(|tokens, _| tokens.acquire())
         .frozen(|tokens, kill| stands_still(tokens, kill, 2)),
-        // The barger takes one of the two that came, or waits with the others: whoever goes without it gets the next.
+        // The barger takes one of the two permits, or waits with the others: the process without a permit
+        // gets the next.
         case(
             "bounded/release, two wait and a barger",
             0,
@@ -101,7 +104,7 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
         .peer(|tokens, _| tokens.acquire())
         .peer(|tokens, _| tokens.acquire())
         .late_peer(|tokens, _| tokens.acquire()),
-        // Killed in its sleep, or woken: the other one gets the second at least.
+        // The victim is killed asleep, or woken: the other waiter gets the second permit at least.
         case(
             "bounded/acquire, asleep, woken",
             0,
@@ -119,7 +122,7 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
             peers_go_on(kill, 1)
         }),
         case(
-            "bounded/acquire_timeout, in vain",
+            "bounded/acquire_timeout, times out",
             0,
             |tokens, _| ignore(tokens.acquire_timeout(Duration::from_millis(30))),
             |tokens, kill| left(tokens, kill, 0, |now| now),
@@ -136,20 +139,23 @@ fn case(
 ) -> Case<'static, BoundedSemaphore> {
     let make = move || BoundedSemaphore::new(first, MOST).unwrap();
     Case::new(name, make, victim, survive)
-        .without(
-            Mode::Missed,
-            "it has nothing on the robust list: the kernel does nothing for it at a death, so that is every kill",
-        )
+        .without(Mode::Missed, "nothing of it is on the robust list, so every kill is such a one")
         .frozen(|tokens, kill| stands_still(tokens, kill, 0))
         .watch(|_| ours())
         .wake_within(A_WHILE)
         .finally(nothing_left)
 }
 
-/// The count is what it was, changed as often as the victim and its heir had finished, and perhaps by those who were killed on the way.
-fn left(tokens: &BoundedSemaphore, kill: &Kill<'_>, before: u32, change: fn(u32) -> u32) -> Result<(), Fault> {
+/// The count has changed as often as the victim and its recoverer had finished, and perhaps once for each
+/// that was killed on the way.
+fn left(
+    tokens: &BoundedSemaphore,
+    kill: &Kill<'_>,
+    before: u32,
+    change: fn(u32) -> u32,
+) -> Result<(), Fault> {
     let count = tokens.available();
-    let least = usize::from(kill.finished()) + usize::from(kill.heir_finished());
+    let least = usize::from(kill.finished()) + usize::from(kill.recoverer_finished());
     let most = if kill.mode() == Mode::Double { 2 } else { 1 };
     let possible = |times| std::iter::successors(Some(before), |now| Some(change(*now))).nth(times);
     if !(least..=most).any(|times| possible(times) == Some(count)) {
@@ -158,7 +164,8 @@ fn left(tokens: &BoundedSemaphore, kill: &Kill<'_>, before: u32, change: fn(u32)
     usable(tokens)
 }
 
-/// While the victim stands still: what it has added is there for others, those who wait get it within a second, and time-outs hold.
+/// While the victim stands still, what it has added is there for others, waiting peers get it within a
+/// second, and time-outs hold.
 fn stands_still(tokens: &BoundedSemaphore, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     if tokens.available() > 0 {
         peers_go_on(kill, peers)?;

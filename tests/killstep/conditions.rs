@@ -1,12 +1,14 @@
-//! Conditions: whoever dies, each call wakes one of those who live, and nobody but them.
+//! Conditions: whatever process dies, each notification wakes one living waiter, and no other process.
 
 use multiproc::{Condition, Lock, LockGuard};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{SOON, WAITV, await_asleep, ignore, not_robbed, nothing_left, ours, peers_go_on, sign, wait_for};
+use crate::support::{
+    SOON, WAITV, await_asleep, ignore, keeps_its_lock, nothing_left, ours, peers_go_on, sign, wait_for,
+};
 
 // Cells; peers sign from 10 on.
-/// The second one may come and wait.
+/// The second waiter may come.
 const GO: usize = 0;
 /// The holder may take the lock,
 const HOLD: usize = 1;
@@ -14,11 +16,11 @@ const HOLD: usize = 1;
 const HELD: usize = 2;
 /// and may let go.
 const LET_GO: usize = 3;
-/// Somebody was called.
-const CALLED: usize = 4;
+/// A waiter was notified.
+const NOTIFIED: usize = 4;
 /// The victim has come back from its wait.
 const BACK: usize = 5;
-/// The process that will be killed with a call.
+/// The process that will be killed with a notification.
 const DOOMED: usize = 6;
 const PEER: usize = 10;
 
@@ -29,58 +31,84 @@ pub(crate) fn run(sweep: &mut Sweep) {
     for case in cases() {
         sweep.run(&case);
     }
-    for case in heirs() {
+    for case in recoverers() {
         sweep.run(&case.without(Mode::Freeze, TWO).without(Mode::Missed, TWO));
     }
 }
 
-/// Why the cases of heirs are not swept in the other modes.
-const TWO: &str = "as the case without an heir: it differs in the second death";
+/// Why the cases with recoverers are not swept in the other modes.
+const TWO: &str = "as the case without a recoverer: it differs in the second death";
 
 pub(crate) fn cases() -> Vec<Case<'static, Pair>> {
     vec![
-        case("condition/notify_one, nobody waits", |pair, _| ignore(pair.0.notify_one()), |pair, kill| usable(pair, kill, 0)),
-        case("condition/notify_one, one waits", |pair, _| ignore(pair.0.notify_one()), |pair, kill| whole(pair, kill, 1, 1))
-            .frozen(|pair, kill| stands_still(pair, kill, 1))
-            .warm(|pair, cells| asleep(pair, cells, 1))
-            .peer(|pair, cells| sleeper(pair, cells, 0)),
-        case("condition/notify_one, two wait", |pair, _| ignore(pair.0.notify_one()), |pair, kill| whole(pair, kill, 2, 1))
-            .frozen(|pair, kill| stands_still(pair, kill, 2))
-            .sampled(2)
-            .warm(|pair, cells| asleep(pair, cells, 2))
-            .peer(|pair, cells| sleeper(pair, cells, 0))
-            .peer(|pair, cells| sleeper(pair, cells, 1)),
-        case("condition/notify, two of three", |pair, _| ignore(pair.0.notify(2)), |pair, kill| whole(pair, kill, 3, 2))
-            .frozen(|pair, kill| stands_still(pair, kill, 3))
-            .warm(|pair, cells| asleep(pair, cells, 3))
-            .peer(|pair, cells| sleeper(pair, cells, 0))
-            .peer(|pair, cells| sleeper(pair, cells, 1))
-            .peer(|pair, cells| sleeper(pair, cells, 2)),
-        case("condition/notify_all, two wait", |pair, _| ignore(pair.0.notify_all()), |pair, kill| whole(pair, kill, 2, 2))
-            .frozen(|pair, kill| stands_still(pair, kill, 2))
-            .warm(|pair, cells| asleep(pair, cells, 2))
-            .peer(|pair, cells| sleeper(pair, cells, 0))
-            .peer(|pair, cells| sleeper(pair, cells, 1)),
+        case(
+            "condition/notify_one, none waits",
+            |pair, _| ignore(pair.0.notify_one()),
+            |pair, kill| usable(pair, kill, 0),
+        ),
+        case(
+            "condition/notify_one, one waits",
+            |pair, _| ignore(pair.0.notify_one()),
+            |pair, kill| whole(pair, kill, 1, 1),
+        )
+        .frozen(|pair, kill| stands_still(pair, kill, 1))
+        .warm(|pair, cells| asleep(pair, cells, 1))
+        .peer(|pair, cells| sleeper(pair, cells, 0)),
+        case(
+            "condition/notify_one, two wait",
+            |pair, _| ignore(pair.0.notify_one()),
+            |pair, kill| whole(pair, kill, 2, 1),
+        )
+        .frozen(|pair, kill| stands_still(pair, kill, 2))
+        .sampled(2)
+        .warm(|pair, cells| asleep(pair, cells, 2))
+        .peer(|pair, cells| sleeper(pair, cells, 0))
+        .peer(|pair, cells| sleeper(pair, cells, 1)),
+        case(
+            "condition/notify, two of three",
+            |pair, _| ignore(pair.0.notify(2)),
+            |pair, kill| whole(pair, kill, 3, 2),
+        )
+        .frozen(|pair, kill| stands_still(pair, kill, 3))
+        .warm(|pair, cells| asleep(pair, cells, 3))
+        .peer(|pair, cells| sleeper(pair, cells, 0))
+        .peer(|pair, cells| sleeper(pair, cells, 1))
+        .peer(|pair, cells| sleeper(pair, cells, 2)),
+        case(
+            "condition/notify_all, two wait",
+            |pair, _| ignore(pair.0.notify_all()),
+            |pair, kill| whole(pair, kill, 2, 2),
+        )
+        .frozen(|pair, kill| stands_still(pair, kill, 2))
+        .warm(|pair, cells| asleep(pair, cells, 2))
+        .peer(|pair, cells| sleeper(pair, cells, 0))
+        .peer(|pair, cells| sleeper(pair, cells, 1)),
         case("condition/wait, to its sleep", |pair, _| wait(pair), |pair, kill| usable(pair, kill, 0)),
         case("condition/wait, notified", |pair, _| wait(pair), |pair, kill| usable(pair, kill, 0))
             .release(|pair, _| ignore(pair.0.notify_one())),
-        // The victim is called while a third one holds the lock: the call that it was killed with is for the other one.
-        case("condition/wait, called, another waits", return_from_wait, passed_on)
+        // The victim is notified while a third process holds the lock: the notification that it was killed
+        // with is for the other waiter.
+        case("condition/wait, notified, another waits", return_from_wait, passed_on)
             .release(call_the_victim)
-            .heir(|pair, _| ignore(pair.0.notify_one()))
+            .recoverer(|pair, _| ignore(pair.0.notify_one()))
             .peer(second)
             .peer(holder),
-        // Somebody else is called and killed: that wakes the victim, whose part it is to pass the call on.
+        // Another waiter is notified and killed: that wakes the victim, which has to pass the notification
+        // on.
         case("condition/wait, woken by a death, another waits", return_from_wait, passed_on)
-            .heir(|pair, _| ignore(pair.0.notify_one()))
+            .recoverer(|pair, _| ignore(pair.0.notify_one()))
             .warm(|pair, _| wait_until(|| pair.0.waiters() == 1))
             .release(kill_one_that_is_called)
             .peer(second)
             .peer(holder)
             .peer(doomed),
-        case("condition/wait_timeout, in vain", |pair, _| wait_briefly(pair), |pair, kill| whole(pair, kill, 1, 0))
-            .release(|_, _| ())
-            .peer(|pair, cells| sleeper(pair, cells, 0)),
+        case(
+            "condition/wait_timeout, times out",
+            |pair, _| wait_briefly(pair),
+            |pair, kill| whole(pair, kill, 1, 0),
+        )
+        .release(|_, _| ())
+        .peer(|pair, cells| sleeper(pair, cells, 0)),
         case(
             "condition/wait_timeout, not at all",
             |pair, _| ignore(pair.0.wait_timeout(lock(pair), std::time::Duration::ZERO)),
@@ -90,34 +118,34 @@ pub(crate) fn cases() -> Vec<Case<'static, Pair>> {
     ]
 }
 
-/// Double kills: who repairs is killed, too.
-fn heirs() -> Vec<Case<'static, Pair>> {
+/// Double kills: the process that repairs is killed, too.
+fn recoverers() -> Vec<Case<'static, Pair>> {
     vec![
         case(
-            "condition/notify_one, two wait, then an heir",
+            "condition/notify_one, two wait, then a recoverer",
             |pair, _| ignore(pair.0.notify_one()),
             |pair, kill| {
-                // Each of the two may have called one, or nobody.
+                // Each of the two may have notified one waiter, or none.
                 pair.0.notify_all()?;
                 usable(pair, kill, 0)
             },
         )
-        .heir(|pair, _| ignore(pair.0.notify_one()))
+        .recoverer(|pair, _| ignore(pair.0.notify_one()))
         .warm(|pair, _| drop(lock(pair)))
         .peer(|pair, cells| sleeper(pair, cells, 0))
         .peer(|pair, cells| sleeper(pair, cells, 1)),
         case(
-            "condition/wait, killed asleep, then an heir",
+            "condition/wait, killed asleep, then a recoverer",
             |pair, _| wait(pair),
             |pair, kill| {
                 let left = pair.0.waiters();
-                if left > 1 || (left == 1 && kill.heir_finished()) {
-                    return Err(Fault::Lost("a dead waiter was called, or is counted".into()));
+                if left > 1 || (left == 1 && kill.recoverer_finished()) {
+                    return Err(Fault::Lost("a dead waiter was notified, or is counted".into()));
                 }
                 usable(pair, kill, left)
             },
         )
-        .heir(|pair, _| ignore(pair.0.notify_one()))
+        .recoverer(|pair, _| ignore(pair.0.notify_one()))
         .peer(|pair, cells| sleeper(pair, cells, 0)),
     ]
 }
@@ -164,7 +192,7 @@ fn wait_until(mut true_at_last: impl FnMut() -> bool) {
     }
 }
 
-/// The victim: says so when it is back, with the lock.
+/// The victim: notes when it is back, with the lock.
 fn return_from_wait(pair: &Pair, cells: &Cells) {
     let guard = pair.0.wait(lock(pair));
     cells.set(BACK, 1);
@@ -177,7 +205,7 @@ fn second(pair: &Pair, cells: &Cells) {
     wait(pair);
 }
 
-/// Has the lock while somebody is called.
+/// Has the lock while a waiter is notified.
 fn holder(pair: &Pair, cells: &Cells) {
     wait_for(cells, HOLD);
     let guard = lock(pair);
@@ -202,26 +230,26 @@ fn doomed(pair: &Pair, cells: &Cells) {
 
 /// At the victim's first sleep; at the next one, for the lock, the holder lets go.
 fn call_the_victim(pair: &Pair, cells: &Cells) {
-    if cells.get(CALLED) == 0 {
+    if cells.get(NOTIFIED) == 0 {
         call_the_oldest(pair, cells);
     } else {
         cells.set(LET_GO, 1);
     }
 }
 
-/// Has somebody hold the lock, and calls the oldest of those who wait.
+/// Has a peer hold the lock, and notifies the waiter that came first.
 fn call_the_oldest(pair: &Pair, cells: &Cells) {
     let before = pair.0.waiters();
     cells.set(GO, 1);
     wait_until(|| pair.0.waiters() == before + 1);
     cells.set(HOLD, 1);
     wait_for(cells, HELD);
-    cells.set(CALLED, 1);
+    cells.set(NOTIFIED, 1);
     ignore(pair.0.notify_one());
 }
 
 fn kill_one_that_is_called(pair: &Pair, cells: &Cells) {
-    if cells.get(CALLED) == 0 {
+    if cells.get(NOTIFIED) == 0 {
         call_the_oldest(pair, cells);
         let doomed = i32::try_from(cells.get(DOOMED)).unwrap();
         // SAFETY: numbers only.
@@ -231,14 +259,15 @@ fn kill_one_that_is_called(pair: &Pair, cells: &Cells) {
     }
 }
 
-/// There was one call, for one that is dead: it is the other one's, soon, unless the victim had it and came back with it.
+/// There was one notification, for a dead waiter. The other waiter gets it soon, unless the victim had it and
+/// came back with it.
 fn passed_on(pair: &Pair, kill: &Kill<'_>) -> Result<(), Fault> {
     let cells = kill.cells();
-    let called = cells.get(CALLED) != 0;
+    let notified = cells.get(NOTIFIED) != 0;
     cells.set(LET_GO, 1);
     cells.set(HOLD, 1);
-    if !called {
-        // The one that sleeps there finds an unnoticed death by itself, and would do so while we count.
+    if !notified {
+        // The sleeping waiter finds an unnoticed death by itself, and would do so while we count.
         let living = usize::from(cells.get(DOOMED) != 0);
         if kill.mode() == Mode::Missed && living > 0 {
             wait_until(|| pair.0.waiters() == living);
@@ -249,10 +278,15 @@ fn passed_on(pair: &Pair, kill: &Kill<'_>) -> Result<(), Fault> {
         return usable(pair, kill, before + 1);
     }
     match kill.must_wake(0) {
-        Ok(_) if cells.get(BACK) != 0 && kill.mode() != Mode::Double => Err(Fault::Torn("one call, two that came back".into())),
+        Ok(_) if cells.get(BACK) != 0 && kill.mode() != Mode::Double => {
+            Err(Fault::Torn("one notification, two waiters that came back".into()))
+        }
         Ok(_) => usable(pair, kill, 0),
         Err(lost) => {
-            let guard = pair.1.lock_timeout(kill.patience())?.ok_or(Fault::Hang("nobody gets the lock any more".into()))?;
+            let guard = pair
+                .1
+                .lock_timeout(kill.patience())?
+                .ok_or(Fault::Hang("no process gets the lock any more".into()))?;
             if cells.get(BACK) == 0 && LockGuard::previous_owner_died(&guard).is_none() {
                 return Err(lost);
             }
@@ -262,52 +296,55 @@ fn passed_on(pair: &Pair, kill: &Kill<'_>) -> Result<(), Fault> {
     }
 }
 
-/// Of `all` that wait, `called` or, if the notifier was killed before, none have been called: nothing between.
-fn whole(pair: &Pair, kill: &Kill<'_>, all: usize, called: usize) -> Result<(), Fault> {
+/// Of `all` waiters, `notified` were notified, or none if the notifier was killed before: nothing between.
+fn whole(pair: &Pair, kill: &Kill<'_>, all: usize, notified: usize) -> Result<(), Fault> {
     if kill.mode() == Mode::Missed {
-        // Whoever sleeps there finds by itself that the victim, which counts as one that waits, is dead.
+        // A sleeping waiter finds by itself that the victim, which counts as a waiter, is dead.
         wait_until(|| pair.0.waiters() <= all);
     }
     let left = pair.0.waiters();
-    // Its heir notifies as well: once more all, or nobody.
-    let heirs = if kill.mode() == Mode::Double { called } else { 0 };
+    // Its recoverer notifies as well: once more all, or none.
+    let recoverers = if kill.mode() == Mode::Double { notified } else { 0 };
     let most = (all - left.min(all)).min(all);
-    let possible = [0, called, heirs, called + heirs].map(|called| called.min(all));
-    let least = usize::from(kill.finished()) * called + usize::from(kill.heir_finished()) * heirs;
+    let possible = [0, notified, recoverers, notified + recoverers].map(|notified| notified.min(all));
+    let least = usize::from(kill.finished()) * notified + usize::from(kill.recoverer_finished()) * recoverers;
     if !possible.contains(&most) || most < least.min(all) {
         return Err(Fault::Torn(format!("{left} of {all} still wait")));
     }
-    // They were called in the order of coming, which is that of their numbers.
+    // They were notified in the order in which they came, which is that of their numbers.
     (0..all - left).try_for_each(|number| kill.must_wake(number).map(drop))?;
     if pair.0.waiters() != left {
-        return Err(Fault::Torn("more were called than meant".into()));
+        return Err(Fault::Torn("more waiters were notified than wanted".into()));
     }
     usable(pair, kill, left)
 }
 
-/// So many wait, who are called now; and the next ones can use the lock and the condition as ever.
+/// So many waiters are left, which are notified now. The next processes can use the lock and the condition as
+/// before.
 fn usable(pair: &Pair, kill: &Kill<'_>, waiting: usize) -> Result<(), Fault> {
-    let called = pair.0.notify_all()?;
-    // One whose death nobody has noticed counts: its call goes to another one when it is noticed, if one waits.
+    let notified = pair.0.notify_all()?;
+    // A waiter whose death is not noticed yet counts: its notification goes to another waiter when the death
+    // is noticed.
     let unnoticed = usize::from(kill.mode() == Mode::Missed);
-    if called < waiting || called > waiting + unnoticed {
-        return Err(Fault::Lost(format!("{called} were called, {waiting} waited")));
+    if notified < waiting || notified > waiting + unnoticed {
+        return Err(Fault::Lost(format!("{notified} were notified, {waiting} waited")));
     }
     let Some(guard) = pair.1.lock_timeout(kill.patience())? else {
-        return Err(Fault::Hang("nobody gets the lock any more".into()));
+        return Err(Fault::Hang("no process gets the lock any more".into()));
     };
-    let passed_on = called > waiting;
-    let (_guard, called) = pair.0.wait_timeout(guard, std::time::Duration::from_millis(1))?;
-    if (called && !passed_on) || pair.0.waiters() != 0 {
-        return Err(Fault::Torn("a call out of nowhere".into()));
+    let passed_on = notified > waiting;
+    let (_guard, notified) = pair.0.wait_timeout(guard, std::time::Duration::from_millis(1))?;
+    if (notified && !passed_on) || pair.0.waiters() != 0 {
+        return Err(Fault::Torn("a notification that was not made".into()));
     }
     Ok(())
 }
 
-/// While the victim stands still, nobody takes the user's lock from it, and those whom it has called, of `peers`, go on within a second. (Not asked of others: who
-/// notifies or begins to wait while it stands inside the gate waits for it.)
+/// While the victim stands still, no process takes the user's lock from it, and the waiters among `peers`
+/// that it has notified go on within a second. (Not asked of others: a process that notifies or begins to
+/// wait while the victim stands inside the mutex waits for it.)
 fn stands_still(pair: &Pair, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
-    not_robbed(
+    keeps_its_lock(
         kill,
         || pair.1.owner().map(|owner| owner.tid),
         |limit| {

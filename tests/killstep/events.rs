@@ -1,11 +1,13 @@
-//! Events: whoever dies, a set that happened reaches everybody who waits, soon.
+//! Events: after any death, a set that happened wakes every waiter, soon.
 
 use std::time::{Duration, Instant};
 
 use multiproc::Event;
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
-use crate::support::{BRIEFLY, FUTEX, SOON, WAITV, await_asleep, ignore, in_time, nothing_left, ours, peers_go_on, sign};
+use crate::support::{
+    BRIEFLY, FUTEX, SOON, WAITV, await_asleep, ignore, in_time, nothing_left, ours, peers_go_on, sign,
+};
 
 /// Cells: 0 "`set` has returned"; peers sign from 10 on.
 const SET: usize = 0;
@@ -64,10 +66,12 @@ pub(crate) fn cases() -> Vec<Case<'static, Event>> {
         .peer(|event, cells| waiter(event, cells, 1))
         .warm(|_, cells| asleep(cells, 2, WAITV))
         .frozen(|event, kill| heard_of_itself(event, kill, 2)),
-        case("event/clear", |event, _| event.clear(), usable).warm(|event, _| event.set()).frozen(|event, kill| {
-            waits_in_time(event, kill)?;
-            set_by_another(event, kill, 0)
-        }),
+        case("event/clear", |event, _| event.clear(), usable).warm(|event, _| event.set()).frozen(
+            |event, kill| {
+                waits_in_time(event, kill)?;
+                set_by_another(event, kill, 0)
+            },
+        ),
         case(
             "event/wait, woken",
             |event, _| event.wait(),
@@ -80,7 +84,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Event>> {
         .peer(|event, cells| waiter(event, cells, 1))
         .release(|event, _| event.set())
         .frozen(|event, kill| set_by_another(event, kill, 2)),
-        // Killed asleep, or woken by a set that is taken back at once, beside one that sleeps as well.
+        // Killed asleep, or woken by a set that is cleared at once, beside another sleeping process.
         case("event/wait, woken by set+clear", |event, _| event.wait(), heard_by_one)
             .peer(|event, cells| waiter(event, cells, 0))
             .release(|event, cells| {
@@ -88,13 +92,17 @@ pub(crate) fn cases() -> Vec<Case<'static, Event>> {
                 event.clear();
             })
             .frozen(|event, kill| set_by_another(event, kill, 1)),
-        case("event/wait_timeout, in vain", |event, _| ignore(event.wait_timeout(Duration::from_millis(30))), heard_by_one)
-            .peer(|event, cells| waiter(event, cells, 0))
-            .release(|_, _| ())
-            .frozen(|event, kill| {
-                waits_in_time(event, kill)?;
-                set_by_another(event, kill, 1)
-            }),
+        case(
+            "event/wait_timeout, times out",
+            |event, _| ignore(event.wait_timeout(Duration::from_millis(30))),
+            heard_by_one,
+        )
+        .peer(|event, cells| waiter(event, cells, 0))
+        .release(|_, _| ())
+        .frozen(|event, kill| {
+            waits_in_time(event, kill)?;
+            set_by_another(event, kill, 1)
+        }),
     ]
 }
 
@@ -137,14 +145,16 @@ fn heard_by_two(event: &Event, kill: &Kill<'_>) -> Result<(), Fault> {
     usable(event, kill)
 }
 
-/// What the dead one has set, if only for a moment, is not set again here: its own set must be heard.
+/// What the dead process has set, if only for a moment, is not set again here: its own set must wake the
+/// waiters.
 fn set_if_it_was_not(event: &Event, kill: &Kill<'_>) {
     if !event.is_set() && kill.cells().get(SET) == 0 {
         event.set();
     }
 }
 
-/// While the victim stands still: who waits for what does not come is back in time, and does not wait at all for what has.
+/// While the victim stands still, a wait for an event that does not come ends in time, and a wait for a set
+/// event ends at once.
 fn waits_in_time(event: &Event, _: &Kill<'_>) -> Result<(), Fault> {
     let begin = Instant::now();
     let (before, raised) = (event.is_set(), event.wait_timeout(BRIEFLY));
@@ -157,18 +167,18 @@ fn waits_in_time(event: &Event, _: &Kill<'_>) -> Result<(), Fault> {
     }
 }
 
-/// The victim stands still with a set of its own that not everybody has heard: they hear it within a second.
+/// The victim stands still before its own set has woken every waiter: the others wake within a second.
 fn heard_of_itself(event: &Event, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     waits_in_time(event, kill)?;
     if event.is_set() || kill.cell(SET) != 0 { peers_go_on(kill, peers) } else { Ok(()) }
 }
 
-/// The victim stands still anywhere; another one's set reaches everybody, at once.
+/// The victim stands still at any point; the set of another process wakes every waiter at once.
 fn set_by_another(event: &Event, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     let begin = Instant::now();
     event.set();
     if !event.wait_timeout(SOON) {
-        return Err(Fault::Lost("a set beside one who stands still".into()));
+        return Err(Fault::Lost("a set beside the stopped victim".into()));
     }
     (0..peers).try_for_each(|peer| kill.must_wake(peer).map(drop))?;
     in_time("to set it", begin, Duration::ZERO)
@@ -180,5 +190,9 @@ fn usable(event: &Event, kill: &Kill<'_>) -> Result<(), Fault> {
         return Err(Fault::Torn("it was cleared".into()));
     }
     event.set();
-    if event.is_set() && event.wait_timeout(kill.patience()) { Ok(()) } else { Err(Fault::Hang("it was set".into())) }
+    if event.is_set() && event.wait_timeout(kill.patience()) {
+        Ok(())
+    } else {
+        Err(Fault::Hang("it was set".into()))
+    }
 }

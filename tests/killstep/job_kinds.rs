@@ -1,4 +1,5 @@
-//! Jobs of bytes and of plain values, and Python's ways to take one: what was put is there until it is done, and the counters agree with it.
+//! Jobs of bytes and of plain values, and Python's ways to take one: what was put is there until it is done,
+//! and the counters agree with it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,7 +32,9 @@ fn bytes_cases() -> Vec<Case<'static, Bytes>> {
         holding("jobs/get_bytes", |queue: &Bytes| ignore(queue.get_bytes())),
         holding("jobs/try_get_bytes", |queue: &Bytes| ignore(queue.try_get_bytes())),
         holding("jobs/get_bytes_timeout", |queue: &Bytes| ignore(queue.get_bytes_timeout(SOON))),
-        doing("jobs/get_bytes+done", |queue: &Bytes| queue.get_bytes().map(|job| number(&job.into_inner())).ok()),
+        doing("jobs/get_bytes+done", |queue: &Bytes| {
+            queue.get_bytes().map(|job| number(&job.into_inner())).ok()
+        }),
     ]
 }
 
@@ -58,7 +61,7 @@ fn taken_cases() -> Vec<Case<'static, JoinableQueue<u32>>> {
         doing("jobs/try_take+task_done", move |queue: &Jobs| done(queue, queue.try_take())),
         doing("jobs/take_timeout+task_done", move |queue: &Jobs| done(queue, queue.take_timeout(SOON))),
         case(
-            "jobs/get, buries, counted",
+            "jobs/get, dead-letters, counted",
             || back_and_deadly(2),
             |queue: &Jobs, _| ignore(queue.get()),
             |queue, kill| all_there(queue, kill, 2, 0),
@@ -132,7 +135,7 @@ fn number(bytes: &[u8]) -> u32 {
     bytes.try_into().map_or(u32::MAX, u32::from_ne_bytes)
 }
 
-/// The victim puts 0, and so does its heir.
+/// The victim puts 0, and so does its recoverer.
 fn putting<Q: Numbers + 'static>(name: &str, put: impl Fn(&Q) + 'static) -> Case<'static, Q> {
     let victim = move |queue: &Q, _: &Cells| put(queue);
     case(
@@ -141,7 +144,8 @@ fn putting<Q: Numbers + 'static>(name: &str, put: impl Fn(&Q) + 'static) -> Case
         victim,
         |queue, kill| {
             let there = collect(queue, kill)?.len();
-            let (least, most) = (usize::from(kill.finished()) + usize::from(kill.heir_finished()), deaths(kill).max(1));
+            let (least, most) =
+                (usize::from(kill.finished()) + usize::from(kill.recoverer_finished()), deaths(kill).max(1));
             if there < least || there > most {
                 return Err(Fault::Lost(format!("{there} jobs of {least} to {most}")));
             }
@@ -150,12 +154,12 @@ fn putting<Q: Numbers + 'static>(name: &str, put: impl Fn(&Q) + 'static) -> Case
     )
 }
 
-/// 0 came back, 1 waits, and the victim dies with one of them; so does its heir.
+/// 0 was returned, 1 waits, and the victim dies with one of them; so does its recoverer.
 fn holding<Q: Numbers + 'static>(name: &str, hold: impl Fn(&Q) + 'static) -> Case<'static, Q> {
     case(name, two, move |queue, _| hold(queue), |queue, kill| all_there(queue, kill, 2, 0))
 }
 
-/// 0 came back, 1 waits, and the victim gets one of them done; so does its heir.
+/// 0 was returned, 1 waits, and the victim gets one of them done; so does its recoverer.
 fn doing<Q: Numbers + 'static>(name: &str, work: impl Fn(&Q) -> Option<u32> + 'static) -> Case<'static, Q> {
     let victim = move |queue: &Q, cells: &Cells| {
         if let Some(number) = work(queue) {
@@ -180,7 +184,7 @@ fn back_and_deadly<Q: Numbers>(count: u32) -> Q {
     queue
 }
 
-/// A slot has been used.
+/// A lease has been used.
 fn used<Q: Numbers>(limits: JobLimits) -> Q {
     let queue = Q::empty(limits);
     queue.add(9, SOON).unwrap();
@@ -188,22 +192,25 @@ fn used<Q: Numbers>(limits: JobLimits) -> Q {
     queue
 }
 
-/// Each of these jobs is there once, or was done once, or is a dead letter; `untold`: so many may be done of which their doer, killed, could not tell. And the counters say the same.
-fn all_there<Q: Numbers>(queue: &Q, kill: &Kill<'_>, count: u32, untold: usize) -> Result<(), Fault> {
+/// Each of these jobs is there once, or was done once, or is a dead letter. `unnoted`: as many may be done
+/// without a note, because the process that did them was killed. The counters say the same.
+fn all_there<Q: Numbers>(queue: &Q, kill: &Kill<'_>, count: u32, unnoted: usize) -> Result<(), Fault> {
     let got = collect(queue, kill)?;
     let state = queue.state();
     let done = |number: u32| usize::try_from(kill.cell(number as usize)).unwrap_or(usize::MAX);
-    if let Some(number) = (0..count).find(|number| done(*number) + usize::from(got.contains_key(number)) > 1) {
+    if let Some(number) = (0..count).find(|number| done(*number) + usize::from(got.contains_key(number)) > 1)
+    {
         return Err(Fault::Torn(format!("{number} was done, and is there")));
     }
     let missing = (0..count).filter(|number| done(*number) == 0 && !got.contains_key(number)).count();
-    if missing > untold + usize::try_from(state.letters).unwrap_or(usize::MAX) {
+    if missing > unnoted + usize::try_from(state.letters).unwrap_or(usize::MAX) {
         return Err(Fault::Lost(format!("{missing} jobs, {got:?}, {state:?}")));
     }
     let counters = state.counters;
     let again = got.values().map(|attempts| u64::from(attempts - 1)).sum::<u64>();
-    // What somebody else has got done was perhaps handed out again, too, as often as there were deaths.
-    let (least, most) = if missing + (0..count).map(done).sum::<usize>() == 0 { (again, again) } else { (again, again + 3) };
+    // A job that another process has done was perhaps leased again, too, as often as there were deaths.
+    let (least, most) =
+        if missing + (0..count).map(done).sum::<usize>() == 0 { (again, again) } else { (again, again + 3) };
     if counters.puts != counters.gets
         || counters.dead_lettered != state.letters
         || !(least..=most).contains(&counters.redelivered)
@@ -226,7 +233,9 @@ fn collect<Q: Numbers>(queue: &Q, kill: &Kill<'_>) -> Result<BTreeMap<u32, u32>,
         }
         match queue.finish(kill.patience()) {
             Ok((number, attempts)) if got.insert(number, attempts).is_none() => {}
-            Ok((number, _)) => got.insert(1000 + u32::try_from(got.len()).unwrap_or(0) + number, 1).map_or((), drop),
+            Ok((number, _)) => {
+                got.insert(1000 + u32::try_from(got.len()).unwrap_or(0) + number, 1).map_or((), drop)
+            }
             Err(GetError::Empty) if queue.state().unfinished == 0 => return Ok(got),
             Err(error) => return Err(Fault::Hang(format!("{error}, but {:?}", queue.state()))),
         }
@@ -269,9 +278,13 @@ fn case<Q: Numbers + 'static>(
         .watch(|_| beginnings(18 << 10))
         .wake_within(SOON)
         .frozen(|queue, _| {
-            // A time-out holds; what it has in its hands it keeps, which its end shows.
+            // A time-out holds. The victim keeps what it has leased, which its end shows.
             let all_done = queue.join(BRIEFLY)?;
-            if all_done && queue.state().unfinished != 0 { Err(Fault::Torn("joined too early".into())) } else { Ok(()) }
+            if all_done && queue.state().unfinished != 0 {
+                Err(Fault::Torn("joined too early".into()))
+            } else {
+                Ok(())
+            }
         })
         .finally(nothing_left)
 }

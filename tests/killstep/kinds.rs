@@ -12,7 +12,9 @@ pub(crate) fn run(sweep: &mut Sweep) {
     for case in simple_cases() {
         sweep.run(&case);
     }
-    sweep.run(&getting("queue/drain", |queue: &Queue<u32>| queue.drain().into_iter().flatten().flatten().collect()));
+    sweep.run(&getting("queue/drain", |queue: &Queue<u32>| {
+        queue.drain().into_iter().flatten().flatten().collect()
+    }));
     sweep.run(&drained_bytes());
     for case in plain_cases() {
         sweep.run(&case);
@@ -37,14 +39,18 @@ fn plain_cases() -> Vec<Case<'static, Queue<Plain<u32>>>> {
         putting("queue/put_plain_timeout", |queue: &Words| ignore(queue.put_plain_timeout(&1, SOON))),
         getting("queue/get_plain", |queue: &Words| queue.get_plain().into_iter().collect()),
         getting("queue/try_get_plain", |queue: &Words| queue.try_get_plain().into_iter().collect()),
-        getting("queue/get_plain_timeout", |queue: &Words| queue.get_plain_timeout(SOON).into_iter().collect()),
+        getting("queue/get_plain_timeout", |queue: &Words| {
+            queue.get_plain_timeout(SOON).into_iter().collect()
+        }),
         getting("queue/get_plain_into", |queue: &Words| into(|word| queue.get_plain_into(word))),
         getting("queue/try_get_plain_into", |queue: &Words| into(|word| queue.try_get_plain_into(word))),
-        getting("queue/get_plain_into_timeout", |queue: &Words| into(|word| queue.get_plain_into_timeout(word, SOON))),
+        getting("queue/get_plain_into_timeout", |queue: &Words| {
+            into(|word| queue.get_plain_into_timeout(word, SOON))
+        }),
     ]
 }
 
-/// Whoever dies, messages are counted exactly; a death may cost the count of one message's bytes.
+/// After any death messages are counted exactly; a death may cost the count of one message's bytes.
 fn counted_cases() -> Vec<Case<'static, Queue<[u8]>>> {
     vec![
         case("queue/put_bytes, counted", two, |queue, _| ignore(queue.put_bytes(b"c")), counted),
@@ -69,7 +75,7 @@ fn counted(queue: &Queue<[u8]>, kill: &Kill<'_>) -> Result<(), Fault> {
     if begin.puts - begin.gets != queue.len() as u64 {
         return Err(Fault::Torn(format!("{} messages, {begin:?}", queue.len())));
     }
-    // As if nobody had died: what is taken is counted, and what was put is all that there is.
+    // As if no process had died: what is taken is counted, and what was put is all that there is.
     let (mut taken, mut bytes) = (0, 0);
     while let Ok(message) = queue.get_bytes_timeout(Duration::ZERO) {
         taken += 1;
@@ -172,7 +178,7 @@ fn drained_bytes() -> Case<'static, Queue<[u8]>> {
     .warm(|_, cells| await_asleep(cells, PEER, WAITV))
 }
 
-/// The victim puts 1; so does its heir.
+/// The victim puts 1; so does its recoverer.
 fn putting<Q: Numbers + 'static>(name: &str, put: impl Fn(&Q) + 'static) -> Case<'static, Q> {
     case(
         name,
@@ -180,8 +186,10 @@ fn putting<Q: Numbers + 'static>(name: &str, put: impl Fn(&Q) + 'static) -> Case
         move |queue, _| put(queue),
         |queue, kill| {
             let there = all_of(queue);
-            let (least, most) =
-                (usize::from(kill.finished()) + usize::from(kill.heir_finished()), 1 + usize::from(is_double(kill)));
+            let (least, most) = (
+                usize::from(kill.finished()) + usize::from(kill.recoverer_finished()),
+                1 + usize::from(is_double(kill)),
+            );
             if there.iter().any(|number| *number != 1) {
                 return Err(Fault::Torn(format!("{there:?}")));
             }
@@ -193,7 +201,7 @@ fn putting<Q: Numbers + 'static>(name: &str, put: impl Fn(&Q) + 'static) -> Case
     )
 }
 
-/// 1, 2 and 3 are there, and the victim takes some of them; so does its heir.
+/// 1, 2 and 3 are there, and the victim takes some of them; so does its recoverer.
 fn getting<Q: Numbers + 'static>(name: &str, get: impl Fn(&Q) -> Vec<u32> + 'static) -> Case<'static, Q> {
     let filled = || {
         let queue = Q::empty();
@@ -201,7 +209,7 @@ fn getting<Q: Numbers + 'static>(name: &str, get: impl Fn(&Q) -> Vec<u32> + 'sta
         queue
     };
     let victim = move |queue: &Q, cells: &Cells| {
-        // One cell for each number, and how many have told.
+        // One cell for each number, and how many processes have noted theirs.
         get(queue).into_iter().for_each(|number| cells.add(number as usize, 1));
         cells.add(0, 1);
     };
@@ -211,10 +219,11 @@ fn getting<Q: Numbers + 'static>(name: &str, get: impl Fn(&Q) -> Vec<u32> + 'sta
             return Err(Fault::Torn(format!("{left:?}")));
         }
         let twice = (1..=3).find(|number| kill.cell(*number as usize) + u64::from(left.contains(number)) > 1);
-        let missing = (1..=3).filter(|number| kill.cell(*number as usize) == 0 && !left.contains(number)).count();
+        let missing =
+            (1..=3).filter(|number| kill.cell(*number as usize) == 0 && !left.contains(number)).count();
         match twice {
             Some(number) => Err(Fault::Lost(format!("{number} is there twice"))),
-            // Who was killed could not tell what it had taken.
+            // A killed process could not note what it had taken.
             None if missing > 0 && kill.cell(0) == 1 + u64::from(is_double(kill)) => {
                 Err(Fault::Lost(format!("{missing} messages")))
             }

@@ -1,9 +1,11 @@
-//! Locks: whoever dies, the next one gets it, soon, and everybody who slept is woken.
+//! Locks: after any death the next waiter gets the lock soon, and every sleeping peer is woken.
 
 use multiproc::{Lock, LockGuard};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{FUTEX, SOON, await_asleep, not_robbed, nothing_left, ours, peers_go_on, sign, wait_for};
+use crate::support::{
+    FUTEX, SOON, await_asleep, keeps_its_lock, nothing_left, ours, peers_go_on, sign, wait_for,
+};
 
 /// Cells: 0 "the holder may let go", 1 "the lock is held"; peers sign from 10 on.
 const GO: usize = 0;
@@ -29,7 +31,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         )
         .warm(|lock, cells| hold_until_asleep(lock, cells, 1))
         .peer(|lock, cells| sleeper(lock, cells, 0))
-        .heir(|lock, _| take(lock))
+        .recoverer(|lock, _| take(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 1)),
         case(
             "lock/unlock, two asleep",
@@ -43,7 +45,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         .warm(|lock, cells| hold_until_asleep(lock, cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1))
-        .heir(|lock, _| take(lock))
+        .recoverer(|lock, _| take(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2))
         .sampled(2),
         case(
@@ -59,7 +61,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         .warm(|lock, cells| hold_until_asleep(lock, cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1))
-        .heir(|lock, _| take(lock))
+        .recoverer(|lock, _| take(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2)),
         case(
             "lock/lock, asleep, woken",
@@ -76,7 +78,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         .release(|_, cells| cells.set(GO, 1))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2)),
         case(
-            "lock/lock_timeout, in vain",
+            "lock/lock_timeout, times out",
             |lock, _| drop(lock.lock_timeout(std::time::Duration::from_millis(30))),
             |lock, kill| {
                 kill.cells().set(GO, 1);
@@ -113,7 +115,8 @@ fn nested(name: &str) -> Case<'static, Lock> {
         *inner.borrow_mut() = Some(Lock::new().unwrap());
         Lock::new().unwrap()
     };
-    let (victims, survivors, others) = (std::rc::Rc::clone(&other), std::rc::Rc::clone(&other), std::rc::Rc::clone(&other));
+    let (victims, survivors, others) =
+        (std::rc::Rc::clone(&other), std::rc::Rc::clone(&other), std::rc::Rc::clone(&other));
     Case::new(
         name,
         made,
@@ -170,18 +173,21 @@ fn holder(lock: &Lock, cells: &Cells) {
     drop(guard);
 }
 
-/// The next ones get it, soon, and only the first may be told of a death.
+/// The next three calls get it soon, and only the first may report a death.
 fn next_ones(lock: &Lock, kill: &Kill<'_>) -> Result<(), Fault> {
     for turn in 0..3 {
         let begin = std::time::Instant::now();
-        // At the end of a sleep a waiter looks whether the owner lives: that is the belt, and not what is tested here (but for `Mode::Missed`, which is patient).
+        // At the end of a sleep a waiter looks whether the owner lives. This liveness poll is not what is
+        // tested here (but for `Mode::Missed`, which is patient).
         let soon = kill.patience();
         let Some(guard) = lock.lock_timeout(soon)?.filter(|_| begin.elapsed() < soon) else {
-            return Err(Fault::Hang(format!("nobody gets it any more, owner {:?}", lock.owner())));
+            return Err(Fault::Hang(format!("no process gets it any more, owner {:?}", lock.owner())));
         };
-        let told = LockGuard::previous_owner_died(&guard).is_some();
-        if told && (turn > 0 || kill.mode() == Mode::Freeze) {
-            return Err(Fault::Torn(if turn > 0 { "a second owner died?" } else { "nobody died" }.into()));
+        let reported = LockGuard::previous_owner_died(&guard).is_some();
+        if reported && (turn > 0 || kill.mode() == Mode::Freeze) {
+            return Err(Fault::Torn(
+                if turn > 0 { "a second owner died?" } else { "no process died" }.into(),
+            ));
         }
     }
     Ok(())
@@ -189,7 +195,7 @@ fn next_ones(lock: &Lock, kill: &Kill<'_>) -> Result<(), Fault> {
 
 /// While the victim stands still.
 fn unharmed(lock: &Lock, kill: &Kill<'_>) -> Result<(), Fault> {
-    not_robbed(
+    keeps_its_lock(
         kill,
         || lock.owner().map(|owner| owner.tid),
         |limit| {
@@ -199,9 +205,13 @@ fn unharmed(lock: &Lock, kill: &Kill<'_>) -> Result<(), Fault> {
     )
 }
 
-/// The same with peers, who want it too: unless the victim has it, they get it.
+/// The same with peers that want the lock, too: unless the victim has it, they get it.
 fn sleepers_go_on(lock: &Lock, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     unharmed(lock, kill)?;
     kill.cells().set(GO, 1);
-    if lock.owner().is_some_and(|owner| owner.tid == kill.victim()) { Ok(()) } else { peers_go_on(kill, peers) }
+    if lock.owner().is_some_and(|owner| owner.tid == kill.victim()) {
+        Ok(())
+    } else {
+        peers_go_on(kill, peers)
+    }
 }

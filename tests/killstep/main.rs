@@ -1,7 +1,9 @@
-//! The kill-step table: every public operation that changes shared memory, killed at each of its states, and stopped there, and its heirs killed.
+//! The kill-step table: every public operation that changes shared memory is killed at each of its states,
+//! and stopped there, and the processes that recover from its death are killed, too.
 //!
-//! `ci/killstep.sh` runs this program, once as it is and once, for the zoo, built with planted bugs. What stands here is checked against the
-//! list of all public functions (`operations.rs`), so that no operation is forgotten.
+//! `ci/killstep.sh` runs this program as it is, and once more for each planted bug, built with these. The
+//! cases are checked against the list of all public functions (`operations.rs`), so that no operation is
+//! forgotten.
 #![allow(unsafe_code, reason = "raw pairs and words in plain shared memory")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program talks")]
 #![allow(clippy::unwrap_used, reason = "a driver that cannot arrange its case must stop")]
@@ -17,21 +19,21 @@ mod job_kinds;
 mod jobs;
 mod kinds;
 mod locks;
+mod members;
 mod names;
 mod operations;
 mod owned;
 mod placed;
+mod planted_bugs;
 mod queues;
 mod reserved;
 mod rlock_waits;
 mod rlocks;
-mod roles;
 mod rwlocks;
 mod semaphores;
 mod support;
 mod values;
 mod words;
-mod zoo;
 
 use std::process::ExitCode;
 
@@ -49,9 +51,9 @@ fn main() -> ExitCode {
         eprintln!("killstep: {problem}");
         return ExitCode::FAILURE;
     }
-    let home = support::Home::new();
+    let namespace = support::OwnNamespace::new();
     if let Ok(bug) = std::env::var("MULTIPROC_PLANTED_BUG") {
-        return zoo::one(&bug, &args);
+        return planted_bugs::one(&bug, &args);
     }
     let mut sweep = Sweep::new(args);
     locks::run(&mut sweep);
@@ -71,13 +73,13 @@ fn main() -> ExitCode {
     jobs::run(&mut sweep);
     job_kinds::run(&mut sweep);
     kinds::run(&mut sweep);
-    roles::run(&mut sweep);
+    members::run(&mut sweep);
     names::run(&mut sweep);
     blocks::run(&mut sweep);
     placed::run(&mut sweep);
     events::run(&mut sweep);
     barriers::run(&mut sweep);
-    zoo::all(&mut sweep);
-    drop(home);
+    planted_bugs::all(&mut sweep);
+    drop(namespace);
     sweep.finish()
 }

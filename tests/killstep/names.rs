@@ -1,4 +1,5 @@
-//! Names: absent or complete at every instant, and nothing left behind. Killed at the entry and the exit of each system call.
+//! Names: absent or complete at every instant, and nothing left behind. Killed at the entry and the exit of
+//! each system call.
 
 use multiproc::shm::{Gc, Namespace, Transit};
 use multiproc::{ErrorKind, Value};
@@ -24,12 +25,32 @@ pub(crate) type ProcessOwned = Option<Object>;
 pub(crate) fn cases() -> Vec<Case<'static, ProcessOwned>> {
     vec![
         case("name/create", || None, |_, _| drop(Object::create(NAME, MINE)), absent_or_whole).sampled(3),
-        case("name/open_or_create", || None, |_, _| drop(Object::open_or_create(NAME, MINE)), absent_or_whole),
+        case(
+            "name/open_or_create",
+            || None,
+            |_, _| drop(Object::open_or_create(NAME, MINE)),
+            absent_or_whole,
+        ),
         case("name/new", || None, |_, _| drop(Object::new(MINE)), |_, _| Ok(())),
         case("name/open, used by another", kept, |_, _| drop(Object::open(NAME)), still_there),
-        case("name/open_or_create, used by another", kept, |_, _| drop(Object::open_or_create(NAME, OTHER)), still_there),
-        case("name/open, left by a dead one", abandoned, |_, _| drop(Object::open(NAME)), absent_or_whole),
-        case("name/create, left by a dead one", abandoned, |_, _| drop(Object::create(NAME, MINE)), absent_or_whole),
+        case(
+            "name/open_or_create, used by another",
+            kept,
+            |_, _| drop(Object::open_or_create(NAME, OTHER)),
+            still_there,
+        ),
+        case(
+            "name/open, left by a dead process",
+            abandoned,
+            |_, _| drop(Object::open(NAME)),
+            absent_or_whole,
+        ),
+        case(
+            "name/create, left by a dead process",
+            abandoned,
+            |_, _| drop(Object::create(NAME, MINE)),
+            absent_or_whole,
+        ),
         case(
             "name/unlink",
             kept,
@@ -46,7 +67,12 @@ pub(crate) fn cases() -> Vec<Case<'static, ProcessOwned>> {
             },
         ),
         case("name/gc", abandoned, |_, _| drop(multiproc::shm::gc()), absent_or_whole),
-        case("name/gc, used by another", kept, |_, _| drop(Gc::new().run(&Namespace::current().unwrap())), still_there),
+        case(
+            "name/gc, used by another",
+            kept,
+            |_, _| drop(Gc::new().run(&Namespace::current().unwrap())),
+            still_there,
+        ),
         case(
             "name/persistent",
             || None,
@@ -96,7 +122,7 @@ pub(crate) fn cases() -> Vec<Case<'static, ProcessOwned>> {
     ]
 }
 
-/// One whose group is this process's own.
+/// A namespace whose group is this process's own.
 fn shared_namespace() -> Result<Namespace, multiproc::Error> {
     // SAFETY: no arguments.
     let group = unsafe { libc::getegid() };
@@ -117,7 +143,8 @@ fn case(
         .finally(nothing_left)
 }
 
-/// The files, without what is random in them (names of anonymous ones, generation, tickets) or meaningless.
+/// The files, without what is random in them (names of anonymous objects, generation, in-flight references)
+/// or meaningless.
 fn what_is_there() -> Vec<u8> {
     let path = Namespace::current().unwrap().path().to_owned();
     let mut there: Vec<_> = std::fs::read_dir(path)
@@ -127,9 +154,15 @@ fn what_is_there() -> Vec<u8> {
             let name = entry.file_name().into_encoded_bytes();
             let kept = if name.starts_with(b".") { name.len().min(3) } else { name.len() };
             let bytes = std::fs::read(entry.path()).unwrap_or_default();
-            let fixed = [bytes.get(..80), bytes.get(96..256), bytes.get(1024..)].map(Option::unwrap_or_default).concat();
-            let tickets: Vec<_> =
-                bytes.get(256..768).unwrap_or_default().chunks(16).map(|ticket| u8::from(ticket[..8] != [0; 8])).collect();
+            let fixed = [bytes.get(..80), bytes.get(96..256), bytes.get(1024..)]
+                .map(Option::unwrap_or_default)
+                .concat();
+            let tickets: Vec<_> = bytes
+                .get(256..768)
+                .unwrap_or_default()
+                .chunks(16)
+                .map(|ticket| u8::from(ticket[..8] != [0; 8]))
+                .collect();
             [&name[..kept], &bytes.len().to_le_bytes()[..], &fixed[..], &tickets[..]].concat()
         })
         .collect();
@@ -157,7 +190,8 @@ fn abandoned() -> ProcessOwned {
     None
 }
 
-/// Nobody uses it any more: `open` finds nothing or (were it alive) a whole one, and the name can be made anew.
+/// No process uses the object any more: `open` finds nothing or (while the maker lives) a whole object, and
+/// the name can be made anew.
 fn absent_or_whole(_: &ProcessOwned, _: &Kill<'_>) -> Result<(), Fault> {
     match Object::open(NAME) {
         Ok(found) if found.get()? == MINE => {}

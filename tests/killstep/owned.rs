@@ -1,4 +1,5 @@
-//! Permits of a process: killed with them, or between a thread's and the process's hands, all of them come back, soon.
+//! Process-owned permits: if the process is killed with them, or while a thread transfers them, all of them
+//! come back soon.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -6,7 +7,8 @@ use multiproc::{OwnedPermit, Semaphore};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Sweep};
 
 use crate::semaphores::{
-    A_MOMENT, ALL, GO, HELD, PEER, gatherer, its, late_sleeper, let_go, next_ones, peers_too, sleeper, stands_still, woken_one,
+    A_MOMENT, ALL, GO, HELD, PEER, gatherer, its, late_sleeper, let_go, next_ones, peers_too, sleeper,
+    stands_still, woken_one,
 };
 use crate::support::{FUTEX, SOON, WAITV, await_asleep, nothing_left, ours, peers_go_on, wait_for};
 
@@ -18,34 +20,55 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
     vec![
-        case(ALL, "owned/acquire_owned+release", |semaphore, _| drop(semaphore.acquire_owned()), next_ones).sampled(2),
-        // The first in its process: the keeper's thread is started in the midst of it.
-        unwarmed(ALL, "owned/acquire_owned, the first", |semaphore, _| drop(semaphore.acquire_owned()), next_ones),
+        case(ALL, "owned/acquire_owned+release", |semaphore, _| drop(semaphore.acquire_owned()), next_ones)
+            .sampled(2),
+        // The first in its process: it starts the owner thread in the middle.
+        unwarmed(
+            ALL,
+            "owned/acquire_owned, the first",
+            |semaphore, _| drop(semaphore.acquire_owned()),
+            next_ones,
+        ),
         case(
             ALL,
             "owned/try_acquire_owned",
             |semaphore, _| drop((semaphore.try_acquire_owned(), semaphore.try_acquire_owned())),
             next_ones,
         ),
-        case(ALL, "owned/try_acquire_owned, in vain", |semaphore, _| drop(semaphore.try_acquire_owned()), woken_one)
-            .peer(holder)
-            .release(let_go)
-            .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
         case(
             ALL,
-            "owned/acquire_owned_timeout, in vain",
+            "owned/try_acquire_owned, none free",
+            |semaphore, _| drop(semaphore.try_acquire_owned()),
+            woken_one,
+        )
+        .peer(holder)
+        .release(let_go)
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
+        case(
+            ALL,
+            "owned/acquire_owned_timeout, times out",
             |semaphore, _| drop(semaphore.acquire_owned_timeout(A_MOMENT)),
             woken_one,
         )
         .peer(holder)
         .release(|_, _| ())
         .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
-        case(ALL, "owned/acquire_many_owned", |semaphore, _| drop(semaphore.acquire_many_owned(ALL)), next_ones)
-            .heir(|semaphore, _| drop(semaphore.acquire_many(ALL))),
-        case(ALL, "owned/try_acquire_many_owned", |semaphore, _| drop(semaphore.try_acquire_many_owned(ALL)), next_ones),
         case(
             ALL,
-            "owned/acquire_many_owned_timeout, in vain, one gathered",
+            "owned/acquire_many_owned",
+            |semaphore, _| drop(semaphore.acquire_many_owned(ALL)),
+            next_ones,
+        )
+        .recoverer(|semaphore, _| drop(semaphore.acquire_many(ALL))),
+        case(
+            ALL,
+            "owned/try_acquire_many_owned",
+            |semaphore, _| drop(semaphore.try_acquire_many_owned(ALL)),
+            next_ones,
+        ),
+        case(
+            ALL,
+            "owned/acquire_many_owned_timeout, times out, one gathered",
             |semaphore, _| drop(semaphore.acquire_many_owned_timeout(ALL, A_MOMENT)),
             woken_one,
         )
@@ -59,7 +82,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
         unwarmed(ALL, "owned/release, a gatherer asleep", release, woken_one)
             .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
             .peer(|semaphore, cells| gatherer(semaphore, cells, 0))
-            .heir(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, std::time::Duration::ZERO)))
+            .recoverer(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, std::time::Duration::ZERO)))
             .frozen(|semaphore, kill| {
                 stands_still(semaphore, kill)?;
                 // The gatherer needs them all.
@@ -91,7 +114,7 @@ fn case(
     unwarmed(permits, name, victim, survive).warm(|_, _| multiproc::robust::ProcessOwned::ready().unwrap())
 }
 
-/// In a process that has no keeper yet.
+/// In a process that has no owner thread yet.
 fn unwarmed(
     permits: usize,
     name: &str,
@@ -99,7 +122,7 @@ fn unwarmed(
     survive: impl Fn(&Semaphore, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Semaphore> {
     Case::new(name, move || Semaphore::new(permits).unwrap(), victim, survive)
-        .heir(|semaphore, _| drop(semaphore.try_acquire()))
+        .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
         .frozen(stands_still)
         .watch(|_| ours())
         .wake_within(SOON)

@@ -1,4 +1,5 @@
-//! Objects in memory of the user's, and in ordinary files: nothing, or whole; and locks of another time that are mended by the first to come.
+//! Objects in memory of the user's, and in ordinary files: nothing, or whole; and locks of another time that
+//! are mended by the first to come.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -37,7 +38,7 @@ pub(crate) fn run(sweep: &mut Sweep) {
 fn placing() -> Vec<Case<'static, Memory>> {
     vec![
         place_case("placed/place", || fresh(|_| ()), whole_or_again),
-        place_case("placed/place, over what a dead one left", || fresh(half_placed), whole_or_again),
+        place_case("placed/place, over what a dead process left", || fresh(half_placed), whole_or_again),
         stepped(
             "placed/attach",
             || {
@@ -81,7 +82,7 @@ fn half_placed(file: &File) {
     file.write_all_at(&[0xa5; 16], LOCK).unwrap();
 }
 
-/// Locks that were held when the machine stopped, by a thread whose number is a living one's now.
+/// Locks that were held when the machine stopped, by a thread whose number a living thread has now.
 fn mending() -> Vec<Case<'static, Memory>> {
     let arrange = || {
         made();
@@ -110,11 +111,18 @@ fn files() -> Vec<Case<'static, ()>> {
             }
             Err(error) => Err(Fault::Lost(error.to_string())),
         };
-        Case::new(name, arrange, move |_: &(), _: &Cells| victim(), survive).granularity(Granularity::Syscalls).finally(clean)
+        Case::new(name, arrange, move |_: &(), _: &Cells| victim(), survive)
+            .granularity(Granularity::Syscalls)
+            .finally(clean)
     };
     vec![
         case("file/create_file", absent, || ignore(Options::new().create_file::<Four>(path(), MINE)), false),
-        case("file/open_or_create_file", absent, || ignore(Options::new().open_or_create_file::<Four>(path(), MINE)), false),
+        case(
+            "file/open_or_create_file",
+            absent,
+            || ignore(Options::new().open_or_create_file::<Four>(path(), MINE)),
+            false,
+        ),
         case("file/open_file", made, || ignore(Options::new().open_file::<Four>(path())), true),
         case(
             "file/sync",
@@ -154,7 +162,7 @@ fn absent() {
     let _ = std::fs::remove_file(path());
 }
 
-/// A file with an object that nobody has open.
+/// A file with an object that no process has open.
 fn made() {
     absent();
     drop(Options::new().create_file::<Four>(path(), MINE).unwrap());
@@ -166,7 +174,7 @@ fn fresh(prepare: impl Fn(&File)) -> Memory {
     memory(prepare)
 }
 
-/// A file in the namespace's directory that nobody takes for an object, mapped twice.
+/// A file in the namespace's directory that is not taken for an object, mapped twice.
 fn memory(prepare: impl Fn(&File)) -> Memory {
     let file = File::options().read(true).write(true).create(true).truncate(false).open(path()).unwrap();
     if file.metadata().unwrap().len() == 0 {

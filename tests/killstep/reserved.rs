@@ -1,4 +1,5 @@
-//! Places that are reserved, and messages that are read where they lie: whole messages or none, in their order, and nobody waits for the dead.
+//! Reservations, and messages that are read in place: whole messages or none, in their order, and no process
+//! waits for the dead.
 
 use std::time::{Duration, Instant};
 
@@ -35,10 +36,14 @@ fn case(
     victim: impl Fn(&Bytes, &Cells) + 'static,
     survive: impl Fn(&Bytes, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Bytes> {
-    Case::new(name, arrange, victim, survive).watch(|_| watched()).wake_within(SOON).finally(nothing_left).frozen(stands_still)
+    Case::new(name, arrange, victim, survive)
+        .watch(|_| watched())
+        .wake_within(SOON)
+        .finally(nothing_left)
+        .frozen(stands_still)
 }
 
-/// With one place reserved before: the locks have memory, and those who sleep watch them.
+/// With one reservation made before: the locks have memory, and sleeping processes watch them.
 fn used() -> Bytes {
     let queue = empty();
     drop(queue.reserve(1).unwrap());
@@ -61,9 +66,24 @@ fn cases() -> Vec<Case<'static, Bytes>> {
     vec![
         case("queue/reserve, the first", empty, |queue, _| reserve_hello(queue), one_or_none),
         case("queue/reserve", used, |queue, _| reserve_hello(queue), one_or_none),
-        asleep(case("queue/reserve, the first, a consumer asleep", empty, |queue, _| reserve_hello(queue), for_a_sleeper)),
-        asleep(case("queue/reserve, a consumer asleep", used, |queue, _| reserve_hello(queue), for_a_sleeper)),
-        case("queue/try_reserve", used, |queue, _| ignore(queue.try_reserve(200).map(|place| place.commit())), usable),
+        asleep(case(
+            "queue/reserve, the first, a consumer asleep",
+            empty,
+            |queue, _| reserve_hello(queue),
+            for_a_sleeper,
+        )),
+        asleep(case(
+            "queue/reserve, a consumer asleep",
+            used,
+            |queue, _| reserve_hello(queue),
+            for_a_sleeper,
+        )),
+        case(
+            "queue/try_reserve",
+            used,
+            |queue, _| ignore(queue.try_reserve(200).map(|place| place.commit())),
+            usable,
+        ),
         case(
             "queue/reserve_timeout, full",
             full,
@@ -93,7 +113,7 @@ fn cases() -> Vec<Case<'static, Bytes>> {
                 usable(queue, kill)
             },
         ),
-        // What comes behind the place is one for whom the place stands in the way.
+        // The message behind the reservation cannot be taken before that ends.
         asleep(case(
             "queue/reserve, given up before a message, a consumer asleep",
             used,
@@ -117,8 +137,18 @@ fn cases() -> Vec<Case<'static, Bytes>> {
             },
             one_or_none,
         ),
-        case("queue/get_with", two, |queue, cells| cells.set(0, first(queue.get_with(|message| message.to_vec()))), taken),
-        case("queue/try_get_with", two, |queue, cells| cells.set(0, first(queue.try_get_with(|it| it.to_vec()))), taken),
+        case(
+            "queue/get_with",
+            two,
+            |queue, cells| cells.set(0, first(queue.get_with(|message| message.to_vec()))),
+            taken,
+        ),
+        case(
+            "queue/try_get_with",
+            two,
+            |queue, cells| cells.set(0, first(queue.try_get_with(|it| it.to_vec()))),
+            taken,
+        ),
         case(
             "queue/get_with_timeout, a producer asleep",
             full,
@@ -135,7 +165,7 @@ fn cases() -> Vec<Case<'static, Bytes>> {
         })
         .warm(|_, cells| await_asleep(cells, PEER, WAITV)),
         case(
-            "queue/get_with, over a hole",
+            "queue/get_with, over an aborted record",
             || {
                 let queue = empty();
                 let place = queue.reserve(100).unwrap();
@@ -150,7 +180,7 @@ fn cases() -> Vec<Case<'static, Bytes>> {
     ]
 }
 
-/// One `hello`, or none (of two, up to two); the place is nobody's.
+/// One `hello`, or none (of two, up to two); no reservation is left.
 fn one_or_none(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     let got: Vec<_> = std::iter::from_fn(|| queue.get_bytes_timeout(Duration::ZERO).ok()).collect();
     match &got[..] {
@@ -158,23 +188,25 @@ fn one_or_none(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
         [] => {}
         [message] if message == b"hello" => {}
         // Two have died, and each may have committed.
-        [one, other] if kill.mode() == Mode::Double && [one, other].iter().all(|message| *message == b"hello") => {}
+        [one, other]
+            if kill.mode() == Mode::Double && [one, other].iter().all(|message| *message == b"hello") => {}
         _ => return Err(Fault::Torn(format!("{got:?}"))),
     }
     usable(queue, kill)
 }
 
-/// One sleeps for a message: what is there reaches it without help, and it gets over a hole; then it is fed.
+/// A consumer sleeps for a message: what is there reaches it without help, and it passes an aborted record;
+/// then it is fed.
 fn for_a_sleeper(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     let begin = Instant::now();
     while !queue.is_empty() && !kill.peer_ended(0) {
         if begin.elapsed() > kill.patience() {
-            return Err(Fault::Hang("the death did not wake the one who sleeps".into()));
+            return Err(Fault::Hang("the death did not wake the sleeping consumer".into()));
         }
         std::thread::sleep(Duration::from_micros(50));
     }
     if !kill.peer_ended(0) {
-        // A place that nobody fills must not stand in the way of what is put behind it.
+        // A reservation that is never filled must not hold up what is put behind it.
         queue.put_bytes_timeout(b"fed", kill.patience())?;
     }
     kill.must_wake(0)?;
@@ -188,24 +220,25 @@ fn taken(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     let all: Vec<u8> = noted.into_iter().chain(left.concat()).collect();
     let fine = match &all[..] {
         b"ab" => true,
-        // It may have died with the first, or its heir.
-        b"b" => !kill.finished() || kill.heir_finished(),
-        _ => kill.heir_finished() || left.is_empty(),
+        // The victim may have died with the first, or its recoverer.
+        b"b" => !kill.finished() || kill.recoverer_finished(),
+        _ => kill.recoverer_finished() || left.is_empty(),
     };
     if fine { usable(queue, kill) } else { Err(Fault::Lost(format!("{noted:?}, {left:?}"))) }
 }
 
 fn usable(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     while queue.get_bytes_timeout(Duration::ZERO).is_ok() {}
-    // A place of one whose death the kernel has missed: who sleeps behind it finds out.
+    // The reservation of a process whose death the kernel has missed: a consumer that sleeps behind it finds
+    // out.
     while matches!(queue.len(), 1..) && queue.get_bytes_timeout(kill.patience()).is_ok() {}
-    let places: Vec<_> = (0..4).map_while(|_| queue.reserve_timeout(3, kill.patience()).ok()).collect();
-    if places.len() < 4 {
-        return Err(Fault::Hang(format!("{} places, not 4", places.len())));
+    let reservations: Vec<_> = (0..4).map_while(|_| queue.reserve_timeout(3, kill.patience()).ok()).collect();
+    if reservations.len() < 4 {
+        return Err(Fault::Hang(format!("{} reservations, not 4", reservations.len())));
     }
-    for mut place in places {
-        place.write_at(0, b"abc");
-        place.commit()?;
+    for mut reservation in reservations {
+        reservation.write_at(0, b"abc");
+        reservation.commit()?;
     }
     for _ in 0..4 {
         let got = queue.get_with_timeout(kill.patience(), |message| message.to_vec())?;
@@ -216,7 +249,8 @@ fn usable(queue: &Bytes, kill: &Kill<'_>) -> Result<(), Fault> {
     rest_is_usable(queue, kill)
 }
 
-/// Somebody stands still, perhaps with a lock, or with a place: time-outs hold. Nothing is put or taken, for the oracles count.
+/// The victim stands still, perhaps with a lock or a reservation: time-outs hold. Nothing is put or taken,
+/// for the oracles count.
 fn stands_still(queue: &Bytes, _: &Kill<'_>) -> Result<(), Fault> {
     if queue.is_empty() {
         let begin = Instant::now();

@@ -1,11 +1,12 @@
-//! Waiting for a condition with an `RLock` that is held twice: who is killed at it leaves a lock that is free, at whatever depth.
+//! Waiting for a condition with an `RLock` that is held twice: a process that is killed there leaves a free
+//! lock, at whatever depth.
 
 use std::time::{Duration, Instant};
 
 use multiproc::{Condition, RLock, RLockGuard};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{SOON, ignore, not_robbed, nothing_left, ours};
+use crate::support::{SOON, ignore, keeps_its_lock, nothing_left, ours};
 
 type Pair = (Condition, RLock);
 
@@ -17,8 +18,9 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 fn cases() -> Vec<Case<'static, Pair>> {
     vec![
-        case("condition/wait, with an RLock held twice, in vain", wait_in_vain, usable),
-        case("condition/wait, with an RLock held twice, notified", wait, usable).release(|pair, _| ignore(pair.0.notify_one())),
+        case("condition/wait, with an RLock held twice, times out", wait_until_timeout, usable),
+        case("condition/wait, with an RLock held twice, notified", wait, usable)
+            .release(|pair, _| ignore(pair.0.notify_one())),
     ]
 }
 
@@ -28,7 +30,7 @@ fn case(
     survive: impl Fn(&Pair, &Kill<'_>) -> Result<(), Fault> + 'static,
 ) -> Case<'static, Pair> {
     Case::new(name, || (Condition::new().unwrap(), RLock::new().unwrap()), victim, survive)
-        .heir(|pair, _| ignore(pair.1.lock().map(drop)))
+        .recoverer(|pair, _| ignore(pair.1.lock().map(drop)))
         .frozen(stands_still)
         .watch(|_| ours())
         .wake_within(SOON)
@@ -40,12 +42,12 @@ fn wait((condition, lock): &Pair, _: &Cells) {
     drop(condition.wait(lock.lock().unwrap()));
 }
 
-fn wait_in_vain((condition, lock): &Pair, _: &Cells) {
+fn wait_until_timeout((condition, lock): &Pair, _: &Cells) {
     let _outer = lock.lock().unwrap();
     drop(condition.wait_timeout(lock.lock().unwrap(), Duration::ZERO));
 }
 
-/// The lock is free, soon, and held once by who takes it; nobody waits.
+/// The lock is free soon, and the next owner holds it once; none waits in the condition.
 fn usable((condition, lock): &Pair, kill: &Kill<'_>) -> Result<(), Fault> {
     let (begin, soon) = (Instant::now(), kill.patience());
     let guard = lock.lock_timeout(soon)?.filter(|_| begin.elapsed() < soon);
@@ -53,17 +55,17 @@ fn usable((condition, lock): &Pair, kill: &Kill<'_>) -> Result<(), Fault> {
     if lock.depth() != 1 {
         return Err(Fault::Torn(format!("taken once: {lock:?}")));
     }
-    // One whose death nobody has noticed counts, and may be called.
+    // A waiter whose death is not noticed yet counts, and may be notified.
     let unnoticed = usize::from(kill.mode() == Mode::Missed);
     if condition.waiters() > unnoticed || condition.notify_one()? > unnoticed {
-        return Err(Fault::Lost(format!("a dead waiter was called, or is counted: {condition:?}")));
+        return Err(Fault::Lost(format!("a dead waiter was notified, or is counted: {condition:?}")));
     }
     Ok(())
 }
 
-/// While the victim stands still, nobody takes the lock from it, at whatever depth.
+/// While the victim stands still, no process takes the lock from it, at whatever depth.
 fn stands_still((_, lock): &Pair, kill: &Kill<'_>) -> Result<(), Fault> {
-    not_robbed(
+    keeps_its_lock(
         kill,
         || lock.owner().map(|owner| owner.tid),
         |limit| {

@@ -1,9 +1,11 @@
-//! Recursive locks: whoever dies at whatever depth, the next one gets it, held once.
+//! Recursive locks: after a death at whatever depth the next waiter gets the lock, held once.
 
 use multiproc::{RLock, RLockGuard};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{FUTEX, SOON, await_asleep, not_robbed, nothing_left, ours, peers_go_on, sign, wait_for};
+use crate::support::{
+    FUTEX, SOON, await_asleep, keeps_its_lock, nothing_left, ours, peers_go_on, sign, wait_for,
+};
 
 /// Cells: 0 "the holder may let go", 1 "the lock is held"; peers sign from 10 on.
 const GO: usize = 0;
@@ -28,12 +30,12 @@ fn cases() -> Vec<Case<'static, RLock>> {
             next_ones,
         )
         .warm(|lock, _| hold(lock, 1))
-        .heir(|lock, _| twice(lock)),
+        .recoverer(|lock, _| twice(lock)),
         case("rlock/try_lock", |lock, _| drop((lock.try_lock(), lock.try_lock())), next_ones),
         case("rlock/unlock, another waits", |lock, _| unlock(lock, 2), woken_one)
             .warm(|lock, cells| hold_until_asleep(lock, cells, 1))
             .peer(|lock, cells| sleeper(lock, cells, 0))
-            .heir(|lock, _| twice(lock))
+            .recoverer(|lock, _| twice(lock))
             .frozen(|lock, kill| sleepers_go_on(lock, kill, 1)),
         case(
             "rlock/unlock, two asleep and a barger",
@@ -46,7 +48,7 @@ fn cases() -> Vec<Case<'static, RLock>> {
         .warm(|lock, cells| hold_until_asleep(lock, cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0))
         .peer(|lock, cells| sleeper(lock, cells, 1))
-        .heir(|lock, _| twice(lock))
+        .recoverer(|lock, _| twice(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2))
         .sampled(2),
         case(
@@ -62,7 +64,7 @@ fn cases() -> Vec<Case<'static, RLock>> {
         .release(|_, cells| cells.set(GO, 1))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2)),
         case(
-            "rlock/lock_timeout, in vain",
+            "rlock/lock_timeout, times out",
             |lock, _| drop(lock.lock_timeout(std::time::Duration::from_millis(30))),
             |lock, kill| {
                 kill.cells().set(GO, 1);
@@ -138,23 +140,26 @@ fn woken_two(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
     woken_one(lock, kill)
 }
 
-/// The next ones get it, soon, held as often as they took it, and only the first may be told of a death.
+/// The next calls get it soon, held as often as they took it, and only the first may report a death.
 fn next_ones(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
     for turn in 0..3 {
         let begin = std::time::Instant::now();
-        // At the end of a sleep a waiter looks whether the owner lives: that is the belt, and not what is tested here (but for `Mode::Missed`, which is patient).
+        // At the end of a sleep a waiter looks whether the owner lives. This liveness poll is not what is
+        // tested here (but for `Mode::Missed`, which is patient).
         let soon = kill.patience();
         let Some(guard) = lock.lock_timeout(soon)?.filter(|_| begin.elapsed() < soon) else {
-            return Err(Fault::Hang(format!("nobody gets it any more, {lock:?}")));
+            return Err(Fault::Hang(format!("no process gets it any more, {lock:?}")));
         };
         let inner = lock.lock()?;
         if lock.depth() != 2 {
             return Err(Fault::Torn(format!("taken twice, {lock:?}")));
         }
         drop(inner);
-        let told = RLockGuard::previous_owner_died(&guard).is_some();
-        if told && (turn > 0 || kill.mode() == Mode::Freeze) {
-            return Err(Fault::Torn(if turn > 0 { "a second owner died?" } else { "nobody died" }.into()));
+        let reported = RLockGuard::previous_owner_died(&guard).is_some();
+        if reported && (turn > 0 || kill.mode() == Mode::Freeze) {
+            return Err(Fault::Torn(
+                if turn > 0 { "a second owner died?" } else { "no process died" }.into(),
+            ));
         }
         drop(guard);
         if lock.is_locked() {
@@ -166,7 +171,7 @@ fn next_ones(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
 
 /// While the victim stands still.
 fn unharmed(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
-    not_robbed(
+    keeps_its_lock(
         kill,
         || lock.owner().map(|owner| owner.tid),
         |limit| {
@@ -176,9 +181,13 @@ fn unharmed(lock: &RLock, kill: &Kill<'_>) -> Result<(), Fault> {
     )
 }
 
-/// The same with peers, who want it too: unless the victim has it, they get it.
+/// The same with peers that want the lock, too: unless the victim has it, they get it.
 fn sleepers_go_on(lock: &RLock, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     unharmed(lock, kill)?;
     kill.cells().set(GO, 1);
-    if lock.owner().is_some_and(|owner| owner.tid == kill.victim()) { Ok(()) } else { peers_go_on(kill, peers) }
+    if lock.owner().is_some_and(|owner| owner.tid == kill.victim()) {
+        Ok(())
+    } else {
+        peers_go_on(kill, peers)
+    }
 }

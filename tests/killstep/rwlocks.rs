@@ -1,4 +1,4 @@
-//! Readers and writers: whoever dies, the others come in, soon, and only a dead writer is told of.
+//! Readers and writers: after any death the others enter soon, and only a dead writer is reported.
 
 use std::cell::RefCell;
 use std::time::Duration;
@@ -6,9 +6,12 @@ use std::time::Duration;
 use multiproc::{ReadGuard, RwLock, WriteGuard};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{FUTEX, SOON, await_asleep, not_robbed, nothing_left, ours, peers_go_on, sign, wait_for};
+use crate::support::{
+    FUTEX, SOON, await_asleep, keeps_its_lock, nothing_left, ours, peers_go_on, sign, wait_for,
+};
 
-/// Cells: 0 "the holder may let go", 1 "the lock is held", 2 "the holder was told to let go before the death"; peers sign from 10 on.
+/// Cells: 0 "the holder may let go", 1 "the lock is held", 2 "the holder may let go since before the death";
+/// peers sign from 10 on.
 const GO: usize = 0;
 const HELD: usize = 1;
 const WENT: usize = 2;
@@ -26,10 +29,10 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
     vec![
-        case("rwlock/read+unlock", |lock, _| drop(lock.read()), untold),
-        case("rwlock/try_read", |lock, _| drop(lock.try_read()), untold),
-        case("rwlock/read+unlock, a place used before", |lock, _| drop(lock.read()), untold).warm(read),
-        case("rwlock/read+unlock, a place used before, others come", |lock, _| drop(lock.read()), woken)
+        case("rwlock/read+unlock", |lock, _| drop(lock.read()), no_report),
+        case("rwlock/try_read", |lock, _| drop(lock.try_read()), no_report),
+        case("rwlock/read+unlock, a claim used before", |lock, _| drop(lock.read()), no_report).warm(read),
+        case("rwlock/read+unlock, a claim used before, others come", |lock, _| drop(lock.read()), woken)
             .warm(read)
             .late_peer(write)
             .late_peer(read),
@@ -38,7 +41,7 @@ pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
         case("rwlock/read+unlock, another reads", |lock, _| drop(lock.read()), let_go)
             .peer(|lock, cells| hold(lock.read().unwrap(), cells))
             .frozen(|lock, kill| stands_still(lock, kill, Beside(1), 1)),
-        // A late reader and a late writer find the victim anywhere, and wait for it where they must.
+        // A late reader and a late writer find the victim at any point, and wait for it if they must.
         case("rwlock/read+unlock, others come", |lock, _| drop(lock.read()), woken)
             .late_peer(write)
             .late_peer(read)
@@ -47,11 +50,11 @@ pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
             .late_peer(write)
             .late_peer(read)
             .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 2)),
-        // They sleep already when the victim gives it back; the barger comes after that.
+        // They sleep already when the victim unlocks; the barger comes after that.
         case("rwlock/unlock of a reader, a writer asleep", |_, _| let_guard_go(), woken_one)
             .warm(|lock, cells| keep(Held::Read(kept(lock).read().unwrap()), cells, 1))
             .peer(|lock, cells| sleeper(lock, cells, 0, write))
-            .heir(|lock, _| drop(lock.try_write()))
+            .recoverer(|lock, _| drop(lock.try_write()))
             .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 1)),
         case(
             "rwlock/unlock of a writer, two asleep and a barger",
@@ -64,17 +67,21 @@ pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
         .warm(|lock, cells| keep(Held::Write(kept(lock).write().unwrap()), cells, 2))
         .peer(|lock, cells| sleeper(lock, cells, 0, write))
         .peer(|lock, cells| sleeper(lock, cells, 1, read))
-        .heir(|lock, _| drop(lock.try_write()))
+        .recoverer(|lock, _| drop(lock.try_write()))
         .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 2)),
         case(
             "rwlock/write, asleep for a reader, woken",
             |lock, _| drop(lock.write()),
             |lock, kill| {
-                if kill.cell(WENT) == 0 && !kill.finished() && !kill.heir_finished() && kill.mode() != Mode::Freeze {
-                    // The reader is still there, so nobody has written.
+                if kill.cell(WENT) == 0
+                    && !kill.finished()
+                    && !kill.recoverer_finished()
+                    && kill.mode() != Mode::Freeze
+                {
+                    // The reader is still there, so no process has written.
                     kill.cells().set(GO, 1);
                     kill.must_wake(0)?;
-                    return untold(lock, kill);
+                    return no_report(lock, kill);
                 }
                 let_go(lock, kill)
             },
@@ -93,14 +100,22 @@ pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
             .peer(|lock, cells| hold(lock.write().unwrap(), cells))
             .release(|_, cells| cells.set(GO, 1))
             .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 1)),
-        case("rwlock/write_timeout, in vain", |lock, _| drop(lock.write_timeout(Duration::from_millis(30))), let_go)
-            .peer(|lock, cells| hold(lock.read().unwrap(), cells))
-            .release(|_, _| ())
-            .frozen(|lock, kill| stands_still(lock, kill, Beside(1), 1)),
-        case("rwlock/read_timeout, in vain", |lock, _| drop(lock.read_timeout(Duration::from_millis(30))), let_go)
-            .peer(|lock, cells| hold(lock.write().unwrap(), cells))
-            .release(|_, _| ())
-            .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 1)),
+        case(
+            "rwlock/write_timeout, times out",
+            |lock, _| drop(lock.write_timeout(Duration::from_millis(30))),
+            let_go,
+        )
+        .peer(|lock, cells| hold(lock.read().unwrap(), cells))
+        .release(|_, _| ())
+        .frozen(|lock, kill| stands_still(lock, kill, Beside(1), 1)),
+        case(
+            "rwlock/read_timeout, times out",
+            |lock, _| drop(lock.read_timeout(Duration::from_millis(30))),
+            let_go,
+        )
+        .peer(|lock, cells| hold(lock.write().unwrap(), cells))
+        .release(|_, _| ())
+        .frozen(|lock, kill| stands_still(lock, kill, Beside(0), 1)),
     ]
 }
 
@@ -181,9 +196,10 @@ fn woken(lock: &RwLock, kill: &Kill<'_>) -> Result<(), Fault> {
     usable(lock, kill)
 }
 
-/// Nobody has written, so nobody is told.
-fn untold(lock: &RwLock, kill: &Kill<'_>) -> Result<(), Fault> {
-    let guard = lock.read_timeout(kill.patience())?.ok_or(Fault::Hang("nobody reads any more".into()))?;
+/// No process has written, so no death is reported.
+fn no_report(lock: &RwLock, kill: &Kill<'_>) -> Result<(), Fault> {
+    let guard =
+        lock.read_timeout(kill.patience())?.ok_or(Fault::Hang("no process can read any more".into()))?;
     if ReadGuard::previous_owner_died(&guard).is_some() {
         return Err(Fault::Torn("a writer died?".into()));
     }
@@ -191,34 +207,38 @@ fn untold(lock: &RwLock, kill: &Kill<'_>) -> Result<(), Fault> {
     usable(lock, kill)
 }
 
-/// The next ones come in, soon, and once a writer has finished nobody is told of a death.
+/// The next processes enter soon, and once a writer has finished no death is reported.
 fn usable(lock: &RwLock, kill: &Kill<'_>) -> Result<(), Fault> {
     let soon = kill.patience();
-    let reader = lock.read_timeout(soon)?.ok_or(Fault::Hang("nobody reads any more".into()))?;
+    let reader = lock.read_timeout(soon)?.ok_or(Fault::Hang("no process can read any more".into()))?;
     if kill.mode() == Mode::Freeze && ReadGuard::previous_owner_died(&reader).is_some() {
-        return Err(Fault::Torn("nobody died".into()));
+        return Err(Fault::Torn("no process died".into()));
     }
     drop(reader);
-    drop(lock.write_timeout(soon)?.ok_or(Fault::Hang("nobody writes any more".into()))?);
-    let guard = lock.write_timeout(soon)?.ok_or(Fault::Hang("nobody writes any more".into()))?;
+    drop(lock.write_timeout(soon)?.ok_or(Fault::Hang("no process can write any more".into()))?);
+    let guard = lock.write_timeout(soon)?.ok_or(Fault::Hang("no process can write any more".into()))?;
     if WriteGuard::previous_owner_died(&guard).is_some() || lock.readers() > 0 {
         return Err(Fault::Torn("the dead stay".into()));
     }
     Ok(())
 }
 
-/// While the victim stands still: as long as it reads nobody writes, as long as it writes nobody comes in, nobody is told of a death, and time-outs hold. What it does not
-/// hold, others get; then the peers, too.
+/// While the victim stands still: as long as it reads no process writes, as long as it writes none enters, no
+/// death is reported, and time-outs hold. What it does not hold, other processes get; then the peers, too.
 fn stands_still(lock: &RwLock, kill: &Kill<'_>, beside: Beside, peers: usize) -> Result<(), Fault> {
-    const SOMEBODY: u32 = 1;
+    const ANY_READER: u32 = 1;
     let writer = || lock.writer().map(|owner| owner.tid);
     let reads = || lock.readers() > beside.0;
-    let holder = || writer().or_else(|| if reads() { Some(kill.victim()) } else { (lock.readers() > 0).then_some(SOMEBODY) });
-    not_robbed(kill, writer, |limit| {
+    let holder = || {
+        writer().or_else(|| {
+            if reads() { Some(kill.victim()) } else { (lock.readers() > 0).then_some(ANY_READER) }
+        })
+    };
+    keeps_its_lock(kill, writer, |limit| {
         let guard = if limit.is_zero() { lock.try_read() } else { lock.read_timeout(limit) }?;
         Ok(guard.map(|guard| ReadGuard::previous_owner_died(&guard).is_some()))
     })?;
-    not_robbed(kill, holder, |limit| {
+    keeps_its_lock(kill, holder, |limit| {
         let guard = if limit.is_zero() { lock.try_write() } else { lock.write_timeout(limit) }?;
         Ok(guard.map(|guard| WriteGuard::previous_owner_died(&guard).is_some()))
     })?;

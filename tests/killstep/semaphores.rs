@@ -1,11 +1,14 @@
-//! Semaphores: whoever dies, holding permits, waiting for them or gathering them, all of them come back, soon.
+//! Semaphores: whether a process dies holding permits, waiting for them or gathering them, all of them come
+//! back soon.
 
 use std::time::{Duration, Instant};
 
 use multiproc::{Permit, Semaphore};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{BRIEFLY, FUTEX, SOON, WAITV, await_asleep, in_time, nothing_left, ours, peers_go_on, sign, wait_for};
+use crate::support::{
+    BRIEFLY, FUTEX, SOON, WAITV, await_asleep, in_time, nothing_left, ours, peers_go_on, sign, wait_for,
+};
 
 /// Cells: 0 "the holder may let go", 1 "the permits are held", 2 and 3 the victim's; peers sign from 10 on.
 pub(crate) const GO: usize = 0;
@@ -26,8 +29,12 @@ pub(crate) fn run(sweep: &mut Sweep) {
 pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
     vec![
         case("semaphore/acquire+release", |semaphore, _| drop(semaphore.acquire()), next_ones).sampled(2),
-        case("semaphore/try_acquire", |semaphore, _| drop((semaphore.try_acquire(), semaphore.try_acquire())), next_ones),
-        case("semaphore/try_acquire, in vain", |semaphore, _| drop(semaphore.try_acquire()), woken_one)
+        case(
+            "semaphore/try_acquire",
+            |semaphore, _| drop((semaphore.try_acquire(), semaphore.try_acquire())),
+            next_ones,
+        ),
+        case("semaphore/try_acquire, none free", |semaphore, _| drop(semaphore.try_acquire()), woken_one)
             .peer(holder)
             .release(let_go)
             .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
@@ -36,7 +43,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
         case_of(1, "semaphore/release, another waits", release, woken_one)
             .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
             .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
-            .heir(|semaphore, _| drop(semaphore.acquire()))
+            .recoverer(|semaphore, _| drop(semaphore.acquire()))
             .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
         case_of(1, "semaphore/release, two asleep and a barger", release, |semaphore, kill| {
             drop(semaphore.try_acquire()?);
@@ -45,45 +52,62 @@ pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
         .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 2))
         .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
         .peer(|semaphore, cells| sleeper(semaphore, cells, 1))
-        .heir(|semaphore, _| drop(semaphore.acquire()))
+        .recoverer(|semaphore, _| drop(semaphore.acquire()))
         .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
         case("semaphore/release, a gatherer asleep", release, woken_one)
             .warm(|semaphore, cells| hold_until_asleep(semaphore, cells, 1))
             .peer(|semaphore, cells| gatherer(semaphore, cells, 0))
-            .heir(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, Duration::ZERO)))
+            .recoverer(|semaphore, _| drop(semaphore.acquire_many_timeout(ALL, Duration::ZERO)))
             .frozen(|semaphore, kill| {
                 stands_still(semaphore, kill)?;
                 // The gatherer needs them all.
                 if its(semaphore, kill) == 0 { peers_go_on(kill, 1) } else { Ok(()) }
             }),
-        // The victim sleeps in the gate, the peer behind it: what the victim had been woken for is the peer's.
-        case("semaphore/acquire, asleep in the gate, woken", |semaphore, _| drop(semaphore.acquire()), woken_all)
-            .peer(holder)
-            .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
-            .release(let_go)
-            .heir(|semaphore, _| drop(semaphore.try_acquire()))
-            .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
-        // The other way round.
-        case("semaphore/acquire, asleep behind the gate, woken", |semaphore, _| drop(semaphore.acquire()), woken_all)
-            .peer(holder)
-            .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
-            .release(let_go)
-            .heir(|semaphore, _| drop(semaphore.try_acquire()))
-            .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
-        case("semaphore/acquire_many, asleep, woken", |semaphore, _| drop(semaphore.acquire_many(ALL)), woken_all)
-            .peer(holder)
-            .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
-            .release(let_go)
-            .heir(|semaphore, _| drop(semaphore.try_acquire()))
-            .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
-        case("semaphore/acquire_timeout, in vain", |semaphore, _| drop(semaphore.acquire_timeout(A_MOMENT)), woken_all)
-            .peer(holder)
-            .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
-            .release(|_, _| ())
-            .heir(|semaphore, _| drop(semaphore.try_acquire()))
-            .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
+        // The victim sleeps in the mutex, the peer behind it: the permit for which the victim was woken is
+        // the peer's.
         case(
-            "semaphore/acquire_timeout, in vain in the gate",
+            "semaphore/acquire, asleep in the mutex, woken",
+            |semaphore, _| drop(semaphore.acquire()),
+            woken_all,
+        )
+        .peer(holder)
+        .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
+        .release(let_go)
+        .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
+        // The other way round.
+        case(
+            "semaphore/acquire, asleep behind the mutex, woken",
+            |semaphore, _| drop(semaphore.acquire()),
+            woken_all,
+        )
+        .peer(holder)
+        .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
+        .release(let_go)
+        .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
+        case(
+            "semaphore/acquire_many, asleep, woken",
+            |semaphore, _| drop(semaphore.acquire_many(ALL)),
+            woken_all,
+        )
+        .peer(holder)
+        .late_peer(|semaphore, cells| late_sleeper(semaphore, cells, 0))
+        .release(let_go)
+        .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
+        case(
+            "semaphore/acquire_timeout, times out",
+            |semaphore, _| drop(semaphore.acquire_timeout(A_MOMENT)),
+            woken_all,
+        )
+        .peer(holder)
+        .peer(|semaphore, cells| sleeper(semaphore, cells, 0))
+        .release(|_, _| ())
+        .recoverer(|semaphore, _| drop(semaphore.try_acquire()))
+        .frozen(|semaphore, kill| peers_too(semaphore, kill, 2)),
+        case(
+            "semaphore/acquire_timeout, times out in the mutex",
             |semaphore, _| drop(semaphore.acquire_timeout(A_MOMENT)),
             woken_one,
         )
@@ -91,7 +115,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
         .release(|_, _| ())
         .frozen(|semaphore, kill| peers_too(semaphore, kill, 1)),
         case(
-            "semaphore/acquire_many_timeout, in vain, one gathered",
+            "semaphore/acquire_many_timeout, times out, one gathered",
             |semaphore, _| drop(semaphore.acquire_many_timeout(ALL, A_MOMENT)),
             woken_one,
         )
@@ -189,17 +213,24 @@ fn woken_all(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
     woken_two(semaphore, kill)
 }
 
-/// All permits are there, soon, one by one and together, and only the first holder of each may be told of a death.
+/// All permits are there soon, one by one and together, and only the first holder of each may be notified of
+/// a death.
 pub(crate) fn next_ones(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
     for turn in 0..3 {
         let begin = Instant::now();
-        // At the end of a sleep a waiter looks whether the holders live: that is the belt, and not what is tested here (but for `Mode::Missed`, which is patient).
+        // At the end of a sleep a waiter looks whether the holders live. This liveness poll is not what is
+        // tested here (but for `Mode::Missed`, which is patient).
         let soon = kill.patience();
-        let all = semaphore.acquire_many_timeout(semaphore.permits(), soon)?.filter(|_| begin.elapsed() < soon);
-        let Some(all) = all else { return Err(Fault::Hang(format!("they are not there any more, {semaphore:?}"))) };
-        let told = all.iter().any(|permit| Permit::previous_owner_died(permit).is_some());
-        if told && (turn > 0 || kill.mode() == Mode::Freeze) {
-            return Err(Fault::Torn(if turn > 0 { "a second owner died?" } else { "nobody died" }.into()));
+        let all =
+            semaphore.acquire_many_timeout(semaphore.permits(), soon)?.filter(|_| begin.elapsed() < soon);
+        let Some(all) = all else {
+            return Err(Fault::Hang(format!("they are not there any more, {semaphore:?}")));
+        };
+        let reported = all.iter().any(|permit| Permit::previous_owner_died(permit).is_some());
+        if reported && (turn > 0 || kill.mode() == Mode::Freeze) {
+            return Err(Fault::Torn(
+                if turn > 0 { "a second owner died?" } else { "no process died" }.into(),
+            ));
         }
         drop(all);
         let first = semaphore.acquire_timeout(soon)?;
@@ -219,7 +250,8 @@ pub(crate) fn its(semaphore: &Semaphore, kill: &Kill<'_>) -> usize {
     semaphore.holders().iter().filter(|owner| owner.pid == Some(kill.victim())).count()
 }
 
-/// While the victim stands still it keeps what it has, the others get what is free, and time-outs hold, also where it stands in the gate.
+/// While the victim stands still it keeps what it has, other processes get what is free, and time-outs hold,
+/// also if it stands in the mutex.
 pub(crate) fn stands_still(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(), Fault> {
     let before = its(semaphore, kill);
     let begin = Instant::now();
@@ -228,9 +260,11 @@ pub(crate) fn stands_still(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(),
     in_time("to wait for a permit", begin, BRIEFLY)?;
     match &one {
         Some(permit) if Permit::previous_owner_died(permit).is_some() => {
-            return Err(Fault::Torn("somebody who stands still was taken for dead".into()));
+            return Err(Fault::Torn("the stopped victim was taken for dead".into()));
         }
-        None if free > 0 && semaphore.available() > 0 => return Err(Fault::Hang("a free permit is not to be had".into())),
+        None if free > 0 && semaphore.available() > 0 => {
+            return Err(Fault::Hang("a free permit is not to be had".into()));
+        }
         None if begin.elapsed() < BRIEFLY => return Err(Fault::Torn("the time-out came early".into())),
         _ => {}
     }
@@ -239,17 +273,21 @@ pub(crate) fn stands_still(semaphore: &Semaphore, kill: &Kill<'_>) -> Result<(),
     let all = semaphore.acquire_many_timeout(semaphore.permits(), BRIEFLY)?;
     in_time("to wait for all permits", begin, BRIEFLY)?;
     if all.is_some() && before > 0 {
-        return Err(Fault::Torn("a permit was taken from one who stands still".into()));
+        return Err(Fault::Torn("a permit was taken from the stopped victim".into()));
     }
     drop(all);
-    // Whoever polls looks at the holders now and then, too.
+    // A process that polls looks at the holders now and then, too.
     for _ in 0..130 {
         drop(semaphore.try_acquire()?);
     }
-    if its(semaphore, kill) == before { Ok(()) } else { Err(Fault::Torn("one who stands still has other permits now".into())) }
+    if its(semaphore, kill) == before {
+        Ok(())
+    } else {
+        Err(Fault::Torn("the stopped victim has other permits now".into()))
+    }
 }
 
-/// The same, and the peers, who hold some or want one each, go on, unless the victim has them all.
+/// The same, and the peers, which hold some or want one each, go on unless the victim has them all.
 pub(crate) fn peers_too(semaphore: &Semaphore, kill: &Kill<'_>, peers: usize) -> Result<(), Fault> {
     stands_still(semaphore, kill)?;
     kill.cells().set(GO, 1);

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use multiproc::shm::{Gc, Namespace};
 use multiproc_killstep::{Cells, Fault, Kill, Region};
 
-/// A namespace of this run alone, gone in the end; and one CPU, so that nobody spins: single steps through a spin loop prove nothing and take minutes.
-pub(crate) struct Home(PathBuf);
+/// A namespace of this process alone, removed in the end; and one CPU, so that no process spins: single steps
+/// through a spin loop prove nothing and take minutes.
+pub(crate) struct OwnNamespace(PathBuf);
 
-impl Home {
+impl OwnNamespace {
     pub(crate) fn new() -> Self {
         let directory = PathBuf::from(format!("/dev/shm/multiproc-killstep-{}", std::process::id()));
         // SAFETY: this program has one thread.
@@ -23,7 +24,7 @@ impl Home {
     }
 }
 
-/// For what must race.
+/// Lets this process run on all CPUs: for hunts in which processes must race.
 pub(crate) fn all_cpus() {
     run_on(0..64);
 }
@@ -39,7 +40,7 @@ fn run_on(cpus: std::ops::Range<usize>) {
     unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
 }
 
-impl Drop for Home {
+impl Drop for OwnNamespace {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -47,7 +48,7 @@ impl Drop for Home {
 
 /// Every byte of ours that this process has mapped.
 pub(crate) fn ours() -> Vec<Region> {
-    // Of a queue, whose log may become very long, the beginning.
+    // Only the beginning of a queue, whose log may become very long.
     beginnings(16 << 10)
 }
 
@@ -60,13 +61,15 @@ pub(crate) fn beginnings(most: usize) -> Vec<Region> {
         let (start, end) = line.split_once(' ')?.0.split_once('-')?;
         Some((hex(start)?, hex(end)?))
     });
-    ranges.map(|(start, end)| Region::new(std::ptr::with_exposed_provenance(start), (end - start).min(most))).collect()
+    ranges
+        .map(|(start, end)| Region::new(std::ptr::with_exposed_provenance(start), (end - start).min(most)))
+        .collect()
 }
 
-/// Nothing is left: neither a file nor a ticket that would keep one.
+/// Nothing is left: neither a file nor an in-flight reference that would keep a file.
 pub(crate) fn nothing_left() -> Result<(), Fault> {
     let namespace = Namespace::current()?;
-    Gc::new().ticket_age(Duration::ZERO).run(&namespace)?;
+    Gc::new().in_flight_age(Duration::ZERO).run(&namespace)?;
     let left = files(namespace.path());
     if left.is_empty() { Ok(()) } else { Err(Fault::Leaked(format!("{left:?}"))) }
 }
@@ -76,7 +79,7 @@ fn files(directory: &Path) -> Vec<String> {
     entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
-/// Says who it is, so that the victim can wait until it sleeps.
+/// Leaves its process id, so that the victim can wait until the process sleeps.
 pub(crate) fn sign(cells: &Cells, cell: usize) {
     cells.set(cell, u64::from(std::process::id()));
 }
@@ -84,7 +87,7 @@ pub(crate) fn sign(cells: &Cells, cell: usize) {
 /// Waits until a cell is not 0 any more.
 pub(crate) fn wait_for(cells: &Cells, cell: usize) {
     while cells.get(cell) == 0 {
-        // Not a nap, which the kit does not take for waiting.
+        // Not a `sleep`, which the kit does not take for waiting.
         // SAFETY: no descriptors at all.
         unsafe { libc::poll(std::ptr::null_mut(), 0, 4) };
     }
@@ -107,30 +110,36 @@ pub(crate) fn await_asleep(cells: &Cells, cell: usize, calls: &[i64]) {
 
 /// A sleep on one word.
 pub(crate) const FUTEX: &[i64] = &[libc::SYS_futex];
-/// A sleep on several words: a ring's long sleep, after the brief one.
+/// A sleep on several words: a ring's long sleep, after its brief park.
 pub(crate) const WAITV: &[i64] = &[libc::SYS_futex_waitv];
 
-/// Soon: well below the second after which the belt would help.
+/// Well below the second after which the liveness poll would help.
 pub(crate) const SOON: Duration = Duration::from_millis(500);
 
 /// For results that the victim does not look at.
 pub(crate) fn ignore<T>(_: T) {}
 
-/// A time-out while somebody stands still.
+/// A time-out while the victim stands still.
 pub(crate) const BRIEFLY: Duration = Duration::from_millis(20);
-/// Within a second others get a wake-up that somebody keeps who stands still.
-const BELT: Duration = Duration::from_millis(1500);
+/// Within a second the liveness poll replaces a wake-up that a stopped process holds.
+const LIVENESS_POLL: Duration = Duration::from_millis(1500);
 
-/// It ended in time: what was added to `limit` may be a busy machine's, but is less than the second after which a waiter looks round.
+/// It ended in time. What was added to `limit` may be a busy machine's, but is less than the second between
+/// two liveness polls.
 pub(crate) fn in_time(what: &str, begin: Instant, limit: Duration) -> Result<(), Fault> {
     const BUSY: Duration = Duration::from_millis(900);
     let took = begin.elapsed();
-    if took <= limit + BUSY { Ok(()) } else { Err(Fault::Hang(format!("{what} took {took:?}, not {limit:?}"))) }
+    if took <= limit + BUSY {
+        Ok(())
+    } else {
+        Err(Fault::Hang(format!("{what} took {took:?}, not {limit:?}")))
+    }
 }
 
-/// While the victim stands still, what it holds stays its own, and a time-out holds; what it does not hold, others get. `owner` is the thread that has the lock;
-/// `take` takes it for a moment, within a time, and tells whether the last owner died.
-pub(crate) fn not_robbed(
+/// While the victim stands still, what it holds stays its own, and time-outs hold. Other processes get what
+/// it does not hold. `owner` is the thread that has the lock; `take` takes it for a moment, within a time,
+/// and returns whether the last owner died.
+pub(crate) fn keeps_its_lock(
     kill: &Kill<'_>,
     owner: impl Fn() -> Option<u32>,
     take: impl Fn(Duration) -> Result<Option<bool>, Fault>,
@@ -141,29 +150,33 @@ pub(crate) fn not_robbed(
     let taken = take(BRIEFLY)?;
     in_time("to wait for the lock", begin, BRIEFLY)?;
     match taken {
-        Some(_) if its => return Err(Fault::Torn("a lock was taken from one who stands still".into())),
-        Some(true) => return Err(Fault::Torn("somebody who stands still was taken for dead".into())),
-        None if before.is_none() => return Err(Fault::Hang("a lock that nobody has is not to be had".into())),
+        Some(_) if its => return Err(Fault::Torn("a lock was taken from the stopped victim".into())),
+        Some(true) => return Err(Fault::Torn("the stopped victim was taken for dead".into())),
+        None if before.is_none() => return Err(Fault::Hang("a free lock cannot be taken".into())),
         None if begin.elapsed() < BRIEFLY => return Err(Fault::Torn("the time-out came early".into())),
         _ => {}
     }
-    // Whoever polls looks at the owner now and then, too.
+    // A process that polls looks at the owner now and then, too.
     for _ in 0..130 {
         let begin = Instant::now();
         if take(Duration::ZERO)?.is_some() && its {
-            return Err(Fault::Torn("a lock was taken from one who stands still, by polling".into()));
+            return Err(Fault::Torn("a lock was taken from the stopped victim, by polling".into()));
         }
         in_time("to try for the lock", begin, Duration::ZERO)?;
     }
-    if its && owner() != before { Err(Fault::Torn("one who stands still does not own it any more".into())) } else { Ok(()) }
+    if its && owner() != before {
+        Err(Fault::Torn("the stopped victim does not own it any more".into()))
+    } else {
+        Ok(())
+    }
 }
 
-/// The peers from 0 go on within a second, whatever wake-up one keeps who stands still.
+/// The peers from 0 go on within a second, whatever wake-up the stopped victim holds.
 pub(crate) fn peers_go_on(kill: &Kill<'_>, count: usize) -> Result<(), Fault> {
     let begin = Instant::now();
     while let Some(peer) = (0..count).find(|peer| !kill.peer_ended(*peer)) {
-        if begin.elapsed() > BELT {
-            return Err(Fault::Hang(format!("peer {peer} waits for one who stands still and has nothing")));
+        if begin.elapsed() > LIVENESS_POLL {
+            return Err(Fault::Hang(format!("peer {peer} waits for the stopped victim, which has nothing")));
         }
         std::thread::sleep(Duration::from_micros(50));
     }

@@ -4,7 +4,7 @@ use multiproc::shm::ValueGuard;
 use multiproc::{AtomicValue, Value};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Mode, Sweep};
 
-use crate::support::{SOON, ignore, not_robbed, nothing_left, ours};
+use crate::support::{SOON, ignore, keeps_its_lock, nothing_left, ours};
 
 type Four = [u64; 4];
 const OLD: Four = [1; 4];
@@ -26,7 +26,11 @@ pub(crate) fn cases() -> Vec<Case<'static, Value<Four>>> {
         case("value/replace", |value, _| ignore(value.replace(NEW)), before_or_after),
         case("value/compare_exchange", |value, _| ignore(value.compare_exchange(OLD, NEW)), before_or_after),
         case("value/try_lock+commit", |value, _| *value.try_lock().unwrap().unwrap() = NEW, before_or_after),
-        case("value/lock_timeout+commit", |value, _| *value.lock_timeout(SOON).unwrap().unwrap() = NEW, before_or_after),
+        case(
+            "value/lock_timeout+commit",
+            |value, _| *value.lock_timeout(SOON).unwrap().unwrap() = NEW,
+            before_or_after,
+        ),
         case(
             "value/update, another waits",
             |value, _| ignore(value.update(|four| *four = NEW)),
@@ -35,18 +39,26 @@ pub(crate) fn cases() -> Vec<Case<'static, Value<Four>>> {
                 match value.get()? {
                     sum if sum == OLD.map(|one| one + 10) && !finished(kill) => usable(value, kill),
                     sum if sum == NEW.map(|two| two + 10) => usable(value, kill),
-                    // The peer came before the heir, or before the victim that stood still.
+                    // The peer came before the recoverer, or before the victim that stood still.
                     NEW if matches!(kill.mode(), Mode::Double | Mode::Freeze) => usable(value, kill),
                     other => Err(Fault::Torn(format!("{other:?}"))),
                 }
             },
         )
         .late_peer(|value, _| ignore(value.update(|four| *four = four.map(|number| number + 10))))
-        .frozen(|value, kill| unharmed(value, kill, &[OLD, NEW, OLD.map(|one| one + 10), NEW.map(|two| two + 10)])),
+        .frozen(|value, kill| {
+            unharmed(value, kill, &[OLD, NEW, OLD.map(|one| one + 10), NEW.map(|two| two + 10)])
+        }),
         case(
             "value/get",
             |value, _| ignore(value.get()),
-            |value, kill| if value.get()? == OLD { usable(value, kill) } else { Err(Fault::Torn("a read changed it".into())) },
+            |value, kill| {
+                if value.get()? == OLD {
+                    usable(value, kill)
+                } else {
+                    Err(Fault::Torn("a read changed it".into()))
+                }
+            },
         ),
     ]
 }
@@ -60,7 +72,9 @@ fn atomic_cases() -> Vec<Case<'static, AtomicValue<u64>>> {
             move |value: &AtomicValue<u64>, _: &Cells| victim(value),
             move |value: &AtomicValue<u64>, kill: &Kill<'_>| match value.load() {
                 1 if finished(kill) => Err(Fault::Lost("it had returned".into())),
-                2 if adds && kill.finished() && kill.heir_finished() => Err(Fault::Lost("both had returned".into())),
+                2 if adds && kill.finished() && kill.recoverer_finished() => {
+                    Err(Fault::Lost("both had returned".into()))
+                }
                 1 | 2 => Ok(()),
                 3 if adds && kill.mode() == Mode::Double => Ok(()),
                 other => Err(Fault::Torn(other.to_string())),
@@ -100,9 +114,9 @@ fn case(
         .finally(nothing_left)
 }
 
-/// Whether anybody's operation had returned.
+/// Whether any operation had returned.
 fn finished(kill: &Kill<'_>) -> bool {
-    kill.finished() || kill.heir_finished()
+    kill.finished() || kill.recoverer_finished()
 }
 
 fn before_or_after(value: &Value<Four>, kill: &Kill<'_>) -> Result<(), Fault> {
@@ -113,13 +127,13 @@ fn before_or_after(value: &Value<Four>, kill: &Kill<'_>) -> Result<(), Fault> {
     }
 }
 
-/// While the victim stands still: readers go on, and writers are not robbed.
+/// While the victim stands still, readers go on, and no lock is taken from writers.
 fn unharmed(value: &Value<Four>, kill: &Kill<'_>, possible: &[Four]) -> Result<(), Fault> {
     let found = value.get()?;
     if !possible.contains(&found) {
         return Err(Fault::Torn(format!("{found:?}")));
     }
-    not_robbed(
+    keeps_its_lock(
         kill,
         || value.owner().map(|owner| owner.tid),
         |limit| {
@@ -132,7 +146,7 @@ fn unharmed(value: &Value<Four>, kill: &Kill<'_>, possible: &[Four]) -> Result<(
 fn usable(value: &Value<Four>, kill: &Kill<'_>) -> Result<(), Fault> {
     for number in 3..6 {
         let Some(mut guard) = value.lock_timeout(kill.patience())? else {
-            return Err(Fault::Hang("nobody gets it any more".into()));
+            return Err(Fault::Hang("no process gets it any more".into()));
         };
         *guard = [number; 4];
         drop(guard);

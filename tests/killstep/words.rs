@@ -1,4 +1,4 @@
-//! The wait words: whoever should hear it, hears it.
+//! The wait words: a wake-up reaches every process that it is for.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::time::Duration;
@@ -6,9 +6,9 @@ use std::time::Duration;
 use multiproc::robust::{Deadline, EventCount, RawEvent};
 use multiproc_killstep::{Case, Cells, Fault, Kill, Region, SharedWords, Sweep};
 
-use crate::support::{SOON, ignore, peers_go_on};
+use crate::support::{SOON, peers_go_on};
 
-/// The words under test in plain shared memory, and a flag beside them.
+/// The words under test in plain shared memory, with a flag beside them.
 #[repr(C)]
 pub(crate) struct Words {
     seq: EventCount,
@@ -35,34 +35,34 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 pub(crate) fn cases() -> Vec<Case<'static, Place>> {
     vec![
-        case("seq/wake_all", announce, heard_at_once_or_within_the_belt)
+        case("event_count/wake_all", change_and_wake, heard_at_once_or_within_a_second)
             .peer(|words, _| wait_for_flag(words))
             .peer(|words, _| wait_for_flag(words))
             .frozen(|words, kill| if words.flag.load(SeqCst) == 1 { peers_go_on(kill, 2) } else { Ok(()) })
             .wake_within(Duration::from_millis(1500)),
         case(
-            "seq/wake_one",
+            "event_count/wake_one",
             |words, _| {
                 words.flag.store(1, SeqCst);
                 words.seq.wake_one();
             },
-            heard_at_once_or_within_the_belt_by_one,
+            heard_at_once_or_within_a_second_by_one,
         )
         .peer(|words, _| wait_for_flag(words))
         .frozen(|words, kill| if words.flag.load(SeqCst) == 1 { peers_go_on(kill, 1) } else { Ok(()) })
         .wake_within(Duration::from_millis(1500)),
         case(
-            "seq/wait_until",
+            "event_count/wait_until",
             |words, _| wait_for_flag(words),
             |words, kill| {
-                announce(words, kill.cells());
+                change_and_wake(words, kill.cells());
                 kill.must_wake(0).map(|_| ())
             },
         )
         .peer(|words, _| wait_for_flag(words))
-        .release(announce)
+        .release(change_and_wake)
         .frozen(|words, kill| {
-            announce(words, kill.cells());
+            change_and_wake(words, kill.cells());
             peers_go_on(kill, 1)
         }),
         case("raw_event/set", |words, _| words.event.set(), is_heard)
@@ -79,7 +79,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
                     kill.must_wake(1)?;
                 }
                 if kill.finished() && !words.event.is_set() {
-                    return Err(Fault::Lost("the ring".into()));
+                    return Err(Fault::Lost("the set".into()));
                 }
                 is_heard(words, kill)
             },
@@ -115,7 +115,7 @@ fn case(
         .wake_within(SOON)
 }
 
-fn announce(words: &Place, _: &Cells) {
+fn change_and_wake(words: &Place, _: &Cells) {
     words.flag.store(1, SeqCst);
     words.seq.wake_all();
 }
@@ -128,18 +128,18 @@ fn wait_for_event(words: &Place, _: &Cells) {
     let _ = words.event.wait(Deadline::NEVER);
 }
 
-fn heard_at_once_or_within_the_belt(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
+fn heard_at_once_or_within_a_second(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
     if words.flag.load(SeqCst) == 0 {
-        announce(words, kill.cells());
+        change_and_wake(words, kill.cells());
     }
-    kill.must_wake(0);
+    kill.must_wake(0)?;
     kill.must_wake(1)?;
     Ok(())
 }
 
-fn heard_at_once_or_within_the_belt_by_one(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
+fn heard_at_once_or_within_a_second_by_one(words: &Place, kill: &Kill<'_>) -> Result<(), Fault> {
     if words.flag.load(SeqCst) == 0 {
-        announce(words, kill.cells());
+        change_and_wake(words, kill.cells());
     }
     kill.must_wake(0).map(|_| ())
 }

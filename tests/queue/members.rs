@@ -314,7 +314,9 @@ fn at_most_sixty_producers_are_connected() -> Outcome {
     let queue: Queue<u8> = Queue::new(3)?;
     let mut all: Vec<_> = (0..60).map(|_| queue.producer()).collect::<Result<_, _>>()?;
     let more = queue.producer();
-    let Err(RegistrationError::Lock(refused)) = more else { return Err("a 61st producer is connected".into()) };
+    let Err(RegistrationError::Lock(refused)) = more else {
+        return Err("a 61st producer is connected".into());
+    };
     assert_eq!(refused.cause(), AcquireError::NoFreeSlot);
     let _consumer = queue.consumer()?;
     all.swap_remove(17);

@@ -9,11 +9,11 @@ use multiproc::{GetError, PutError};
 use crate::common::Dice;
 use crate::ledger::Verdict;
 use crate::notes::{Note, Notebook, What, now};
-use crate::roles::{Job, Pace, TORN, dawdle, read};
+use crate::workers::{Job, Pace, TORN, dawdle, read};
 
 type Jobs = JoinableQueue<Vec<u8>>;
 
-/// Puts it, in one way or another.
+/// Puts the job, in one of several ways.
 pub(crate) fn put(queue: &Jobs, mut message: Vec<u8>, dice: &mut Dice) {
     let timeouts = [200_u64, 20_000].map(|most| Duration::from_micros(dice.below(most)));
     while let Err(error) = match dice.below(10) {
@@ -27,7 +27,7 @@ pub(crate) fn put(queue: &Jobs, mut message: Vec<u8>, dice: &mut Dice) {
     }
 }
 
-/// Leases jobs, and gets them done, now or later, or gives them back; until all is done.
+/// Leases jobs, and finishes or returns them, now or later, until all is done.
 pub(crate) fn work(job: &Job, queue: &Jobs, notebook: &Notebook) {
     let mut dice = Dice::new(job.seed);
     let mut held: Vec<Lease<'_, Vec<u8>>> = Vec::new();
@@ -35,7 +35,7 @@ pub(crate) fn work(job: &Job, queue: &Jobs, notebook: &Notebook) {
         let timeouts = [200_u64, 20_000].map(|most| Duration::from_micros(dice.below(most)));
         let begun = now();
         notebook.set_inside(true);
-        // Who has jobs does not wait for others, who may wait for these.
+        // A process that has jobs does not wait for others, which may wait for these.
         let got = match dice.below(if held.is_empty() { 10 } else { 3 }) {
             0 => queue.try_get(),
             1 => queue.get_timeout(timeouts[0]),
@@ -94,19 +94,19 @@ fn add(notebook: &Notebook, message: &[u8], what: What, begun: u64) {
 /// What became of one job.
 #[derive(Clone, Debug, Default)]
 struct Fate {
-    /// It was put for sure; else its producer may have been killed before.
+    /// It was put for sure; otherwise its producer may have been killed before.
     noted: bool,
     deliveries: Vec<Delivery>,
     letters: usize,
 }
 
-/// From a `get` that returned until its holder was rid of the job.
+/// From the return of a `get` until its holder had finished or returned the job.
 #[derive(Clone, Copy, Debug)]
 struct Delivery {
     attempt: u32,
     begun: u64,
     ended: u64,
-    /// The first moment at which it could be another's, and how it came to that.
+    /// The first moment at which another process could have it, and why.
     released: u64,
     how: How,
 }
@@ -131,7 +131,7 @@ pub(crate) struct Accounts {
 }
 
 impl Accounts {
-    /// What a producer noted. Killed between the put and the note of it, it has put one more.
+    /// What a producer noted. If it was killed between the put and its note, it has put one more.
     pub(crate) fn put(&mut self, notebook: &Notebook, producer: u32, killed: bool) {
         let count = notebook.counted();
         self.verdict.operations += count as u64;
@@ -140,7 +140,7 @@ impl Accounts {
         self.fates.insert(producer, fates);
     }
 
-    /// What a consumer noted, which was killed at this moment or later, or not at all.
+    /// What a consumer noted that was killed at this moment or later, or not at all.
     pub(crate) fn got(&mut self, notebook: &Notebook, consumer: u32, killed: Option<u64>) {
         let mut held: HashMap<(u32, u32), Delivery> = HashMap::new();
         for note in notebook.notes() {
@@ -176,10 +176,13 @@ impl Accounts {
     }
 
     /// A dead letter that was found in the end.
-    pub(crate) fn letter(&mut self, letter: &DeadLetter<Vec<u8>>, most: u16) {
+    pub(crate) fn dead_letter(&mut self, letter: &DeadLetter<Vec<u8>>, most: u16) {
         let id = letter.value().ok().and_then(|message| read(&message)).unwrap_or((TORN, 0));
         if most == 0 || letter.attempts() != u32::from(most) {
-            self.complain(format!("{id:?} is a dead letter after {} of {most} deliveries", letter.attempts()));
+            self.complain(format!(
+                "{id:?} is a dead letter after {} of {most} deliveries",
+                letter.attempts()
+            ));
         }
         match self.fate(id) {
             Some(fate) => fate.letters += 1,
@@ -195,11 +198,13 @@ impl Accounts {
         self.redelivered += u64::from(delivery.attempt > 1);
         match self.fate(id) {
             Some(fate) => fate.deliveries.push(delivery),
-            None => self.complain(format!("job {id:?} was {}", if id.0 == TORN { "torn" } else { "never put" })),
+            None => {
+                self.complain(format!("job {id:?} was {}", if id.0 == TORN { "torn" } else { "never put" }))
+            }
         }
     }
 
-    /// Everything is done; how many were handed out again.
+    /// Everything is done. Returns how many jobs were delivered again.
     pub(crate) fn settle(mut self) -> (Verdict, u64) {
         let mut fates = std::mem::take(&mut self.fates);
         for (producer, fates) in &mut fates {
@@ -213,7 +218,10 @@ impl Accounts {
                 // First deliveries are in the order of the puts.
                 if let Some(first) = fate.deliveries.first().filter(|delivery| delivery.attempt == 1) {
                     if first.ended < latest.0 {
-                        self.complain(format!("job {number} of producer {producer} has overtaken {}", latest.1));
+                        self.complain(format!(
+                            "job {number} of producer {producer} has overtaken {}",
+                            latest.1
+                        ));
                     }
                     latest = latest.max((first.begun, number));
                 }
@@ -245,13 +253,13 @@ impl Fate {
         for pair in self.deliveries.windows(2) {
             let [one, next] = pair else { continue };
             if one.attempt == next.attempt {
-                return Some("was handed out twice as the same attempt");
+                return Some("was delivered twice as the same attempt");
             }
             if matches!(one.how, How::Finished | How::Held) {
-                return Some("was handed out again, though its holder lived");
+                return Some("was delivered again, though its holder lived");
             }
             if next.ended < one.released {
-                return Some("was handed out while another had it");
+                return Some("was delivered while another had it");
             }
         }
         None

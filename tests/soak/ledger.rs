@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 
 use crate::notes::{Note, Notebook};
-use crate::roles::TORN;
+use crate::workers::TORN;
 
 /// One producer's messages.
 #[derive(Debug)]
 struct Account {
     noted: usize,
     killed: bool,
-    /// How often each was got, and when last.
+    /// How often each was got, and when it was got last.
     got: Vec<(u8, Note)>,
 }
 
@@ -28,7 +28,8 @@ pub(crate) struct Verdict {
 }
 
 impl Ledger {
-    /// What a producer noted, which put so many at once. Killed between the put and the note of it, it has put as many more.
+    /// What a producer noted that puts `most` messages at once. If it was killed between the put and its
+    /// note, it has put as many more.
     pub(crate) fn put(&mut self, notebook: &Notebook, producer: u32, killed: bool, at_once: usize) {
         let noted = notebook.counted();
         self.verdict.operations += noted as u64;
@@ -56,20 +57,26 @@ impl Ledger {
                 }
             };
             if let Some(complaint) = complaint {
-                self.complain(format!("message {number} of producer {producer}, got by {consumer}, is {complaint}"));
+                self.complain(format!(
+                    "message {number} of producer {producer}, got by {consumer}, is {complaint}"
+                ));
             }
         }
     }
 
-    /// The killed consumers may have taken so many messages with them.
+    /// As many messages may have been lost with killed consumers.
     pub(crate) fn settle(mut self, may_be_lost: u64) -> Verdict {
-        let missing = |account: &Account| account.got[..account.noted].iter().filter(|(times, _)| *times == 0).count();
+        let missing =
+            |account: &Account| account.got[..account.noted].iter().filter(|(times, _)| *times == 0).count();
         let lost = self.accounts.values().map(missing).sum::<usize>();
         self.verdict.lost = u64::try_from(lost).unwrap();
         if self.verdict.lost > may_be_lost {
-            let incomplete: Vec<_> = self.accounts.iter().filter(|(_, account)| missing(account) > 0).collect();
-            let shown: Vec<_> =
-                incomplete.iter().map(|(id, account)| (id, account.noted, account.killed, missing(account))).collect();
+            let incomplete: Vec<_> =
+                self.accounts.iter().filter(|(_, account)| missing(account) > 0).collect();
+            let shown: Vec<_> = incomplete
+                .iter()
+                .map(|(id, account)| (id, account.noted, account.killed, missing(account)))
+                .collect();
             self.complain(format!("{lost} messages lost where {may_be_lost} may be: {shown:?}"));
         }
         let overtaken: Vec<String> = self.accounts.values().flat_map(Account::overtaken).collect();
@@ -83,12 +90,16 @@ impl Ledger {
 }
 
 impl Account {
-    /// Whoever got them: no message was got, wholly, before an earlier one began to be.
+    /// Whatever consumer got it: no message was got wholly before the get of an earlier message began.
     fn overtaken(&self) -> impl Iterator<Item = String> {
         let mut latest = Note::default();
         self.got.iter().filter(|(times, _)| *times > 0).filter_map(move |(_, note)| {
-            let complaint = (note.ended < latest.begun)
-                .then(|| format!("message {} of producer {} has overtaken {}", note.number, note.producer, latest.number));
+            let complaint = (note.ended < latest.begun).then(|| {
+                format!(
+                    "message {} of producer {} has overtaken {}",
+                    note.number, note.producer, latest.number
+                )
+            });
             latest = if note.begun > latest.begun { *note } else { latest };
             complaint
         })

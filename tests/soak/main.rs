@@ -1,13 +1,17 @@
-//! A storm of kills over small queues: three producers and three consumers, killed or stopped at random moments and replaced, for as long as one likes.
+//! A storm of kills over small queues: three producers and three consumers are killed or stopped at random
+//! moments and replaced, for as long as the command line says.
 //!
 //! `ci/soak.sh SECONDS [SEED]`, or `cargo test --release --test soak -- SECONDS [SEED]`.
 //!
-//! Each message says who put it, as which number, and carries a checksum. A producer notes what it has put, a consumer what it has got, and when: in mapped files, which survive a kill.
-//! When a phase is over, the notes must agree: no message torn, doubled, invented, or out of its producer's order; none missing but one for each killed consumer (as many as one call takes, where that is
-//! several); nothing left in the queue. Of jobs none may be missing: each is done once, or a dead letter, and was handed out again only if its holder had given it back or was killed before `done` returned; never
-//! while somebody had it. If nothing moves for 0.8 seconds, that is a violation, too; after 20 seconds it is the end.
+//! Each message holds its producer, its number and a checksum. A producer notes what it has put, a consumer
+//! what it has got and when, in mapped files, which survive a kill. When a phase is over, the notes must
+//! agree. No message is torn, doubled, invented, or out of its producer's order. None is missing but one for
+//! each killed consumer (as many as one call takes, where that is several). Nothing is left in the queue. Of
+//! jobs none may be missing: each is done once, or is a dead letter. It was delivered again only if its
+//! holder had returned it or was killed before `done` returned, and never while a process had it. If nothing
+//! moves for 0.8 seconds, that is a violation, too; after 20 seconds the program ends.
 //!
-//! The same seed brings the same kills, stops, messages and calls; when they meet is up to the kernel.
+//! The same seed brings the same kills, stops, messages and calls; the kernel decides when they meet.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -21,7 +25,7 @@ mod jobs;
 mod ledger;
 mod notes;
 mod phase;
-mod roles;
+mod workers;
 
 use std::fs;
 use std::path::PathBuf;
@@ -32,9 +36,11 @@ use multiproc::shm::Namespace;
 
 use common::Dice;
 use phase::Phase;
-use roles::{Kind, Line, Pace, Shape, USUAL};
+use workers::{Kind, Line, Pace, Shape, USUAL};
 
-/// Small queues, of which the second and the third fill their bytes before their messages; one whose log grows and shrinks; several messages with one lock. Then jobs: as many deliveries as it takes; few; long ones.
+/// Small queues, of which the second and the third fill their bytes before their messages; a queue whose log
+/// grows and shrinks; several messages with one lock. Then jobs: with unlimited deliveries; with few; long
+/// jobs.
 const SHAPES: [Shape; 8] = [
     Shape { messages: 4, bytes: Some(16 << 10), longest: USUAL, at_once: 1, kind: Kind::Messages },
     Shape { messages: 60, bytes: Some(16 << 10), longest: USUAL, at_once: 1, kind: Kind::Jobs(0) },
@@ -46,7 +52,8 @@ const SHAPES: [Shape; 8] = [
     Shape { messages: 60, bytes: Some(16 << 10), longest: USUAL, at_once: 4, kind: Kind::Messages },
 ];
 const PHASE: Duration = Duration::from_secs(1);
-/// Sleepers look again once a second, come what may: whatever takes so long was saved by this alone, and some wake was lost.
+/// Sleeping processes poll once a second in any case: what takes so long was saved by this liveness poll
+/// alone, and some wake was lost.
 const SAVED: Duration = Duration::from_millis(800);
 
 /// What has happened so far.
@@ -58,7 +65,7 @@ struct Totals {
     inside: u64,
     stops: u64,
     lost: u64,
-    /// Jobs that were handed out again, and those of which nobody was rid.
+    /// Jobs that were delivered again, and jobs that no holder has finished or returned.
     redelivered: u64,
     letters: u64,
     violations: u64,
@@ -84,7 +91,10 @@ fn main() {
     left.iter().for_each(|thing| println!("soak: left behind: {thing}"));
     let Totals { operations, kills, inside, stops, lost, redelivered, letters, violations, slowest } = totals;
     println!(
-        "soak: {inside} kills in the middle of a call, {stops} stops, {lost} messages lost with their consumers, {redelivered} jobs handed out again, {letters} dead letters, nothing moved for at most {slowest:?}"
+        "soak: {inside} kills in the middle of a call, {stops} stops, {lost} messages lost \
+         with their consumers, \
+         {redelivered} jobs delivered again, {letters} dead letters, \
+         nothing moved for at most {slowest:?}"
     );
     println!("soak: {operations} operations, {kills} kills, {violations} violations, {} leaked", left.len());
     process::exit(i32::from(violations > 0 || !left.is_empty()));
@@ -126,7 +136,8 @@ fn storm(length: Duration, seed: u64, totals: &mut Totals) {
                 totals.kills - before.0,
                 totals.violations - before.1
             );
-            // What a phase leaves in the fixed part of a queue, the next one inherits; but a closed one is closed.
+            // The next phase inherits what a phase leaves in the fixed part of a queue; but a closed queue is
+            // closed.
             if matches!(line, Line::Jobs(_)) {
                 line = Line::new(shape);
             }
@@ -134,7 +145,7 @@ fn storm(length: Duration, seed: u64, totals: &mut Totals) {
     }
 }
 
-/// Whatever may leak: objects, descriptors, children.
+/// What may leak: objects, descriptors, children.
 fn possessions() -> Vec<String> {
     let names = |path: &str| {
         let entries = fs::read_dir(path).into_iter().flatten().flatten();
@@ -142,15 +153,17 @@ fn possessions() -> Vec<String> {
     };
     let objects = names(Namespace::current().unwrap().path().to_str().unwrap());
     let mut all: Vec<String> = objects.iter().map(|path| path.display().to_string()).collect();
-    // The directory handle that lists them is open, too: same number each time.
+    // The directory handle that lists them is open, too: the number is the same each time.
     all.push(format!("{} descriptors", names("/proc/self/fd").len()));
-    let children =
-        names("/proc/self/task").iter().filter_map(|task| fs::read_to_string(task.join("children")).ok()).collect::<String>();
+    let children = names("/proc/self/task")
+        .iter()
+        .filter_map(|task| fs::read_to_string(task.join("children")).ok())
+        .collect::<String>();
     all.extend(children.split_whitespace().map(|pid| format!("child {pid}")));
     all
 }
 
-/// A directory for the files of this run, gone with it.
+/// A directory for the files of this run, removed with it.
 struct Scratch(PathBuf);
 
 impl Scratch {

@@ -1,4 +1,5 @@
-//! What the processes of the storm note: in a file that they have mapped, so that a note costs no system call (kills would hit little else) and is there after a kill.
+//! What the processes of the storm note. The notes are in a mapped file: a note costs no system call (kills
+//! would hit little else) and is there after a kill.
 #![allow(unsafe_code, reason = "words of a mapped file")]
 
 use std::fs::{self, File};
@@ -8,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Orderin
 use memmap2::MmapRaw;
 use multiproc::AtomicValue;
 
-/// What was done with a message: who put it, as which number, and between which moments (nanoseconds) it was done.
+/// What was done with a message: its producer, its number, and between which moments (nanoseconds) it was
+/// done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Note {
     pub(crate) what: What,
@@ -20,14 +22,14 @@ pub(crate) struct Note {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum What {
-    /// Of a job: for the how-many-th time.
+    /// Of a job: which delivery this is.
     Got(u32),
     /// About to be done.
     Finishing,
     /// `done` has returned.
     #[default]
     Finished,
-    /// About to be given back.
+    /// About to be returned.
     GivingBack,
 }
 
@@ -38,7 +40,7 @@ pub(crate) struct Notebook {
     map: MmapRaw,
 }
 
-/// Of a file without memory where nothing was written.
+/// On a file without memory where nothing was written.
 const BYTES: u64 = 256 << 20;
 const COUNT: usize = 0;
 const INSIDE: usize = 1;
@@ -55,14 +57,14 @@ impl Notebook {
         Self { path, map: MmapRaw::map_raw(&file).unwrap() }
     }
 
-    /// Takes the file away; what is mapped stays.
+    /// Removes the file; what is mapped stays.
     pub(crate) fn remove(&self) {
         let _ = fs::remove_file(&self.path);
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
         assert!(at < self.map.len() / 8, "a notebook is full");
-        // SAFETY: inside the mapping, which lives as long as `self`; everybody uses it as atomic words.
+        // SAFETY: inside the mapping, which lives as long as `self`; all processes use it as atomic words.
         unsafe { &*self.map.as_ptr().cast::<AtomicU64>().wrapping_add(at) }
     }
 
@@ -138,7 +140,7 @@ pub(crate) fn now() -> u64 {
     u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap()
 }
 
-/// This process, from now on, gives way to those that are about to begin: else beginning is all that they do before they are killed.
+/// Lets starting processes go first from now on: otherwise they are killed before they do more than start.
 pub(crate) fn give_way() {
     // SAFETY: a number only.
     unsafe { libc::nice(5) };
@@ -153,11 +155,11 @@ impl Stage {
     pub(crate) const FINISH: u32 = 1;
 }
 
-/// What the whole crew sees: how far the phase has come, and how much has moved.
+/// What all processes see: how far the phase has come, and how much has moved.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Board {
     pub(crate) stage: AtomicValue<u32>,
-    /// Messages put and got by everybody.
+    /// Messages put and got by all processes.
     pub(crate) moves: AtomicValue<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! One crew on one queue at one pace.
+//! One set of processes on one queue at one pace.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -18,14 +18,14 @@ use crate::common::{self, Dice, signal, spawn};
 use crate::jobs::Accounts;
 use crate::ledger::Ledger;
 use crate::notes::{Board, Notebook, Stage, now};
-use crate::roles::{Job, Kind, LAST, Line, Pace, Role, Shape, consume, notebook, produce};
+use crate::workers::{Job, Kind, LAST, Line, Pace, Role, Shape, consume, notebook, produce};
 
-const CREW: usize = 3;
-/// From one blow to the next, in microseconds, at most; half of it in the mean.
+const PER_SIDE: usize = 3;
+/// The longest time from a blow to the next, in microseconds; half of it on average.
 const PEACE: u64 = 4000;
-/// Blows while the last jobs are done, at most.
+/// The most blows while the last jobs are done.
 const BLOWS: u32 = 50;
-/// How long somebody stands still, in microseconds, at most.
+/// The longest stop of a process, in microseconds.
 const STANDSTILL: u64 = 20_000;
 /// After this nothing will move any more.
 const STALL: Duration = Duration::from_secs(20);
@@ -39,13 +39,13 @@ pub(crate) struct Phase {
     directory: PathBuf,
     dice: Dice,
     board: Board,
-    /// Who is at work; producers first.
-    crew: Vec<Worker>,
-    /// Who stands still, and until when.
+    /// The running processes; producers first.
+    workers: Vec<Worker>,
+    /// The stopped processes, and until when.
     stopped: Vec<(Instant, usize)>,
     producers: Vec<(u32, Rc<Notebook>)>,
     consumers: Vec<(u32, Rc<Notebook>)>,
-    /// Who was killed, and a moment before that.
+    /// The killed processes, each with a moment before its death.
     killed: HashMap<u32, u64>,
     inside: u64,
     stops: u64,
@@ -66,7 +66,7 @@ impl Phase {
             directory: directory.to_owned(),
             dice: Dice::new(seed),
             board: Board::new(),
-            crew: Vec::new(),
+            workers: Vec::new(),
             stopped: Vec::new(),
             producers: Vec::new(),
             consumers: Vec::new(),
@@ -74,16 +74,16 @@ impl Phase {
             inside: 0,
             stops: 0,
         };
-        for place in 0..2 * CREW {
-            let hired = this.hire(place);
-            this.crew.push(hired);
+        for index in 0..2 * PER_SIDE {
+            let started = this.start(index);
+            this.workers.push(started);
         }
         this
     }
 
-    fn hire(&mut self, place: usize) -> Worker {
+    fn start(&mut self, index: usize) -> Worker {
         let me = u32::try_from(self.producers.len() + self.consumers.len()).unwrap();
-        let role = if place < CREW { Role::Producer } else { Role::Consumer };
+        let role = if index < PER_SIDE { Role::Producer } else { Role::Consumer };
         let job = Job {
             line: self.line.clone(),
             me,
@@ -101,7 +101,8 @@ impl Phase {
         Worker { process: spawn(if role == Role::Producer { produce } else { consume }, job), notebook, me }
     }
 
-    /// Kills and stops until the time is over, then lets everybody finish. The longest time in which nothing moved.
+    /// Kills and stops until the time is over, then lets all processes finish. Returns the longest time in
+    /// which nothing moved.
     pub(crate) fn run(&mut self, length: Duration) -> Duration {
         let (moves, done) = (self.board.moves.clone(), AtomicBool::new(false));
         let slowest = AtomicU64::new(0);
@@ -111,22 +112,22 @@ impl Phase {
             while Instant::now() < end {
                 thread::sleep(Duration::from_micros(self.dice.below(PEACE)));
                 self.go_on(|until| until <= Instant::now());
-                if self.dice.below(8) == 0 { self.stop() } else { self.kill(0..2 * CREW) }
+                if self.dice.below(8) == 0 { self.stop() } else { self.kill(0..2 * PER_SIDE) }
             }
             self.go_on(|_| true);
             self.board.stage.store(Stage::FINISH);
-            self.crew[..CREW].iter().for_each(|producer| common::value(&producer.process));
+            self.workers[..PER_SIDE].iter().for_each(|producer| common::value(&producer.process));
             match self.line.clone() {
-                Line::Messages(queue) => (0..CREW).for_each(|_| queue.put_bytes(LAST).unwrap()),
+                Line::Messages(queue) => (0..PER_SIDE).for_each(|_| queue.put_bytes(LAST).unwrap()),
                 Line::Jobs(queue) => self.drain(&queue),
             }
-            self.crew[CREW..].iter().for_each(|consumer| common::value(&consumer.process));
+            self.workers[PER_SIDE..].iter().for_each(|consumer| common::value(&consumer.process));
             done.store(true, Relaxed);
         });
         Duration::from_nanos(slowest.into_inner())
     }
 
-    /// Lets the consumers get all jobs done, while they are killed and somebody joins.
+    /// Lets the consumers finish all jobs, while they are killed and a process joins.
     fn drain(&mut self, queue: &JoinableQueue<Vec<u8>>) {
         queue.close();
         thread::scope(|scope| {
@@ -136,50 +137,51 @@ impl Phase {
                     break;
                 }
                 thread::sleep(Duration::from_micros(self.dice.below(PEACE)));
-                self.kill(CREW..2 * CREW);
+                self.kill(PER_SIDE..2 * PER_SIDE);
             }
         });
     }
 
-    /// Kills one, two or three of them at once, and hires others. It may be one that stands still: where it stands, it dies.
+    /// Kills one, two or three of them at once, and starts others. A stopped process may be among them: it
+    /// dies where it stands.
     fn kill(&mut self, of: Range<usize>) {
-        let mut places: Vec<usize> = (0..1 + self.dice.below(3)).map(|_| self.place(&of)).collect();
-        places.sort_unstable();
-        places.dedup();
-        for place in &places {
-            self.killed.insert(self.crew[*place].me, now());
-            self.crew[*place].process.kill().unwrap();
+        let mut indices: Vec<usize> = (0..1 + self.dice.below(3)).map(|_| self.any_of(&of)).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        for index in &indices {
+            self.killed.insert(self.workers[*index].me, now());
+            self.workers[*index].process.kill().unwrap();
         }
-        for place in places {
-            self.stopped.retain(|(_, stopped)| *stopped != place);
-            let Worker { process, notebook, me } = &self.crew[place];
+        for index in indices {
+            self.stopped.retain(|(_, stopped)| *stopped != index);
+            let Worker { process, notebook, me } = &self.workers[index];
             match process.join().unwrap() {
                 Exit::Signal(libc::SIGKILL) => self.inside += u64::from(notebook.is_inside()),
                 // All is done.
                 Exit::Value(()) if of.start > 0 => drop(self.killed.remove(me)),
                 exit => panic!("{exit:?}"),
             }
-            self.crew[place] = self.hire(place);
+            self.workers[index] = self.start(index);
         }
     }
 
-    fn place(&mut self, of: &Range<usize>) -> usize {
+    fn any_of(&mut self, of: &Range<usize>) -> usize {
         of.start + usize::try_from(self.dice.below(of.len() as u64)).unwrap()
     }
 
     fn stop(&mut self) {
-        let place = self.place(&(0..2 * CREW));
+        let index = self.any_of(&(0..2 * PER_SIDE));
         self.stops += 1;
-        signal(self.crew[place].process.pid(), libc::SIGSTOP);
+        signal(self.workers[index].process.pid(), libc::SIGSTOP);
         let until = Instant::now() + Duration::from_micros(self.dice.below(STANDSTILL));
-        self.stopped.push((until, place));
+        self.stopped.push((until, index));
     }
 
     fn go_on(&mut self, may: impl Fn(Instant) -> bool) {
-        let crew = &self.crew;
-        self.stopped.retain(|(until, place)| {
+        let workers = &self.workers;
+        self.stopped.retain(|(until, index)| {
             if may(*until) {
-                signal(crew[*place].process.pid(), libc::SIGCONT);
+                signal(workers[*index].process.pid(), libc::SIGCONT);
             }
             !may(*until)
         });
@@ -191,9 +193,13 @@ impl Phase {
             (Line::Jobs(queue), Kind::Jobs(most)) => {
                 let letters = queue.dead_letters().list().unwrap();
                 let mut accounts = Accounts::default();
-                self.producers.iter().for_each(|(me, notes)| accounts.put(notes, *me, self.killed.contains_key(me)));
-                self.consumers.iter().for_each(|(me, notes)| accounts.got(notes, *me, self.killed.get(me).copied()));
-                letters.iter().for_each(|letter| accounts.letter(letter, most));
+                self.producers
+                    .iter()
+                    .for_each(|(me, notes)| accounts.put(notes, *me, self.killed.contains_key(me)));
+                self.consumers
+                    .iter()
+                    .for_each(|(me, notes)| accounts.got(notes, *me, self.killed.get(me).copied()));
+                letters.iter().for_each(|letter| accounts.dead_letter(letter, most));
                 let (verdict, redelivered) = accounts.settle();
                 totals.redelivered += redelivered;
                 totals.letters += letters.len() as u64;
@@ -201,7 +207,9 @@ impl Phase {
             }
             _ => {
                 let (mut ledger, at_once) = (Ledger::default(), self.shape.at_once);
-                self.producers.iter().for_each(|(me, notes)| ledger.put(notes, *me, self.killed.contains_key(me), at_once));
+                self.producers
+                    .iter()
+                    .for_each(|(me, notes)| ledger.put(notes, *me, self.killed.contains_key(me), at_once));
                 self.consumers.iter().for_each(|(me, notes)| ledger.got(notes, *me));
                 let killed = self.consumers.iter().filter(|(me, _)| self.killed.contains_key(me)).count();
                 let verdict = ledger.settle((killed * at_once) as u64);
@@ -225,7 +233,7 @@ fn watch(moves: &AtomicValue<u64>, done: &AtomicBool, slowest: &AtomicU64) {
     let (mut last, mut still, mut before) = (0, Duration::ZERO, Instant::now());
     let begun = before;
     while !done.load(Relaxed) {
-        // When the machine stands still, so do we: that does not count.
+        // When the machine stands still, so does this process: that does not count.
         still += before.elapsed().min(20 * PAUSE);
         before = Instant::now();
         let now = moves.load();

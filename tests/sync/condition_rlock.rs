@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use multiproc::shm::Guarded;
+use multiproc::shm::Suspend;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, Condition, RLock, RLockGuard};
 

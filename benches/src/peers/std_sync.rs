@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Message, message};
 use crate::harness::Row;
-use crate::lock::{Contest, Guarded};
+use crate::lock::{BenchLock, Contest};
 use crate::queue::{Get, Put, Traffic, capacity, run_pair};
 use crate::race::How;
 use crate::roundtrip::{SIZE, Trip};
@@ -75,7 +75,7 @@ impl<M: Message> Get for Receiver<M> {
     }
 }
 
-impl Guarded for Arc<Mutex<()>> {
+impl BenchLock for Arc<Mutex<()>> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock().unwrap_or_else(PoisonError::into_inner);

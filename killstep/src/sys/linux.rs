@@ -1,12 +1,10 @@
 //! Linux: fork, ptrace and `/proc`.
 #![allow(unsafe_code, reason = "system calls")]
 
-use std::ffi::{c_int, c_long, c_void};
+use std::ffi::{c_int, c_long};
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 use std::{fs, io, ptr, slice, thread};
-
-use super::arch::{self, Registers};
 
 /// How a child stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +31,13 @@ impl Child {
     /// Forks; the child runs `body` and ends with its result as exit code, without running destructors.
     ///
     /// # Errors
-    /// What `fork` says; `Unsupported` when this process has more than one thread, because a lock that another thread holds at this
-    /// moment would stay held in the child for ever.
+    /// What `fork` says; `Unsupported` when this process has more than one thread, because a lock that
+    /// another thread holds at this moment would stay held in the child for ever.
     pub(crate) fn fork(body: impl FnOnce() -> c_int) -> io::Result<Self> {
         let threads = threads_left()?;
         if threads != 1 {
-            let text = format!("the driver has {threads} threads; fork is safe from a single-threaded program only");
+            let text =
+                format!("the driver has {threads} threads; fork is safe from a single-threaded program only");
             return Err(io::Error::new(io::ErrorKind::Unsupported, text));
         }
         // SAFETY: this process has one thread, so the child finds no lock held by a thread that it lacks.
@@ -94,6 +93,23 @@ impl Child {
         }
     }
 
+    /// Waits for the next stop or the end; `None` when there is none before `deadline`.
+    pub(crate) fn wait_stop_until(&mut self, deadline: Instant) -> io::Result<Option<Status>> {
+        // SIGCHLD, which every stop sends, ends the sleep. It is blocked meanwhile, so that a signal that
+        // comes early is not lost.
+        let blocked = BlockedSigchld::new();
+        loop {
+            if let Some(status) = self.next_status(libc::WNOHANG)? {
+                return Ok(Some(status));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            blocked.wait(left);
+        }
+    }
+
     /// The next stop or the end, if there is one already.
     pub(crate) fn poll_stop(&mut self) -> io::Result<Option<Status>> {
         self.next_status(libc::WNOHANG)
@@ -112,7 +128,9 @@ impl Child {
                 error => return Err(error),
             },
             0 => return Ok(None),
-            _ if libc::WIFSTOPPED(raw) => Status::Stopped(libc::WSTOPSIG(raw) & !0x80, libc::WSTOPSIG(raw) & 0x80 != 0),
+            _ if libc::WIFSTOPPED(raw) => {
+                Status::Stopped(libc::WSTOPSIG(raw) & !0x80, libc::WSTOPSIG(raw) & 0x80 != 0)
+            }
             _ if libc::WIFSIGNALED(raw) => Status::Killed(libc::WTERMSIG(raw)),
             _ => Status::Exited(libc::WEXITSTATUS(raw)),
         };
@@ -129,11 +147,48 @@ impl Drop for Child {
     }
 }
 
+/// SIGCHLD, blocked in this thread as long as the value lives.
+struct BlockedSigchld {
+    set: libc::sigset_t,
+    before: libc::sigset_t,
+}
+
+impl BlockedSigchld {
+    fn new() -> Self {
+        // SAFETY: an all-zero signal set is a valid value.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        let mut before = set;
+        // SAFETY: `set` is valid for the write.
+        unsafe { libc::sigemptyset(&raw mut set) };
+        // SAFETY: `set` is initialised.
+        unsafe { libc::sigaddset(&raw mut set, libc::SIGCHLD) };
+        // SAFETY: both sets are valid.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before) };
+        Self { set, before }
+    }
+
+    /// Sleeps until the signal comes, or `limit` is over.
+    fn wait(&self, limit: Duration) {
+        let seconds = libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX);
+        let limit = libc::timespec { tv_sec: seconds, tv_nsec: limit.subsec_nanos().into() };
+        // SAFETY: the set and the limit are valid for the call.
+        unsafe { libc::sigtimedwait(&raw const self.set, ptr::null_mut(), &raw const limit) };
+    }
+}
+
+impl Drop for BlockedSigchld {
+    fn drop(&mut self) {
+        // SAFETY: the kernel gave this set to `new`.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.before, ptr::null_mut()) };
+    }
+}
+
 /// `count` zeroed words, shared with every process forked later.
 pub(crate) fn map_words(count: usize) -> io::Result<*mut AtomicU64> {
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let address = unsafe { libc::mmap(ptr::null_mut(), count * size_of::<AtomicU64>(), protection, flags, -1, 0) };
+    let address =
+        unsafe { libc::mmap(ptr::null_mut(), count * size_of::<AtomicU64>(), protection, flags, -1, 0) };
     if address == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(address.cast()) }
 }
 
@@ -142,14 +197,14 @@ pub(crate) fn map_words(count: usize) -> io::Result<*mut AtomicU64> {
 /// # Safety
 /// They come from [`map_words`] with this `count` and stay mapped for `'a`.
 pub(crate) unsafe fn words<'a>(start: *mut AtomicU64, count: usize) -> &'a [AtomicU64] {
-    // SAFETY: mapped, aligned to a page, zero-initialised, and atomics may be changed by anybody.
+    // SAFETY: mapped, aligned to a page, zero-initialised, and atomics may change at any time.
     unsafe { slice::from_raw_parts(start, count) }
 }
 
 /// Ends what [`map_words`] made.
 ///
 /// # Safety
-/// Nobody in this process uses the words afterwards.
+/// No thread of this process uses the words afterwards.
 pub(crate) unsafe fn unmap_words(start: *mut AtomicU64, count: usize) {
     // SAFETY: promised by the caller.
     unsafe { libc::munmap(start.cast(), count * size_of::<AtomicU64>()) };
@@ -163,7 +218,33 @@ pub(crate) fn monotonic_ns() -> u64 {
     now.tv_sec.unsigned_abs() * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
-/// How many threads this process has. One that was just joined may still be on its way out: it is given a moment.
+/// The CPUs on which this thread may run, at most 1,024 of them.
+pub(crate) fn allowed_cpus() -> Vec<usize> {
+    let mut set = no_cpus();
+    // SAFETY: the set is valid for the write, and of this size.
+    unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    // SAFETY: the set is valid, and the CPU below its size.
+    (0..8 * size_of_val(&set)).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect()
+}
+
+/// Lets this thread, and what it starts from now on, run on these CPUs only.
+pub(crate) fn run_on(cpus: &[usize]) {
+    let mut set = no_cpus();
+    for cpu in cpus {
+        // SAFETY: the set is valid; a CPU that is not below its size is left out.
+        unsafe { libc::CPU_SET(*cpu, &mut set) };
+    }
+    // SAFETY: a valid set of its own size.
+    unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+}
+
+fn no_cpus() -> libc::cpu_set_t {
+    // SAFETY: an all-zero CPU set is a valid one.
+    unsafe { std::mem::zeroed() }
+}
+
+/// How many threads this process has. A thread that was just joined may still be on its way out: it is given
+/// a moment.
 fn threads_left() -> io::Result<usize> {
     for _ in 0..50 {
         if fs::read_dir("/proc/self/task")?.count() == 1 {
@@ -195,159 +276,11 @@ pub(crate) fn activity(pid: libc::pid_t) -> Activity {
     let number: Option<c_long> = call.split_ascii_whitespace().next().and_then(|word| word.parse().ok());
     // A nap is not a wait: it ends by itself.
     match number {
-        Some(number) if number >= 0 && number != libc::SYS_nanosleep && number != libc::SYS_clock_nanosleep => Activity::Asleep,
+        Some(number)
+            if number >= 0 && number != libc::SYS_nanosleep && number != libc::SYS_clock_nanosleep =>
+        {
+            Activity::Asleep
+        }
         _ => Activity::Running,
     }
-}
-
-/// Makes the parent our tracer.
-pub(crate) fn trace_me() -> io::Result<()> {
-    // SAFETY: no address is passed.
-    check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0_usize, 0_usize) })
-}
-
-/// Stops this process until its tracer lets it go on.
-pub(crate) fn stop_self() {
-    // SAFETY: always sound.
-    unsafe { libc::raise(libc::SIGSTOP) };
-}
-
-/// Sends SIGSTOP.
-pub(crate) fn stop(pid: libc::pid_t) {
-    // SAFETY: only our own children are named.
-    unsafe { libc::kill(pid, libc::SIGSTOP) };
-}
-
-/// Waits for a signal.
-pub(crate) fn pause() {
-    // SAFETY: always sound.
-    unsafe { libc::pause() };
-}
-
-/// From now on `pid` dies with us, and its stops at system calls can be told from others.
-pub(crate) fn set_trace_options(pid: libc::pid_t) -> io::Result<()> {
-    let options = (libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACESYSGOOD) as usize;
-    // SAFETY: the options are a number, no address is passed.
-    check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0_usize, options) })
-}
-
-/// How far a stopped process may go.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Resume {
-    Step,
-    Syscall,
-    Continue,
-}
-
-/// Lets the stopped `pid` go on, delivering `signal` when it is not 0.
-pub(crate) fn resume(pid: libc::pid_t, how: Resume, signal: c_int) -> io::Result<()> {
-    let request = match how {
-        Resume::Step => libc::PTRACE_SINGLESTEP,
-        Resume::Syscall => libc::PTRACE_SYSCALL,
-        Resume::Continue => libc::PTRACE_CONT,
-    };
-    // SAFETY: the signal is a number, no address is passed.
-    check(unsafe { libc::ptrace(request, pid, 0_usize, c_long::from(signal)) })
-}
-
-/// Where the stopped `pid` stands.
-pub(crate) fn program_counter(pid: libc::pid_t) -> io::Result<usize> {
-    registers(pid).map(|registers| arch::program_counter(&registers))
-}
-
-/// Whether the instruction at `address` of `pid` enters the kernel.
-pub(crate) fn is_syscall(pid: libc::pid_t, address: usize) -> bool {
-    let mut bytes = [0; arch::SYSCALL.len()];
-    read_memory(pid, &[(address, bytes.len())], &mut bytes) == bytes.len() && bytes == arch::SYSCALL
-}
-
-/// Lets the stopped `pid`, which has just entered a function, run at full speed until that returns.
-pub(crate) fn run_to_caller(child: &mut Child) -> io::Result<Status> {
-    let pid = child.pid;
-    let unreadable = || io::Error::new(io::ErrorKind::InvalidData, "no return address to break at");
-    let caller = arch::return_address(&registers(pid)?, |address| peek(pid, address)).ok_or_else(unreadable)?;
-    let original = peek(pid, caller).ok_or_else(unreadable)?;
-    let mut planted = original.to_ne_bytes();
-    planted[..arch::BREAKPOINT.len()].copy_from_slice(arch::BREAKPOINT);
-    poke(pid, caller, u64::from_ne_bytes(planted))?;
-    resume(pid, Resume::Continue, 0)?;
-    let status = child.wait_stop()?;
-    if let Status::Stopped(..) = status {
-        poke(pid, caller, original)?;
-        let mut registers = registers(pid)?;
-        arch::set_program_counter(&mut registers, caller);
-        set_registers(pid, &registers)?;
-    }
-    Ok(status)
-}
-
-/// Copies the ranges (address, length) of `pid`, one after the other, to `into`; how many bytes could be read.
-pub(crate) fn read_memory(pid: libc::pid_t, ranges: &[(usize, usize)], into: &mut [u8]) -> usize {
-    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
-    let remote: Vec<_> =
-        ranges.iter().map(|&(at, length)| libc::iovec { iov_base: at as *mut c_void, iov_len: length }).collect();
-    // SAFETY: `local` is valid for writes; the remote ranges belong to another process and are checked by the kernel.
-    let read = unsafe { libc::process_vm_readv(pid, &raw const local, 1, remote.as_ptr(), remote.len() as _, 0) };
-    read.max(0).unsigned_abs()
-}
-
-/// Where the robust list of the thread `pid` begins.
-pub(crate) fn robust_list(pid: libc::pid_t) -> Option<usize> {
-    let (mut head, mut length) = (0_usize, 0_usize);
-    // SAFETY: both words are valid for the write.
-    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, pid, &raw mut head, &raw mut length) };
-    (result == 0 && head != 0).then_some(head)
-}
-
-/// Makes the kernel forget the robust list of a stopped child, by a system call in its name. Where the child stood is lost: it must not go on.
-pub(crate) fn forget_robust_list(child: &mut Child) -> io::Result<()> {
-    let pid = child.pid;
-    let mut registers = registers(pid)?;
-    let at = arch::program_counter(&registers);
-    let original = peek(pid, at).ok_or(io::ErrorKind::InvalidData)?;
-    let mut planted = original.to_ne_bytes();
-    planted[..arch::SYSCALL.len()].copy_from_slice(arch::SYSCALL);
-    poke(pid, at, u64::from_ne_bytes(planted))?;
-    // No head, and the length that the kernel insists on.
-    arch::set_call(&mut registers, libc::SYS_set_robust_list, [0, 24]);
-    set_registers(pid, &registers)?;
-    // A signal that was on its way (the SIGSTOP that took it out of a sleep) stops it before the instruction.
-    for _ in 0..8 {
-        resume(pid, Resume::Step, 0)?;
-        match child.wait_stop()? {
-            Status::Stopped(..) if program_counter(pid)? == at => {}
-            Status::Stopped(..) => return Ok(()),
-            status => return Err(io::Error::other(format!("the victim ended when its robust list was taken away ({status:?})"))),
-        }
-    }
-    Err(io::Error::other("the victim makes no step"))
-}
-
-fn peek(pid: libc::pid_t, address: usize) -> Option<u64> {
-    let mut word = [0; 8];
-    (read_memory(pid, &[(address, word.len())], &mut word) == word.len()).then(|| u64::from_ne_bytes(word))
-}
-
-fn poke(pid: libc::pid_t, address: usize, word: u64) -> io::Result<()> {
-    // SAFETY: the address is the other process's and checked by the kernel.
-    check(unsafe { libc::ptrace(libc::PTRACE_POKETEXT, pid, address, word) })
-}
-
-fn registers(pid: libc::pid_t) -> io::Result<Registers> {
-    let mut registers = std::mem::MaybeUninit::<Registers>::zeroed();
-    let into = libc::iovec { iov_base: registers.as_mut_ptr().cast(), iov_len: size_of::<Registers>() };
-    // SAFETY: `into` describes `registers`, which is valid for the write.
-    check(unsafe { libc::ptrace(libc::PTRACE_GETREGSET, pid, libc::NT_PRSTATUS, &raw const into) })?;
-    // SAFETY: all integers, zeroed and then filled by the kernel.
-    Ok(unsafe { registers.assume_init() })
-}
-
-fn set_registers(pid: libc::pid_t, registers: &Registers) -> io::Result<()> {
-    let from = libc::iovec { iov_base: ptr::from_ref(registers).cast_mut().cast(), iov_len: size_of::<Registers>() };
-    // SAFETY: `from` describes `registers`, which the kernel only reads.
-    check(unsafe { libc::ptrace(libc::PTRACE_SETREGSET, pid, libc::NT_PRSTATUS, &raw const from) })
-}
-
-fn check(result: c_long) -> io::Result<()> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, GetError, Options, PutError, Queue, RegistrationError};
 
-use crate::common::{Dice, How, Outcome, Space, exec, fork, kill, spawn, value, wait_for, wait_until};
+use crate::common::{
+    Dice, How, Outcome, Space, exec, fork, kill, spawn, value, wait_for, wait_until, with_one_thread,
+};
 use crate::kit::{message, read, wait_until_blocked, watchdog};
 
 /// The liveness poll comes once a second; a death that the kernel reports is noticed much sooner.
@@ -263,19 +265,23 @@ fn death_of_a_producer_is_noticed_in_an_ordinary_file() -> Outcome {
 #[test]
 fn membership_from_before_a_restart_is_not_counted() -> Outcome {
     let _watchdog = watchdog();
-    let space = Space::new();
-    let path = space.file("ordinary");
-    let queue: Queue<u8> = Options::new().create_file(&path, 3.into())?;
-    drop(queue);
-    // After the header (1,024 B), the fixed part (256 B) and the log (4,096 B).
-    let file = std::fs::OpenOptions::new().write(true).open(&path)?;
-    file.write_all_at(&std::process::id().to_ne_bytes(), 1024 + 256 + 4096)?;
-    let queue: Queue<u8> = Options::new().open_file(&path)?;
-    let (producer, consumer) = (queue.producer()?, queue.consumer()?);
-    assert_eq!(queue.producers(), 1);
-    drop(producer);
-    assert_eq!(consumer.try_get(), Err(GetError::Closed));
-    Ok(())
+    let another_thread = std::process::id();
+    // In a process of its own: a child that another test forks here would keep the file in use.
+    with_one_thread(|| {
+        let space = Space::new();
+        let path = space.file("ordinary");
+        let queue: Queue<u8> = Options::new().create_file(&path, 3.into())?;
+        drop(queue);
+        // After the header (1,024 B), the fixed part (256 B) and the log (4,096 B).
+        let file = std::fs::OpenOptions::new().write(true).open(&path)?;
+        file.write_all_at(&another_thread.to_ne_bytes(), 1024 + 256 + 4096)?;
+        let queue: Queue<u8> = Options::new().open_file(&path)?;
+        let (producer, consumer) = (queue.producer()?, queue.consumer()?);
+        assert_eq!(queue.producers(), 1);
+        drop(producer);
+        assert_eq!(consumer.try_get(), Err(GetError::Closed));
+        Ok(())
+    })
 }
 
 /// Each producer connects before the previous one disconnects, so at least one is connected at every instant.

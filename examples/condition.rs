@@ -11,8 +11,7 @@ use serde::{Deserialize, Serialize};
 const ROOM: u32 = 3;
 const EACH: u32 = 200;
 
-/// The number of goods, a condition for those that wait for more of them, and one for those that wait for
-/// fewer.
+/// The number of goods; the conditions on which processes wait for more goods, or for fewer.
 #[derive(Clone, Serialize, Deserialize)]
 struct Shelf {
     goods: Value<u32>,

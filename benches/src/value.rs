@@ -1,4 +1,4 @@
-//! `value/…`: adding one to a shared number, alone. `array/…`: 64 MiB into shared memory.
+//! `value/…`: add one to a shared number, by one worker. `array/…`: copy 64 MiB into shared memory.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -88,7 +88,7 @@ fn copy() -> Row {
         let source = vec![7_u8; LENGTH];
         copies(n, move || {
             let target = std::ptr::with_exposed_provenance_mut(target);
-            // SAFETY: both have so many bytes, and nobody else touches them.
+            // SAFETY: both have this many bytes, and no other thread uses them.
             unsafe { std::ptr::copy_nonoverlapping(std::hint::black_box(&source).as_ptr(), target, LENGTH) };
             std::hint::black_box(target);
             Ok(())
@@ -97,7 +97,7 @@ fn copy() -> Row {
     row
 }
 
-/// Copies by one worker, after one that brings in the pages.
+/// Lets one worker copy, after a first copy that brings in the pages.
 fn copies(copies: u64, mut copy: impl FnMut() -> Result<(), String> + Send + 'static) -> Result<f64, String> {
     let job: Job = Box::new(move |lap| {
         lap.ready();
@@ -115,7 +115,7 @@ fn increment(number: &AtomicU64) {
     number.store(number.load(Relaxed) + 1, Relaxed);
 }
 
-/// One worker adds, in a process of its own; then the number must be right.
+/// Lets one worker add, in a process of its own; then checks the number.
 fn run(
     additions: u64,
     add: impl FnMut() -> Result<(), String> + Send + 'static,
@@ -124,7 +124,7 @@ fn run(
     run_as(How::Processes, additions, add, read)
 }
 
-/// As [`run`], by a thread.
+/// Like [`run`], by a process or a thread.
 pub(crate) fn run_as(
     how: How,
     additions: u64,

@@ -83,7 +83,7 @@ fn deaths_are_counted() -> Outcome {
         let after = queue.counters();
         assert_eq!(before.deaths, 0, "round {round}");
         assert_eq!(after.deaths, 1, "round {round}");
-        // Messages are exact: those that the child put and did not get are still there.
+        // Messages are exact: what the child put and did not get is still there.
         while queue.try_get_bytes().is_ok() {}
         let end = queue.counters();
         assert_eq!((end.puts, end.gets), (after.puts, after.puts));

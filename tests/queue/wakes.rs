@@ -144,19 +144,19 @@ fn many_waiting_producers_take_turns() -> Outcome {
 fn burst_wakes_as_many_as_it_needs() -> Outcome {
     let _watchdog = watchdog();
     const ROUNDS: u32 = 60;
-    let (queue, step, gate) = (Queue::<u32>::new(100)?, AtomicValue::new(0)?, AtomicValue::new(0)?);
+    let (queue, step, all_have_one) = (Queue::<u32>::new(100)?, AtomicValue::new(0)?, AtomicValue::new(0)?);
     // Each consumer takes one message, and takes no other before all have one.
-    fn serve((queue, step, gate): (Queue<u32>, AtomicValue<u32>, AtomicValue<u32>)) -> u32 {
+    fn serve((queue, step, all_have_one): (Queue<u32>, AtomicValue<u32>, AtomicValue<u32>)) -> u32 {
         step.fetch_add(1);
         let mut count = 0;
         for round in &queue {
             step.fetch_add(1);
-            wait_for(&gate, round.unwrap());
+            wait_for(&all_have_one, round.unwrap());
             count += 1;
         }
         count
     }
-    let start = |_| spawn(serve, (queue.clone(), step.clone(), gate.clone()));
+    let start = |_| spawn(serve, (queue.clone(), step.clone(), all_have_one.clone()));
     let consumers: Vec<_> = (0..WAITERS).map(start).collect();
     let mut dice = Dice::of_this_run();
     let mut slow = 0;
@@ -171,7 +171,7 @@ fn burst_wakes_as_many_as_it_needs() -> Outcome {
         wait_for(&step, WAITERS * (round + 1));
         // A consumer that was left asleep finds its message by its liveness poll, after a second.
         slow += u32::from(begun.elapsed() > Duration::from_millis(900));
-        gate.store(round);
+        all_have_one.store(round);
     }
     queue.close();
     assert_eq!(consumers.iter().map(value).sum::<u32>(), ROUNDS * WAITERS);

@@ -25,7 +25,7 @@ pub(crate) struct RawImage {
     pub(crate) executable: Vec<Range<usize>>,
     /// The program's constants: mapped from the file, readable, not writable.
     pub(crate) constant: Vec<Range<usize>>,
-    /// The linker's build-id, if the linker was told to leave one.
+    /// The linker's build-id, if the linker has left one.
     pub(crate) build_id: Option<Vec<u8>>,
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn pidfd_reap(process: BorrowedFd<'_>) -> io::Result<Reaped> {
     let id = libc::id_t::try_from(process.as_raw_fd()).map_err(io::Error::other)?;
     // SAFETY: all zero is a valid siginfo_t; the kernel leaves it so if no child has ended.
     let mut info: libc::siginfo_t = unsafe { MaybeUninit::zeroed().assume_init() };
-    // SAFETY: `info` is ours to write.
+    // SAFETY: `info` may be written.
     let result = unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, libc::WEXITED | libc::WNOHANG) };
     if result < 0 {
         let error = io::Error::last_os_error();
@@ -326,7 +326,7 @@ pub(crate) fn without_sigpipe<T>(work: impl FnOnce() -> T) -> T {
 pub(crate) fn block_signals() {
     // SAFETY: all zero is a valid sigset_t.
     let mut all: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: the set is ours to write.
+    // SAFETY: the set may be written.
     unsafe { libc::sigfillset(&raw mut all) };
     change_mask(libc::SIG_BLOCK, &all);
 }
@@ -339,7 +339,7 @@ pub(crate) fn unblock_signals() {
 fn signal_set(signals: &[c_int]) -> libc::sigset_t {
     // SAFETY: all zero is a valid sigset_t.
     let mut set: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: the set is ours to write.
+    // SAFETY: the set may be written.
     unsafe { libc::sigemptyset(&raw mut set) };
     for &signal in signals {
         // SAFETY: as above.
@@ -358,9 +358,9 @@ fn change_mask(how: c_int, set: &libc::sigset_t) -> libc::sigset_t {
 
 fn sigpipe_is_pending() -> bool {
     let mut pending = signal_set(&[]);
-    // SAFETY: the set is ours to write.
+    // SAFETY: the set may be written.
     unsafe { libc::sigpending(&raw mut pending) };
-    // SAFETY: the set is ours to read.
+    // SAFETY: the set may be read.
     unsafe { libc::sigismember(&raw const pending, libc::SIGPIPE) == 1 }
 }
 

@@ -60,7 +60,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
             .warm(|_, cells| asleep(cells, 2))
             .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
             .frozen(|barrier, kill| waits_for_it(barrier, kill, 2))
-            .sampled(2),
+            .sampled(3),
         case(
             "barrier/wait_with, the last of three",
             3,

@@ -243,7 +243,7 @@ fn two_rounds(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
         let mine = round();
         others.into_iter().map(|other| other.join().unwrap()).chain([mine]).collect::<Result<(), _>>()
     })
-    .map_err(|error| Fault::Hang(error.to_string()))
+    .map_err(|error| Fault::Hang(format!("{error}; the victim was {}", kill.victim())))
 }
 
 /// While the victim stands still it is not taken for dead: the others wait for it, or, if it has released

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Compares two binaries of multiproc-bench, row by row, for this library's rows (impl `multiproc`). Both binaries
-# run alternately, so that a change of the machine's speed meets both. For each row it prints the medians of all
-# rounds and their ratio, new / old.
+# Compares two binaries of multiproc-bench, row by row, for this library's rows (impl `multiproc`). Both
+# binaries run alternately, so that a change of the machine's speed meets both. For each row it prints the
+# medians of all rounds and their ratio, new / old.
 #
 #   ci/compare-benches.sh OLD_BINARY NEW_BINARY [ROUNDS] [--only ROW]...
 #
-# ROUNDS is 7 unless given; a round of a row takes about a second for each binary. ROW is the beginning of a row's
-# name, such as `lock/` or `queue/1p1c/8`; without it all rows are compared. Exit code 0: no time has grown by more
-# than 3 %; 1: one has; 2: wrong arguments, or a run failed. Rows whose unit is not `ns` are shown, and do not count.
+# ROUNDS is 7 unless given; a round of a row takes about a second for each binary. ROW is the beginning of a
+# row's name, such as `lock/` or `queue/1p1c/8`; without it all rows are compared. Exit code 0: no time has
+# grown by more than 3 %; 1: a time has; 2: wrong arguments, or a run failed. Rows whose unit is not `ns` are
+# shown, and do not count.
 set -euo pipefail
 
 limit=1.03
@@ -66,16 +67,15 @@ echo "kernel: $(uname -sr); rounds: $rounds; old: ${binaries[0]}; new: ${binarie
 printf '%-24s %12s %12s %8s\n' row old new new/old
 status=0
 for row in "${rows[@]}"; do
-    : >"$scratch/values"
     for ((round = 0; round < rounds; round++)); do
         # Each binary comes first in every other round.
         for turn in 0 1; do
             which=$(((round + turn) % 2))
             run "${binaries[which]}" "$row" >"$scratch/lines" || exit 2
-            # The prefix may match longer names as well.
-            awk -v row="$row" -v which="$which" '$1 == row { print which, $2, $3 }' "$scratch/lines" >>"$scratch/values"
+            # The row's name may be the beginning of others.
+            awk -v row="$row" -v which="$which" '$1 == row { print which, $2, $3 }' "$scratch/lines"
         done
-    done
+    done >"$scratch/values"
     sort -k1,1n -k2,2g "$scratch/values" | awk -v row="$row" -v limit="$limit" '
         { values[$1, count[$1]++] = $2; unit = $3 }
         function median(which,  n) {
@@ -87,7 +87,8 @@ for row in "${rows[@]}"; do
             old = median(0); new = median(1)
             ratio = old > 0 ? new / old : 1
             over = unit == "ns" && ratio > limit
-            printf "%-24s %12.2f %12.2f %8.3f%s%s\n", row, old, new, ratio, unit == "ns" ? "" : "  " unit, over ? "  slower" : ""
+            mark = unit == "ns" ? "" : "  " unit
+            printf "%-24s %12.2f %12.2f %8.3f%s\n", row, old, new, ratio, over ? "  slower" : mark
             exit over
         }' || { code=$?; ((code > status)) && status=$code; }
 done

@@ -1,4 +1,4 @@
-//! The benches: this library's numbers beside those of other libraries, one command, one table. See `README.md`.
+//! The benches: this library's numbers beside those of other libraries, in one table. See `README.md`.
 #![allow(unsafe_code, reason = "the comparison is with bare shared memory, libc and zero-copy rivals")]
 #![allow(
     clippy::multiple_unsafe_ops_per_block,

@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -115,6 +116,27 @@ pub(crate) fn signal(pid: u32, signal: i32) {
     // SAFETY: numbers only.
     let sent = unsafe { libc::kill(pid.cast_signed(), signal) };
     assert_eq!(sent, 0, "signal {signal} to {pid}");
+}
+
+/// Returns the state letters of all threads of a process.
+pub(crate) fn states(pid: u32) -> Vec<char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
+}
+
+/// Stops a process, and returns once all its threads are stopped.
+pub(crate) fn stop(pid: u32) {
+    signal(pid, libc::SIGSTOP);
+    wait_until(|| states(pid).iter().all(|state| *state == 'T'));
+}
+
+/// Replaces this process by another program, which sleeps.
+pub(crate) fn exec() -> ! {
+    let arguments = [c"sleep".as_ptr(), c"1000".as_ptr(), ptr::null()];
+    // SAFETY: C strings, and a list that ends in null.
+    unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
+    panic!("there is no `sleep` here\n");
 }
 
 /// Returns the thread id of this thread.

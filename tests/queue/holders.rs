@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use multiproc::{AtomicValue, GetError, JobLimits, JoinableQueue};
 
-use crate::common::{How, Outcome, fork, kill, signal, spawn, value, wait_for, wait_until};
-use crate::kit::{go_on, is_asleep, stop, watchdog};
+use crate::common::{How, Outcome, fork, kill, signal, spawn, stop, value, wait_for, wait_until};
+use crate::kit::{go_on, is_asleep, watchdog};
 
 type Desk = (JoinableQueue<u32>, AtomicValue<u32>);
 

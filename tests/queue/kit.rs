@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use multiproc::shm::{Namespace, gc};
 use multiproc::{AtomicValue, Queue};
 
-use crate::common::{self, Dice, signal, wait_for, wait_until};
+use crate::common::{self, Dice, signal, states, stop, wait_for, wait_until};
 
 /// Ends the program if the test hangs, and removes objects that killed processes have left. Declare it first,
 /// so that it is dropped last.
@@ -46,13 +46,6 @@ pub(crate) fn read(bytes: &[u8]) -> (u32, u32) {
     (producer, number)
 }
 
-/// Returns the state letters of all threads of a process.
-fn states(pid: u32) -> Vec<char> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
-    stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
-}
-
 /// Returns whether all threads of a process sleep.
 pub(crate) fn is_asleep(pid: u32) -> bool {
     let states = states(pid);
@@ -63,12 +56,6 @@ pub(crate) fn is_asleep(pid: u32) -> bool {
 pub(crate) fn wait_until_blocked(pid: u32, step: &AtomicValue<u32>, at_least: u32) {
     wait_for(step, at_least);
     wait_until(|| is_asleep(pid));
-}
-
-/// Stops a process, and returns once all its threads are stopped.
-pub(crate) fn stop(pid: u32) {
-    signal(pid, libc::SIGSTOP);
-    wait_until(|| states(pid).iter().all(|state| *state == 'T'));
 }
 
 /// Continues a stopped process.

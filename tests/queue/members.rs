@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, GetError, Options, PutError, Queue, RegistrationError};
 
-use crate::common::{Dice, How, Outcome, Space, fork, kill, spawn, value, wait_for, wait_until};
+use crate::common::{Dice, How, Outcome, Space, exec, fork, kill, spawn, value, wait_for, wait_until};
 use crate::kit::{message, read, wait_until_blocked, watchdog};
 
 /// The liveness poll comes once a second; a death that the kernel reports is noticed much sooner.
@@ -208,10 +208,7 @@ fn executes((queue, step, me): Work) {
     let producer = queue.producer().unwrap();
     producer.put_bytes(&message(me, 0)).unwrap();
     step.fetch_add(1);
-    let arguments = [c"sleep".as_ptr(), c"1000".as_ptr(), ptr::null()];
-    // SAFETY: a path, and arguments that end with a null pointer.
-    unsafe { libc::execv(c"/bin/sleep".as_ptr(), arguments.as_ptr()) };
-    drop(producer);
+    exec()
 }
 
 #[test]

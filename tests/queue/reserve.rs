@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use multiproc::{AtomicValue, Capacity, GetError, Queue};
 
-use crate::common::{Dice, Outcome, kill, spawn, value, wait_for};
-use crate::kit::{go_on, message, read, stop, wait_until_blocked, watchdog};
+use crate::common::{Dice, Outcome, kill, spawn, stop, value, wait_for};
+use crate::kit::{go_on, message, read, wait_until_blocked, watchdog};
 
 const BRIEFLY: Duration = Duration::from_millis(30);
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use multiproc::{AtomicValue, Capacity, GetError, PutError, Queue};
 
-use crate::common::{Dice, Outcome, spawn, unique, value, wait_for, wait_until};
-use crate::kit::{RawQueue, Side, go_on, message, read, stop, stop_inside, wait_until_blocked, watchdog};
+use crate::common::{Dice, Outcome, spawn, stop, unique, value, wait_for, wait_until};
+use crate::kit::{RawQueue, Side, go_on, message, read, stop_inside, wait_until_blocked, watchdog};
 
 #[test]
 fn stopped_waiting_consumer_delays_no_message() -> Outcome {

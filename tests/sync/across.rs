@@ -13,17 +13,8 @@ use multiproc::robust::{Deadline, EventCount, RawEvent};
 use multiproc::{AtomicValue, ErrorKind, Lock, LockGuard, Value};
 
 use crate::common::{
-    Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for, wait_until, with_one_thread,
+    Dice, How, Outcome, alone, exec, fork, signal, spawn, stop, tid, value, wait_for, with_one_thread,
 };
-
-/// Stops a process, and returns once all its threads are stopped.
-pub(crate) fn stop(pid: u32) {
-    signal(pid, libc::SIGSTOP);
-    let stat = |thread: &str| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat"));
-    let is_stopped = |thread: &str| stat(thread).is_ok_and(|stat| stat.contains(") T "));
-    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    wait_until(|| threads().all(|thread| thread.file_name().to_str().is_some_and(is_stopped)));
-}
 
 #[test]
 fn stopped_owner_keeps_its_lock() -> Outcome {
@@ -217,14 +208,6 @@ fn fork_of_a_forked_owner_owns_nothing() -> Outcome {
         }
         Ok(())
     })
-}
-
-/// Replaces this process by another program.
-fn exec() -> ! {
-    let arguments = [c"sleep".as_ptr(), c"100".as_ptr(), ptr::null()];
-    // SAFETY: C strings, and a list that ends in null.
-    unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
-    panic!("there is no `sleep` here\n");
 }
 
 #[test]

@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 use multiproc::sync::AcquireError;
 use multiproc::{Array, ArrayLockError, AtomicValue, Condition, ErrorKind, Lock, LockGuard, Value};
 
-use crate::across::stop;
 use crate::common::{
-    Dice, How, Outcome, alone, fork, kill, signal, spawn, unique, value, wait_for, wait_until, watchdog,
-    with_one_thread,
+    Dice, How, Outcome, alone, fork, kill, signal, spawn, stop, unique, value, wait_for, wait_until,
+    watchdog, with_one_thread,
 };
 
 /// Waits once, then adds itself to `woken`; returns how many waiters woke before it.

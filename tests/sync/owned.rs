@@ -1,15 +1,14 @@
 //! `OwnedPermit`: it moves between threads, and becomes free when its process ends, however that ends.
-#![allow(unsafe_code, reason = "replaces its own process as a C program does")]
 
 use std::time::{Duration, Instant};
-use std::{process, ptr, thread};
+use std::{process, thread};
 
 use multiproc::robust::MAX_HELD;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, OwnedPermit, Permit, Semaphore};
 
 use crate::common::{
-    Dice, Forked, How, Outcome, alone, fork, kill, signal, spawn, value, wait_for, wait_until,
+    Dice, Forked, How, Outcome, alone, exec, fork, kill, signal, spawn, value, wait_for, wait_until,
 };
 
 /// Holds `count` permits from step 1 until step 2. The thread that acquires them ends before step 1.
@@ -193,10 +192,7 @@ fn exec_releases_permits() -> Outcome {
             let take_and_go = || -> () {
                 std::mem::forget(semaphore.acquire_many_owned(2));
                 step.store(1);
-                let arguments = [c"sleep".as_ptr(), c"100".as_ptr(), ptr::null()];
-                // SAFETY: C strings, and a list that ends in null.
-                unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
-                panic!("there is no `sleep` here\n");
+                exec()
             };
             if by_the_main_thread {
                 take_and_go();

@@ -1,13 +1,13 @@
 //! `RLock`: only its owner takes it again; owners killed at any depth; and CPython's tests of locks.
-#![allow(unsafe_code, reason = "the raw calls; exec as a C program does it")]
+#![allow(unsafe_code, reason = "the raw calls")]
 
 use std::time::{Duration, Instant};
-use std::{process, ptr, thread};
+use std::{process, thread};
 
 use multiproc::{AtomicValue, ErrorKind, RLock, RLockGuard};
 
 use crate::common::{
-    Dice, Forked, How, Outcome, alone, fork, kill, spawn, tid, unique, value, wait_for, wait_until,
+    Dice, Forked, How, Outcome, alone, exec, fork, kill, spawn, tid, unique, value, wait_for, wait_until,
     with_one_thread,
 };
 
@@ -212,10 +212,7 @@ fn exec_at_depth_releases_the_lock() -> Outcome {
     let child = fork(How::Libc, || {
         (0..2).for_each(|_| std::mem::forget(lock.lock()));
         step.store(1);
-        let arguments = [c"sleep".as_ptr(), c"100".as_ptr(), ptr::null()];
-        // SAFETY: C strings, and a list that ends in null.
-        unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
-        panic!("there is no `sleep` here\n");
+        exec()
     });
     wait_for(&step, 1);
     assert!(RLockGuard::previous_owner_died(&lock.lock()?).is_some());

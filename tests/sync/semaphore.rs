@@ -1,16 +1,16 @@
 //! `Semaphore`: no more holders than permits, however holders end; and CPython's tests of semaphores.
-#![allow(unsafe_code, reason = "the raw calls; exec as a C program does it")]
+#![allow(unsafe_code, reason = "the raw calls")]
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
-use std::{process, ptr, thread};
+use std::{process, thread};
 
 use multiproc::robust::MAX_HELD;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, ErrorKind, Permit, Semaphore};
 
 use crate::common::{
-    Dice, Forked, How, Outcome, alone, fork, kill, signal, spawn, unique, value, wait_for, wait_until,
+    Dice, Forked, How, Outcome, alone, exec, fork, kill, signal, spawn, unique, value, wait_for, wait_until,
     with_one_thread,
 };
 
@@ -414,14 +414,6 @@ fn forked_copy_of_a_permit_owns_nothing() -> Outcome {
         }
         Ok(())
     })
-}
-
-/// Replaces this process by another program.
-fn exec() -> ! {
-    let arguments = [c"sleep".as_ptr(), c"100".as_ptr(), ptr::null()];
-    // SAFETY: C strings, and a list that ends in null.
-    unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
-    panic!("there is no `sleep` here\n");
 }
 
 #[test]

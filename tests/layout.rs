@@ -1,5 +1,5 @@
-//! The numbers of `docs/LAYOUT.md`, looked up in the files themselves: whoever changes a byte that processes share changes the table and a
-//! layout version, and not only the code.
+//! The numbers of `docs/LAYOUT.md`, looked up in the files themselves: whoever changes a byte that processes
+//! share changes the table and a layout version, and not only the code.
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its file has failed")]
 
 use std::fs::{self, File};
@@ -527,7 +527,8 @@ fn queue_with_sleepers() -> Outcome {
     queue.put_bytes(b"one")?;
     assert!(queue.put_bytes_timeout(&[0; 20], std::time::Duration::from_millis(20)).is_err());
     let bytes = Bytes::of(&name);
-    // The smallest record that anybody has slept for: a header and three words, as the distance from the largest number.
+    // The smallest record that anybody has slept for: a header and three words, as the distance from the
+    // largest number.
     assert_eq!(bytes.u64(OBJECT + 72), u64::MAX - 4);
     // Nobody sleeps any more, on either side: those that watch everything, those in their brief sleep.
     assert_eq!((bytes.u64(OBJECT + 64), bytes.u64(OBJECT + 128 + 64)), (0, 0));

@@ -27,7 +27,7 @@ mod deaths;
 mod steps;
 
 use crate::checker::Step;
-use crate::kernel::{self, Names, Of, Protocol, Run, tid};
+use crate::kernel::{self, Names, Of, Protocol, Run, steps, tid};
 use crate::robust::{PROCESSES, WORDS};
 use std::fmt;
 
@@ -80,52 +80,24 @@ pub(crate) enum Bug {
     NoWake,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[repr(u8)]
-enum At {
-    #[default]
-    Gone,
-    Idle,
-    // A slot.
-    Come,
-    Scan,
-    Take,
-    Outside,
-    NotifyTaken,
-    // Arriving.
-    Load,
-    Note,
-    Reload,
-    Count,
-    // The last participant.
-    Act,
-    Release,
-    // The others.
-    Watch,
-    Late,
-    Register,
-    Mark,
-    Ready,
-    Queue,
-    Asleep,
-    Mend,
-    NotifyOthers,
-    ClearDeath,
-    Verdict,
-    Rise,
-    // A process that finds a dead participant.
-    Look,
-    LookNoter,
-    LookWord,
-    Blame,
-    Break,
-    // After each change.
-    Notify,
-    // Processes without a slot.
-    Control,
-    NotifyControl,
-    Change,
-    GiveControl,
+steps! {
+    enum At {
+        Gone Idle
+        // A slot.
+        Come Scan Take Outside NotifyTaken
+        // Arriving.
+        Load Note Reload Count
+        // The last participant.
+        Act Release
+        // The others.
+        Watch Late Register Mark Ready Queue Asleep Mend NotifyOthers ClearDeath Verdict Rise
+        // A process that finds a dead participant.
+        Look LookNoter LookWord Blame Break
+        // After each change.
+        Notify
+        // Processes without a slot.
+        Control NotifyControl Change GiveControl
+    }
 }
 
 /// What a process without a slot wants with the state.

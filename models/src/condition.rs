@@ -36,7 +36,7 @@
 mod steps;
 
 use crate::checker::Step;
-use crate::kernel::{self, Low, Of, Protocol, Run};
+use crate::kernel::{self, Low, Of, Protocol, Run, steps};
 use std::fmt;
 
 /// Waiters and notifiers in one run, and the words that have an owner.
@@ -82,27 +82,13 @@ pub(crate) enum Bug {
     NoDebts,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[repr(u8)]
-enum At {
-    Ask,
-    Enter,
-    Count,
-    SetW,
-    Advance,
-    Forget,
-    Call,
-    Sit,
-    GiveUp,
-    Out,
-    Note,
-    Look,
-    Sleep,
-    Asleep,
-    Resume,
-    Rise,
-    #[default]
-    Gone,
+steps! {
+    enum At {
+        Ask Enter Count SetW Advance Forget Call
+        Sit GiveUp Out
+        Note Look Sleep Asleep Resume Rise
+        Gone
+    }
 }
 
 /// What the mutex was entered for.

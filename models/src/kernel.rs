@@ -28,7 +28,7 @@ mod death;
 mod run;
 
 use crate::checker::Kind;
-pub(crate) use run::{Of, Protocol, Run, Turn};
+pub(crate) use run::{Of, Protocol, Run, Turn, steps};
 use std::hash::{Hash, Hasher};
 
 /// The low half of a word: TID in the low three bits, `W`, `OD`.

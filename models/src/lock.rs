@@ -42,7 +42,7 @@
 //!   wake-up.
 
 use crate::checker::Step;
-use crate::kernel::{self, Low, Of, Protocol, Run, tid};
+use crate::kernel::{self, Low, Of, Protocol, Run, steps, tid};
 use std::fmt;
 
 /// Most processes in one run, and the words.
@@ -86,26 +86,13 @@ pub(crate) enum Bug {
     OldKernel,
 }
 
-/// Where a process stands: the step that it takes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[repr(u8)]
-enum At {
-    Idle,
-    Read,
-    Take,
-    Link,
-    Taken,
-    Register,
-    Wait,
-    Asleep,
-    Held,
-    Unlink,
-    Sub,
-    Wake,
-    Clear,
-    Disarm,
-    #[default]
-    Gone,
+steps! {
+    /// Where a process stands: the step that it takes next.
+    enum At {
+        Idle Read Take Link Taken Register Wait Asleep
+        Held Unlink Sub Wake Clear Disarm
+        Gone
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

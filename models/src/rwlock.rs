@@ -35,7 +35,7 @@
 mod steps;
 
 use crate::checker::Step;
-use crate::kernel::{self, Low, Names, Of, Protocol, Run, tid};
+use crate::kernel::{self, Low, Names, Of, Protocol, Run, steps, tid};
 use crate::robust::{PROCESSES, WORDS};
 use std::fmt;
 
@@ -81,35 +81,13 @@ pub(crate) enum Bug {
     ClearIgnoresEpoch,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[repr(u8)]
-enum At {
-    #[default]
-    Gone,
-    Idle,
-    Glance,
-    Grab,
-    Check,
-    AskIn,
-    Back,
-    Enter,
-    Ask,
-    Find,
-    Widen,
-    Sit,
-    Leave,
-    Read,
-    Rise,
-    Look,
-    Wait,
-    Register,
-    Queue,
-    Asleep,
-    Pass,
-    Sign,
-    Begin,
-    Write,
-    Unsign,
+steps! {
+    enum At {
+        Gone Idle Glance Grab Check AskIn Back
+        Enter Ask Find Widen Sit Leave Read Rise
+        Look Wait Register Queue Asleep Pass
+        Sign Begin Write Unsign
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

@@ -29,7 +29,7 @@
 mod steps;
 
 use crate::checker::Step;
-use crate::kernel::{self, Low, Of, Protocol, Run};
+use crate::kernel::{self, Low, Of, Protocol, Run, steps};
 use crate::robust::{PROCESSES, WORDS};
 use std::fmt;
 
@@ -68,22 +68,10 @@ pub(crate) enum Bug {
     GathersOutside,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[repr(u8)]
-enum At {
-    #[default]
-    Gone,
-    Idle,
-    Look,
-    Take,
-    Enter,
-    Register,
-    Queue,
-    Asleep,
-    Out,
-    Held,
-    Give,
-    GiveBack,
+steps! {
+    enum At {
+        Gone Idle Look Take Enter Register Queue Asleep Out Held Give GiveBack
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

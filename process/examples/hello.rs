@@ -1,4 +1,5 @@
-//! Starts a function of this program in a process of its own, and gets its result: `cargo run --example hello -- World`.
+//! Starts a function of this program in a process of its own, and gets its result: `cargo run --example hello
+//! -- World`.
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;

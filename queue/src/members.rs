@@ -196,9 +196,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Consumer<T> {
         self.queue().get_from(Some(Peer::Producer), Deadline::after(timeout))
     }
 
-    /// Returns messages as they arrive, until all producers have disconnected and the queue is empty (or it was
-    /// closed). An error is an item, too. After a message that cannot be decoded the iterator goes on; after
-    /// any other error it ends.
+    /// Returns messages as they arrive, until all producers have disconnected and the queue is empty (or it
+    /// was closed). An error is an item, too. After a message that cannot be decoded the iterator goes on;
+    /// after any other error it ends.
     pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> {
         let mut broken = false;
         std::iter::from_fn(move || {

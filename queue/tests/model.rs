@@ -185,7 +185,14 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let length = || prop_oneof![200 => 0..40_usize, 90 => 0..700_usize, 20 => 3000..90_000_usize, 1 => 1_000_000..3_000_000_usize];
+    let length = || {
+        prop_oneof![
+            200 => 0..40_usize,
+            90 => 0..700_usize,
+            20 => 3000..90_000_usize,
+            1 => 1_000_000..3_000_000_usize,
+        ]
+    };
     let step = prop_oneof![
         40 => length().prop_map(Step::Put),
         5 => length().prop_map(Step::PutBriefly),
@@ -193,7 +200,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         30 => Just(Step::Get),
         3 => Just(Step::GetBriefly),
         8 => Just(Step::GetInto),
-        5 => (0..9_usize, prop_oneof![0..100_usize, 0..5000_usize]).prop_map(|(most, room)| Step::GetMany(most, room)),
+        5 => (0..9_usize, prop_oneof![0..100_usize, 0..5000_usize])
+            .prop_map(|(most, room)| Step::GetMany(most, room)),
         3 => (0..40_usize, 0..5000_usize).prop_map(|(times, length)| Step::Churn(times, length)),
         1 => Just(Step::Drain),
         2 => Just(Step::Clone),
@@ -381,24 +389,39 @@ impl TypedModel {
     }
 }
 
+/// Capacities in messages: none, small, larger.
+fn capacities() -> impl Strategy<Value = Option<usize>> {
+    prop_oneof![Just(None), (1..8_usize).prop_map(Some), (1..100_usize).prop_map(Some)]
+}
+
 proptest! {
     #![proptest_config(config(200))]
 
     #[test]
-    fn types(messages in prop_oneof![Just(None), (1..8_usize).prop_map(Some), (1..100_usize).prop_map(Some)], steps in typed_steps()) {
-        let queue: Queue<Value> = Queue::new(messages.map_or(Capacity::unbounded(), Capacity::messages)).unwrap();
+    fn types(messages in capacities(), steps in typed_steps()) {
+        let capacity = messages.map_or(Capacity::unbounded(), Capacity::messages);
+        let queue: Queue<Value> = Queue::new(capacity).unwrap();
         let mut model = TypedModel { messages, closed: false, inside: VecDeque::new() };
-        let one = |result: Result<(), PutError<Value>>| (became(&result), Vec::from_iter(result.err().map(PutError::into_inner)));
-        let many =
-            |result: Result<(), PutError<Vec<Value>>>| (became(&result), result.err().map(PutError::into_inner).unwrap_or_default());
-        let got = |values: Vec<Result<Value, GetError>>| values.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+        let one = |result: Result<(), PutError<Value>>| {
+            (became(&result), Vec::from_iter(result.err().map(PutError::into_inner)))
+        };
+        let many = |result: Result<(), PutError<Vec<Value>>>| {
+            (became(&result), result.err().map(PutError::into_inner).unwrap_or_default())
+        };
+        let got = |values: Vec<Result<Value, GetError>>| {
+            values.into_iter().map(Result::unwrap).collect::<Vec<_>>()
+        };
         for step in steps {
             match step {
-                TypedStep::Put(value) => prop_assert_eq!(one(queue.try_put(value.clone())), model.put(vec![value])),
+                TypedStep::Put(value) => {
+                    prop_assert_eq!(one(queue.try_put(value.clone())), model.put(vec![value]));
+                }
                 TypedStep::PutBriefly(value) => {
                     prop_assert_eq!(one(queue.put_timeout(value.clone(), BRIEFLY)), model.put(vec![value]));
                 }
-                TypedStep::PutMany(values) => prop_assert_eq!(many(queue.try_put_many(values.clone())), model.put(values)),
+                TypedStep::PutMany(values) => {
+                    prop_assert_eq!(many(queue.try_put_many(values.clone())), model.put(values));
+                }
                 TypedStep::PutManyBriefly(values) => {
                     prop_assert_eq!(many(queue.put_many_timeout(values.clone(), BRIEFLY)), model.put(values));
                 }
@@ -406,7 +429,9 @@ proptest! {
                 TypedStep::GetBriefly => {
                     prop_assert_eq!(queue.get_timeout(BRIEFLY).map(|value| vec![value]), model.get(1));
                 }
-                TypedStep::GetMany(most) => prop_assert_eq!(queue.try_get_many(most).map(got), model.get(most)),
+                TypedStep::GetMany(most) => {
+                    prop_assert_eq!(queue.try_get_many(most).map(got), model.get(most));
+                }
                 TypedStep::GetManyBriefly(most) => {
                     prop_assert_eq!(queue.get_many_timeout(most, BRIEFLY).map(got), model.get(most));
                 }

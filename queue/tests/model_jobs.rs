@@ -189,19 +189,22 @@ proptest! {
                             model.counts.puts += 1;
                         }
                         Err(PutError::Full(back)) => {
-                            prop_assert!(!model.closed && model.waiting.len() == model.messages && back == value);
+                            prop_assert!(!model.closed && model.waiting.len() == model.messages);
+                            prop_assert_eq!(back, value);
                         }
                         Err(PutError::Closed(back)) => prop_assert!(model.closed && back == value),
                         Err(error) => prop_assert!(false, "{}", error),
                     }
                 }
                 Step::Get | Step::GetBriefly => {
-                    match if matches!(step, Step::Get) { queue.try_get() } else { queue.get_timeout(BRIEFLY) } {
+                    let waits = matches!(step, Step::GetBriefly);
+                    match if waits { queue.get_timeout(BRIEFLY) } else { queue.try_get() } {
                         Ok(job) => {
                             let known = model.got(&queue, &job)?;
                             prop_assert_eq!(job.attempts(), known.deliveries);
                             prop_assert_eq!(job.last_holder().is_none(), known.last == Last::Nobody);
-                            prop_assert_eq!(job.last_holder().is_some_and(|last| last.died()), known.last == Last::Died);
+                            let died = job.last_holder().is_some_and(|last| last.died());
+                            prop_assert_eq!(died, known.last == Last::Died);
                             held.push((job, known));
                         }
                         Err(error) => model.got_nothing(&queue, &error)?,

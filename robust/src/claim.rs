@@ -8,9 +8,9 @@
 //!
 //! - **Claim**: takes a free lock and sets `W` in the same step. So the kernel wakes one of the watchers when
 //!   the holder dies.
-//! - **Release**: keeps `W` and wakes nobody. What other processes must learn, the holder tells them through
-//!   other words *before* the operation is over. Until then the pending entry names the lock, so the holder's
-//!   death wakes a watcher.
+//! - **Release**: keeps `W` and wakes no thread. What other processes must learn, the holder tells them
+//!   through other words *before* the operation is over. Until then the pending entry names the lock, so the
+//!   holder's death wakes a watcher.
 //! - **Watch**: a thread that is about to sleep adds the words of all claims that were ever used to its
 //!   [`WaitSet`](crate::wait_set::WaitSet).
 //! - A claim's word is the same before it was taken and after it was released. So a thread that takes or
@@ -150,8 +150,8 @@ impl RobustLock {
     }
 
     /// Runs `last`, releases the claim, and runs `then` while the death of this thread would still wake a
-    /// watcher. Wakes nobody itself. Returns false, with nothing done, if this thread does not hold the claim
-    /// (in a forked child: its parent holds it).
+    /// watcher. Wakes no thread itself. Returns false, with nothing done, if this thread does not hold the
+    /// claim (in a forked child: its parent holds it).
     pub fn release_claim(&self, last: impl FnOnce(), then: impl FnOnce()) -> bool {
         // CRASH: off the list, still held: the pending entry names the lock, so a death wakes a watcher. The
         // word has `W`, so `then` always runs, with the pending entry on this lock: a watcher that is woken

@@ -3,7 +3,7 @@
 //! A participant of a barrier and a waiter of a condition hold a lock of their own while they wait, so the
 //! kernel marks that lock when they die. The others watch it. No thread waits to take such a lock. So `W` in
 //! its word means "wake a watcher when the owner dies", which only the kernel does. `W` is never cleared:
-//! [`RobustLock::release_claim`] keeps it and wakes nobody.
+//! [`RobustLock::release_claim`] keeps it and wakes no thread.
 //!
 //! The kernel wakes **one** watcher of a dead owner's word. What the death means for the other watchers is up
 //! to the object. Mostly, the woken watcher moves the count, wakes all watchers, and then [acknowledges the

@@ -96,7 +96,7 @@ impl EventCount {
         self.waiters.load(SeqCst) != 0
     }
 
-    /// Advances the count if there may be waiters, and wakes nobody. A waiter that has noted the count and
+    /// Advances the count if there may be waiters, and wakes no thread. A waiter that has noted the count and
     /// does not sleep yet looks again.
     pub fn advance(&self) {
         if self.has_waiters() {

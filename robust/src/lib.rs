@@ -19,7 +19,6 @@ mod sys;
 mod thread;
 mod wait_set;
 mod wait_slot;
-pub mod watch;
 mod word;
 mod words;
 
@@ -44,6 +43,5 @@ pub use thread::{
 };
 pub use wait_set::{BRIEF, MAX_WATCHED_WORDS};
 pub use wait_slot::WaitSlot;
-pub use watch::Watch;
 pub use word::{high, low};
 pub use words::{Atomic, SharedWords};

@@ -69,8 +69,8 @@ impl RobustLock {
     ///
     /// # Errors
     ///
-    /// [`NotHeld`](AcquireError::NotHeld): this thread does not hold the lock. Other [`AcquireError`]s: there is
-    /// no owner thread. The lock is unchanged then.
+    /// [`NotHeld`](AcquireError::NotHeld): this thread does not hold the lock. Other [`AcquireError`]s: there
+    /// is no owner thread. The lock is unchanged then.
     ///
     /// # Safety
     ///

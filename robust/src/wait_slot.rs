@@ -23,10 +23,11 @@
 //!
 //! # How a death is noticed
 //!
-//! The owner word of a slot has `W` while it is held, and living threads wake nobody on it. Each waiter that
-//! sleeps watches the owner words of all slots (with a [`DeathWatch`](crate::DeathWatch)). So a death wakes
-//! one waiter, and that waiter looks for deaths before anything else. If it dies on the way, its own slot
-//! wakes the next waiter. A death between the look and the sleep changes a word that the kernel compares.
+//! The owner word of a slot has `W` while it is held, and living threads wake no thread on it. Each waiter
+//! that sleeps watches the owner words of all slots (with a [`DeathWatch`](crate::DeathWatch)). So a death
+//! wakes one waiter, and that waiter looks for deaths before anything else. If it dies on the way, its own
+//! slot wakes the next waiter. A death between the look and the sleep changes a word that the kernel
+//! compares.
 //!
 //! A waiter that still [parks briefly](WaitSlot::park_briefly) does not notice deaths. It looks for them
 //! within 5 ms.
@@ -88,7 +89,7 @@ impl WaitSlot<'_> {
         Ok(true)
     }
 
-    /// Clears the ticket and releases the slot. Wakes nobody.
+    /// Clears the ticket and releases the slot. Wakes no thread.
     pub fn vacate(self) {
         // CRASH: after this store the waiter has left.
         self.0.release_claim(|| self.ticket().store(0, SeqCst), || ());

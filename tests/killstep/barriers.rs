@@ -60,7 +60,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Barrier>> {
             .warm(|_, cells| asleep(cells, 2))
             .recoverer(|barrier, _| ignore(barrier.wait_timeout(Duration::from_millis(1))))
             .frozen(|barrier, kill| waits_for_it(barrier, kill, 2))
-            .sampled(2),
+            .sampled(3),
         case(
             "barrier/wait_with, the last of three",
             3,
@@ -243,7 +243,7 @@ fn two_rounds(barrier: &Barrier, kill: &Kill<'_>) -> Result<(), Fault> {
         let mine = round();
         others.into_iter().map(|other| other.join().unwrap()).chain([mine]).collect::<Result<(), _>>()
     })
-    .map_err(|error| Fault::Hang(error.to_string()))
+    .map_err(|error| Fault::Hang(format!("{error}; the victim was {}", kill.victim())))
 }
 
 /// While the victim stands still it is not taken for dead: the others wait for it, or, if it has released

@@ -46,7 +46,7 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
             |tokens, _| drop(tokens.release(2)),
             |tokens, kill| left(tokens, kill, FIRST, |now| if now + 2 <= MOST { now + 2 } else { now }),
         )
-        .sampled(2),
+        .sampled(3),
         case(
             "bounded/release, too many",
             FIRST,
@@ -69,7 +69,7 @@ fn cases() -> Vec<Case<'static, BoundedSemaphore>> {
         )
         .peer(|tokens, _| tokens.acquire())
         .frozen(|tokens, kill| stands_still(tokens, kill, 1))
-        .sampled(2),
+        .sampled(3),
         case(
             "bounded/release, two wait",
             0,

@@ -60,7 +60,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Pair>> {
             |pair, kill| whole(pair, kill, 2, 1),
         )
         .frozen(|pair, kill| stands_still(pair, kill, 2))
-        .sampled(2)
+        .sampled(3)
         .warm(|pair, cells| asleep(pair, cells, 2))
         .peer(|pair, cells| sleeper(pair, cells, 0))
         .peer(|pair, cells| sleeper(pair, cells, 1)),

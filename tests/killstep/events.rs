@@ -27,7 +27,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Event>> {
             }
             usable(event, kill)
         })
-        .sampled(2),
+        .sampled(3),
         case("event/set, one asleep", set, heard_by_one)
             .peer(|event, cells| waiter(event, cells, 0))
             .warm(|_, cells| asleep(cells, 1, WAITV))

@@ -34,7 +34,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
         case("jobs/try_put", || jobs(0), |queue, _| drop(queue.try_put(0)), put_there),
         case("jobs/put_timeout", || jobs(0), |queue, _| drop(queue.put_timeout(0, SOON)), put_there),
         case("jobs/get", || jobs(2), |queue, _| hold(queue.get()), |queue, kill| all_there(queue, kill, 2))
-            .sampled(2),
+            .sampled(3),
         case(
             "jobs/try_get",
             || jobs(2),
@@ -69,7 +69,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
             },
         )
         .late_peer(|queue, cells| finish(queue.get(), cells))
-        .sampled(2),
+        .sampled(3),
         case(
             "jobs/get, the holder dies, another sleeps",
             || jobs(1),
@@ -146,7 +146,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
             queue.join().unwrap();
         })
         .warm(|_, cells| await_asleep(cells, PEER, WAITV))
-        .sampled(2),
+        .sampled(3),
         case(
             "jobs/get+done, two join",
             || jobs(1),
@@ -264,7 +264,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Jobs>> {
             |queue, _| hold(queue.get()),
             |queue, kill| dead_letters_too(queue, kill, 2),
         )
-        .sampled(2),
+        .sampled(3),
         case(
             "jobs/get, dead-letters the first",
             || back(put(fresh_deadly(), 1)),

@@ -47,7 +47,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Lock>> {
         .peer(|lock, cells| sleeper(lock, cells, 1))
         .recoverer(|lock, _| take(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2))
-        .sampled(2),
+        .sampled(3),
         case(
             "lock/unlock, two asleep and a barger",
             |lock, _| unlock(lock),

@@ -21,7 +21,7 @@ pub(crate) fn run(sweep: &mut Sweep) {
 pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
     vec![
         case(ALL, "owned/acquire_owned+release", |semaphore, _| drop(semaphore.acquire_owned()), next_ones)
-            .sampled(2),
+            .sampled(3),
         // The first in its process: it starts the owner thread in the middle.
         unwarmed(
             ALL,

@@ -43,7 +43,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
         .peer(|queue, cells| consumer(queue, cells, 0))
         .warm(|_, cells| await_asleep(cells, PEER, WAITV))
         .frozen(|queue, kill| stands_still(queue, kill, Side::Producers, Others::Get(1)))
-        .sampled(2),
+        .sampled(3),
         case("queue/put_bytes, a consumer briefly asleep", empty, put_hello, |queue, kill| {
             accounted(queue, kill, 1, 0)
         })
@@ -99,7 +99,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
         case("queue/get_bytes", two, |queue, cells| cells.set(0, first(queue.get_bytes())), taken_once)
             .recoverer(|queue, cells| cells.set(1, first(queue.get_bytes())))
             .frozen(CONSUMER)
-            .sampled(2),
+            .sampled(3),
         case(
             "queue/get_into",
             two,
@@ -131,7 +131,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Bytes>> {
         )
         .late_peer(|queue, _| drop(queue.get_bytes()))
         .frozen(|queue, kill| stands_still(queue, kill, Side::Consumers, Others::Get(1)))
-        .sampled(2),
+        .sampled(3),
         case(
             "queue/get_bytes, a producer asleep",
             full,

@@ -20,7 +20,7 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 fn cases() -> Vec<Case<'static, RLock>> {
     vec![
-        case("rlock/lock+unlock", |lock, _| twice(lock), next_ones).sampled(2),
+        case("rlock/lock+unlock", |lock, _| twice(lock), next_ones).sampled(3),
         case(
             "rlock/lock+unlock, held before",
             |lock, _| {
@@ -50,7 +50,7 @@ fn cases() -> Vec<Case<'static, RLock>> {
         .peer(|lock, cells| sleeper(lock, cells, 1))
         .recoverer(|lock, _| twice(lock))
         .frozen(|lock, kill| sleepers_go_on(lock, kill, 2))
-        .sampled(2),
+        .sampled(3),
         case(
             "rlock/lock, asleep, woken",
             |lock, _| twice(lock),

@@ -36,7 +36,7 @@ pub(crate) fn cases() -> Vec<Case<'static, RwLock>> {
             .warm(read)
             .late_peer(write)
             .late_peer(read),
-        case("rwlock/write+unlock", |lock, _| drop(lock.write()), usable).sampled(2),
+        case("rwlock/write+unlock", |lock, _| drop(lock.write()), usable).sampled(3),
         case("rwlock/try_write", |lock, _| drop(lock.try_write()), usable),
         case("rwlock/read+unlock, another reads", |lock, _| drop(lock.read()), let_go)
             .peer(|lock, cells| hold(lock.read().unwrap(), cells))

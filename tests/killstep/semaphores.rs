@@ -28,7 +28,7 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 pub(crate) fn cases() -> Vec<Case<'static, Semaphore>> {
     vec![
-        case("semaphore/acquire+release", |semaphore, _| drop(semaphore.acquire()), next_ones).sampled(2),
+        case("semaphore/acquire+release", |semaphore, _| drop(semaphore.acquire()), next_ones).sampled(3),
         case(
             "semaphore/try_acquire",
             |semaphore, _| drop((semaphore.try_acquire(), semaphore.try_acquire())),

@@ -21,7 +21,7 @@ pub(crate) fn run(sweep: &mut Sweep) {
 
 pub(crate) fn cases() -> Vec<Case<'static, Value<Four>>> {
     vec![
-        case("value/set", |value, _| ignore(value.set(NEW)), before_or_after).sampled(2),
+        case("value/set", |value, _| ignore(value.set(NEW)), before_or_after).sampled(3),
         case("value/lock+commit", |value, _| *value.lock().unwrap() = NEW, before_or_after),
         case("value/replace", |value, _| ignore(value.replace(NEW)), before_or_after),
         case("value/compare_exchange", |value, _| ignore(value.compare_exchange(OLD, NEW)), before_or_after),

@@ -87,7 +87,7 @@ pub(crate) fn cases() -> Vec<Case<'static, Place>> {
         .peer(wait_for_event)
         .peer(wait_for_event)
         .frozen(if_set_peers_go_on)
-        .sampled(2),
+        .sampled(3),
         case("raw_event/wait, woken", wait_for_event, |words, kill| {
             words.event.set();
             kill.must_wake(0)?;

@@ -534,10 +534,8 @@ fn next_owner_of_a_side_learns_of_a_death() -> Outcome {
     let child = spawn(child, (words.clone(), step.clone()));
     wait_for(&step, 1);
     // SAFETY: the handle lives longer.
-    assert_eq!(
-        unsafe { words.puts.enter(Deadline::after(Duration::from_millis(20))) },
-        Err(AcquireError::TimedOut)
-    );
+    let entered = unsafe { words.puts.enter(Deadline::after(Duration::from_millis(20))) };
+    assert_eq!(entered, Err(AcquireError::TimedOut));
     let pid = child.pid();
     kill(&child);
     // SAFETY: as above.

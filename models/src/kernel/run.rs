@@ -4,6 +4,25 @@ use super::{Hand, Low, Names, State, tid};
 use crate::checker::{Kind, Model, Step};
 use std::fmt;
 
+/// The steps of a model: an enum of their names, a phase on each line. A process that has left is at `Gone`.
+macro_rules! steps {
+    ($(#[$doc:meta])* $vis:vis enum $name:ident { $($step:ident)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        $vis enum $name {
+            $($step),*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::Gone
+            }
+        }
+    };
+}
+pub(crate) use steps;
+
 /// What the processes of a model do.
 pub(crate) trait Protocol<const N: usize, const W: usize>: fmt::Display + Sized {
     /// The first word of a row.

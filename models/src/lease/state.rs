@@ -1,6 +1,7 @@
 //! Words, leases, processes.
 
 use super::Lease;
+use crate::kernel::steps;
 
 /// Most processes, most leases, and the words that have an owner.
 pub(crate) const PROCESSES: usize = 4;
@@ -20,85 +21,22 @@ pub(super) const SEQ: usize = WORDS + 2;
 /// The number of the dead letter.
 pub(super) const DEAD_LETTER: u8 = 5;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[repr(u8)]
-pub(super) enum At {
-    PStart,
-    PTry,
-    PCommit,
-    PRelease,
-    PAdvance,
-    PWake,
-    PClear,
-    PDisarm,
-    GStart,
-    GTry,
-    WaitKb,
-    WaitLock,
-    Contending,
-    Recover,
-    Notify,
-    NotifyWake,
-    NotifyJoiners,
-    NotifyJoinersWake,
-    Look,
-    LockOfBack,
-    UseNew,
-    LeasePending,
-    LeaseTake,
-    LeaseAdvance,
-    DeadLetter,
-    DeadLetterTail,
-    Count,
-    Taking,
-    Head,
-    Leased,
-    CRelease,
-    WakeKb,
-    Chain,
-    ChainWake,
-    Clear,
-    Disarm,
-    Held,
-    Decide,
-    Arm,
-    Register,
-    Note,
-    Ready,
-    ReadyStarved,
-    ReadyBack,
-    Queue,
-    Asleep,
-    Woken,
-    DutyKb,
-    NotifyAgain,
-    PassOn,
-    PassWake,
-    HandOver,
-    JStart,
-    FHead,
-    FLease,
-    FSame,
-    FEmpty,
-    SeqAdvance,
-    SeqWake,
-    EndAdvance,
-    EndWake,
-    DCount,
-    DFree,
-    DRelease,
-    DNotify,
-    DStarved,
-    DAdvance,
-    DWake,
-    DDisarm,
-    BCount,
-    BRelease,
-    BAdvance,
-    BWake,
-    Early,
-    #[default]
-    Gone,
+steps! {
+    pub(super) enum At {
+        PStart PTry PCommit PRelease PAdvance PWake PClear PDisarm
+        GStart GTry WaitKb WaitLock Contending
+        Recover Notify NotifyWake NotifyJoiners NotifyJoinersWake
+        Look LockOfBack UseNew
+        LeasePending LeaseTake LeaseAdvance DeadLetter DeadLetterTail Count Taking Head Leased
+        CRelease WakeKb Chain ChainWake Clear Disarm
+        Held Decide Arm
+        Register Note Ready ReadyStarved ReadyBack Queue
+        Asleep Woken DutyKb NotifyAgain PassOn PassWake HandOver
+        JStart FHead FLease FSame FEmpty SeqAdvance SeqWake EndAdvance EndWake
+        DCount DFree DRelease DNotify DStarved DAdvance DWake DDisarm
+        BCount BRelease BAdvance BWake
+        Early Gone
+    }
 }
 
 /// What a look at all leases is for.

@@ -1,6 +1,7 @@
 //! Words and processes.
 
 use super::{Membership, State};
+use crate::kernel::steps;
 
 /// Most processes, most memberships, and the words that have an owner.
 pub(crate) const PROCESSES: usize = 4;
@@ -14,72 +15,20 @@ pub(super) const S: usize = 2;
 pub(super) const A: usize = WORDS;
 pub(super) const KB: usize = WORDS + 1;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[repr(u8)]
-pub(super) enum At {
-    TStart,
-    TEpoch,
-    TPending,
-    TRaiseFirst,
-    TTake,
-    TRaise,
-    TNotify,
-    TNotifyWake,
-    Held,
-    PStart,
-    PTry,
-    PCommit,
-    PRelease,
-    PAdvance,
-    PWake,
-    PClear,
-    PDisarm,
-    LEpoch,
-    LPending,
-    LRelease,
-    LWake,
-    LClear,
-    LDisarm,
-    LLook,
-    LNotify,
-    LNotifyWake,
-    GStart,
-    GTry,
-    WaitKb,
-    WaitLock,
-    Contending,
-    Look,
-    CRelease,
-    WakeKb,
-    Chain,
-    ChainWake,
-    Clear,
-    Disarm,
-    Decide,
-    Once,
-    Empty,
-    AgainUsed,
-    Again,
-    Wait,
-    Arm,
-    Register,
-    Note,
-    Ready,
-    ReadyMember,
-    ReadyUsed,
-    Queue,
-    Asleep,
-    Woken,
-    DutyKb,
-    NotifyAgain,
-    AgainMember,
-    NotifyAgainUsed,
-    RNotify,
-    RNotifyWake,
-    HandOver,
-    Early,
-    #[default]
-    Gone,
+steps! {
+    pub(super) enum At {
+        TStart TEpoch TPending TRaiseFirst TTake TRaise TNotify TNotifyWake
+        Held
+        PStart PTry PCommit PRelease PAdvance PWake PClear PDisarm
+        LEpoch LPending LRelease LWake LClear LDisarm LLook LNotify LNotifyWake
+        GStart GTry WaitKb WaitLock Contending Look
+        CRelease WakeKb Chain ChainWake Clear Disarm
+        Decide Once Empty AgainUsed Again
+        Wait Arm Register Note Ready ReadyMember ReadyUsed
+        Queue Asleep Woken DutyKb
+        NotifyAgain AgainMember NotifyAgainUsed RNotify RNotifyWake HandOver
+        Early Gone
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

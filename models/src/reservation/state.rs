@@ -1,6 +1,7 @@
 //! Words, records, processes.
 
 use super::{ALL, Reservation, State};
+use crate::kernel::steps;
 
 /// Most processes, locks of reservations, records, and the words that have an owner.
 pub(crate) const PROCESSES: usize = 4;
@@ -13,102 +14,24 @@ pub(super) const C: usize = 1;
 pub(super) const S: usize = 2;
 pub(super) const L: usize = 3;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[repr(u8)]
-pub(super) enum At {
-    PStart,
-    PTry,
-    PRecover,
-    PNotify,
-    PNotifyWake,
-    PBegin,
-    TPending,
-    TTake,
-    TGeneration,
-    TEpoch,
-    TUse,
-    TUseAdvance,
-    TUseWake,
-    PAppend,
-    UEpoch,
-    URelease,
-    USeq,
-    USeqWake,
-    PHeader,
-    PTail,
-    KRegister,
-    KClose,
-    KNotify,
-    KNotifyWake,
-    PRelease,
-    PAdvance,
-    PWake,
-    PChain,
-    PChainWake,
-    PClear,
-    PDisarm,
-    Fill,
-    XCommit,
-    XEpoch,
-    XRelease,
-    XNotify,
-    XAdvance,
-    XWake,
-    XSeq,
-    XSeqWake,
-    XDisarm,
-    HEpoch,
-    HRelease,
-    HNotify,
-    HWake,
-    HDisarm,
-    GStart,
-    GTry,
-    GHead,
-    GLock,
-    GGeneration,
-    GAgain,
-    GTake,
-    GAborted,
-    CRelease,
-    CAdvance,
-    CWake,
-    CChain,
-    CChainAdvance,
-    CChainWake,
-    CClear,
-    CDisarm,
-    Decide,
-    Arm,
-    Register,
-    Note,
-    Ready,
-    ReadyEnd,
-    ReadyUsed,
-    Queue,
-    Asleep,
-    Woken,
-    PassOn,
-    PassAdvance,
-    PassWake,
-    LPass,
-    LPassAdvance,
-    LPassWake,
-    HandOver,
-    NotifyAgain,
-    RRoom,
-    RLook,
-    RAdvance,
-    RWake,
-    RSeq,
-    RSeqWake,
-    LHead,
-    LHeader,
-    LLock,
-    LGeneration,
-    LSame,
-    #[default]
-    Gone,
+steps! {
+    pub(super) enum At {
+        PStart PTry PRecover PNotify PNotifyWake
+        PBegin TPending TTake TGeneration TEpoch TUse TUseAdvance TUseWake
+        PAppend UEpoch URelease USeq USeqWake
+        PHeader PTail
+        KRegister KClose KNotify KNotifyWake
+        PRelease PAdvance PWake PChain PChainWake PClear PDisarm
+        Fill XCommit XEpoch XRelease XNotify XAdvance XWake XSeq XSeqWake XDisarm
+        HEpoch HRelease HNotify HWake HDisarm
+        GStart GTry GHead GLock GGeneration GAgain GTake GAborted
+        CRelease CAdvance CWake CChain CChainAdvance CChainWake CClear CDisarm
+        Decide Arm Register Note Ready ReadyEnd ReadyUsed Queue
+        Asleep Woken PassOn PassAdvance PassWake LPass LPassAdvance LPassWake HandOver
+        NotifyAgain RRoom RLook RAdvance RWake RSeq RSeqWake
+        LHead LHeader LLock LGeneration LSame
+        Gone
+    }
 }
 
 /// What a process sleeps for: a message, room, a lock. Each has an epoch; the first two are those of P and C.

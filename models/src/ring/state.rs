@@ -1,5 +1,7 @@
 //! Words, futexes and processes.
 
+use crate::kernel::steps;
+
 /// Most processes in one run, and the words that have an owner.
 pub(crate) const PROCESSES: usize = 5;
 pub(crate) const WORDS: usize = 2;
@@ -17,49 +19,18 @@ pub(super) const fn a(side: usize) -> usize {
     2 * WORDS + side
 }
 
-/// Where a process stands: the name of the step it takes next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-#[repr(u8)]
-pub(super) enum At {
-    Start,
-    Disarm,
-    Arm,
-    Try,
-    WaitKb,
-    WaitLock,
-    Contending,
-    Look,
-    PassAdvance,
-    PassWake,
-    PassMark,
-    CloseRegister,
-    Close,
-    NotifyP,
-    NotifyPWake,
-    NotifyC,
-    NotifyCWake,
-    Release,
-    WakeKb,
-    Advance,
-    WakeA,
-    Chain,
-    ChainWake,
-    Clear,
-    Register,
-    ReadMine,
-    Recheck,
-    WaitA,
-    WaitMine,
-    WaitOther,
-    Asleep,
-    Woken,
-    DutyOther,
-    DutyMine,
-    DutyAdvance,
-    DutyA,
-    HandOver,
-    #[default]
-    Gone,
+steps! {
+    /// Where a process stands: the name of the step it takes next.
+    pub(super) enum At {
+        Start Disarm Arm
+        Try WaitKb WaitLock Contending
+        Look PassAdvance PassWake PassMark
+        CloseRegister Close NotifyP NotifyPWake NotifyC NotifyCWake
+        Release WakeKb Advance WakeA Chain ChainWake Clear
+        Register ReadMine Recheck WaitA WaitMine WaitOther Asleep
+        Woken DutyOther DutyMine DutyAdvance DutyA HandOver
+        Gone
+    }
 }
 
 /// How an operation ends.

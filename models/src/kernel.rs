@@ -163,6 +163,11 @@ impl<const W: usize> Hand<W> {
         self.fresh = self.fresh & !(1 << epoch) | u8::from(fresh) << epoch;
     }
 
+    /// Enters one more queue.
+    pub(crate) fn enter(&mut self, futex: usize) {
+        self.queued |= 1 << futex;
+    }
+
     /// Is in these queues, and in no other; not woken.
     pub(crate) fn requeue(&mut self, futexes: std::ops::Range<usize>) {
         (self.queued, self.woken) = (futexes.fold(0, |all, futex| all | 1 << futex), false);
@@ -335,7 +340,7 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
     pub(crate) fn queue(&mut self, me: usize, futex: usize, same: bool) -> Queued {
         if same {
             let hand = &mut self.hands[me];
-            hand.queued |= 1 << futex;
+            hand.enter(futex);
             if let Some(seen) = hand.seen.get_mut(futex) {
                 // Compared, and not needed any more.
                 *seen = Low(0);

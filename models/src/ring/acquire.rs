@@ -39,7 +39,7 @@ impl Turn<'_> {
                 "registers"
             }
             At::WaitKb => {
-                state.queue(me, self.lock_futex(mine), true);
+                state.hands[me].enter(self.lock_futex(mine));
                 p.at = At::WaitLock;
                 "queues on kb"
             }

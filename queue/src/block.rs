@@ -170,8 +170,6 @@ unsafe impl<T: ?Sized + 'static> Object for QueueBlock<T> {
         Element::message::<T>()
     }
 
-    unsafe fn init(&self, _: *const AtomicU64, _: Capacity) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         self.ring.locks()
     }

@@ -138,8 +138,6 @@ unsafe impl<T: Pod> Object for ArrayBlock<T> {
         Element::of::<T>()
     }
 
-    unsafe fn init(&self, _: *const AtomicU64, _: usize) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [Some(&self.lock), None]
     }

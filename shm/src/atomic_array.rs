@@ -81,8 +81,6 @@ unsafe impl<T: Pod> Object for AtomicArrayBlock<T> {
         Element::of::<T>()
     }
 
-    unsafe fn init(&self, _: *const AtomicU64, _: usize) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [None, None]
     }

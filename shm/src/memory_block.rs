@@ -80,8 +80,6 @@ unsafe impl Object for MemoryBlock {
         usize::try_from(bytes).ok().filter(|bytes| *bytes > 0)?.checked_next_multiple_of(copy::WORD)
     }
 
-    unsafe fn init(&self, _tail: *const AtomicU64, _bytes: usize) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [None, None]
     }

@@ -32,15 +32,21 @@ pub unsafe trait Object: Sized + Sync + 'static {
     /// What the maker of an object chooses.
     type Params;
 
-    /// Returns the two numbers that the size depends on. They are stored in the header.
+    /// Returns the two numbers that the size depends on. They are stored in the header. Both are 0 by
+    /// default: the size is always the same.
     ///
     /// # Errors
     ///
     /// Returns what is wrong with the parameters.
-    fn extents(params: &Self::Params) -> Result<[u64; 2], String>;
+    fn extents(_params: &Self::Params) -> Result<[u64; 2], String> {
+        Ok([0, 0])
+    }
 
-    /// Returns the bytes of an object with these extents; `None` if no object can have them.
-    fn size(extents: [u64; 2]) -> Option<usize>;
+    /// Returns the bytes of an object with these extents; `None` if no object can have them. By default the
+    /// size of `Self`, with extents of 0.
+    fn size(extents: [u64; 2]) -> Option<usize> {
+        (extents == [0, 0]).then_some(size_of::<Self>())
+    }
 
     /// Returns how many bytes, from the object's beginning, get memory when it is made.
     ///
@@ -62,13 +68,14 @@ pub unsafe trait Object: Sized + Sync + 'static {
         Element::none()
     }
 
-    /// Initialises a new object, which is all zeros. `tail` is the address of the bytes behind `Self`.
+    /// Initialises a new object, which is all zeros; by default it stays so. `tail` is the address of the
+    /// bytes behind `Self`.
     ///
     /// # Safety
     ///
     /// - `self` and `tail` are the two parts of a new object that no other thread knows. It has the extents
     ///   of `params`, and [`size`](Self::size) bytes in all.
-    unsafe fn init(&self, tail: *const AtomicU64, params: Self::Params);
+    unsafe fn init(&self, _tail: *const AtomicU64, _params: Self::Params) {}
 
     /// Returns the robust locks in `Self`.
     fn locks(&self) -> [Option<&RobustLock>; 2];

@@ -157,8 +157,6 @@ unsafe impl Object for Sized2 {
         size_of::<Self>().checked_add(usize::try_from(first.checked_mul(second)?).ok()?)
     }
 
-    unsafe fn init(&self, _: *const AtomicU64, _: [u64; 2]) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [None, None]
     }

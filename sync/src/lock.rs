@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock};
@@ -85,16 +84,6 @@ unsafe impl Object for LockBlock {
     const KIND: &'static str = "lock";
     const LAYOUT: u32 = 1;
     type Params = ();
-
-    fn extents((): &()) -> Result<[u64; 2], String> {
-        Ok([0, 0])
-    }
-
-    fn size(extents: [u64; 2]) -> Option<usize> {
-        (extents == [0, 0]).then_some(size_of::<Self>())
-    }
-
-    unsafe fn init(&self, _: *const AtomicU64, (): ()) {}
 
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [Some(&self.lock), None]

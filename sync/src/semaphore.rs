@@ -106,8 +106,6 @@ unsafe impl Object for SemaphoreBlock {
         Some(size_of::<Self>() + count * size_of::<RobustLock>())
     }
 
-    unsafe fn init(&self, _: *const AtomicU64, _: usize) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [Some(&self.mutex), None]
     }

@@ -134,8 +134,6 @@ unsafe impl<T: ?Sized + 'static> Object for JobBlock<T> {
         Element::message::<T>()
     }
 
-    unsafe fn init(&self, _: *const AtomicU64, _: JobLimits) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         self.ring.locks()
     }

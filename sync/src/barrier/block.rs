@@ -70,8 +70,6 @@ unsafe impl Object for BarrierBlock {
         Some(size_of::<Self>() + (parties + 1) * size_of::<RobustLock>())
     }
 
-    unsafe fn init(&self, _: *const AtomicU64, _: usize) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [None, None]
     }

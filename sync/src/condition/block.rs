@@ -41,16 +41,6 @@ unsafe impl Object for ConditionBlock {
     const LAYOUT: u32 = 1;
     type Params = ();
 
-    fn extents((): &()) -> Result<[u64; 2], String> {
-        Ok([0, 0])
-    }
-
-    fn size(extents: [u64; 2]) -> Option<usize> {
-        (extents == [0, 0]).then_some(size_of::<Self>())
-    }
-
-    unsafe fn init(&self, _: *const AtomicU64, (): ()) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [Some(self.mutex.lock()), None]
     }

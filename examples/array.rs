@@ -1,7 +1,8 @@
-//! Several processes sort their parts of one array and count what they find; one of them is killed in the middle of it.
+//! Several processes sort their parts of one array and count last digits; a writer is killed in the middle of
+//! its work.
 //!
 //! `cargo run --example array`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 
@@ -10,7 +11,7 @@ use multiproc::{Array, ArrayError, ArrayLockError, AtomicArray, AtomicValue, Pro
 /// One worker's part.
 const PART: usize = 50_000;
 
-/// Sorts one part, and counts its last digits where the others count theirs.
+/// Sorts one part, and adds its last digits to the counts that all workers share.
 fn sort((part, numbers, digits): (usize, Array<u32>, AtomicArray<u64>)) -> Result<(), String> {
     let mut mine = vec![0; PART];
     numbers.read_at(part * PART, &mut mine).map_err(|error| error.to_string())?;
@@ -21,8 +22,8 @@ fn sort((part, numbers, digits): (usize, Array<u32>, AtomicArray<u64>)) -> Resul
     numbers.write_at(part * PART, &mine).map_err(|error| error.to_string())
 }
 
-/// Begins to write, and is killed before it ends.
-fn vandal((numbers, begun): (Array<u32>, AtomicValue<u8>)) -> Result<(), String> {
+/// Begins to write, and waits to be killed.
+fn write_half((numbers, begun): (Array<u32>, AtomicValue<u8>)) -> Result<(), String> {
     let mut guard = numbers.lock().map_err(|error| error.to_string())?;
     guard.set(0, u32::MAX).map_err(|error| error.to_string())?;
     begun.store(1);
@@ -44,14 +45,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     numbers.copy_from(&random)?;
 
     let begun = AtomicValue::new(0)?;
-    let killed = Process::spawn(vandal, (numbers.clone(), begun.clone()))?;
+    let killed = Process::spawn(write_half, (numbers.clone(), begun.clone()))?;
     while begun.load() == 0 {
         std::thread::yield_now();
     }
     killed.kill()?;
     killed.join()?;
-    // Whoever looks is told, until somebody has made it whole.
-    assert!(matches!(numbers.get(0), Err(ArrayError::HalfWritten(half)) if half.writer().pid() == Some(killed.pid())));
+    // Every access fails until a process has recovered the array.
+    let Err(ArrayError::HalfWritten(half)) = numbers.get(0) else { return Err("it is half written".into()) };
+    assert_eq!(half.writer().pid(), Some(killed.pid()));
     if let Err(ArrayLockError::OwnerDied(died)) = numbers.lock() {
         died.recover().copy_from(&random)?;
     }

@@ -1,7 +1,8 @@
-//! Three workers go through a job in step; one is killed while it waits for the others, and they are told at once.
+//! Three workers go through a job in step; one is killed while it waits for the others, and their waits fail
+//! at once.
 //!
 //! `cargo run --example barrier`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 
@@ -9,10 +10,10 @@ use multiproc::{AtomicValue, Barrier, Process, process::Exit};
 
 const PHASES: u64 = 100;
 
-/// Works through all phases; who died, if somebody did.
+/// Works through all phases; returns the id of the process that died, if one died.
 fn work((barrier, phases): (Barrier, AtomicValue<u64>)) -> Option<u32> {
     for _ in 0..PHASES {
-        // The last one to come counts the phase, before anybody begins the next one.
+        // The last worker to arrive counts the phase, before any worker begins the next one.
         if let Err(error) = barrier.wait_with(|| _ = phases.fetch_add(1)) {
             return error.pid();
         }
@@ -30,10 +31,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         std::thread::yield_now();
     }
     unlucky.kill()?;
-    let Exit::Value(died) = other.join()? else { return Err("it should have been told".into()) };
-    println!("one waited, and was told that {died:?} died");
+    let Exit::Value(died) = other.join()? else { return Err("the other worker should have returned".into()) };
+    println!("the waiting worker was notified that {died:?} died");
     assert_eq!(died, Some(unlucky.pid()));
-    // Whoever comes is told, too, until somebody has decided how to go on.
+    // Every later wait fails, too, until a process resets the barrier.
     assert_eq!(barrier.wait().map_err(|error| error.pid()), Err(died));
     barrier.reset();
 

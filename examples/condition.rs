@@ -1,7 +1,7 @@
-//! A shelf with room for three: makers wait for room, takers for goods, and one of each is killed at work.
+//! A shelf with room for three: a maker waits for room, two takers wait for goods, and one taker is killed.
 //!
 //! `cargo run --example condition`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 const ROOM: u32 = 3;
 const EACH: u32 = 200;
 
-/// How many there are, and who waits for more of them, or for fewer.
+/// The number of goods; the conditions on which processes wait for more goods, or for fewer.
 #[derive(Clone, Serialize, Deserialize)]
 struct Shelf {
     goods: Value<u32>,
@@ -28,15 +28,18 @@ fn take(shelf: Shelf) -> Result<(), String> {
     work(&shelf, EACH, |goods| *goods > 0, -1).map_err(|error| error.to_string())
 }
 
-/// So many times: waits until it can, changes the number, and tells one of those who wait for that.
+/// Repeats `times` times: waits until it can change the number, changes it, and notifies a process that waits
+/// for that.
 fn work(shelf: &Shelf, times: u32, can: fn(&u32) -> bool, change: i32) -> Result<(), multiproc::LockError> {
-    let (wait_for, tell) = if change > 0 { (&shelf.fewer, &shelf.more) } else { (&shelf.more, &shelf.fewer) };
+    let (wait_for, notify) =
+        if change > 0 { (&shelf.fewer, &shelf.more) } else { (&shelf.more, &shelf.fewer) };
     for _ in 0..times {
-        // Nobody holds the lock while it waits; before it goes on it has it again, and the number as it is then.
+        // A waiting process gives the lock back. When it goes on, it has the lock again, and the number as it
+        // is then.
         let mut goods = wait_for.wait_while(shelf.goods.lock()?, |goods| !can(goods))?;
         *goods = goods.saturating_add_signed(change);
         drop(goods);
-        tell.notify_one()?;
+        notify.notify_one()?;
         if change < 0 {
             shelf.taken.fetch_add(1);
         }
@@ -46,9 +49,10 @@ fn work(shelf: &Shelf, times: u32, can: fn(&u32) -> bool, change: i32) -> Result
 
 fn main() -> Result<(), Box<dyn Error>> {
     multiproc::init();
-    let shelf = Shelf { goods: Value::new(0)?, more: Condition::new()?, fewer: Condition::new()?, taken: AtomicValue::new(0)? };
+    let (more, fewer) = (Condition::new()?, Condition::new()?);
+    let shelf = Shelf { goods: Value::new(0)?, more, fewer, taken: AtomicValue::new(0)? };
 
-    // Two that wait for goods that nobody makes yet. One of them is killed: it takes no wake-up with it.
+    // Two takers wait for goods, and no maker runs yet. One taker is killed: it takes no wake-up with it.
     let (victim, taker) = (Process::spawn(take, shelf.clone())?, Process::spawn(take, shelf.clone())?);
     while shelf.more.waiters() < 2 {
         std::thread::yield_now();

@@ -1,13 +1,13 @@
-//! Workers wait for a starting signal; one of them is killed before, and nobody minds.
+//! Workers wait for a starting signal; one is killed before, and the others start all the same.
 //!
 //! `cargo run --example event`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 
 use multiproc::{AtomicValue, Event, Process, process::Exit};
 
-/// Says that it is there, waits for the signal, and tells who it was.
+/// Counts itself as ready, waits for the signal, and returns its process id.
 fn race((ready, start): (AtomicValue<u32>, Event)) -> u32 {
     ready.fetch_add(1);
     start.wait();
@@ -28,8 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     start.set();
     for runner in [first, second] {
-        let Exit::Value(pid) = runner.join()? else { return Err("it should have run".into()) };
-        println!("{pid} ran");
+        let Exit::Value(pid) = runner.join()? else { return Err("the worker should have run".into()) };
+        println!("process {pid} ran");
     }
     assert!(start.is_set());
     Ok(())

@@ -1,8 +1,10 @@
-//! Takes away what dead processes have left in shared memory. Programs do this by themselves, a little at a time; this is
-//! for people who want it now, or want to look.
+//! Removes objects that dead processes have left in shared memory.
 //!
-//! `cargo run --example gc -- [--dry-run] [--ticket-age SECONDS]`
-#![allow(clippy::print_stdout, reason = "a program talks")]
+//! Every program removes some of them by itself, a few at a time. This program removes all of them at once,
+//! or lists them.
+//!
+//! `cargo run --example gc -- [--dry-run] [--in-flight-age SECONDS]`
+#![allow(clippy::print_stdout, reason = "a program prints")]
 
 use std::{env, error::Error, time::Duration};
 
@@ -14,11 +16,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     while let Some(arg) = args.next() {
         gc = match arg.as_str() {
             "--dry-run" => gc.dry_run(true),
-            "--ticket-age" => {
-                let seconds = args.next().ok_or("--ticket-age needs a number of seconds")?;
-                gc.ticket_age(Duration::from_secs(seconds.parse()?))
+            "--in-flight-age" => {
+                let seconds = args.next().ok_or("--in-flight-age needs a number of seconds")?;
+                gc.in_flight_age(Duration::from_secs(seconds.parse()?))
             }
-            _ => return Err(format!("unknown argument {arg}; there are --dry-run and --ticket-age SECONDS").into()),
+            _ => {
+                return Err(format!(
+                    "unknown argument {arg}; there are --dry-run and --in-flight-age SECONDS"
+                )
+                .into());
+            }
         };
     }
     let namespace = Namespace::current()?;

@@ -1,7 +1,8 @@
-//! Three processes do jobs. One is killed with a job in its hands, which another gets; one job nobody can do, and it ends as a dead letter.
+//! Three processes do jobs. One more is killed while it has a job, which is delivered again. One job always
+//! fails, and becomes a dead letter.
 //!
 //! `cargo run --example jobs`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::{error::Error, thread};
 
@@ -16,7 +17,7 @@ fn work((jobs, sum): Squares) -> Result<u32, String> {
         let job = job.map_err(|error| error.to_string())?;
         again += u32::from(job.attempts() > 1);
         if *job == 13 {
-            // Nobody can do this one. To drop a job is to give it back.
+            // This job always fails. Dropping a job gives it back.
             continue;
         }
         sum.fetch_add(*job * *job);
@@ -25,8 +26,8 @@ fn work((jobs, sum): Squares) -> Result<u32, String> {
     Ok(again)
 }
 
-/// Takes a job, says so, and never gets it done.
-fn sleep_over_it((jobs, holding): (JoinableQueue<u64>, AtomicValue<u64>)) {
+/// Takes a job, sets `holding`, and never finishes the job.
+fn hold((jobs, holding): (JoinableQueue<u64>, AtomicValue<u64>)) {
     let job = jobs.get();
     holding.store(1);
     while job.is_ok() {
@@ -39,16 +40,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let jobs = JoinableQueue::new(JobLimits::from(100).max_deliveries(3))?;
     jobs.put(1)?;
     let holding = AtomicValue::new(0)?;
-    let sleeper = Process::spawn(sleep_over_it, (jobs.clone(), holding.clone()))?;
+    let holder = Process::spawn(hold, (jobs.clone(), holding.clone()))?;
     while holding.load() == 0 {
         thread::yield_now();
     }
 
     let sum = AtomicValue::new(0)?;
-    let workers = (0..3).map(|_| Process::spawn(work, (jobs.clone(), sum.clone()))).collect::<Result<Vec<_>, _>>()?;
+    let workers =
+        (0..3).map(|_| Process::spawn(work, (jobs.clone(), sum.clone()))).collect::<Result<Vec<_>, _>>()?;
     (2..=20).try_for_each(|number| jobs.put(number))?;
-    println!("{} unfinished, {} out; killing the one that sleeps over its job", jobs.unfinished(), jobs.leased());
-    sleeper.kill()?;
+    println!(
+        "{} unfinished, {} leased; killing the process that holds its job",
+        jobs.unfinished(),
+        jobs.leased()
+    );
+    holder.kill()?;
     jobs.join()?;
     jobs.close();
 
@@ -59,9 +65,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let letters = jobs.dead_letters().list()?;
-    println!("the squares add up to {}; {again} jobs came back; {} is a dead letter", sum.load(), letters[0].value()?);
+    let failed = letters[0].value()?;
+    println!("the squares add up to {}; {again} redeliveries; {failed} is a dead letter", sum.load());
     assert_eq!((sum.load(), letters.len(), letters[0].attempts()), (2870 - 169, 1, 3));
-    // The one that died had 1, once; 13 was handed out three times.
+    // The killed process had received 1, once. 13 was delivered three times.
     assert_eq!(again, 3);
     let counters = jobs.counters();
     assert_eq!((counters.puts, counters.gets, counters.redelivered, counters.dead_lettered), (20, 20, 3, 1));

@@ -1,7 +1,8 @@
-//! Two processes take turns under a named lock; a third is killed while it holds the lock, and nobody hangs.
+//! Two processes take turns under a named lock; a third is killed while it holds the lock, and no process
+//! hangs.
 //!
 //! `cargo run --example lock`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::{
     env,
@@ -16,7 +17,7 @@ use multiproc::{AtomicValue, Lock, Process, process::Exit, sync::LockGuard};
 
 const EACH: u64 = 10_000;
 
-/// Adds one to the number in a file, again and again: reading and writing it are two steps, so this needs the lock.
+/// Adds one to the number in a file, many times: reading and writing are two steps, so this needs the lock.
 fn count((lock, path): (String, PathBuf)) -> Result<(), String> {
     // A name is enough to find the lock; a handle as an argument would do as well.
     let lock = Lock::open(&lock).map_err(|error| error.to_string())?;
@@ -38,7 +39,7 @@ fn read(path: &Path) -> io::Result<u64> {
     Ok(u64::from_le_bytes(number))
 }
 
-/// Takes the lock, says so, and never gives it back.
+/// Takes the lock, sets `holding`, and never gives the lock back.
 fn hold((lock, holding): (Lock, AtomicValue<u32>)) {
     let _guard = lock.lock();
     holding.store(1);
@@ -54,8 +55,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let path = env::temp_dir().join(&name);
     fs::write(&path, 0_u64.to_le_bytes())?;
-    let counters = [Process::spawn(count, (name.clone(), path.clone()))?, Process::spawn(count, (name, path.clone()))?];
-    for counter in counters {
+    let start = |name| Process::spawn(count, (name, path.clone()));
+    for counter in [start(name.clone())?, start(name)?] {
         assert!(matches!(counter.join()?, Exit::Value(Ok(()))));
     }
     let number = read(&path)?;
@@ -71,7 +72,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{:?} holds the lock; killing it", lock.owner());
     holder.kill()?;
     let guard = lock.lock()?;
-    println!("the lock is ours; {:?}", LockGuard::previous_owner_died(&guard));
+    println!("the parent has the lock; previous owner: {:?}", LockGuard::previous_owner_died(&guard));
     assert!(LockGuard::previous_owner_died(&guard).is_some());
     drop(guard);
     assert!(matches!(holder.join()?, Exit::Signal(9)));

@@ -1,7 +1,8 @@
-//! A table of numbers shared with Python, without a copy through a pipe: blocks that Python made, and blocks that Rust made.
+//! A table of numbers shared with Python, without a copy through a pipe: first in Python's block, then in
+//! Rust's.
 //!
 //! `cargo run --example numpy_buffer` (needs python3 with its standard library; `PYTHON` names another one)
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::env;
 use std::error::Error;
@@ -17,57 +18,58 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     block_of_rust()
 }
 
-/// Python makes, both write, Python takes away.
+/// Python makes the block, both write to it, Python removes it.
 fn block_of_python() -> Result<(), Box<dyn Error>> {
     let mut maker = Python::start(&["make"])?;
-    let name = maker.hear()?;
-    // From here on the numbers are in memory that both have. Python unlinks it; we never do.
+    let name = maker.receive()?;
+    // From here on both processes share the memory. Python unlinks it; this program never does.
     let block = SharedMemory::attach_os(&name)?;
     let mut table = numbers(&block)?;
     table.iter_mut().for_each(|number| *number *= 2.0);
     block.write_at(0, bytemuck::cast_slice(&table))?;
     println!("Python made {name} with {} bytes; doubled", block.len());
-    maker.say()?;
-    assert_eq!(maker.hear()?, "doubled");
+    maker.go_on()?;
+    assert_eq!(maker.receive()?, "doubled");
 
-    // Another Python attaches and ends. What it must not forget is in `attach` of the script: else it would destroy the block.
+    // A second Python attaches and ends. `attach` in the script shows what it must do so as not to destroy
+    // the block.
     let mut other = Python::start(&["attach", &name])?;
-    let sum: f64 = other.hear()?.parse()?;
+    let sum: f64 = other.receive()?.parse()?;
     other.end()?;
     assert_eq!(sum, table.iter().sum::<f64>());
-    println!("another Python found a sum of {sum}");
-    maker.say()?;
-    assert_eq!(maker.hear()?, "still mine");
+    println!("a second Python found a sum of {sum}");
+    maker.go_on()?;
+    assert_eq!(maker.receive()?, "still mine");
     assert_eq!(numbers(&block)?[0], -1.0);
     assert_eq!(numbers(&SharedMemory::attach_os(&name)?)?[0], -1.0);
-    maker.say()?;
+    maker.go_on()?;
     maker.end()?;
     assert!(SharedMemory::attach_os(&name).is_err());
     Ok(())
 }
 
-/// Rust makes, both write, and nobody has to take it away.
+/// Rust makes the block, both write to it, and no process has to remove it.
 fn block_of_rust() -> Result<(), Box<dyn Error>> {
     let name = format!("numpy-buffer-{}", std::process::id());
     let block = SharedMemory::create(&name, NUMBERS * size_of::<f64>())?;
     block.write_at(0, bytemuck::cast_slice(&[0.5_f64; NUMBERS]))?;
     let path = Namespace::current()?.path().join(&name);
     let mut other = Python::start(&["open", path.to_str().ok_or("a path for Python")?])?;
-    assert_eq!(other.hear()?, "added");
+    assert_eq!(other.receive()?, "added");
     other.end()?;
     assert_eq!(numbers(&block)?, [1.5; NUMBERS]);
     println!("Python added 1 to the {NUMBERS} numbers in {name}");
     Ok(())
 }
 
-/// A copy of what is in there.
+/// Returns a copy of the numbers in the block.
 fn numbers(block: &SharedMemory) -> Result<Vec<f64>, Box<dyn Error>> {
     let mut numbers = vec![0_f64; NUMBERS];
     block.read_at(0, bytemuck::cast_slice_mut(&mut numbers))?;
     Ok(numbers)
 }
 
-/// A Python that runs the script beside this file; lines go to and fro.
+/// A Python process that runs the script beside this file; the two exchange lines of text.
 struct Python {
     child: Child,
     input: ChildStdin,
@@ -85,11 +87,11 @@ impl Python {
         Ok(Self { child, input, output })
     }
 
-    fn hear(&mut self) -> Result<String, Box<dyn Error>> {
+    fn receive(&mut self) -> Result<String, Box<dyn Error>> {
         Ok(self.output.next().ok_or("Python ended too early")??)
     }
 
-    fn say(&mut self) -> Result<(), Box<dyn Error>> {
+    fn go_on(&mut self) -> Result<(), Box<dyn Error>> {
         Ok(writeln!(self.input, "go on")?)
     }
 

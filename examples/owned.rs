@@ -1,7 +1,8 @@
-//! Licences that a process holds, and not one of its threads: one thread takes them, another gives them back; a process that is killed loses them.
+//! Permits that a process owns, and not one of its threads: one thread acquires them, another releases them.
+//! A process that is killed loses them.
 //!
 //! `cargo run --example owned`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 use std::sync::mpsc;
@@ -9,7 +10,7 @@ use std::thread;
 
 use multiproc::{AtomicValue, OwnedPermit, Process, Semaphore, process::Exit};
 
-/// One thread takes a licence for each job, a pool of two does the jobs: a permit travels with its job.
+/// One thread acquires a licence for each job, a pool of two does the jobs: a permit travels with its job.
 fn serve((licences, most, users): (Semaphore, AtomicValue<u32>, AtomicValue<u32>)) -> Result<(), String> {
     let (sender, jobs) = mpsc::channel::<(u32, OwnedPermit)>();
     let jobs = std::sync::Mutex::new(jobs);
@@ -33,8 +34,8 @@ fn serve((licences, most, users): (Semaphore, AtomicValue<u32>, AtomicValue<u32>
     })
 }
 
-/// A thread takes both, and ends; the process keeps them.
-fn hoard((licences, holding): (Semaphore, AtomicValue<u32>)) {
+/// A thread acquires both, and ends; the process still owns them.
+fn hold((licences, holding): (Semaphore, AtomicValue<u32>)) {
     let both = thread::spawn(move || licences.acquire_many_owned(2)).join();
     holding.store(1);
     loop {
@@ -51,19 +52,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     for server in servers.collect::<Result<Vec<_>, _>>()? {
         assert!(matches!(server.join()?, Exit::Value(Ok(()))));
     }
-    println!("600 jobs, {} at a time at most", most.load());
+    println!("600 jobs, at most {} at a time", most.load());
     assert!(most.load() <= 2);
 
     let holding = AtomicValue::new(0)?;
-    let hoarder = Process::spawn(hoard, (licences.clone(), holding.clone()))?;
+    let holder = Process::spawn(hold, (licences.clone(), holding.clone()))?;
     while holding.load() == 0 {
         thread::yield_now();
     }
-    println!("{:?} have them; killing", licences.holders());
-    hoarder.kill()?;
+    println!("{:?} hold the licences; killing the holder", licences.holders());
+    holder.kill()?;
     let licence = licences.acquire_owned()?;
-    println!("licence {} is ours; {:?}", OwnedPermit::number(&licence), OwnedPermit::previous_owner_died(&licence));
-    assert!(OwnedPermit::previous_owner_died(&licence).is_some());
-    assert!(matches!(hoarder.join()?, Exit::Signal(9)));
+    let died = OwnedPermit::previous_owner_died(&licence);
+    println!("the parent has licence {}; previous owner: {died:?}", OwnedPermit::number(&licence));
+    assert!(died.is_some());
+    assert!(matches!(holder.join()?, Exit::Signal(9)));
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A queue and a counter inside memory that the program has mapped itself, beside bytes of its own.
 //!
 //! `cargo run --example placed`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -11,17 +11,18 @@ use std::sync::Arc;
 use memmap2::MmapRaw;
 use multiproc::{AtomicValue, Capacity, Options, Process, Queue, process::Exit};
 
-/// Where things are in the region: that is for its users to agree on.
+/// Offsets in the region, on which its users have to agree.
 const SUM: usize = 0;
 const NUMBERS: usize = 4096;
 
-/// Each process maps the file wherever it likes. An `Arc`, since two handles and perhaps the program itself need the mapping.
+/// Maps the file; each process has it at an address of its own. An `Arc`, since two handles share the
+/// mapping.
 fn region(path: &Path) -> Result<Arc<MmapRaw>, std::io::Error> {
     let file = File::options().read(true).write(true).open(path)?;
     Ok(Arc::new(MmapRaw::map_raw(&file)?))
 }
 
-/// Adds up what comes.
+/// Adds up the numbers that it receives.
 fn add(path: PathBuf) -> Result<(), String> {
     let attach = || -> Result<_, Box<dyn Error>> {
         let region = region(&path)?;
@@ -38,7 +39,7 @@ fn add(path: PathBuf) -> Result<(), String> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     multiproc::init();
-    // Files in memory, shared_memory's `Shmem`, a driver's buffer: any memory that is shared will do.
+    // Any shared mapping will do: of a file in memory, shared_memory's `Shmem`, a driver's buffer.
     let path = PathBuf::from(format!("/dev/shm/multiproc-placed-{}", std::process::id()));
     let capacity = Capacity::messages(16).bytes(4096);
     let length = NUMBERS + Options::bytes_needed::<Queue<u64>>(capacity)?;
@@ -55,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for adder in adders {
         assert!(matches!(adder.join()?, Exit::Value(Ok(()))));
     }
-    println!("{} bytes, which say {}", length, sum.load());
+    println!("{length} bytes, a sum of {}", sum.load());
     assert_eq!(sum.load(), 500_500);
     fs::remove_file(path)?;
     Ok(())

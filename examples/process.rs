@@ -1,7 +1,7 @@
 //! Functions of this program in other processes, and the four ways in which they can end.
 //!
 //! `cargo run --example process`
-#![allow(clippy::print_stdout, clippy::exit, reason = "an example talks, and ends in every way")]
+#![allow(clippy::print_stdout, clippy::exit, reason = "an example prints, and ends in every way")]
 
 use std::{error::Error, process, thread, time::Duration};
 
@@ -11,8 +11,8 @@ fn primes_below(bound: u32) -> Vec<u32> {
     (2..bound).filter(|n| (2..*n).all(|d| n % d != 0)).collect()
 }
 
-fn fail(why: String) {
-    panic!("{why}");
+fn fail(message: String) {
+    panic!("{message}");
 }
 
 fn leave(code: i32) {

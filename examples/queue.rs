@@ -1,7 +1,7 @@
 //! Two producer processes and two consumer processes on one queue; every message arrives exactly once.
 //!
 //! `cargo run --example queue`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 
@@ -16,7 +16,7 @@ struct Order {
     item: String,
 }
 
-/// A producer: its arguments are its first number, and the queue.
+/// A producer: its arguments are its first number and the queue.
 fn produce((first, orders): (u64, Queue<Order>)) -> Result<(), String> {
     for number in first..first + EACH {
         let order = Order { number, item: format!("item {}", number % 7) };
@@ -41,7 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let orders = Queue::new(64)?;
 
     let consumers = [Process::spawn(consume, orders.clone())?, Process::spawn(consume, orders.clone())?];
-    let producers = [Process::spawn(produce, (0, orders.clone()))?, Process::spawn(produce, (EACH, orders.clone()))?];
+    let producers =
+        [Process::spawn(produce, (0, orders.clone()))?, Process::spawn(produce, (EACH, orders.clone()))?];
 
     for producer in producers {
         assert!(matches!(producer.join()?, Exit::Value(Ok(()))));

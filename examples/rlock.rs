@@ -1,13 +1,14 @@
-//! A function that needs a lock calls another one that needs the same; a process is killed two levels deep, and nobody hangs.
+//! A function that needs a lock calls a function that needs the same lock; a process is killed two levels
+//! deep, and no process hangs.
 //!
 //! `cargo run --example rlock`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::{error::Error, thread};
 
 use multiproc::{AtomicValue, LockError, Process, RLock, RLockGuard, process::Exit};
 
-/// A sum and how many numbers are in it; whoever changes one changes the other.
+/// A sum and how many numbers are in it; every change changes both.
 type Sum = (AtomicValue<u64>, AtomicValue<u64>);
 
 fn add(lock: &RLock, sum: &Sum, number: u64) -> Result<(), LockError> {
@@ -18,7 +19,7 @@ fn add(lock: &RLock, sum: &Sum, number: u64) -> Result<(), LockError> {
 }
 
 fn add_all(lock: &RLock, sum: &Sum, numbers: &[u64]) -> Result<(), LockError> {
-    // Nobody sees some of them added: `add` takes the lock again, and gives it back without letting anybody in.
+    // No other process sees some of them added: `add` takes the lock again and releases that level only.
     let _guard = lock.lock()?;
     numbers.iter().try_for_each(|number| add(lock, sum, *number))
 }
@@ -27,7 +28,7 @@ fn adder((lock, sum): (RLock, Sum)) -> Result<(), String> {
     (0..1000).try_for_each(|_| add_all(&lock, &sum, &[1, 2, 3])).map_err(|error| error.to_string())
 }
 
-/// Takes the lock twice, says so, and never gives it back.
+/// Takes the lock twice, sets `holding`, and never gives the lock back.
 fn hold((lock, holding): (RLock, AtomicValue<u32>)) {
     let _guards = (lock.lock(), lock.lock());
     holding.store(1);
@@ -40,8 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     multiproc::init();
     let lock = RLock::new()?;
     let sum = (AtomicValue::new(0)?, AtomicValue::new(0)?);
-    let adders = [Process::spawn(adder, (lock.clone(), sum.clone()))?, Process::spawn(adder, (lock.clone(), sum.clone()))?];
-    for adder in adders {
+    let start = || Process::spawn(adder, (lock.clone(), sum.clone()));
+    for adder in [start()?, start()?] {
         assert!(matches!(adder.join()?, Exit::Value(Ok(()))));
     }
     assert_eq!((sum.0.load(), sum.1.load()), (12_000, 6_000));
@@ -55,8 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("killing {lock:?}");
     holder.kill()?;
     let guard = lock.lock()?;
-    println!("the lock is ours, {} deep; {:?}", lock.depth(), RLockGuard::previous_owner_died(&guard));
-    assert!(RLockGuard::previous_owner_died(&guard).is_some());
+    let died = RLockGuard::previous_owner_died(&guard);
+    println!("the parent has the lock, {} level deep; previous owner: {died:?}", lock.depth());
+    assert!(died.is_some());
     drop(guard);
     assert!(matches!(holder.join()?, Exit::Signal(9)));
     Ok(())

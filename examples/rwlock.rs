@@ -1,7 +1,7 @@
-//! Many look something up while one, now and then, changes it; one of each is killed at work.
+//! Several readers and now and then a writer; a reader and a writer are killed at work.
 //!
 //! `cargo run --example rwlock`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use multiproc::{AtomicArray, AtomicValue, Process, RwLock, WriteGuard, process::
 
 type Table = (RwLock, AtomicArray<u64>, AtomicValue<u64>);
 
-/// Both columns are always the same, to whoever looks under the lock.
+/// A reader: under the lock, both columns are always equal.
 fn look((lock, columns, looks): Table) -> Result<(), String> {
     for _ in 0..2_000 {
         let _guard = lock.read().map_err(|error| error.to_string())?;
@@ -21,7 +21,7 @@ fn look((lock, columns, looks): Table) -> Result<(), String> {
     Ok(())
 }
 
-/// Writes half of what there is to write, and waits for its end.
+/// A writer: makes half of its change, and waits to be killed.
 fn begin((lock, columns, looks): Table) {
     let _guard = lock.write();
     let _ = columns.fetch_add(0, 1);
@@ -43,14 +43,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         columns.fetch_add(0, 1)?;
         columns.fetch_add(1, 1)?;
     }
-    victim.kill()?; // wherever it is: a dead reader is forgotten
+    victim.kill()?; // at any point: a dead reader holds nothing
     victim.join()?;
     for reader in readers {
         assert!(matches!(reader.join()?, Exit::Value(Ok(()))));
     }
     println!("{} looks, {} changes", looks.load(), columns.load(0)?);
 
-    // A writer that dies in the middle: the next ones are told, and one of them mends.
+    // A writer dies in the middle. The next guard says so, and its owner repairs the table.
     let writer = Process::spawn(begin, table.clone())?;
     while looks.load() != u64::MAX {
         std::thread::yield_now();

@@ -1,13 +1,13 @@
-//! Five processes share two licences; one of them is killed while it has both, and they come back.
+//! Five processes share two licences; a sixth is killed while it holds both, and both become available again.
 //!
 //! `cargo run --example semaphore`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::{error::Error, thread};
 
 use multiproc::{AtomicValue, Permit, Process, Semaphore, process::Exit};
 
-/// How many use a licence at this moment, how many at most, how often in all.
+/// How many processes use a licence at this moment, how many at most, and how often in all.
 type Ledger = (AtomicValue<u32>, AtomicValue<u32>, AtomicValue<u32>);
 
 fn work((licences, ledger): (Semaphore, Ledger)) -> Result<(), String> {
@@ -21,8 +21,8 @@ fn work((licences, ledger): (Semaphore, Ledger)) -> Result<(), String> {
     Ok(())
 }
 
-/// Takes both, says so, and never gives them back.
-fn hoard((licences, holding): (Semaphore, AtomicValue<u32>)) {
+/// Acquires both, sets `holding`, and never releases them.
+fn hold((licences, holding): (Semaphore, AtomicValue<u32>)) {
     let _both = licences.acquire_many(2);
     holding.store(1);
     loop {
@@ -34,24 +34,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     multiproc::init();
     let licences = Semaphore::new(2)?;
     let ledger = (AtomicValue::new(0)?, AtomicValue::new(0)?, AtomicValue::new(0)?);
-    let workers = (0..5).map(|_| Process::spawn(work, (licences.clone(), ledger.clone()))).collect::<Result<Vec<_>, _>>()?;
-    for worker in workers {
+    let workers = (0..5).map(|_| Process::spawn(work, (licences.clone(), ledger.clone())));
+    for worker in workers.collect::<Result<Vec<_>, _>>()? {
         assert!(matches!(worker.join()?, Exit::Value(Ok(()))));
     }
-    println!("used {} times, {} at a time at most", ledger.2.load(), ledger.1.load());
+    println!("used {} times, at most {} at a time", ledger.2.load(), ledger.1.load());
     assert!(ledger.2.load() == 1000 && ledger.1.load() <= 2);
 
     let holding = AtomicValue::new(0)?;
-    let hoarder = Process::spawn(hoard, (licences.clone(), holding.clone()))?;
+    let holder = Process::spawn(hold, (licences.clone(), holding.clone()))?;
     while holding.load() == 0 {
         thread::yield_now();
     }
-    println!("{:?} have them; killing", licences.holders());
-    hoarder.kill()?;
+    println!("{:?} hold the licences; killing the holder", licences.holders());
+    holder.kill()?;
     let licence = licences.acquire()?;
-    println!("licence {} is ours; {:?}", Permit::number(&licence), Permit::previous_owner_died(&licence));
-    assert!(Permit::previous_owner_died(&licence).is_some());
-    assert!(matches!(hoarder.join()?, Exit::Signal(9)));
+    let died = Permit::previous_owner_died(&licence);
+    println!("the parent has licence {}; previous owner: {died:?}", Permit::number(&licence));
+    assert!(died.is_some());
+    assert!(matches!(holder.join()?, Exit::Signal(9)));
     assert_eq!(licences.available(), 1);
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A struct that several processes change, and a counter that needs no lock.
 //!
 //! `cargo run --example value`
-#![allow(clippy::print_stdout, reason = "an example talks")]
+#![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::error::Error;
 
@@ -9,7 +9,7 @@ use multiproc::{AtomicValue, Pod, Process, Value, Zeroable, process::Exit};
 
 const EACH: u32 = 10_000;
 
-/// Two accounts: what they hold together never changes.
+/// Two accounts, whose sum never changes.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[bytemuck(crate = "multiproc::bytemuck")]
 #[repr(C)]
@@ -18,14 +18,15 @@ struct Accounts {
     checking: i64,
 }
 
-/// Moves money to and fro. A process killed in here leaves the accounts as they were before, or after: no money is lost.
+/// Moves money from one account to the other. A process killed in here leaves the accounts as before or as
+/// after a transfer: no money is lost.
 fn transfer((accounts, transfers): (Value<Accounts>, AtomicValue<u64>)) -> Result<(), String> {
     for n in 0..EACH {
         let amount = i64::from(n % 5);
         let mut held = accounts.lock().map_err(|error| error.to_string())?;
         held.savings -= amount;
         held.checking += amount;
-        drop(held); // now, and in one step, the others see the new values
+        drop(held); // now, in one step, other processes see the new values
         transfers.fetch_add(1);
     }
     Ok(())
@@ -40,7 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for _ in 0..3 {
         clerks.push(Process::spawn(transfer, (accounts.clone(), transfers.clone()))?);
     }
-    // Whenever one looks, the sum is right; also after one clerk is killed at work.
+    // The sum is right at every look, also after a clerk is killed at work.
     let victim = clerks.remove(0);
     while transfers.load() == 0 {
         std::thread::yield_now();

@@ -39,14 +39,14 @@ pub use multiproc_sync as sync;
 
 pub use multiproc_process::{Builder, Exit, JoinError, Process, SpawnError, init, test_support};
 pub use multiproc_queue::{
-    Borrowed, Capacity, Consumer, Counters, GetError, Job, JobCounters, JobLimits, JoinableQueue, Messages, Plain, Producer,
-    PutError, Queue, Reserved,
+    Borrowed, Capacity, Consumer, Counters, GetError, Messages, Plain, Producer, PutError,
 };
-pub use multiproc_queue::{RegistrationError, SimpleQueue};
+pub use multiproc_queue::{Job, JobCounters, JobLimits, JoinableQueue, Queue};
+pub use multiproc_queue::{RegistrationError, Reserved, SimpleQueue};
 pub use multiproc_robust::{Death, LockError};
-pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, HalfWritten, OutOfRange, OwnerDied};
-pub use multiproc_shm::{AtomicValue, Error, ErrorKind, Handle, Namespace, Options, SharedMemory, Transit, Value, gc};
-pub use multiproc_shm::{Pod, Zeroable, bytemuck};
+pub use multiproc_shm::{Array, ArrayError, ArrayGuard, ArrayLockError, AtomicArray, AtomicValue};
+pub use multiproc_shm::{Error, ErrorKind, HalfWritten, Handle, Namespace, Options, OutOfRange, OwnerDied};
+pub use multiproc_shm::{Pod, SharedMemory, Transit, Value, Zeroable, bytemuck, gc};
 pub use multiproc_sync::{Barrier, BarrierError, BarrierWaitResult, Broken, Event};
 pub use multiproc_sync::{BoundedSemaphore, OwnedPermit, Permit, RLock, RLockGuard, Semaphore};
 pub use multiproc_sync::{Condition, Lock, LockGuard, ReadGuard, RwLock, WriteGuard};

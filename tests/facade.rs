@@ -1,15 +1,16 @@
-//! The facade has the whole of the library: what most programs need at its root, everything else in the module of its crate. As this
-//! program names no other crate of ours, what is missing does not compile.
+//! The facade has the whole of the library: the most used names at its root, all others in the module of
+//! their crate. This program uses no other crate of the workspace, so it does not compile if a name is
+//! missing.
 
 multiproc::test_support!();
 
-/// Each name once, from the root and from where it is made: the same thing, not a copy that would be a type of its own.
+/// Checks that each name at the root is the same type as in the module of its crate.
 macro_rules! same {
-    ($($root:ty = $home:ty),* $(,)?) => {
+    ($($root:ty = $in_crate:ty),* $(,)?) => {
         #[test]
-        fn root_is_the_same_as_home() {
+        fn names_at_the_root_are_those_of_the_crates() {
             use std::any::TypeId;
-            $(assert_eq!(TypeId::of::<$root>(), TypeId::of::<$home>(), stringify!($root));)*
+            $(assert_eq!(TypeId::of::<$root>(), TypeId::of::<$in_crate>(), stringify!($root));)*
         }
     };
 }
@@ -51,18 +52,19 @@ same! {
 }
 
 #[test]
-fn queue() -> Result<(), Box<dyn std::error::Error>> {
+fn queue_is_usable_through_the_facade() -> Result<(), Box<dyn std::error::Error>> {
     let queue: multiproc::Queue<u32> = multiproc::Queue::new(multiproc::Capacity::messages(2))?;
     queue.put(1)?;
     queue.put(2)?;
     assert_eq!(queue.try_put(3), Err(multiproc::PutError::Full(3)));
     queue.close();
-    assert_eq!((queue.get(), queue.get(), queue.get()), (Ok(1), Ok(2), Err(multiproc::GetError::Closed)));
+    let all = (queue.get(), queue.get(), queue.get());
+    assert_eq!(all, (Ok(1), Ok(2), Err(multiproc::GetError::Closed)));
     Ok(())
 }
 
 #[test]
-fn sync() -> Result<(), Box<dyn std::error::Error>> {
+fn sync_is_usable_through_the_facade() -> Result<(), Box<dyn std::error::Error>> {
     let lock = multiproc::Lock::new()?;
     let guard: multiproc::LockGuard<'_> = lock.lock()?;
     let death: Option<multiproc::Death> = multiproc::LockGuard::previous_owner_died(&guard);
@@ -73,11 +75,12 @@ fn sync() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[test]
-fn shm() -> Result<(), Box<dyn std::error::Error>> {
+fn shm_is_usable_through_the_facade() -> Result<(), Box<dyn std::error::Error>> {
     let (value, hits) = (multiproc::Value::new(1_u64)?, multiproc::AtomicValue::new(1_u64)?);
     value.update(|number| *number += hits.fetch_add(1))?;
     assert_eq!((value.get()?, hits.load()), (2, 2));
-    let error: multiproc::Error = multiproc::Value::<u64>::open("facade-nobody-made-this").expect_err("nobody did");
+    let error: multiproc::Error =
+        multiproc::Value::<u64>::open("facade-does-not-exist").expect_err("it does not exist");
     assert_eq!(error.kind(), multiproc::ErrorKind::NotFound);
 
     let namespace = multiproc::Namespace::current()?;
@@ -85,19 +88,20 @@ fn shm() -> Result<(), Box<dyn std::error::Error>> {
     let transit = multiproc::Transit::begin();
     drop(transit);
     let report: multiproc::shm::GcReport = multiproc::gc()?;
-    // It is in use, so it was not swept.
+    // It is in use, so the sweep kept it.
     assert!(report.kept.iter().any(|name| name.starts_with(".a-")), "{report:?}");
     drop(anonymous);
     Ok(())
 }
 
 #[test]
-fn process() -> Result<(), Box<dyn std::error::Error>> {
-    // Callable, but not called here: a child's `init` would make a harness of its own.
+fn process_is_usable_through_the_facade() -> Result<(), Box<dyn std::error::Error>> {
+    // Named, but not called: it belongs into a `main`, and the children of a test begin elsewhere.
     let _init: fn() = multiproc::init;
     let child = multiproc::Process::spawn(|number: u32| number * 2, 21)?;
     assert_eq!(child.join()?, multiproc::Exit::Value(42));
-    let named = multiproc::Builder::new().name("facade").spawn(|()| multiproc::process::name().map(str::to_owned), ())?;
+    let own_name = |()| multiproc::process::name().map(str::to_owned);
+    let named = multiproc::Builder::new().name("facade").spawn(own_name, ())?;
     assert_eq!(named.join()?, multiproc::Exit::Value(Some("facade".to_owned())));
     assert!(matches!(named.join(), Err(multiproc::JoinError::ValueTaken { .. })));
     fn _errors(error: multiproc::SpawnError) -> Box<dyn std::error::Error> {

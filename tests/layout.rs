@@ -1,5 +1,5 @@
-//! The numbers of `docs/LAYOUT.md`, looked up in the files themselves: whoever changes a byte that processes share changes the table and a
-//! layout version, and not only the code.
+//! The numbers of `docs/LAYOUT.md`, looked up in the files themselves: whoever changes a byte that processes
+//! share changes the table and a layout version, and not only the code.
 #![allow(clippy::unwrap_used, reason = "a test that cannot read its file has failed")]
 
 use std::fs::{self, File};
@@ -7,10 +7,11 @@ use std::io::Read as _;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::thread;
 
-use multiproc::shm::{MAX_HELD, Namespace};
+use multiproc::robust::MAX_HELD;
+use multiproc::shm::Namespace;
 use multiproc::{
-    Array, AtomicArray, AtomicValue, Barrier, BoundedSemaphore, Capacity, Condition, ErrorKind, Event, JobLimits, JoinableQueue,
-    Lock, Options, Queue, RLock, RwLock, Semaphore, SharedMemory, Transit, Value,
+    Array, AtomicArray, AtomicValue, Barrier, BoundedSemaphore, Capacity, Condition, ErrorKind, Event,
+    JobLimits, JoinableQueue, Lock, Options, Queue, RLock, RwLock, Semaphore, SharedMemory, Transit, Value,
 };
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -55,7 +56,14 @@ impl Bytes {
     }
 
     /// What every header says of an object of this kind.
-    fn check_header(&self, kind: &str, layout: u32, object: usize, extents: [u64; 2], element: (u32, u32, &str)) {
+    fn check_header(
+        &self,
+        kind: &str,
+        layout: u32,
+        object: usize,
+        extents: [u64; 2],
+        element: (u32, u32, &str),
+    ) {
         assert_eq!(self.text(0, 8), "multiprc");
         assert_eq!((self.u32(8), self.u32(12)), (1, layout), "format, layout");
         // From the list node to the lock word: 32 bytes down.
@@ -145,7 +153,10 @@ fn rwlock() -> Outcome {
     let guard = lock.write()?;
     let written = Bytes::of(&name);
     written.check_lock(OBJECT + 64, false);
-    assert_eq!((written.u32(OBJECT + 40), written.u32(OBJECT + 44)), (written.u32(OBJECT), std::process::id()));
+    assert_eq!(
+        (written.u32(OBJECT + 40), written.u32(OBJECT + 44)),
+        (written.u32(OBJECT), std::process::id())
+    );
     drop(guard);
     assert_eq!(Bytes::of(&name).u64(OBJECT + 40), 0);
     Ok(())
@@ -165,7 +176,11 @@ fn condition() -> Outcome {
             thread::yield_now();
         }
         let one = Bytes::of(&name);
-        assert_eq!((one.u64(OBJECT + 72), one.u64(OBJECT + 80), one.u64(OBJECT + 88)), (1, 0, 4), "tickets, horizon, watched");
+        assert_eq!(
+            (one.u64(OBJECT + 72), one.u64(OBJECT + 80), one.u64(OBJECT + 88)),
+            (1, 0, 4),
+            "tickets, horizon, watched"
+        );
         // Its owner, with the bit for waiters, its ticket.
         assert!(one.u32(OBJECT + 128) > 1 << 31 && one.u64(OBJECT + 128 + 40) == 1);
         assert_eq!(condition.notify_all()?, 1);
@@ -439,7 +454,8 @@ fn joinable_queue() -> Outcome {
     const NOTES: usize = SLOTS + 120 * 64;
     const LOG: usize = OBJECT + 16_000;
     let name = unique("jobs");
-    let queue: JoinableQueue<u32> = JoinableQueue::create(&name, JobLimits::from(5).max_deliveries(2).longest_job(1 << 20))?;
+    let queue: JoinableQueue<u32> =
+        JoinableQueue::create(&name, JobLimits::from(5).max_deliveries(2).longest_job(1 << 20))?;
     let fresh = Bytes::of(&name);
     let extents = [5 | 8192 << 32, u64::from(u32::MAX) | 20 << 40 | 2 << 48];
     fresh.check_header("jobs", 1, 16_000 + (16 << 30) + 120 * (1 << 20), extents, (0, 0, "u32"));
@@ -511,7 +527,8 @@ fn queue_with_sleepers() -> Outcome {
     queue.put_bytes(b"one")?;
     assert!(queue.put_bytes_timeout(&[0; 20], std::time::Duration::from_millis(20)).is_err());
     let bytes = Bytes::of(&name);
-    // The smallest record that anybody has slept for: a header and three words, as the distance from the largest number.
+    // The smallest record that anybody has slept for: a header and three words, as the distance from the
+    // largest number.
     assert_eq!(bytes.u64(OBJECT + 72), u64::MAX - 4);
     // Nobody sleeps any more, on either side: those that watch everything, those in their brief sleep.
     assert_eq!((bytes.u64(OBJECT + 64), bytes.u64(OBJECT + 128 + 64)), (0, 0));
@@ -564,7 +581,11 @@ fn homes() -> Outcome {
     let options = Options::new();
     drop(options.create_file::<AtomicValue<u16>>(&path, 0x1122)?);
     let bytes = Bytes::at(&path);
-    assert_eq!((bytes.u32(16), bytes.u64(32), bytes.u64(40), bytes.u64(120)), (1 | 4, 1088, 64, 0), "flags, lengths, probe");
+    assert_eq!(
+        (bytes.u32(16), bytes.u64(32), bytes.u64(40), bytes.u64(120)),
+        (1 | 4, 1088, 64, 0),
+        "flags, lengths, probe"
+    );
     assert_eq!(bytes.u64(24), fs::metadata("/proc/self/ns/pid")?.ino());
     fs::remove_file(&path)?;
     let file = File::options().read(true).write(true).create_new(true).open(&path)?;

@@ -1,4 +1,4 @@
-//! The main job, as a stranger runs it: counts, exit codes, kills, and nothing left behind.
+//! The example `wordcount`, run as a user runs it: counts, exit codes, and kills.
 
 use std::{
     env, fs,
@@ -7,7 +7,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-/// A directory of this test's own, gone with it.
+/// A directory of the test's own; dropping it removes it.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -44,19 +44,20 @@ fn wordcount() -> Command {
 }
 
 fn run(paths: &[&Path], options: &[&str]) -> (Option<i32>, String, String) {
-    let Output { status, stdout, stderr } = wordcount().args(options).arg("--").args(paths).output().expect("wordcount to run");
+    let output = wordcount().args(options).arg("--").args(paths).output();
+    let Output { status, stdout, stderr } = output.expect("wordcount to run");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     (status.code(), text(stdout), text(stderr))
 }
 
-/// The number in the line of the report that starts with `what`.
+/// Returns the number in the line of the report that starts with `what`.
 fn number(report: &str, what: &str) -> u64 {
     let line = report.lines().find(|line| line.starts_with(what)).expect("such a line");
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
 }
 
 #[test]
-fn smoke() {
+fn counts_are_right() {
     let scratch = Scratch::new();
     scratch.file("a", "one Two, two\n").file("b", "TWO; three4").file("empty", "");
     let (code, report, warnings) = run(&[&scratch.0], &["--workers", "2", "--check"]);
@@ -67,13 +68,14 @@ fn smoke() {
 }
 
 #[test]
-fn owner_killed() {
+fn counts_are_right_though_workers_are_killed() {
     let scratch = Scratch::new();
     for n in 0..200 {
         scratch.file(&format!("{n}"), format!("word{n} and {}", "more ".repeat(n * 10)));
     }
     for seed in ["1", "2", "3"] {
-        let (code, report, errors) = run(&[&scratch.0], &["--workers", "3", "--kill", "8", "--seed", seed, "--check"]);
+        let options = ["--workers", "3", "--kill", "8", "--seed", seed, "--check"];
+        let (code, report, errors) = run(&[&scratch.0], &options);
         assert_eq!(code, Some(0), "seed {seed}: {errors}");
         assert_eq!(number(&report, "files"), 200);
         assert_eq!(report.matches("died").count(), 8, "{report}");
@@ -81,7 +83,7 @@ fn owner_killed() {
 }
 
 #[test]
-fn results_larger_than_a_message() {
+fn results_larger_than_a_message_arrive() {
     let scratch = Scratch::new();
     let many: String = (0..40_000).map(|n| format!("distinct{n} ")).collect();
     scratch.file("many words", &many).file("one word", "x".repeat(1 << 20)).file("again", &many);
@@ -104,7 +106,7 @@ fn skipped_files_are_named() {
 }
 
 #[test]
-fn nothing_to_count() {
+fn no_file_to_count_is_no_error() {
     let scratch = Scratch::new();
     let (code, report, errors) = run(&[&scratch.0], &["--kill", "3", "--check"]);
     assert_eq!(code, Some(0), "{errors}");
@@ -112,8 +114,10 @@ fn nothing_to_count() {
 }
 
 #[test]
-fn usage_errors() {
-    for wrong in [&["--workers"][..], &["--workers", "0"], &["--kill", "few"], &["--seed", "1"], &["--frobnicate"]] {
+fn usage_errors_exit_with_code_2() {
+    let all: [&[&str]; 5] =
+        [&["--workers"], &["--workers", "0"], &["--kill", "few"], &["--seed", "1"], &["--frobnicate"]];
+    for wrong in all {
         let (code, _, errors) = run(&[], wrong);
         assert_eq!(code, Some(2), "{wrong:?}");
         assert!(errors.contains("usage: wordcount"), "{errors}");

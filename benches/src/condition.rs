@@ -1,4 +1,4 @@
-//! `condition/…`: one thread changes a number and calls another, which changes it and calls back.
+//! `condition/…`: a worker changes a number and notifies another, which changes it and notifies back.
 
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -9,7 +9,8 @@ use crate::race::{How, Place};
 use crate::roundtrip::Trip;
 
 pub(crate) fn rows() -> Vec<Row> {
-    [("cross", Place::Cross), ("same", Place::Same)].map(|(name, place)| row(name, Trip { place, parked: false })).into()
+    let places = [("cross", Place::Cross), ("same", Place::Same)];
+    places.map(|(name, place)| row(name, Trip { place, parked: false })).into()
 }
 
 fn row(name: &str, trip: Trip) -> Row {
@@ -34,7 +35,8 @@ fn row(name: &str, trip: Trip) -> Row {
             move || {
                 let (turn, odd, even) = server;
                 Ok(move |number| {
-                    let mut guard = odd.wait_while(turn.lock().map_err(text)?, |turn| **turn != 2 * number + 1).map_err(text)?;
+                    let guard = turn.lock().map_err(text)?;
+                    let mut guard = odd.wait_while(guard, |turn| **turn != 2 * number + 1).map_err(text)?;
                     *guard = 2 * number + 2;
                     even.notify_one().map(drop).map_err(text)
                 })
@@ -59,7 +61,8 @@ fn row(name: &str, trip: Trip) -> Row {
             move || {
                 Ok(move |number| {
                     let (turn, odd, even) = &*server;
-                    let mut guard = odd.wait_while(turn.lock().map_err(text)?, |turn| *turn != 2 * number + 1).map_err(text)?;
+                    let guard = turn.lock().map_err(text)?;
+                    let mut guard = odd.wait_while(guard, |turn| *turn != 2 * number + 1).map_err(text)?;
                     *guard = 2 * number + 2;
                     even.notify_one();
                     Ok(())

@@ -1,4 +1,5 @@
-//! `queue/growth/…`: whether a message costs the same however many producers there are, however many messages wait, and however many have gone before.
+//! `queue/growth/…`: whether the cost of a message grows with the number of producers, of waiting messages,
+//! or of earlier messages.
 
 use multiproc::{Capacity, Queue};
 
@@ -7,10 +8,11 @@ use crate::peers;
 use crate::queue::{Get as _, Ours, Put as _, Traffic, ours, run};
 use crate::race::{How, Place, race};
 
-/// Messages that wait at once; the last ones only if asked for: a gigabyte, and minutes.
+/// The numbers of messages that wait at once. Those in `MANY` only with `--long`: they take a gigabyte, and
+/// minutes.
 const WAITING: [u64; 4] = [1, 100, 10_000, 1_000_000];
 const MANY: [u64; 2] = [10_000_000, 100_000_000];
-/// Messages of a run in which few wait.
+/// The least number of messages in a run.
 const AT_LEAST: u64 = 200_000;
 const PRODUCERS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 /// Bytes of a message.
@@ -25,7 +27,7 @@ pub(crate) fn rows(long: bool) -> Vec<Row> {
     rows
 }
 
-/// So many producers, one consumer.
+/// This many producers, one consumer.
 fn producers_row(producers: usize) -> Row {
     let mut row = Row::new(format!("queue/growth/{producers}p1c"), Place::Cross);
     let traffic = move |messages: u64| {
@@ -35,13 +37,18 @@ fn producers_row(producers: usize) -> Row {
     row.add(OURS, How::Processes, move |n| {
         let queue = ours(SIZE)?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Ours::new(same.clone(), SIZE)))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(queue.clone()),
+            move |_| Ok(Ours::new(same.clone(), SIZE)),
+        )
     });
     peers::crossbeam_queue(&mut row, traffic);
     row
 }
 
-/// So many are put, and then got, by one process; again and again, if they are few.
+/// One process puts this many messages and then gets them, several times if they are few.
 fn waiting_row(waiting: u64) -> Row {
     let mut row = Row::new(format!("queue/growth/waiting-{:e}", waiting as f64), Place::Cross);
     row.add_fixed(OURS, How::Processes, waiting.max(AT_LEAST), move |messages| {
@@ -71,14 +78,19 @@ fn waiting_row(waiting: u64) -> Row {
     row
 }
 
-/// So many messages in one run, from one producer to one consumer.
+/// This many messages in one run, from one producer to one consumer.
 fn through_row(messages: u64) -> Row {
     let mut row = Row::new(format!("queue/growth/through-{:e}", messages as f64), Place::Cross);
     let traffic = |each| Traffic { producers: 1, consumers: 1, size: SMALL, warm_up: 0, each };
     row.add_fixed(OURS, How::Processes, messages, move |n| {
         let queue = ours(SMALL)?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Ours::new(same.clone(), SMALL)))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(queue.clone()),
+            move |_| Ok(Ours::new(same.clone(), SMALL)),
+        )
     });
     row
 }

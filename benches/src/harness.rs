@@ -6,22 +6,22 @@ use std::time::Duration;
 use crate::os;
 use crate::race::{How, Place};
 
-/// Who we are among the rivals.
+/// The name of this library among the rivals.
 pub(crate) const OURS: &str = "multiproc";
-/// What a run may take before it counts as hung; and one of those that take long.
+/// The time after which a run counts as hung; and the same with `--long`.
 const PATIENCE: Duration = Duration::from_secs(20);
 const LONG: Duration = Duration::from_secs(300);
 
-/// One line of the comparison: the same work, by several.
+/// One row of the comparison: the same work, by several rivals.
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) place: Place,
-    /// Of the values: `ns`, unless said otherwise.
+    /// The unit of the values: `ns`, unless set otherwise.
     pub(crate) unit: &'static str,
     pub(crate) rivals: Vec<Rival>,
 }
 
-/// One who does the work of a row.
+/// An implementation that does the work of a row.
 pub(crate) struct Rival {
     name: &'static str,
     how: How,
@@ -29,30 +29,31 @@ pub(crate) struct Rival {
     run: Run,
 }
 
-/// Does so many operations, and tells the nanoseconds for each.
+/// Does this many operations, and returns the nanoseconds for each.
 type Run = Box<dyn Fn(u64) -> Result<f64, String>>;
 
 enum Size {
-    /// As many operations as fill the time of a run; the first try is with this many.
+    /// As many operations as fill the time of a run; calibration begins with this many.
     Calibrated(u64),
     Fixed(u64),
 }
 
-/// What the command line says.
+/// The options of the command line.
 pub(crate) struct Settings {
     pub(crate) json: bool,
-    /// Also what takes minutes.
+    /// Also the rows that take minutes.
     pub(crate) long: bool,
     pub(crate) only: String,
     pub(crate) implementation: Option<String>,
     rounds: usize,
-    /// Of a run.
+    /// The time of a run.
     nanoseconds: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { json: false, long: false, only: String::new(), implementation: None, rounds: 5, nanoseconds: 150_000_000 }
+        let (only, implementation) = (String::new(), None);
+        Self { json: false, long: false, only, implementation, rounds: 5, nanoseconds: 150_000_000 }
     }
 }
 
@@ -73,11 +74,16 @@ impl Row {
     }
 
     /// Adds a rival whose run has as many operations as fill its time.
-    pub(crate) fn add(&mut self, name: &'static str, how: How, run: impl Fn(u64) -> Result<f64, String> + 'static) {
+    pub(crate) fn add(
+        &mut self,
+        name: &'static str,
+        how: How,
+        run: impl Fn(u64) -> Result<f64, String> + 'static,
+    ) {
         self.rivals.push(Rival { name, how, size: Size::Calibrated(2000), run: Box::new(run) });
     }
 
-    /// Adds a rival so slow that calibration begins with this many operations.
+    /// Adds a slow rival, whose calibration begins with this many operations.
     pub(crate) fn add_slow(
         &mut self,
         name: &'static str,
@@ -88,7 +94,7 @@ impl Row {
         self.rivals.push(Rival { name, how, size: Size::Calibrated(first), run: Box::new(run) });
     }
 
-    /// Adds a rival with so many operations in each run.
+    /// Adds a rival with a fixed number of operations in each run.
     pub(crate) fn add_fixed(
         &mut self,
         name: &'static str,
@@ -100,16 +106,19 @@ impl Row {
     }
 }
 
-/// Runs the rows and prints them as they come; true if all of ours have a number.
+/// Runs the rows and prints each when it is done; returns true if every row of this library has a number.
 pub(crate) fn run(rows: Vec<Row>, settings: &Settings) -> bool {
-    if !settings.json {
+    if settings.json {
+        eprintln!("{}", os::machine());
+    } else {
+        println!("{}", os::machine());
         println!(
             "{:<20} {:<14} {:>13} {:<4} {:>8}  {:<23} {:<6} workers",
             "row", "impl", "value", "unit", "ours/it", "min - max", "place"
         );
     }
     if os::two_cpus()[0] == os::two_cpus()[1] {
-        eprintln!("only one CPU: what says cross is same");
+        eprintln!("only one CPU: place cross is the same as place same");
     }
     let (mut all, mut any) = (true, false);
     for mut row in rows.into_iter().filter(|row| row.name.starts_with(&settings.only)) {
@@ -128,17 +137,18 @@ pub(crate) fn run(rows: Vec<Row>, settings: &Settings) -> bool {
     all && any
 }
 
-/// Of the rounds of one rival.
+/// Median and range over the rounds of one rival.
 struct Figures {
     median: f64,
     least: f64,
     most: f64,
 }
 
-/// Round after round, each rival once in each round, another one first each time.
+/// Runs each rival once in each round; each round begins with another rival.
 fn measure(row: &Row, settings: &Settings) -> Vec<Result<Figures, String>> {
     let count = row.rivals.len();
-    let mut sizes: Vec<Result<u64, String>> = row.rivals.iter().map(|rival| operations(rival, settings)).collect();
+    let mut sizes: Vec<Result<u64, String>> =
+        row.rivals.iter().map(|rival| operations(rival, settings)).collect();
     let mut values = vec![Vec::new(); count];
     for round in 0..settings.rounds {
         for turn in 0..count {
@@ -162,7 +172,7 @@ fn operations(rival: &Rival, settings: &Settings) -> Result<u64, String> {
     loop {
         let each = os::isolated(settings.patience(), &|| (rival.run)(count))?;
         let enough = (wanted / each.max(0.1)).ceil();
-        // A short run says little about a long one.
+        // A shorter run predicts a long run badly.
         if each * count as f64 >= wanted / 5.0 {
             return Ok((enough as u64).max(10));
         }
@@ -179,10 +189,9 @@ impl Figures {
 }
 
 fn show(row: &Row, measured: &[Result<Figures, String>], settings: &Settings) {
-    let of = |name| {
-        row.rivals.iter().zip(measured).find_map(|(rival, result)| (rival.name == name).then_some(result.as_ref().ok()?.median))
-    };
-    let ours = of(OURS);
+    let mut all = row.rivals.iter().zip(measured);
+    let ours =
+        all.find(|(rival, _)| rival.name == OURS).and_then(|(_, result)| Some(result.as_ref().ok()?.median));
     for (rival, result) in row.rivals.iter().zip(measured) {
         let (name, implementation) = (&row.name, rival.name);
         let Figures { median, least, most } = match result {
@@ -193,12 +202,16 @@ fn show(row: &Row, measured: &[Result<Figures, String>], settings: &Settings) {
             }
         };
         if settings.json {
-            println!(r#"{{"row":"{name}","impl":"{implementation}","value":{median:.2},"unit":"{}"}}"#, row.unit);
+            println!(
+                r#"{{"row":"{name}","impl":"{implementation}","value":{median:.2},"unit":"{}"}}"#,
+                row.unit
+            );
         } else {
             let ratio = ours.map_or(String::new(), |ours| format!("{:.2}", ours / median));
             let range = format!("{least:.1} - {most:.1}");
             let (place, how) = (row.place.name(), rival.how.name());
-            println!("{name:<20} {implementation:<14} {median:>13.1} {:<4} {ratio:>8}  {range:<23} {place:<6} {how}", row.unit);
+            print!("{name:<20} {implementation:<14} {median:>13.1} {:<4} {ratio:>8}", row.unit);
+            println!("  {range:<23} {place:<6} {how}");
         }
     }
     let _ = std::io::stdout().flush();

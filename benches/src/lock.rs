@@ -1,4 +1,4 @@
-//! `lock/…`: taking a lock, adding to a shared counter, giving it back.
+//! `lock/…`: take a lock, add to a shared counter, release the lock.
 
 use std::hint::black_box;
 use std::sync::OnceLock;
@@ -14,16 +14,16 @@ use crate::peers::{python, std_sync};
 use crate::race::{How, Job, Lap, Place, race};
 
 /// A rival's lock, as one worker uses it.
-pub(crate) trait Guarded {
+pub(crate) trait BenchLock {
     /// Calls `section` with the lock held.
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String>;
 }
 
-/// What workers do with a lock.
+/// The work of a row: how many workers use the lock, and what they do between two sections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Contest {
     pub(crate) workers: usize,
-    /// Nanoseconds of other work between two sections, about.
+    /// The other work between two sections, in nanoseconds, approximately.
     pub(crate) outside: u64,
 }
 
@@ -56,32 +56,41 @@ fn row(name: &str, contest: Contest) -> Row {
 }
 
 impl Contest {
-    /// Nanoseconds for each section, counted over all workers.
+    /// Returns the nanoseconds for each section, counted over all workers.
     ///
-    /// They go on until the counter says that all together have done enough, so all of them compete to the end.
+    /// The workers go on until the counter shows that all together have done enough. So all of them compete
+    /// to the end.
     pub(crate) fn run<L>(self, how: How, sections: u64, mut lock: impl FnMut() -> L) -> Result<f64, String>
     where
-        L: Guarded + Send + 'static,
+        L: BenchLock + Send + 'static,
     {
         let tally: &'static Tally = os::shared();
         let (warm_up, turns) = (sections / 10, turns_for(self.outside));
         let jobs = (0..self.workers).map(|_| {
             let lock = lock();
-            let job: Job = Box::new(move |lap| compete(&lock, tally, [warm_up, warm_up + sections], turns, lap));
+            let job: Job =
+                Box::new(move |lap| compete(&lock, tally, [warm_up, warm_up + sections], turns, lap));
             job
         });
         let finish = race(how, Place::Cross, jobs.collect())?;
         if finish.noted != tally.load(Relaxed) {
-            return Err(format!("two had the lock at once: {} sections, counted {}", finish.noted, tally.load(Relaxed)));
+            let (sections, counted) = (finish.noted, tally.load(Relaxed));
+            return Err(format!("two workers had the lock at once: {sections} sections, counted {counted}"));
         }
         Ok(finish.each(sections))
     }
 }
 
-/// The shared counter. Loaded and stored, never added to by one instruction: whoever is alone there loses nothing.
+/// The shared counter. It is loaded and stored in two steps, so two workers in the lock at once lose a count.
 type Tally = Apart<AtomicU64>;
 
-fn compete(lock: &impl Guarded, tally: &Tally, [warm_up, all]: [u64; 2], turns: u32, lap: &Lap) -> Result<(), String> {
+fn compete(
+    lock: &impl BenchLock,
+    tally: &Tally,
+    [warm_up, all]: [u64; 2],
+    turns: u32,
+    lap: &Lap,
+) -> Result<(), String> {
     let count = || {
         let number = tally.load(Relaxed);
         tally.store(number + 1, Relaxed);
@@ -107,7 +116,7 @@ fn compete(lock: &impl Guarded, tally: &Tally, [warm_up, all]: [u64; 2], turns: 
     Ok(())
 }
 
-impl Guarded for Lock {
+impl BenchLock for Lock {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock().map_err(|problem| problem.to_string())?;
@@ -115,14 +124,14 @@ impl Guarded for Lock {
     }
 }
 
-impl Guarded for &Apart<SpinLock> {
+impl BenchLock for &Apart<SpinLock> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         Ok(SpinLock::with(self, section))
     }
 }
 
-impl Guarded for RobustMutex {
+impl BenchLock for RobustMutex {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         self.lock()?;
@@ -139,7 +148,7 @@ fn spend(turns: u32) {
     }
 }
 
-/// Turns of [`spend`] that take so many nanoseconds; measured once, for all.
+/// Returns how many turns of [`spend`] take this many nanoseconds; measured once.
 fn turns_for(nanoseconds: u64) -> u32 {
     static THOUSAND: OnceLock<u64> = OnceLock::new();
     if nanoseconds == 0 {

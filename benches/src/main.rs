@@ -1,8 +1,15 @@
-//! Our numbers beside the peers': one command, one table. See `README.md`.
-#![allow(unsafe_code, reason = "bare shared memory, libc and zero-copy rivals are what we compare with")]
-#![allow(clippy::multiple_unsafe_ops_per_block, reason = "a call of libc and its place for the result are one thought")]
+//! The benches: this library's numbers beside those of other libraries, in one table. See `README.md`.
+#![allow(unsafe_code, reason = "the comparison is with bare shared memory, libc and zero-copy rivals")]
+#![allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a call of libc and the place for its result belong together"
+)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints a table")]
-#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of a run, and nanoseconds")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counts of a run, and nanoseconds"
+)]
 
 mod condition;
 mod growth;
@@ -29,7 +36,7 @@ usage: multiproc-bench [--json] [--quick] [--long] [--only PREFIX] [--impl NAME]
   --json         one line of JSON for each row and implementation: {\"row\",\"impl\",\"value\",\"unit\"}
   --quick        one short round: shows that every row runs; its numbers mean little
   --long         also the rows of 10 and 100 million messages, which take minutes and gigabytes
-  --only PREFIX  the rows whose names begin so
+  --only PREFIX  only the rows whose names begin with PREFIX
   --impl NAME    this implementation only";
 
 fn main() -> ExitCode {
@@ -42,7 +49,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    os::take_charge();
+    os::handle_signals();
     let scratch = match os::Scratch::new() {
         Ok(scratch) => scratch,
         Err(problem) => {
@@ -51,7 +58,7 @@ fn main() -> ExitCode {
         }
     };
     let outcome = harness::run(rows(&scratch, &settings), &settings);
-    // What a run that was stopped has left.
+    // Removes objects of runs that were stopped.
     let _ = multiproc::shm::gc();
     if outcome { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -88,7 +95,7 @@ fn settings() -> Result<Settings, String> {
             "--only" => settings.only = text()?,
             "--impl" => settings.implementation = Some(text()?),
             "--help" | "-h" => return Err(String::new()),
-            _ => return Err(format!("what is {argument}?")),
+            _ => return Err(format!("unknown argument {argument}")),
         }
     }
     Ok(settings)

@@ -1,4 +1,5 @@
-//! `event/…` and `barrier/…`: two that wait for each other in turn, and two that meet.
+//! `event/…` and `barrier/…`: two workers that wait for each other's event in turn, and two that meet at a
+//! barrier.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -7,14 +8,15 @@ use multiproc::{Barrier, Event};
 
 use crate::harness::{OURS, Row};
 use crate::os::{self, Apart};
-use crate::peers::limit::{Futexes, Lines};
+use crate::peers::limit::{CacheLines, Futexes};
 use crate::race::{How, Place};
-use crate::roundtrip::{Trip, told};
+use crate::roundtrip::{Trip, infallible};
 
 pub(crate) fn rows() -> Vec<Row> {
     let places = [("cross", Place::Cross), ("same", Place::Same)];
     let trips = places.map(|(name, place)| (name, Trip { place, parked: false }));
-    trips.iter().map(|(name, trip)| event(name, *trip)).chain(trips.iter().map(|(name, trip)| barrier(name, *trip))).collect()
+    let events = trips.iter().map(|(name, trip)| event(name, *trip));
+    events.chain(trips.iter().map(|(name, trip)| barrier(name, *trip))).collect()
 }
 
 /// There and back: two events.
@@ -40,11 +42,13 @@ fn event(name: &str, trip: Trip) -> Row {
     });
     trip.add(&mut row, "limit", How::Processes, move |n| {
         if trip.place == Place::Cross {
-            let lines: &'static Lines = os::shared();
-            trip.exchange(How::Processes, n, move || Ok(told(|i| lines.ask(i))), move || Ok(told(|i| lines.answer(i))))
+            let lines: &'static CacheLines = os::shared();
+            let client = move || Ok(infallible(|i| lines.ask(i)));
+            trip.exchange(How::Processes, n, client, move || Ok(infallible(|i| lines.answer(i))))
         } else {
             let words: &'static Futexes = os::shared();
-            trip.exchange(How::Processes, n, move || Ok(told(|i| words.ask(i))), move || Ok(told(|i| words.answer(i))))
+            let client = move || Ok(infallible(|i| words.ask(i)));
+            trip.exchange(How::Processes, n, client, move || Ok(infallible(|i| words.answer(i))))
         }
     });
     trip.add(&mut row, "std", How::Threads, move |n| {
@@ -65,7 +69,7 @@ fn event(name: &str, trip: Trip) -> Row {
     row
 }
 
-/// What one writes without an event: a flag, a mutex, a condition.
+/// A replacement for an event: a flag, a mutex and a condition.
 #[derive(Default)]
 struct Flag {
     up: Mutex<bool>,
@@ -85,13 +89,14 @@ impl Flag {
     }
 }
 
-/// One round of two.
+/// One round of two workers.
 fn barrier(name: &str, trip: Trip) -> Row {
     let mut row = Row::new(format!("barrier/{name}"), trip.place);
     trip.add(&mut row, OURS, How::Processes, move |n| {
         let one = Barrier::new(2).map_err(|problem| problem.to_string())?;
         let other = one.clone();
-        let meet = |barrier: Barrier| move |_| barrier.wait().map(|_| ()).map_err(|problem| problem.to_string());
+        let meet =
+            |barrier: Barrier| move |_| barrier.wait().map(|_| ()).map_err(|problem| problem.to_string());
         trip.exchange(How::Processes, n, move || Ok(meet(one)), move || Ok(meet(other)))
     });
     trip.add(&mut row, "limit", How::Processes, move |n| {
@@ -116,7 +121,7 @@ fn barrier(name: &str, trip: Trip) -> Row {
     row
 }
 
-/// A counter and a futex: two make a round. It survives no kill.
+/// A counter and a futex: two arrivals make a round. It survives no kill.
 fn pass(word: &AtomicU32) {
     let mine = word.fetch_add(1, SeqCst);
     if mine % 2 == 1 {

@@ -1,5 +1,6 @@
-//! The kernel, as far as benches need it.
+//! The kernel, as far as the benches need it.
 
+use std::fs;
 use std::io;
 use std::mem;
 use std::ops::Deref;
@@ -9,7 +10,18 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// Nanoseconds of `CLOCK_MONOTONIC`, the same in all processes.
+/// Returns one line on the machine: the processor's model, the number of CPUs, and the kernel.
+pub(crate) fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        info.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(':'));
+    let model = model.map_or(std::env::consts::ARCH, |(_, model)| model.trim());
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("machine: {model}; CPUs: {cpus}; kernel: Linux {}", kernel.trim())
+}
+
+/// Returns the nanoseconds of `CLOCK_MONOTONIC`, which are the same in all processes.
 pub(crate) fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid place for the result.
@@ -17,16 +29,17 @@ pub(crate) fn now() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// The first two CPUs we may use (twice the same one if there is only one).
+/// Returns the first two CPUs that this process may use; if there is only one, that CPU twice.
 pub(crate) fn two_cpus() -> [usize; 2] {
     static CPUS: OnceLock<[usize; 2]> = OnceLock::new();
     *CPUS.get_or_init(|| {
-        // SAFETY: a set of bits; the call fills it as far as it is long.
+        // SAFETY: a set of bits; the call fills at most its length.
         let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
         // SAFETY: as above.
         unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
         // SAFETY: the index is below the size of the set.
-        let mut allowed = (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
+        let mut allowed =
+            (0..libc::CPU_SETSIZE as usize).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) });
         let first = allowed.next().unwrap_or(0);
         [first, allowed.next().unwrap_or(first)]
     })
@@ -42,7 +55,7 @@ pub(crate) fn pin(cpu: usize) {
     unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }
 
-/// Zeroed memory that children share, never given back: a run is a process of its own.
+/// Maps zeroed memory that children share. It is never unmapped: a run is a process of its own.
 pub(crate) fn shared_bytes(length: usize) -> *mut u8 {
     // SAFETY: an anonymous mapping at an address of the kernel's choice.
     let start = unsafe {
@@ -59,26 +72,26 @@ pub(crate) fn shared_bytes(length: usize) -> *mut u8 {
     start.cast()
 }
 
-/// All zeros are a value of it, and whoever shares it may use it at the same time.
+/// A type that processes may share in zeroed memory.
 ///
 /// # Safety
 ///
-/// - That is true.
+/// - All zero bytes are a valid value, and several processes may use the value at the same time.
 pub(crate) unsafe trait Sharable: Sync {}
-// SAFETY: it is.
+// SAFETY: an atomic word.
 unsafe impl Sharable for AtomicU64 {}
 // SAFETY: as above.
 unsafe impl Sharable for AtomicU32 {}
-// SAFETY: as what is in it.
+// SAFETY: holds for the field, which is all that it has.
 unsafe impl<T: Sharable> Sharable for Apart<T> {}
 
-/// A zeroed object that children share.
+/// Returns a zeroed object that children share.
 pub(crate) fn shared<T: Sharable>() -> &'static T {
     // SAFETY: mapped for ever, zeroed, aligned to a page.
     unsafe { &*shared_bytes(size_of::<T>()).cast::<T>() }
 }
 
-/// On cache lines of its own (two, since they are fetched in pairs).
+/// A value on cache lines of its own (two, because the processor fetches them in pairs).
 #[repr(C, align(128))]
 #[derive(Default)]
 pub(crate) struct Apart<T>(pub(crate) T);
@@ -104,7 +117,7 @@ pub(crate) fn fork(child: impl FnOnce() -> i32) -> io::Result<i32> {
     if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
 }
 
-/// Waits for any child: its id, and whether it exited with 0.
+/// Waits for any child; returns its process id, and whether it exited with 0.
 pub(crate) fn wait_any() -> io::Result<(i32, bool)> {
     let mut status = 0;
     // SAFETY: a valid place for the status.
@@ -112,9 +125,9 @@ pub(crate) fn wait_any() -> io::Result<(i32, bool)> {
     if pid < 0 { Err(io::Error::last_os_error()) } else { Ok((pid, status == 0)) }
 }
 
-/// Ends a child that we have not waited for.
+/// Kills a child that has not been waited for.
 pub(crate) fn kill(pid: i32) {
-    // SAFETY: it is our child, so the number is still its.
+    // SAFETY: a child that has not been waited for still has its process id.
     unsafe { libc::kill(pid, libc::SIGKILL) };
 }
 
@@ -123,10 +136,11 @@ pub(crate) fn yield_now() {
     unsafe { libc::sched_yield() };
 }
 
-/// Sleeps while the word says `expected`.
+/// Sleeps while the word is `expected`.
 pub(crate) fn futex_wait(word: &AtomicU32, expected: u32) {
+    let no_limit = ptr::null::<libc::timespec>();
     // SAFETY: the word is mapped; spurious returns are allowed.
-    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, ptr::null::<libc::timespec>()) };
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, no_limit) };
 }
 
 pub(crate) fn futex_wake(word: &AtomicU32) {
@@ -136,15 +150,15 @@ pub(crate) fn futex_wake(word: &AtomicU32) {
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on a Ctrl-C only says so, and orphans of runs that were stopped become our children.
-pub(crate) fn take_charge() {
-    extern "C" fn note(_: i32) {
+/// Makes Ctrl-C only set a flag, and orphans of stopped runs children of this process.
+pub(crate) fn handle_signals() {
+    extern "C" fn interrupt(_: i32) {
         INTERRUPTED.store(true, SeqCst);
     }
     for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
         // SAFETY: the handler stores one atomic.
         let mut action: libc::sigaction = unsafe { mem::zeroed() };
-        action.sa_sigaction = note as extern "C" fn(i32) as libc::sighandler_t;
+        action.sa_sigaction = interrupt as extern "C" fn(i32) as libc::sighandler_t;
         // SAFETY: a valid action; without SA_RESTART, so that waiting ends.
         unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
     }
@@ -152,12 +166,12 @@ pub(crate) fn take_charge() {
     unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
 }
 
-/// Whether we should end.
+/// Returns whether a signal has asked this program to end.
 pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(SeqCst)
 }
 
-/// Runs in a process of its own, which is ended with everything it started when it takes too long.
+/// Calls `run` in a process of its own. After `limit` that process is killed with everything it has started.
 pub(crate) fn isolated(limit: Duration, run: &dyn Fn() -> Result<f64, String>) -> Result<f64, String> {
     if interrupted() {
         return Err("interrupted".to_owned());
@@ -182,18 +196,18 @@ pub(crate) fn isolated(limit: Duration, run: &dyn Fn() -> Result<f64, String>) -
         0
     })
     .map_err(|problem| problem.to_string())?;
-    // SAFETY: as in the child; whoever comes first does it.
+    // SAFETY: as in the child; the first of the two calls takes effect.
     unsafe { libc::setpgid(pid, pid) };
-    // SAFETY: ours, and not used any more.
+    // SAFETY: this process's descriptor, not used after this.
     unsafe { libc::close(writer) };
     let answer = answer(reader, limit);
-    // SAFETY: the group of our child, which we have not waited for.
+    // SAFETY: the group of a child that has not been waited for.
     unsafe { libc::kill(-pid, libc::SIGKILL) };
-    // SAFETY: our child.
+    // SAFETY: a child of this process; no status is asked for.
     unsafe { libc::waitpid(pid, ptr::null_mut(), 0) };
-    // SAFETY: no pointers that matter.
+    // SAFETY: no status is asked for.
     while unsafe { libc::waitpid(-1, ptr::null_mut(), libc::WNOHANG) } > 0 {}
-    // SAFETY: ours, and not used any more.
+    // SAFETY: this process's descriptor, not used after this.
     unsafe { libc::close(reader) };
     let answer = answer?;
     match answer.strip_prefix('=') {
@@ -227,13 +241,14 @@ fn die_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
-/// A directory in memory for rivals that need one. At the end it goes, with everything beside it whose name begins with its name.
+/// A directory in memory, for rivals that need one. Dropping it removes it, and everything beside it whose
+/// name begins with its name.
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub(crate) fn new() -> io::Result<Self> {
         let path = Path::new("/dev/shm").join(format!("multiproc-bench-{}-{}", std::process::id(), now()));
-        std::fs::create_dir(&path)?;
+        fs::create_dir(&path)?;
         Ok(Self(path))
     }
 
@@ -244,12 +259,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.0);
         let (Some(folder), Some(name)) = (self.0.parent(), self.0.file_name()) else { return };
         let beginning = format!("{}-", name.to_string_lossy());
-        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(&beginning) {
-                let _ = std::fs::remove_file(entry.path());
+                let _ = fs::remove_file(entry.path());
             }
         }
     }

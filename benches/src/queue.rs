@@ -1,5 +1,5 @@
 //! `queue/…`: messages from producers to consumers.
-#![allow(unsafe_code, reason = "messages where they lie")]
+#![allow(unsafe_code, reason = "messages in place")]
 
 use std::hint::black_box;
 
@@ -15,13 +15,13 @@ pub(crate) trait Put {
     fn put(&mut self, message: &[u8]) -> Result<(), String>;
 }
 
-/// The receiving end. Waits by whatever means the rival's own blocking call has.
+/// The receiving end. It waits by the rival's own blocking call.
 pub(crate) trait Get {
-    /// Takes a message and shows it.
+    /// Takes a message and passes it to `look`.
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String>;
 }
 
-/// What one run moves.
+/// The messages of one run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Traffic {
     pub(crate) producers: usize,
@@ -30,11 +30,11 @@ pub(crate) struct Traffic {
     pub(crate) size: usize,
     /// Messages of each producer before the clock starts.
     pub(crate) warm_up: u64,
-    /// Messages of each producer while it runs.
+    /// Messages of each producer while the clock runs.
     pub(crate) each: u64,
 }
 
-/// Messages that a queue holds.
+/// Returns how many messages a queue holds.
 pub(crate) const fn capacity(size: usize) -> usize {
     if size >= 65536 { 64 } else { 1024 }
 }
@@ -51,7 +51,8 @@ pub(crate) fn rows(scratch: &Scratch) -> Vec<Row> {
     rows
 }
 
-/// Messages that we put and get with one lock in `queue/batch32/SIZE`. The peers have no such call, or none that waits, and move them one by one.
+/// The number of messages that this library puts or gets in one call in `queue/batch32/SIZE`. The rivals have
+/// no such call, or none that waits: they move one message at a time.
 const BATCH: usize = 32;
 
 fn batch_row(size: usize, scratch: &Scratch) -> Row {
@@ -64,8 +65,12 @@ fn batch_row(size: usize, scratch: &Scratch) -> Row {
     row.add(OURS, How::Processes, move |n| {
         let queue = ours(size)?;
         let same = queue.clone();
-        let put = move |_| Ok(Batch { queue: queue.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 });
-        let get = move |_| Ok(Batch { queue: same.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 });
+        let put = move |_| {
+            Ok(Batch { queue: queue.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 })
+        };
+        let get = move |_| {
+            Ok(Batch { queue: same.clone(), messages: Messages::with_capacity(BATCH * size), next: 0 })
+        };
         run(traffic(n), How::Processes, put, get)
     });
     row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
@@ -73,16 +78,27 @@ fn batch_row(size: usize, scratch: &Scratch) -> Row {
     row
 }
 
-/// Messages that are written and read where they lie. The limit is one copy of the bytes into bare shared memory, and a look at them there; the peers copy them twice.
+/// Messages that are written and read in place. The limit is one copy of the bytes into bare shared memory,
+/// and reading them there. The rivals copy twice.
 fn reserve_row(scratch: &Scratch) -> Row {
     const SIZE: usize = 65536;
     let mut row = Row::new(format!("queue/reserve/{SIZE}"), Place::Cross);
-    let traffic =
-        |messages: u64| Traffic { producers: 1, consumers: 1, size: SIZE, warm_up: messages / 10, each: messages.max(1) };
+    let traffic = |messages: u64| Traffic {
+        producers: 1,
+        consumers: 1,
+        size: SIZE,
+        warm_up: messages / 10,
+        each: messages.max(1),
+    };
     row.add(OURS, How::Processes, move |n| {
         let queue = ours(SIZE)?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(InPlace(queue.clone())), move |_| Ok(InPlace(same.clone())))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(InPlace(queue.clone())),
+            move |_| Ok(InPlace(same.clone())),
+        )
     });
     row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
     crate::peers::queues(&mut row, traffic, scratch);
@@ -94,24 +110,24 @@ struct InPlace(Queue<[u8]>);
 impl Put for InPlace {
     #[inline]
     fn put(&mut self, message: &[u8]) -> Result<(), String> {
-        let mut place = self.0.reserve(message.len()).map_err(|problem| format!("{problem:?}"))?;
-        // SAFETY: nobody scribbles; the queue grows, so the place lies in one piece.
-        let [bytes, _] = unsafe { place.as_mut_slices() };
+        let mut reserved = self.0.reserve(message.len()).map_err(|problem| format!("{problem:?}"))?;
+        // SAFETY: no process overwrites it; the queue grows, so the reservation lies in one piece.
+        let [bytes, _] = unsafe { reserved.as_mut_slices() };
         bytes.copy_from_slice(message);
-        place.commit().map_err(|problem| format!("{problem:?}"))
+        reserved.commit().map_err(|problem| format!("{problem:?}"))
     }
 }
 
 impl Get for InPlace {
     #[inline]
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
-        // SAFETY: nobody scribbles; the queue grows, so the message lies in one piece.
+        // SAFETY: no process overwrites it; the queue grows, so the message lies in one piece.
         let seen = self.0.get_with(|message| look(unsafe { message.as_slices() }[0]));
         seen.map_err(|problem| problem.to_string())
     }
 }
 
-/// Our queue, and the messages of one call.
+/// This library's queue, and the messages of one call.
 struct Batch {
     queue: Queue<[u8]>,
     messages: Messages,
@@ -152,7 +168,12 @@ fn row(users: usize, size: usize, scratch: &Scratch) -> Row {
     row.add(OURS, How::Processes, move |n| {
         let queue = ours(size)?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Ours::new(same.clone(), size)))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(queue.clone()),
+            move |_| Ok(Ours::new(same.clone(), size)),
+        )
     });
     if users == 1 {
         row.add("limit", How::Processes, move |n| limit::queue(traffic(n)));
@@ -164,7 +185,7 @@ fn row(users: usize, size: usize, scratch: &Scratch) -> Row {
     row
 }
 
-/// Lets them run: a producer is made by `put` and a consumer by `get`, both where they are used.
+/// Runs the traffic. `put` makes a producer's end and `get` a consumer's, each in the worker that uses it.
 pub(crate) fn run<P, G>(
     traffic: Traffic,
     how: How,
@@ -187,7 +208,7 @@ where
     traffic.finish(race(how, Place::Cross, jobs)?)
 }
 
-/// As [`run`], for ends that cannot be copied: one producer and one consumer.
+/// Runs the traffic like [`run`], with ends that cannot be copied: one producer and one consumer.
 pub(crate) fn run_pair<P, G>(traffic: Traffic, how: How, put: P, get: G) -> Result<f64, String>
 where
     P: Put + Send + 'static,
@@ -203,7 +224,7 @@ impl Traffic {
         let per_producer: u64 = (0..self.warm_up + self.each).sum();
         let producers = self.producers as u64;
         let ids: u64 = (0..producers).sum::<u64>() * (self.warm_up + self.each);
-        // Consumers note the sum of the stamps that they got.
+        // Consumers add up the stamps of the messages that they got.
         if finish.noted != per_producer * producers + (ids << PRODUCER) {
             return Err("messages were lost or changed".to_owned());
         }
@@ -211,9 +232,10 @@ impl Traffic {
     }
 }
 
-/// A stamp is the number of the producer, above this bit, and of the message.
+/// A stamp is the number of the producer, from this bit on, and the number of the message below.
 const PRODUCER: u32 = 48;
-/// One word of each cache line of a message is read, so that the payload really arrives.
+/// The bytes of a cache line. One word of each cache line of a message is read, so that the payload really
+/// arrives.
 const LINE: usize = 64;
 
 fn produce(traffic: Traffic, producer: usize, mut queue: impl Put, lap: &Lap) -> Result<(), String> {
@@ -239,7 +261,7 @@ fn produce(traffic: Traffic, producer: usize, mut queue: impl Put, lap: &Lap) ->
 
 fn consume(traffic: Traffic, mut queue: impl Get, lap: &Lap) -> Result<(), String> {
     let share = |count: u64| count * traffic.producers as u64 / traffic.consumers as u64;
-    // The next number that each producer may send us.
+    // The next number that each producer may send to this consumer.
     let mut next = vec![0u64; traffic.producers];
     let mut sum = 0u64;
     let mut receive = || {
@@ -268,10 +290,11 @@ fn consume(traffic: Traffic, mut queue: impl Get, lap: &Lap) -> Result<(), Strin
     Ok(())
 }
 
-/// Length, first and last word.
+/// Returns the length, and the first and the last word.
 #[inline]
 fn look(message: &[u8]) -> (usize, u64, u64) {
-    let word = |at: usize| message.get(at..at + 8).map_or(0, |word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
+    let number = |word: &[u8]| u64::from_ne_bytes(word.try_into().unwrap_or_default());
+    let word = |at: usize| message.get(at..at + 8).map_or(0, number);
     let mut lines = 0;
     for line in (0..message.len()).step_by(LINE) {
         lines ^= word(line);
@@ -280,7 +303,7 @@ fn look(message: &[u8]) -> (usize, u64, u64) {
     (message.len(), word(0), word(message.len().wrapping_sub(8)))
 }
 
-/// Our queue for messages of this size.
+/// Makes this library's queue for messages of this size.
 pub(crate) fn ours(size: usize) -> Result<Queue<[u8]>, String> {
     Queue::new(capacity(size)).map_err(|problem| problem.to_string())
 }
@@ -292,7 +315,7 @@ impl Put for Queue<[u8]> {
     }
 }
 
-/// Our queue, and the memory that messages are copied to.
+/// This library's queue, and the memory that messages are copied to.
 pub(crate) struct Ours {
     queue: Queue<[u8]>,
     message: Vec<u8>,

@@ -1,29 +1,30 @@
-//! One run: workers that are placed, start together, and take the clock themselves.
+//! One run: workers that are placed on CPUs, start together, and read the clock themselves.
 //!
-//! A parent that takes the time shares the workers' CPUs and gets to its clock late, by up to milliseconds: short runs then look several times too fast.
-//! So the time of a run is from the first worker's start to the last worker's end, each read by the worker.
+//! A parent that reads the clock shares the workers' CPUs and reads it late, by up to milliseconds: short
+//! runs then look several times too fast. So the time of a run is from the first worker's start to the last
+//! worker's end, each read by the worker.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::mpsc;
 
 use crate::os::{self, Sharable};
 
-/// What workers are.
+/// Whether workers are processes or threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
     Processes,
-    /// Of one process: what the rival can do.
+    /// Of one process: for rivals that work within a process only.
     Threads,
 }
 
-/// Where workers run.
+/// The CPUs of the workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// Worker i on CPU i % 2.
     Cross,
-    /// All on one.
+    /// All on one CPU.
     Same,
-    /// Wherever the scheduler likes.
+    /// As the scheduler decides.
     Free,
 }
 
@@ -45,7 +46,7 @@ impl Place {
         }
     }
 
-    /// The CPU of a worker.
+    /// Returns the CPU of a worker.
     pub(crate) fn cpu(self, worker: usize) -> Option<usize> {
         match self {
             Self::Cross => Some(os::two_cpus()[worker % 2]),
@@ -55,10 +56,10 @@ impl Place {
     }
 }
 
-/// What one worker does: set up, [`Lap::ready`], warm up, [`Lap::start`], work, [`Lap::stop`], check.
+/// The work of one worker: set up, [`Lap::ready`], warm up, [`Lap::start`], work, [`Lap::stop`], check.
 pub(crate) type Job = Box<dyn FnOnce(&Lap) -> Result<(), String> + Send>;
 
-/// One worker's part of the board.
+/// One worker's access to the shared board.
 pub(crate) struct Lap {
     board: &'static Board,
     worker: usize,
@@ -73,23 +74,23 @@ impl Lap {
         }
     }
 
-    /// Warmed up: the clock runs.
+    /// Records the start, after the warm-up.
     pub(crate) fn start(&self) {
         self.board.marks[self.worker].start.store(os::now(), SeqCst);
     }
 
-    /// Done.
+    /// Records the end.
     pub(crate) fn stop(&self) {
         self.board.marks[self.worker].stop.store(os::now(), SeqCst);
     }
 
-    /// Adds to what the parent looks at in the end.
+    /// Adds to the sum that the parent checks at the end.
     pub(crate) fn note(&self, amount: u64) {
         self.board.noted.fetch_add(amount, SeqCst);
     }
 }
 
-/// What a run has shown.
+/// The result of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finish {
     /// From the first start to the last stop.
@@ -99,13 +100,13 @@ pub(crate) struct Finish {
 }
 
 impl Finish {
-    /// Nanoseconds for each of this many operations.
+    /// Returns the nanoseconds for each of this many operations.
     pub(crate) fn each(self, operations: u64) -> f64 {
         self.elapsed as f64 / operations as f64
     }
 }
 
-/// Runs the jobs at the same time, job i at place i.
+/// Runs the jobs at the same time, each by a worker of its own.
 pub(crate) fn race(how: How, place: Place, jobs: Vec<Job>) -> Result<Finish, String> {
     let workers = jobs.len();
     assert!(workers <= MOST);
@@ -124,7 +125,7 @@ pub(crate) fn race(how: How, place: Place, jobs: Vec<Job>) -> Result<Finish, Str
     Ok(Finish { elapsed: stop - start, noted: board.noted.load(SeqCst) })
 }
 
-/// 64 producers, and who gets from them.
+/// 64 producers, one consumer, and one to spare.
 const MOST: usize = 66;
 
 #[repr(C, align(128))]
@@ -150,8 +151,9 @@ impl Board {
     }
 
     fn complaint(&self) -> String {
-        let bytes: Vec<u8> = self.problem.iter().map(|byte| byte.load(SeqCst)).take_while(|byte| *byte != 0).collect();
-        if bytes.is_empty() { "a worker died".to_owned() } else { String::from_utf8_lossy(&bytes).into_owned() }
+        let bytes = self.problem.iter().map(|byte| byte.load(SeqCst)).take_while(|byte| *byte != 0);
+        let text = String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned();
+        if text.is_empty() { "a worker died".to_owned() } else { text }
     }
 }
 
@@ -185,7 +187,8 @@ fn processes(board: &'static Board, place: Place, jobs: Vec<Job>) -> Result<(), 
             alive.iter().copied().for_each(os::kill);
         }
     }
-    // Our copies of the workers' handles live until here, so that the last user of each object is this process.
+    // This process's copies of the workers' handles live until here, so that it is the last user of each
+    // object.
     drop(jobs);
     if good { Ok(()) } else { Err(board.complaint()) }
 }
@@ -194,7 +197,7 @@ fn threads(board: &'static Board, place: Place, jobs: Vec<Job>) -> Result<(), St
     let (sender, results) = mpsc::channel();
     for (worker, job) in jobs.into_iter().enumerate() {
         let sender = sender.clone();
-        // Not joined: after an error the others may wait for ever, and end with this process.
+        // Not joined: after an error the other threads may wait for ever; they end with this process.
         std::thread::spawn(move || {
             let _ = sender.send(work(board, place, worker, job));
         });

@@ -1,28 +1,31 @@
-//! `roundtrip/…`: a message of 64 bytes there, and one back.
+//! `roundtrip/…`: a message of 64 bytes to a server, and one back.
 
 use std::hint::black_box;
 use std::thread::sleep;
 use std::time::Duration;
 
+use multiproc::Queue;
+
 use crate::harness::{OURS, Row};
 use crate::os::{self, Scratch};
-use crate::peers::limit::{Futexes, Lines};
+use crate::peers::limit::{CacheLines, Futexes};
 use crate::peers::{self, python};
 use crate::queue::{Get, Ours, Put, ours};
 use crate::race::{How, Job, Lap, Place, race};
 
 /// Bytes of a message.
 pub(crate) const SIZE: usize = 64;
-/// Long enough for the other side to fall asleep, however long it spins.
+/// Long enough for the peer to fall asleep, however long it spins.
 pub(crate) const IDLE: Duration = Duration::from_millis(12);
 /// Requests of a run in which both sides sleep between two of them.
 const PARKED_REQUESTS: u64 = 30;
 
-/// Under what circumstances.
+/// The circumstances of a round trip.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trip {
     pub(crate) place: Place,
-    /// Both sides sleep before each request; told is then the median of the requests, else their mean.
+    /// Whether both sides sleep before each request. The value is then the median of the requests, else their
+    /// mean.
     pub(crate) parked: bool,
 }
 
@@ -36,17 +39,19 @@ fn row(name: &str, trip: Trip, scratch: &Scratch) -> Row {
     let mut row = Row::new(format!("roundtrip/{name}"), trip.place);
     trip.add(&mut row, OURS, How::Processes, move |n| {
         let (there, back) = (ours(SIZE)?, ours(SIZE)?);
-        let ends = |put: &multiproc::Queue<[u8]>, get: &multiproc::Queue<[u8]>| (put.clone(), Ours::new(get.clone(), SIZE));
+        let ends = |put: &Queue<[u8]>, get: &Queue<[u8]>| (put.clone(), Ours::new(get.clone(), SIZE));
         let (client, server) = (ends(&there, &back), ends(&back, &there));
         trip.run(How::Processes, n, || Ok(client), || Ok(server))
     });
     trip.add(&mut row, "limit", How::Processes, move |n| {
         if trip.place == Place::Cross && !trip.parked {
-            let lines: &'static Lines = os::shared();
-            trip.exchange(How::Processes, n, move || Ok(told(|i| lines.ask(i))), move || Ok(told(|i| lines.answer(i))))
+            let lines: &'static CacheLines = os::shared();
+            let client = move || Ok(infallible(|i| lines.ask(i)));
+            trip.exchange(How::Processes, n, client, move || Ok(infallible(|i| lines.answer(i))))
         } else {
             let words: &'static Futexes = os::shared();
-            trip.exchange(How::Processes, n, move || Ok(told(|i| words.ask(i))), move || Ok(told(|i| words.answer(i))))
+            let client = move || Ok(infallible(|i| words.ask(i)));
+            trip.exchange(How::Processes, n, client, move || Ok(infallible(|i| words.answer(i))))
         }
     });
     peers::roundtrips(&mut row, trip, scratch);
@@ -61,8 +66,8 @@ fn row(name: &str, trip: Trip, scratch: &Scratch) -> Row {
     row
 }
 
-/// A step that cannot fail.
-pub(crate) fn told(step: impl Fn(u64)) -> impl FnMut(u64) -> Result<(), String> {
+/// Makes a step of a closure that cannot fail.
+pub(crate) fn infallible(step: impl Fn(u64)) -> impl FnMut(u64) -> Result<(), String> {
     move |number| {
         step(number);
         Ok(())
@@ -70,8 +75,14 @@ pub(crate) fn told(step: impl Fn(u64)) -> impl FnMut(u64) -> Result<(), String> 
 }
 
 impl Trip {
-    /// Adds a rival; the number of requests of a run depends on us.
-    pub(crate) fn add(self, row: &mut Row, name: &'static str, how: How, run: impl Fn(u64) -> Result<f64, String> + 'static) {
+    /// Adds a rival, whose number of requests in a run depends on these circumstances.
+    pub(crate) fn add(
+        self,
+        row: &mut Row,
+        name: &'static str,
+        how: How,
+        run: impl Fn(u64) -> Result<f64, String> + 'static,
+    ) {
         if self.parked {
             row.add_fixed(name, how, PARKED_REQUESTS, run);
         } else {
@@ -79,7 +90,8 @@ impl Trip {
         }
     }
 
-    /// With two queues; each side makes its ends where it uses them.
+    /// Measures round trips over two queues. `client` and `server` make the ends, each in the worker that
+    /// uses them.
     pub(crate) fn run<P, G>(
         self,
         how: How,
@@ -140,7 +152,13 @@ impl Trip {
         Ok(if self.parked { finish.noted as f64 } else { finish.each(requests) })
     }
 
-    fn ask(self, warm_up: u64, all: u64, mut step: impl FnMut(u64) -> Result<(), String>, lap: &Lap) -> Result<(), String> {
+    fn ask(
+        self,
+        warm_up: u64,
+        all: u64,
+        mut step: impl FnMut(u64) -> Result<(), String>,
+        lap: &Lap,
+    ) -> Result<(), String> {
         lap.ready();
         if !self.parked {
             (0..warm_up).try_for_each(&mut step)?;

@@ -29,7 +29,8 @@ pub(crate) fn rows() -> Vec<Row> {
     let mut row = Row::new("spawn/join", Place::Free);
     row.add_slow(OURS, How::Processes, 20, |n| {
         run(n, |number| {
-            let process = Process::spawn(|number: u64| number + 1, number).map_err(|problem| problem.to_string())?;
+            let process =
+                Process::spawn(|number: u64| number + 1, number).map_err(|problem| problem.to_string())?;
             match process.join() {
                 Ok(Exit::Value(answer)) if answer == number + 1 => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -46,7 +47,7 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![row]
 }
 
-/// Here the parent is the one who takes the clock: it is what the row is about.
+/// Here the parent reads the clock, because the row measures the parent's wait.
 pub(crate) fn run(processes: u64, start_and_join: impl Fn(u64) -> Result<(), String>) -> Result<f64, String> {
     (0..processes / 10).try_for_each(&start_and_join)?;
     let start = os::now();

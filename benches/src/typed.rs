@@ -11,7 +11,7 @@ use crate::race::{How, Place};
 
 const SIZE: usize = size_of::<Sample>();
 
-/// What a program might send: a number, a few measured values, a mark.
+/// A typical message: a number, a few measured values, a mark.
 #[derive(Clone, Copy, Debug, Pod, Zeroable, Serialize, Deserialize)]
 #[bytemuck(crate = "multiproc::bytemuck")]
 #[repr(C)]
@@ -27,7 +27,7 @@ pub(crate) fn rows(scratch: &Scratch) -> Vec<Row> {
     vec![plain(scratch), typed(), jobs(1), jobs(2)]
 }
 
-/// The same through a `JoinableQueue`: each message is leased, and done at once.
+/// The value through a `JoinableQueue`: each message is leased, and done at once.
 fn jobs(users: usize) -> Row {
     let mut row = Row::new(format!("queue/jobs{users}/{SIZE}"), Place::Cross);
     let traffic = move |n: u64| Traffic { producers: users, consumers: users, ..traffic(n / users as u64) };
@@ -50,14 +50,19 @@ fn plain(scratch: &Scratch) -> Row {
     row.add(OURS, How::Processes, |n| {
         let queue = Queue::<Plain<Sample>>::new(capacity(SIZE)).map_err(|problem| problem.to_string())?;
         let same = queue.clone();
-        run(traffic(n), How::Processes, move |_| Ok(queue.clone()), move |_| Ok(Taker(same.clone(), Sample::zeroed())))
+        run(
+            traffic(n),
+            How::Processes,
+            move |_| Ok(queue.clone()),
+            move |_| Ok(Taker(same.clone(), Sample::zeroed())),
+        )
     });
     row.add("limit", How::Processes, |n| limit::queue(traffic(n)));
     queues(&mut row, traffic, scratch);
     row
 }
 
-/// The value travels through serde: here, as it would through any channel of bytes.
+/// The value travels through serde, as it would through any channel of bytes.
 fn typed() -> Row {
     let mut row = Row::new(format!("queue/typed/{SIZE}"), Place::Cross);
     row.add(OURS, How::Processes, |n| {
@@ -76,13 +81,13 @@ fn sample(message: &[u8]) -> Result<Sample, String> {
 impl Put for Queue<Plain<Sample>> {
     #[inline]
     fn put(&mut self, message: &[u8]) -> Result<(), String> {
-        // As it lies in the worker's memory: there it is a value already.
+        // The worker's memory already holds the value in this form.
         let sample = bytemuck::try_from_bytes(message).map_err(|problem| problem.to_string())?;
         self.put_plain(sample).map_err(|problem| problem.to_string())
     }
 }
 
-/// Our queue, and where its values are copied to.
+/// This library's queue, and the place that its values are copied to.
 struct Taker(Queue<Plain<Sample>>, Sample);
 
 impl Get for Taker {

@@ -1,11 +1,12 @@
-//! `rlock/uncontended`, `rwlock/read|write`, `semaphore/uncontended`: what it costs when nobody else wants it.
+//! `rlock/uncontended`, `rwlock/read|write`, `semaphore/uncontended`: the cost of a lock that no other worker
+//! uses.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use multiproc::{RLock, RwLock, Semaphore};
 
 use crate::harness::{OURS, Row};
-use crate::lock::{Contest, Guarded};
+use crate::lock::{BenchLock, Contest};
 use crate::os::{self, Apart};
 use crate::peers::pthread::{Posix, RobustMutex, RwMutex};
 use crate::peers::python;
@@ -114,7 +115,7 @@ fn add_python(row: &mut Row, class: &'static str) {
     }
 }
 
-/// Something without guards.
+/// A lock without guards.
 #[derive(Clone, Copy)]
 struct Pair<T, A, B> {
     taken: T,
@@ -122,7 +123,7 @@ struct Pair<T, A, B> {
     give: B,
 }
 
-impl<T: Copy, A: Fn(T) -> Result<(), String>, B: Fn(T)> Guarded for Pair<T, A, B> {
+impl<T: Copy, A: Fn(T) -> Result<(), String>, B: Fn(T)> BenchLock for Pair<T, A, B> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         (self.take)(self.taken)?;
@@ -136,7 +137,7 @@ struct Reading(RwLock);
 
 struct Writing(RwLock);
 
-impl Guarded for Reading {
+impl BenchLock for Reading {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.0.read().map_err(|problem| problem.to_string())?;
@@ -144,7 +145,7 @@ impl Guarded for Reading {
     }
 }
 
-impl Guarded for Writing {
+impl BenchLock for Writing {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.0.write().map_err(|problem| problem.to_string())?;
@@ -152,7 +153,7 @@ impl Guarded for Writing {
     }
 }
 
-impl Guarded for RLock {
+impl BenchLock for RLock {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock().map_err(|problem| problem.to_string())?;
@@ -160,7 +161,7 @@ impl Guarded for RLock {
     }
 }
 
-impl Guarded for Semaphore {
+impl BenchLock for Semaphore {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _permit = self.acquire().map_err(|problem| problem.to_string())?;
@@ -168,10 +169,10 @@ impl Guarded for Semaphore {
     }
 }
 
-/// A semaphore whose permits are the process's.
+/// A semaphore whose permits are process-owned.
 struct Owned(Semaphore);
 
-impl Guarded for Owned {
+impl BenchLock for Owned {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _permit = self.0.acquire_owned().map_err(|problem| problem.to_string())?;

@@ -1,4 +1,4 @@
-//! `value/…`: adding one to a shared number, alone. `array/…`: 64 MiB into shared memory.
+//! `value/…`: add one to a shared number, by one worker. `array/…`: copy 64 MiB into shared memory.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
@@ -20,11 +20,13 @@ fn locked() -> Row {
     row.add(OURS, How::Processes, |n| {
         let value = Value::new(0u64).map_err(|problem| problem.to_string())?;
         let reader = value.clone();
-        let add = move || value.update(|number| *number += 1).map(|_| ()).map_err(|problem| problem.to_string());
+        let add =
+            move || value.update(|number| *number += 1).map(|_| ()).map_err(|problem| problem.to_string());
         run(n, add, || reader.get().unwrap_or(0))
     });
     row.add("limit", How::Processes, |n| {
-        let (lock, number): (&'static Apart<SpinLock>, &'static Apart<AtomicU64>) = (os::shared(), os::shared());
+        let (lock, number): (&'static Apart<SpinLock>, &'static Apart<AtomicU64>) =
+            (os::shared(), os::shared());
         let add = move || {
             lock.with(|| increment(number));
             Ok(())
@@ -86,7 +88,7 @@ fn copy() -> Row {
         let source = vec![7_u8; LENGTH];
         copies(n, move || {
             let target = std::ptr::with_exposed_provenance_mut(target);
-            // SAFETY: both have so many bytes, and nobody else touches them.
+            // SAFETY: both have this many bytes, and no other thread uses them.
             unsafe { std::ptr::copy_nonoverlapping(std::hint::black_box(&source).as_ptr(), target, LENGTH) };
             std::hint::black_box(target);
             Ok(())
@@ -95,7 +97,7 @@ fn copy() -> Row {
     row
 }
 
-/// Copies by one worker, after one that brings in the pages.
+/// Lets one worker copy, after a first copy that brings in the pages.
 fn copies(copies: u64, mut copy: impl FnMut() -> Result<(), String> + Send + 'static) -> Result<f64, String> {
     let job: Job = Box::new(move |lap| {
         lap.ready();
@@ -113,7 +115,7 @@ fn increment(number: &AtomicU64) {
     number.store(number.load(Relaxed) + 1, Relaxed);
 }
 
-/// One worker adds, in a process of its own; then the number must be right.
+/// Lets one worker add, in a process of its own; then checks the number.
 fn run(
     additions: u64,
     add: impl FnMut() -> Result<(), String> + Send + 'static,
@@ -122,7 +124,7 @@ fn run(
     run_as(How::Processes, additions, add, read)
 }
 
-/// As [`run`], by a thread.
+/// Like [`run`], by a process or a thread.
 pub(crate) fn run_as(
     how: How,
     additions: u64,

@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-/// What `--help` prints, and a usage error after its message.
+/// The text that `--help` prints, and that follows the message of a usage error.
 pub const USAGE: &str = "\
 usage: wordcount [OPTION…] [PATH…]
 
@@ -15,7 +15,7 @@ Counts the words in files, and in the files below directories, with several proc
 Without a PATH: in this repository, without target/ and .git/.
 
   --workers N   worker processes (default: one per CPU)
-  --kill K      kill -9 K workers on the way, at random moments, and replace each
+  --kill K      kill -9 K workers during the run, at random moments, and replace each
   --seed S      with --kill: repeat the choices of an earlier run
   --check       count again in this process alone, and compare everything
   --help        print this
@@ -24,7 +24,7 @@ exit code: 0 done; 1 the run failed, or --check found a difference; 2 usage erro
 
 const MOST_WORKERS: usize = 256;
 
-/// The command line, understood.
+/// The parsed command line.
 #[derive(Debug, PartialEq)]
 pub struct Args {
     /// Empty: this repository.
@@ -40,8 +40,8 @@ impl Args {
     /// Reads the arguments (without the program's name); the error is a message for the user.
     pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
-        let mut parsed =
-            Self { paths: Vec::new(), workers: cpus.min(MOST_WORKERS), kills: 0, seed: None, check: false, help: false };
+        let workers = cpus.min(MOST_WORKERS);
+        let mut parsed = Self { paths: Vec::new(), workers, kills: 0, seed: None, check: false, help: false };
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             match arg.to_str() {

@@ -1,4 +1,4 @@
-//! Which files there are, and which words are in one. Nothing here knows of processes.
+//! Finds the files, and counts the words of one file. No code here knows of processes.
 
 use std::{
     collections::HashMap,
@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// Something that was not counted, and why.
+/// A path that was not counted, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Skipped {
     pub path: PathBuf,
@@ -18,7 +18,7 @@ pub struct Skipped {
 /// The files to count, with their sizes.
 #[derive(Debug, Default)]
 pub struct Files {
-    /// In the order found; a file's place is its id.
+    /// In the order found; a file's index is its id.
     pub paths: Vec<PathBuf>,
     pub bytes: u64,
     pub skipped: Vec<Skipped>,
@@ -48,7 +48,7 @@ impl Files {
         };
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            // Of the entry itself: what a symbolic link points to is not looked at.
+            // Of the entry itself: symbolic links are not followed.
             match entry.metadata() {
                 Ok(meta) if meta.is_file() => self.add(entry.path(), &meta),
                 Ok(meta) if meta.is_dir() => {
@@ -73,10 +73,10 @@ impl Files {
     }
 }
 
-/// What is in one file, or why it was not counted.
+/// The counts of one file, or the reason why it was not counted.
 pub type Outcome = Result<Counts, String>;
 
-/// What is in one file.
+/// The counts of one file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
     pub bytes: u64,
@@ -86,7 +86,7 @@ pub struct Counts {
 impl Counts {
     /// Counts the words of the text file at `path`.
     ///
-    /// A file is binary, and skipped, when there is a NUL in its first 8 KiB or when it is not UTF-8.
+    /// A file is binary, and skipped, if there is a NUL in its first 8 KiB or if it is not UTF-8.
     pub fn of_file(path: &Path) -> Outcome {
         let content = fs::read(path).map_err(|error| error.to_string())?;
         if content.iter().take(8 * 1024).any(|&byte| byte == 0) {
@@ -103,7 +103,7 @@ impl Counts {
         for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
             lower.clear();
             if word.is_ascii() {
-                // The same as below, faster.
+                // A faster way to the same result as below.
                 lower.push_str(word);
                 lower.make_ascii_lowercase();
             } else {

@@ -1,4 +1,4 @@
-//! The parent's side: the workers, what they are given, and what happens when one dies.
+//! The parent's part: starts the workers, hands out the files, and replaces workers that die.
 
 use std::{
     error::Error,
@@ -12,23 +12,23 @@ use multiproc::{Capacity, GetError, JobLimits, JoinableQueue, Process, PutError,
 
 use crate::{Desk, Part, Progress, Task, count::Files, kill::KillPlan, ledger::Ledger, report::Totals, work};
 
-/// How often the parent looks after its workers and moves the bar.
+/// How often the parent checks its workers and updates the progress bar.
 const TICK: Duration = Duration::from_millis(20);
 /// Jobs waiting for each worker: enough to keep it busy.
 const JOBS_PER_WORKER: usize = 8;
-/// So many workers may die that nobody here killed, before the parent gives up.
-const PATIENCE: u32 = 100;
+/// The number of unexpected deaths of workers after which the parent gives up.
+const MOST_DEATHS: u32 = 100;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Some workers, at work on some files.
+/// The workers, and the state of the run.
 pub struct Crew<'a> {
     files: &'a Files,
-    /// How many of them were put.
+    /// How many of the files were put on the queue.
     put: usize,
     ledger: Ledger,
     totals: Totals,
-    /// What the next worker gets.
+    /// The arguments of the next worker.
     desk: Desk,
     workers: Vec<Worker>,
     deaths: u32,
@@ -40,11 +40,11 @@ struct Worker {
 }
 
 impl<'a> Crew<'a> {
-    /// Starts so many workers, which wait for jobs.
+    /// Starts `workers` workers, which wait for jobs.
     pub fn start(files: &'a Files, workers: usize) -> Result<Self> {
         let desk = Desk {
             worker: 0,
-            // However often a worker is killed, its job is not to blame.
+            // Unlimited: a worker is killed on purpose, not because its job is bad.
             jobs: JoinableQueue::new(JobLimits::from(workers * JOBS_PER_WORKER).unlimited_deliveries())?,
             results: Queue::new(Capacity::messages(1024).bytes(8 << 20))?,
             progress: Value::new(Progress { files: 0, bytes: 0 })?,
@@ -59,12 +59,12 @@ impl<'a> Crew<'a> {
         Ok(crew)
     }
 
-    /// Has everything counted, and the workers dismissed.
+    /// Counts all files, and ends the workers.
     pub fn count(mut self, mut kills: KillPlan) -> Result<Totals> {
         let bar = ProgressBar::new(self.files.bytes)
             .with_style(ProgressStyle::with_template("{bar:40} {bytes} of {total_bytes}, {msg}, {elapsed}")?);
         let mut looked = Instant::now();
-        // To the end also of those jobs that are done once more than need be.
+        // Also waits for jobs that are done once more than needed.
         while !(self.ledger.is_complete() && self.desk.jobs.unfinished() == 0) {
             self.hand_out()?;
             while let Some(victim) = kills.due(self.ledger.done(), self.workers.len()) {
@@ -78,7 +78,7 @@ impl<'a> Crew<'a> {
             }
             if looked.elapsed() >= TICK {
                 looked = Instant::now();
-                self.look_after()?;
+                self.replace_dead()?;
                 let progress = self.desk.progress.get()?;
                 bar.set_position(progress.bytes.min(self.files.bytes));
                 bar.set_message(format!("{} files", progress.files));
@@ -94,12 +94,12 @@ impl<'a> Crew<'a> {
         self.desk.worker += 1;
         self.totals.workers.entry(desk.worker).or_default();
         let number = desk.worker;
-        // A daemon: should the parent fail or be killed, its workers go with it.
+        // A daemon: if the parent fails or is killed, its workers end, too.
         let process = Builder::new().name("wordcount-worker").daemon(true).spawn(work, desk)?;
         Ok(Worker { number, process })
     }
 
-    /// Puts the next files, as many as the queue takes.
+    /// Puts the next files on the queue, as many as fit.
     fn hand_out(&mut self) -> Result<()> {
         while let Some(path) = self.files.paths.get(self.put) {
             let task = Task { file: u32::try_from(self.put)?, path: path.clone().into_os_string() };
@@ -120,13 +120,13 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Replaces workers that died although nobody here killed them.
-    fn look_after(&mut self) -> Result<()> {
+    /// Replaces workers that died without being killed by this program.
+    fn replace_dead(&mut self) -> Result<()> {
         for index in 0..self.workers.len() {
             if !self.workers[index].process.is_alive() {
                 self.deaths += 1;
-                if self.deaths > PATIENCE {
-                    return Err("workers keep dying, and nobody here kills them".into());
+                if self.deaths > MOST_DEATHS {
+                    return Err("workers keep dying, and this program does not kill them".into());
                 }
                 self.replace(index)?;
             }
@@ -134,7 +134,7 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// Puts a new worker in the place of a dying one. What that one had in its hands, another gets.
+    /// Replaces a dying worker by a new one. The queue delivers the dead worker's job again.
     fn replace(&mut self, index: usize) -> Result<()> {
         let fresh = self.hire()?;
         let dead = mem::replace(&mut self.workers[index], fresh);
@@ -145,7 +145,7 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// All is done: ends the workers and waits for them.
+    /// Ends the workers, when everything is done, and waits for them.
     fn dismiss(&mut self) -> Result<()> {
         self.totals.redelivered = self.ledger.redelivered();
         self.desk.jobs.close();

@@ -1,4 +1,4 @@
-//! `--kill`: whom to kill, and when.
+//! `--kill`: which worker to kill, and when.
 
 use std::{
     collections::VecDeque,
@@ -10,8 +10,8 @@ use std::{
 /// The kills to come, spread over the run.
 #[derive(Debug)]
 pub struct KillPlan {
-    /// The numbers of finished files that bring a kill each, rising; below the number of all files, so that there is
-    /// work left whenever somebody is killed.
+    /// For each kill, the number of finished files at which it is due; rising, and below the number of all
+    /// files, so that work is left at every kill.
     due: VecDeque<usize>,
     random: Random,
 }
@@ -26,14 +26,16 @@ impl KillPlan {
         }
         // One kill in each of as many equal pieces of the run.
         let kills_due = if files == 0 { 0 } else { kills };
-        let due = (0..kills_due).map(|kill| (kill * 1000 + random.below(1000)) * files / (kills * 1000)).collect();
+        let due =
+            (0..kills_due).map(|kill| (kill * 1000 + random.below(1000)) * files / (kills * 1000)).collect();
         Self { due, random }
     }
 
-    /// Whom of `workers` to kill now that `done` files are finished. Call until there is nobody to kill.
+    /// Returns the index of the worker to kill, now that `done` files are finished. Call until it returns
+    /// `None`.
     pub fn due(&mut self, done: usize, workers: usize) -> Option<usize> {
         self.due.pop_front_if(|due| *due <= done)?;
-        // The parent comes here just after a result. Let the workers get on to some other point.
+        // The parent has just received a result. A pause lets the workers reach a random point.
         thread::sleep(Duration::from_micros(self.random.below(1000) as u64));
         Some(self.random.below(workers))
     }

@@ -4,21 +4,24 @@
 //! cargo run --release --example wordcount -- [PATH…] [--workers N] [--kill K] [--check]
 //! ```
 //!
-//! The parent finds the files and puts them on a [`JoinableQueue`]. Each worker is a [`Process`](multiproc::Process): it gets a job, counts,
-//! puts the result on another queue, in parts, so that a long one does not hold up the others, and says that the job is done. A shared
-//! [`Value`] says how far all of them are, for the progress bar. The parent adds up the results and prints them.
+//! The parent finds the files and puts them on a [`JoinableQueue`]. Each worker is a
+//! [`Process`](multiproc::Process): it gets a job, counts the words, puts the result on a second queue, and
+//! calls `done`. A result is put in parts, so that a long one does not delay the others. A shared [`Value`]
+//! holds the progress of all workers, for the progress bar. The parent adds up the results and prints them.
 //!
-//! # Why the counts are exact whoever is killed
+//! # Why the counts are exact though workers are killed
 //!
-//! - Every file is put once. A job belongs to its worker until it says `done`; if the worker dies before that, the queue hands the job out again. That the worker is dead is a fact
-//!   told by the kernel, not a time-out.
-//! - A worker says `done` after its result was put, and a `put` that has returned is durable, whoever put. So every file has a result.
-//! - A worker may die between the two: then a file is counted twice. Its first complete result counts, any other is dropped; parts of a result
-//!   that nobody will finish are told from others by worker and delivery, and dropped with them. So every file counts once.
-//! - Nothing hangs: no killed process can block a queue or a value for the others, which is what this library is for.
+//! - Every file is put once. A worker holds the lease of its job until it calls `done`. If the worker dies
+//!   before that, the queue delivers the job again. The kernel reports the death; no time-out is involved.
+//! - A worker calls `done` after it has put its result, and a message survives its sender. So every file has
+//!   a result.
+//! - A worker may die between the two calls: then a file is counted twice. The first complete result counts,
+//!   and any other is dropped. Parts of a result that was never completed differ from the others by worker
+//!   and delivery, and are dropped, too. So every file counts once.
+//! - No process hangs: a killed process cannot block a queue or a value for the others.
 //!
-//! The bar alone may be off by the few files that were counted twice.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks")]
+//! Only the progress bar may be off, by the few files that were counted twice.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program prints")]
 #![allow(unreachable_pub, reason = "in a program, `pub` is for its other files")]
 
 mod args;
@@ -47,7 +50,7 @@ use multiproc::{GetError, JoinableQueue, PutError, Queue, Value};
 use report::Totals;
 use serde::{Deserialize, Serialize};
 
-/// The greatest piece of a result in one message.
+/// The largest part of a result in one message.
 const PART_BYTES: usize = 256 * 1024;
 
 /// A file to count.
@@ -57,18 +60,18 @@ struct Task {
     path: OsString,
 }
 
-/// A piece of the encoded [`Outcome`](count::Outcome) of one file.
+/// A part of the encoded [`Outcome`](count::Outcome) of one file.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Part {
     file: u32,
     worker: u32,
-    /// The how-many-th time that this file was given to somebody.
+    /// How often the file's job has been delivered, this time included.
     delivery: u32,
     last: bool,
     bytes: Vec<u8>,
 }
 
-/// How far all workers are together.
+/// The progress of all workers together.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 struct Progress {
@@ -76,7 +79,7 @@ struct Progress {
     bytes: u64,
 }
 
-/// Everything a worker needs: handles travel as arguments.
+/// The arguments of a worker: handles travel to other processes.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Desk {
     worker: u32,
@@ -132,7 +135,7 @@ fn run(args: &Args) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::FAILURE)
 }
 
-/// The same work without any other process.
+/// Does the same work without any other process.
 fn recount(files: &Files) -> Totals {
     let mut totals = Totals { skipped: files.skipped.clone(), ..Totals::default() };
     for path in &files.paths {
@@ -141,7 +144,7 @@ fn recount(files: &Files) -> Totals {
     totals
 }
 
-/// Prints to a reader who may have gone away, as `head` does.
+/// Prints to a reader that may have closed the pipe, as `head` does.
 fn print(text: &str) -> io::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -149,13 +152,13 @@ fn print(text: &str) -> io::Result<()> {
     }
 }
 
-/// What a worker process does: count, until everything is counted, or nobody wants results any more.
+/// The function of a worker process: counts until a queue is closed.
 fn work(desk: Desk) -> Result<(), String> {
     let Desk { worker, jobs, results, progress } = desk;
     loop {
         let job = match jobs.get() {
             Ok(job) => job,
-            // Everything was counted.
+            // Everything is counted.
             Err(GetError::Closed) => return Ok(()),
             Err(error) => return Err(error.to_string()),
         };

@@ -15,31 +15,31 @@ const TOP: usize = 20;
 /// How many differences `--check` shows of each kind.
 const FEW: usize = 5;
 
-/// What is in all files.
+/// The counts of all files together.
 #[derive(Debug, Default)]
 pub struct Totals {
     pub files: u64,
     pub bytes: u64,
     pub words: HashMap<String, u64>,
     pub skipped: Vec<Skipped>,
-    /// How often a job was handed out again.
+    /// How often a job was delivered again.
     pub redelivered: u64,
     /// By the worker that counted them.
     pub workers: BTreeMap<u32, Share>,
 }
 
-/// What one worker contributed.
+/// The contribution of one worker.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Share {
     pub files: u64,
     pub bytes: u64,
     pub words: u64,
-    /// It was killed at last, or died otherwise.
+    /// Whether the worker was killed or died otherwise.
     pub died: bool,
 }
 
 impl Totals {
-    /// Adds the outcome of one file, counted by `worker`. Must be called once per file.
+    /// Adds the outcome of one file, counted by `worker`. Call it once per file.
     pub fn add(&mut self, worker: u32, path: &Path, outcome: Outcome) {
         let counts = match outcome {
             Ok(counts) => counts,
@@ -56,7 +56,7 @@ impl Totals {
         }
     }
 
-    /// Names every difference to a recount; empty if there is none.
+    /// Returns every difference to a recount; empty if there is none.
     pub fn differences(&self, recount: &Self) -> Vec<String> {
         let mut found = Vec::new();
         let mut same = |what: &str, ours: u64, theirs: u64| {
@@ -74,28 +74,28 @@ impl Totals {
         same("words of all workers", of_workers(|share| share.words), recount.all_words());
 
         let word = |totals: &Self, word: &str| totals.words.get(word).copied().unwrap_or(0);
-        let known = self.words.keys().chain(recount.words.keys().filter(|word| !self.words.contains_key(*word)));
+        let known =
+            self.words.keys().chain(recount.words.keys().filter(|word| !self.words.contains_key(*word)));
         let wrong = known.filter(|known| word(self, known) != word(recount, known));
-        found.extend(
-            wrong
-                .take(FEW)
-                .map(|known| format!("word {known:?}: {}, but {} when recounted", word(self, known), word(recount, known))),
-        );
+        found.extend(wrong.take(FEW).map(|known| {
+            let (ours, theirs) = (word(self, known), word(recount, known));
+            format!("word {known:?}: {ours}, but {theirs} when recounted")
+        }));
 
         let (ours, theirs) = (self.sorted_skipped(), recount.sorted_skipped());
-        let only = |who: &str, s: &Skipped| format!("{}: skipped only {who}: {}", s.path.display(), s.reason);
+        let only = |by: &str, s: &Skipped| format!("{}: skipped only {by}: {}", s.path.display(), s.reason);
         found.extend(ours.difference(&theirs).take(FEW).map(|skipped| only("by the workers", skipped)));
         found.extend(theirs.difference(&ours).take(FEW).map(|skipped| only("when recounted", skipped)));
         found
     }
 
-    /// The warnings for everything that was not counted, a line each.
+    /// Returns the warnings for all paths that were not counted, a line each.
     pub fn warnings(&self) -> String {
-        let line = |skipped: &&Skipped| format!("wordcount: skipped {}: {}\n", skipped.path.display(), skipped.reason);
+        let line = |s: &&Skipped| format!("wordcount: skipped {}: {}\n", s.path.display(), s.reason);
         self.sorted_skipped().iter().map(line).collect()
     }
 
-    /// The tables.
+    /// Returns the tables.
     pub fn report(&self, took: Duration) -> String {
         let mut text = String::new();
         self.write_report(took, &mut text).expect("a String takes all that is written");
@@ -111,7 +111,12 @@ impl Totals {
         let seconds = took.as_secs_f64().max(1e-9);
         writeln!(out, "\nfiles  {:>12}  and {} skipped", self.files, self.skipped.len())?;
         writeln!(out, "words  {:>12}  {} different", self.all_words(), self.words.len())?;
-        writeln!(out, "bytes  {:>12}  {seconds:.3} s, {:.1} MB/s", self.bytes, self.bytes as f64 / seconds / 1e6)?;
+        writeln!(
+            out,
+            "bytes  {:>12}  {seconds:.3} s, {:.1} MB/s",
+            self.bytes,
+            self.bytes as f64 / seconds / 1e6
+        )?;
         writeln!(out, "jobs   {:>12}  redelivered", self.redelivered)?;
         writeln!(out, "\nworker        files         words         bytes")?;
         for (worker, share) in &self.workers {

@@ -1,219 +1,165 @@
-//! The barrier: a state word, seats whose owners' deaths are heard, the helm, and death at every step.
+//! The barrier: a state word, slots whose owners' deaths are noticed, the control lock, and death at every
+//! step.
 //!
-//! Seats and helm are robust locks, modelled word by word (see [`mod@crate::robust`]); nobody waits to take one, so a release wakes nobody. The steps are in [`mod@steps`] and [`mod@deaths`].
+//! Slots and control lock are robust locks, modelled word by word (see [`mod@crate::robust`]). No process
+//! waits to take one, so a release wakes none. The steps are in [`mod@steps`] and [`mod@deaths`].
 //!
 //! # The roles
 //!
-//! Parties come so many times each, and when the barrier is broken they come all the same. A *closer* calls `abort`, a *mender* `reset`, once each. There may be more threads than parties.
+//! Participants come so many times each; when the barrier is broken they come all the same. A *closer* calls
+//! `abort`, a *mender* `reset`, once each. There may be more threads than participants.
 //!
 //! # The properties
 //!
-//! - Who was in a round that was released is told so, whoever comes in or resets meanwhile, and nobody else is. A round that somebody was found dead in before the last one counted is not released.
-//! - Who is named as dead, or broke a round by its death, has died in that round.
-//! - When nobody can move by himself: who sleeps sleeps in the round that is, all of whose parties live. So nobody sleeps through a release, a break, a reset or a death.
-//! - Nobody is kept busy for ever (`live`).
+//! - A participant of a round that was released learns that, whatever other processes do meanwhile (arrive,
+//!   reset), and no other process does. A round in which a dead participant was found before the last one
+//!   counted is not released.
+//! - A process that is named as dead, or broke a round by its death, has died in that round.
+//! - When no process can move by itself, each that sleeps does so in the present round, all of whose
+//!   participants live. So none sleeps through a release, a break, a reset or a death.
+//! - No process is kept busy for ever (`live`).
 //!
-//! The product's looks at the clock (once a second for deaths that the kernel has missed, every 5 ms for a seat) are not there, but as a wake-up for no reason; who finds no seat goes on when there is one.
+//! The product also looks at the clock: once a second for deaths that the kernel has missed, and every 5 ms
+//! for a slot. The model has a wake-up for no reason instead; a process that finds no slot goes on when there
+//! is one.
 
 mod deaths;
 mod steps;
 
-use crate::{
-    checker::{Model, Step},
-    robust::{MOST, Robust, WORDS, tid},
-};
-use std::{
-    fmt,
-    hash::{Hash, Hasher},
-};
+use crate::checker::Step;
+use crate::kernel::{self, Names, Of, Protocol, Run, steps, tid};
+use crate::robust::{PROCESSES, WORDS};
+use std::fmt;
+
+type State = Of<Barrier, PROCESSES, WORDS>;
+type Turn<'a> = kernel::Turn<'a, Barrier, PROCESSES, WORDS>;
+type Steps = Vec<Step<State>>;
 
 /// One run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Barrier {
-    /// Seats.
+    /// Participants: there are as many slots.
     pub(crate) parties: usize,
     /// Threads that come, and how often each.
     pub(crate) threads: usize,
     pub(crate) rounds: u8,
     pub(crate) closers: usize,
     pub(crate) menders: usize,
-    pub(crate) kills: u8,
-    pub(crate) timeouts: u8,
-    pub(crate) spurious: u8,
-    pub(crate) bug: Option<Bug>,
 }
 
 /// Ways to get it wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
     /// A sleeper watches the round only.
-    SeatsNotWatched,
-    /// A sleeper looks whether it should go on, and then marks the seats. **Not a bug**, since it does not sleep on a word that says that its owner died.
+    SlotsNotWatched,
+    /// A sleeper looks whether it should go on, and then marks the slots. **Not a bug**, since it does not
+    /// sleep on a word that says that its owner died.
     LookBeforeNote,
-    /// Who was woken by a death tells nobody.
-    WokenTellsNobody,
-    /// Who was woken by a death tells the others if its own round is over, and else only looks for the dead of its round. (As it was until the model was there.)
-    TellsWhenOver,
+    /// A process that is woken by a death notifies none.
+    WokenNotifiesNone,
+    /// A process that is woken by a death notifies the others if its own round is over; else it looks only
+    /// for the dead of its round. (As it was until the model was there.)
+    NotifiesWhenOver,
     /// A sleeper sleeps on a word that says that its owner died. (The same.)
     SleepsOnDeath,
-    /// That the owner of a seat is not who noted a round beside it is not looked at. (The same.)
+    /// No process checks that the owner of a slot is the process that noted a round beside it. (The same.)
     TakerHides,
-    /// Who takes the seat of a dead one breaks nothing.
+    /// A process that takes the slot of a dead one breaks nothing.
     TakerBreaksNothing,
-    /// The last one counts without looking whether the others live.
+    /// The last participant counts itself without a look whether the others live.
     CountsWithoutLook,
-    /// A party is counted before it has noted its round beside its seat.
+    /// A participant is counted before it has noted its round beside its slot.
     CountsBeforeNote,
-    /// A seat's owner word is looked at before what is noted beside it.
+    /// A slot's owner word is looked at before what is noted beside it.
     DeathBeforeNote,
-    /// Whether it was released tells a party by the state: it is not broken.
-    NoTurn,
-    /// `abort` without the helm.
-    NoHelm,
-    /// A change wakes nobody.
+    /// A participant decides by the state whether it was released: it is not broken.
+    NoSense,
+    /// `abort` without the control lock.
+    NoControlLock,
+    /// A change wakes no process.
     NoWake,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-enum At {
-    Gone,
-    Idle,
-    // A seat.
-    Come,
-    Scan,
-    Take,
-    Outside,
-    TellHeirs,
-    // Arriving.
-    Load,
-    Note,
-    Reload,
-    Count,
-    // The last one.
-    Act,
-    Release,
-    // The others.
-    Watch,
-    Late,
-    Announce,
-    Mark,
-    Ready,
-    Queue,
-    Asleep,
-    Mend,
-    TellOthers,
-    Settle,
-    Verdict,
-    Rise,
-    // Whoever finds a dead party, and where it goes then.
-    Look,
-    LookNoter,
-    LookWord,
-    Blame,
-    Break,
-    // After each change.
-    Tell,
-    // Those without a seat.
-    Helm,
-    TellHelm,
-    Change,
-    GiveHelm,
-    Dying,
+steps! {
+    enum At {
+        Gone Idle
+        // A slot.
+        Come Scan Take Outside NotifyTaken
+        // Arriving.
+        Load Note Reload Count
+        // The last participant.
+        Act Release
+        // The others.
+        Watch Late Register Mark Ready Queue Asleep Mend NotifyOthers ClearDeath Verdict Rise
+        // A process that finds a dead participant.
+        Look LookNoter LookWord Blame Break
+        // After each change.
+        Notify
+        // Processes without a slot.
+        Control NotifyControl Change GiveControl
+    }
 }
 
-/// What a process without a seat wants with the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a process without a slot wants with the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 enum Role {
-    Party,
+    Participant,
     Closer,
     Mender,
 }
 
 /// The state word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 struct Word {
     round: u8,
     arrived: u8,
     broken: bool,
-    turn: bool,
+    sense: bool,
     sleepers: bool,
 }
 
 impl Word {
-    fn bits(self) -> u16 {
-        let flags = u16::from(self.broken) << 2 | u16::from(self.turn) << 1 | u16::from(self.sleepers);
-        u16::from(self.round) << 8 | u16::from(self.arrived) << 4 | flags
-    }
-
     fn ended(self) -> Self {
         Self { round: self.round + 1, arrived: 0, sleepers: false, ..self }
     }
 }
 
-const NO_SEAT: u8 = 7;
+const NO_SLOT: u8 = 7;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Process {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Process {
     at: At,
-    /// Where it goes on after a look, a change, or the release of what it has.
+    /// Where it goes on after a look or a change.
     back: At,
     role: Role,
     rounds: u8,
-    seat: u8,
+    slot: u8,
     /// The state as it arrived, or as it was seen.
     seen: Word,
     late: bool,
-    /// The round that is looked for, or to be broken, plus 1; who noted it.
+    /// The round that is looked for, or to be broken, plus 1; the process that noted it.
     about: u8,
     noter: u8,
-    /// Has been dealt with: seats looked at, marked or queued on.
+    /// What has been dealt with: slots looked at, marked or queued on.
     done: u8,
     target: u8,
-    /// What was found at `target`: its note, or its word, is of a dead one of this round.
+    /// A look or a break is half done.
     half: bool,
-    /// For the properties: somebody was dead in this round when it began to look.
+    /// For the properties: a participant was dead in this round when it began to look.
     doomed: bool,
 }
 
-impl Process {
-    const GONE: Self = Self {
-        at: At::Gone,
-        back: At::Gone,
-        role: Role::Party,
-        rounds: 0,
-        seat: NO_SEAT,
-        seen: Word { round: 0, arrived: 0, broken: false, turn: false, sleepers: false },
-        late: false,
-        about: 0,
-        noter: 0,
-        done: 0,
-        target: 0,
-        half: false,
-        doomed: false,
-    };
-
-    fn bits(&self) -> [u64; 2] {
-        let flags = [self.late, self.half, self.doomed].into_iter().fold(0, |all, flag| all << 1 | u8::from(flag));
-        let [high, low] = self.seen.bits().to_be_bytes();
-        let first = [self.at as u8, self.back as u8, self.role as u8, self.rounds, self.seat, high, low, flags];
-        [u64::from_be_bytes(first), u64::from_be_bytes([self.done, self.target, self.about, 0, 0, 0, 0, self.noter])]
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct State {
+#[derive(Debug, Clone, Copy, Hash)]
+pub(crate) struct Shared {
     word: Word,
-    /// Whose death broke which round: the round plus 1. (Who it was is not modelled.)
+    /// Whose death broke which round: the round plus 1. (Which process it was is not modelled.)
     cause: u8,
-    /// Beside each seat: the round plus 1, and who noted it.
+    /// Beside each slot: the round plus 1, and the process that noted it.
     notes: [u8; WORDS],
     noters: [u8; WORDS],
-    left: [u8; 3],
-    robust: Robust,
-    processes: [Process; MOST],
-    /// For the properties, a bit for each round: it was released; somebody was killed in it, and the kernel has said so.
+    /// For the properties, a bit for each round: it was released; a process was killed in it, and the kernel
+    /// has said so.
     released: u16,
     died: u16,
     marked: u16,
@@ -221,48 +167,45 @@ pub(crate) struct State {
     wrong: Option<&'static str>,
 }
 
-impl Hash for State {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let [high, low] = self.word.bits().to_be_bytes();
-        hasher.write(&[high, low, self.cause, self.left[0], self.left[1], self.left[2], u8::from(self.wrong.is_some()), 0]);
-        hasher.write(&self.notes);
-        hasher.write(&self.noters);
-        hasher.write_u64(u64::from(self.released) << 32 | u64::from(self.marked) << 16 | u64::from(self.died));
-        self.robust.hash(hasher);
-        for process in &self.processes {
-            for word in process.bits() {
-                hasher.write_u64(word);
-            }
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            at: At::Gone,
+            back: At::Gone,
+            role: Role::Participant,
+            rounds: 0,
+            slot: NO_SLOT,
+            seen: Word::default(),
+            late: false,
+            about: 0,
+            noter: 0,
+            done: 0,
+            target: 0,
+            half: false,
+            doomed: false,
         }
     }
 }
 
-impl State {
-    /// A party of this round that is dead, all of it seen at once: for the properties, and for `reset`.
-    fn somebody_died(&self, round: u8, parties: usize) -> bool {
-        (0..parties).any(|seat| self.notes[seat] == round + 1 && self.robust.words[seat].is_dead())
-    }
-
-    /// The same with these words.
-    fn with(&self, robust: Robust) -> Self {
-        let mut state = *self;
-        state.robust = robust;
-        state
-    }
-}
-
 impl Barrier {
-    fn is(&self, bug: Bug) -> bool {
-        self.bug == Some(bug)
+    fn all(&self) -> u8 {
+        (1 << self.parties) - 1
     }
 
-    /// The helm comes after the seats.
-    fn helm(&self) -> usize {
+    /// The control lock comes after the slots.
+    fn control(&self) -> usize {
         self.parties
     }
 
-    fn roles(&self) -> usize {
-        self.threads + self.closers + self.menders
+    /// A participant of this round that is dead, all of it seen at once: for the properties, and for `reset`.
+    fn has_died(&self, state: &State, round: u8) -> bool {
+        (0..self.parties).any(|slot| state.own.notes[slot] == round + 1 && state.words[slot].is_dead())
+    }
+
+    /// The rounds that a process has noted beside a slot that is its own, as a set.
+    fn noted_by(&self, state: &State, me: usize) -> u16 {
+        let mine = (0..self.parties).filter(|slot| state.holds(me, *slot) && state.own.notes[*slot] != 0);
+        mine.fold(0, |all, slot| all | 1 << (state.own.notes[slot] - 1))
     }
 }
 
@@ -272,115 +215,156 @@ impl fmt::Display for Barrier {
         if self.closers > 0 {
             write!(f, ", {} closers", self.closers)?;
         }
-        if self.menders > 0 {
-            write!(f, ", {} menders", self.menders)?;
-        }
-        Ok(())
+        if self.menders > 0 { write!(f, ", {} menders", self.menders) } else { Ok(()) }
     }
 }
 
-impl Model for Barrier {
-    type State = State;
+impl Protocol<PROCESSES, WORDS> for Barrier {
+    const NAME: &'static str = "barrier";
+    type Bug = Bug;
+    type Shared = Shared;
+    type Process = Process;
 
-    fn start(&self) -> State {
-        let mut processes = [Process::GONE; MOST];
-        for (number, process) in processes.iter_mut().enumerate().take(self.roles()) {
-            let role = match number {
-                _ if number < self.threads => Role::Party,
-                _ if number < self.threads + self.closers => Role::Closer,
-                _ => Role::Mender,
+    fn processes(&self) -> usize {
+        self.threads + self.closers + self.menders
+    }
+
+    fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
+        let model = run.model;
+        let mut processes = [Process::default(); PROCESSES];
+        for (number, process) in processes.iter_mut().enumerate().take(model.processes()) {
+            let (role, rounds) = match number {
+                _ if number < model.threads => (Role::Participant, model.rounds),
+                _ if number < model.threads + model.closers => (Role::Closer, 1),
+                _ => (Role::Mender, 1),
             };
-            let rounds = if role == Role::Party { self.rounds } else { 1 };
-            *process = Process { at: At::Idle, role, rounds, ..Process::GONE };
+            *process = Process { at: At::Idle, role, rounds, ..Process::default() };
         }
-        State {
+        let own = Shared {
             word: Word::default(),
             cause: 0,
             notes: [0; WORDS],
             noters: [0; WORDS],
-            left: [self.kills, self.timeouts, self.spurious],
-            robust: Robust::START,
-            processes,
             released: 0,
             died: 0,
             marked: 0,
             wrong: None,
+        };
+        run.begin(own, processes, 0)
+    }
+
+    fn step(turn: &Turn<'_>, next: &mut Steps) {
+        turn.own_step(next);
+    }
+
+    fn chances(turn: &Turn<'_>, next: &mut Steps) {
+        let (me, p) = (turn.me, turn.p);
+        let rises = |state: &mut State| {
+            if p.at == At::Asleep {
+                state.forget(me);
+                state.processes[me].at = At::Mend;
+            } else if p.at == At::Outside {
+                state.processes[me].at = At::Come;
+            }
+        };
+        if matches!(p.at, At::Asleep | At::Register | At::Outside) && !p.late {
+            turn.chance(next, Turn::LATE, "is late", |state| {
+                state.processes[me].late = true;
+                rises(state);
+            });
+        }
+        if p.at == At::Act {
+            turn.chance(next, Turn::LATE, "panics", |state| state.processes[me].at = At::Late);
+        }
+        if p.at == At::Asleep {
+            turn.chance(next, Turn::SPURIOUS, "wakes for nothing", rises);
         }
     }
 
-    fn steps(&self, state: &State, next: &mut Vec<Step<State>>) {
-        for me in 0..self.roles() {
-            self.own_step(state, me, next);
-            self.mishaps(state, me, next);
-        }
+    fn is_mortal(turn: &Turn<'_>) -> bool {
+        turn.p.at != At::Idle
     }
 
-    /// Threads are alike. Of rounds that are over everything is forgotten that nobody will ask for.
-    fn canonical(&self, state: &mut State) {
-        let word = state.word;
-        for seat in 0..self.parties {
-            if state.notes[seat] <= word.round {
-                // Who is there may have said who it is, and will note its round.
-                let signed = state.robust.is_held(seat) && state.robust.words[seat].owner() == state.noters[seat];
-                (state.notes[seat], state.noters[seat]) = (0, if signed { state.noters[seat] } else { 0 });
+    /// It has died in the round that it has noted beside a slot that is still its own.
+    fn killed(run: &Run<Self, PROCESSES, WORDS>, state: &mut State, me: usize) {
+        state.own.died |= run.model.noted_by(state, me);
+    }
+
+    /// The kernel has marked a slot: its participant's death can be noticed.
+    fn marks(run: &Run<Self, PROCESSES, WORDS>, before: &State, state: &mut State, me: usize) {
+        state.own.marked |= run.model.noted_by(before, me) & !run.model.noted_by(state, me);
+    }
+
+    /// Threads are alike.
+    fn alike(&self, _one: usize, _other: usize) -> bool {
+        true
+    }
+
+    /// Of rounds that are over everything is forgotten that no process will ask for.
+    fn forget(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+        let (own, words) = (&mut state.own, &state.words);
+        for (slot, low) in words.iter().enumerate().take(run.model.parties) {
+            if own.notes[slot] <= own.word.round {
+                // A participant that is there may have noted its name, and will note its round.
+                let signed = !low.is_free() && low.owner() == own.noters[slot];
+                (own.notes[slot], own.noters[slot]) = (0, if signed { own.noters[slot] } else { 0 });
             }
         }
-        let asked = state.processes.iter().filter(|p| p.at > At::Idle && p.at != At::Dying);
-        let asked = asked.fold(1 << word.round, |all, p| all | 1 << p.seen.round);
-        (state.released, state.died, state.marked) = (state.released & asked, state.died & asked, state.marked & asked);
-        if state.cause != 0 && asked & 1 << (state.cause - 1) == 0 {
-            state.cause = 0;
+        let asked = state.processes.iter().filter(|p| p.at > At::Idle);
+        let asked = asked.fold(1 << own.word.round, |all, p| all | 1 << p.seen.round);
+        (own.released, own.died, own.marked) = (own.released & asked, own.died & asked, own.marked & asked);
+        if own.cause != 0 && asked & 1 << (own.cause - 1) == 0 {
+            own.cause = 0;
         }
-        let mut order: [usize; MOST] = std::array::from_fn(|i| i);
-        order.sort_by_cached_key(|&me| {
-            let [first, second] = state.processes[me].bits();
-            let noted = (0..self.parties).filter(|seat| state.noters[*seat] == tid(me)).fold(0_u8, |all, seat| all | 1 << seat);
-            let noter = second & 0xff != 0;
-            (me >= self.roles(), first, second & !0xff, noter, state.robust.hands[me].key(), state.robust.held(me), noted)
-        });
-        let old = *state;
-        let names = state.robust.rename(&order, |me| old.processes[me].at == At::Gone);
-        for (process, from) in state.processes.iter_mut().zip(order) {
-            *process = old.processes[from];
-            process.noter = names[usize::from(process.noter)];
-        }
-        state.noters = old.noters.map(|noter| names[usize::from(noter)]);
     }
 
-    fn wrong(&self, state: &State, quiet: bool) -> Option<&'static str> {
-        if state.wrong.is_some() || !quiet {
-            return state.wrong;
+    fn nameless(state: &State, me: usize) -> (Process, u8) {
+        let p = state.processes[me];
+        let noters = state.own.noters.iter().enumerate().filter(|(_, noter)| **noter == tid(me));
+        let noted = noters.fold(0, |all, (slot, _)| all | 1 << slot);
+        (Process { noter: u8::from(p.noter != 0), ..p }, noted)
+    }
+
+    fn rename(state: &mut State, names: &Names) {
+        for noter in state.processes.iter_mut().map(|p| &mut p.noter).chain(&mut state.own.noters) {
+            *noter = names[usize::from(*noter)];
+        }
+    }
+
+    fn wrong(run: &Run<Self, PROCESSES, WORDS>, state: &State, quiet: bool) -> Option<&'static str> {
+        let (word, parties) = (state.own.word, run.model.parties);
+        if state.own.wrong.is_some() || !quiet {
+            return state.own.wrong;
         }
         let asleep = || state.processes.iter().filter(|p| p.at == At::Asleep);
-        if asleep().any(|p| p.seen.round != state.word.round) {
+        if asleep().any(|p| p.seen.round != word.round) {
             return Some("SLEEPS THROUGH THE END");
         }
-        // Who has been counted sleeps, or has died.
-        if asleep().next().is_some() && asleep().count() != state.word.arrived.into() {
-            return Some("DEATH NOT HEARD");
+        // A participant that has been counted sleeps, or has died.
+        if asleep().next().is_some() && asleep().count() != word.arrived.into() {
+            return Some("DEATH NOT NOTICED");
         }
         let outside = state.processes.iter().any(|p| p.at == At::Outside);
-        if outside && (0..self.parties).any(|seat| !state.robust.is_held(seat)) {
-            return Some("NO SEAT BESIDE A FREE ONE");
+        if outside && (0..parties).any(|slot| !state.is_held(slot)) {
+            return Some("NO SLOT BESIDE A FREE ONE");
         }
-        // Who sits and does not sleep, is dead or has gone.
-        let living = |me: usize| state.processes[me].at != At::Gone && state.processes[me].at != At::Dying;
-        let lost = (0..=self.parties).any(|word| (0..MOST).any(|me| state.robust.words[word].owner() == tid(me) && !living(me)));
-        lost.then_some("LOST SEAT")
+        let gone = |me: &usize| state.processes[*me].at == At::Gone;
+        let lost = (0..=parties).any(|word| (0..PROCESSES).filter(gone).any(|me| state.holds(me, word)));
+        lost.then_some("LOST SLOT")
     }
 
     fn show(&self, state: &State) -> String {
-        let words: Vec<String> = (0..=self.parties)
-            .map(|word| format!("{}r{}", state.robust.words[word].show(), i16::from(state.notes[word]) - 1))
-            .collect();
-        let all: Vec<String> = (0..self.roles())
-            .map(|me| {
-                let (p, hand) = (&state.processes[me], &state.robust.hands[me]);
-                format!("{:?}/{:?}r{}", p.at, hand.stage, p.seen.round)
-            })
-            .collect();
-        let Word { round, arrived, broken, turn, sleepers } = state.word;
-        let flags = [(broken, "B"), (turn, "T"), (sleepers, "S")].map(|(is, name)| if is { name } else { "" }).concat();
-        format!("r{round} {arrived}{flags} [{}] {}", words.join(" "), all.join("  "))
+        let word =
+            |word: usize| format!("{}r{}", state.words[word].show(), i16::from(state.own.notes[word]) - 1);
+        let process = |me: usize| {
+            let p = &state.processes[me];
+            format!("{:?}/{:?}r{}", p.at, state.hands[me].stage, p.seen.round)
+        };
+        let words: Vec<String> = (0..=self.parties).map(word).collect();
+        let all: Vec<String> = (0..self.processes()).map(process).collect();
+        let Word { round, arrived, broken, sense, sleepers } = state.own.word;
+        let flags =
+            [(broken, "B"), (sense, "T"), (sleepers, "S")].map(|(is, name)| if is { name } else { "" });
+        format!("r{round} {arrived}{} [{}] {}", flags.concat(), words.join(" "), all.join("  "))
     }
 }

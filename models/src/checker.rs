@@ -1,16 +1,18 @@
 //! A small explicit-state model checker: breadth first, every interleaving, shortest counterexample.
 //!
-//! A [`Model`] says which states follow a state. The checker visits all of them and asks of each whether it is
-//! wrong. A state in which no process can move by itself is *quiet*; the models use it to find lost wake-ups.
+//! A [`Model`] says which states follow a state. The checker visits all of them, and asks of each whether it
+//! is wrong. A state in which no process can move by itself is *quiet*; the models use it to find lost
+//! wake-ups.
 //!
-//! Only a 64-bit fingerprint and the predecessor of each visited state are kept (about 20 bytes), the states
-//! themselves only while they wait for their turn. Two states with one fingerprint would be taken for one: with
-//! 10⁸ states the odds of any such accident are about 1 in 4,000, and a different one is met in every model. A
-//! trace is recovered by walking the fingerprints back and stepping forward again along them.
+//! Only a 64-bit fingerprint and the predecessor of each visited state are kept (about 20 B). The states
+//! themselves are kept only until they have been expanded. Two states with one fingerprint would be taken for
+//! one. With 10⁸ states the odds of any such accident are about 1 in 4,000, and a different accident would
+//! happen in every model. A trace is recovered by walking the fingerprints back, and stepping forward again
+//! along them.
 //!
-//! With [`Limits::live`] the graph is kept too, and two more things are proved of the steps that processes and
-//! the kernel take by themselves (no death, no timeout): from every state a quiet state can be reached, and no
-//! cycle contains a step that wakes a sleeper, so nobody can wake each other for ever.
+//! With [`Limits::live`] the graph is kept too. Two more things are then proved of the steps that processes
+//! and the kernel take by themselves (no death, no time-out). From every state a quiet state can be reached.
+//! And no cycle contains a step that wakes a sleeper, so processes cannot wake each other for ever.
 
 use std::{
     collections::BTreeMap,
@@ -22,13 +24,13 @@ pub(crate) trait Model {
     /// One state of the whole system. Everything in it counts for its identity.
     type State: Copy + Hash;
 
-    /// The one state everything begins in.
+    /// The one state in which everything begins.
     fn start(&self) -> Self::State;
 
     /// Appends every state that may follow `state`.
     fn steps(&self, state: &Self::State, next: &mut Vec<Step<Self::State>>);
 
-    /// Renames interchangeable processes so that states that differ in names only become one.
+    /// Renames interchangeable processes, so that states that differ only in names become one.
     fn canonical(&self, state: &mut Self::State);
 
     /// What is wrong with `state`, if anything; `quiet` says that no process can move by itself.
@@ -42,7 +44,7 @@ pub(crate) trait Model {
 #[derive(Debug)]
 pub(crate) struct Step<S> {
     /// Which process moves.
-    pub(crate) who: usize,
+    pub(crate) process: usize,
     /// What it does, for traces.
     pub(crate) what: &'static str,
     /// What kind of move it is.
@@ -51,14 +53,14 @@ pub(crate) struct Step<S> {
     pub(crate) state: S,
 }
 
-/// Who decides that a step happens.
+/// What decides that a step happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A process (or the kernel for a dead one) goes on: this happens sooner or later.
     Own,
     /// The same, and it ends the sleep of at least one process.
     Wakes,
-    /// Death, timeout, spurious wake-up: may happen, need not.
+    /// Death, time-out, spurious wake-up: may happen, need not.
     Chance,
 }
 
@@ -67,7 +69,7 @@ pub(crate) enum Kind {
 pub(crate) struct Limits {
     /// Give up after this many states.
     pub(crate) states: usize,
-    /// Keep the graph and check that nobody can be kept busy for ever.
+    /// Keep the graph, and check that no process can be kept busy for ever.
     pub(crate) live: bool,
     /// Do not stop at wrong quiet states: count them.
     pub(crate) count: bool,
@@ -103,7 +105,8 @@ pub(crate) enum Verdict {
 pub(crate) fn check<M: Model>(model: &M, limits: Limits) -> Report {
     let mut seen = Seen::new();
     let mut graph = Graph::default();
-    let mut report = Report { states: 0, verdict: Verdict::Holds, trace: Vec::new(), quiet: 0, wrong: BTreeMap::new() };
+    let mut report =
+        Report { states: 0, verdict: Verdict::Holds, trace: Vec::new(), quiet: 0, wrong: BTreeMap::new() };
 
     let mut first = model.start();
     model.canonical(&mut first);
@@ -229,11 +232,11 @@ impl Seen {
                 fingerprint(&state) == print
             });
             let Some(step) = step else {
-                lines.push("(the way is lost: `canonical` is not a mere renaming)".into());
+                lines.push("(the way is lost: `canonical` does more than rename)".into());
                 break;
             };
             state = step.state;
-            lines.push(format!("{:>2}: {:>20}  {}", step.who + 1, step.what, model.show(&state)));
+            lines.push(format!("{:>2}: {:>20}  {}", step.process + 1, step.what, model.show(&state)));
         }
         lines
     }
@@ -254,7 +257,7 @@ struct Graph {
 }
 
 impl Graph {
-    /// Marks an edge that wakes somebody.
+    /// Marks an edge that wakes a sleeper.
     const WAKES: u32 = 1 << 31;
 
     fn edge(&mut self, to: u32, wakes: bool) {
@@ -273,8 +276,8 @@ impl Graph {
 
     /// A state from which nothing quiet can be reached, or that lies on a cycle with a wake-up in it.
     ///
-    /// Tarjan's algorithm, without recursion. Components come out sinks first, so whether a component reaches a
-    /// quiet state is known from the components before it.
+    /// Tarjan's algorithm, without recursion. Components come out sinks first, so whether a component reaches
+    /// a quiet state is known from the components before it.
     fn busy_for_ever(&self) -> Option<(u32, &'static str)> {
         let n = self.ends.len();
         let (mut order, mut low, mut group) = (vec![0_u32; n], vec![0_u32; n], vec![EMPTY; n]);
@@ -337,30 +340,58 @@ impl Graph {
 }
 
 fn fingerprint<S: Hash>(state: &S) -> u64 {
-    let mut hasher = Fold(0x243f_6a88_85a3_08d3);
+    let mut hasher = Fold { hash: 0x243f_6a88_85a3_08d3, bytes: 0, count: 0 };
     state.hash(&mut hasher);
     hasher.finish()
 }
 
 /// A fast 64-bit hash. Each word goes in by steps that can be undone, so that nothing is lost on the way.
-struct Fold(u64);
+struct Fold {
+    hash: u64,
+    /// The bytes that do not yet make a word.
+    bytes: u64,
+    count: u32,
+}
+
+impl Fold {
+    fn word(&mut self, word: u64) {
+        let mixed = (self.hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.hash = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93).rotate_left(29);
+    }
+}
 
 impl Hasher for Fold {
     fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.write_u64(u64::from_le_bytes(word));
+        for byte in bytes {
+            self.write_u8(*byte);
+        }
+    }
+
+    #[inline]
+    fn write_u8(&mut self, byte: u8) {
+        self.bytes |= u64::from(byte) << self.count;
+        self.count += 8;
+        if self.count == 64 {
+            self.word(self.bytes);
+            (self.bytes, self.count) = (0, 0);
         }
     }
 
     fn write_u64(&mut self, word: u64) {
-        let mixed = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.0 = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93).rotate_left(29);
+        self.word(word);
+    }
+
+    /// Lengths of arrays, which are the same in all states.
+    fn write_usize(&mut self, _length: usize) {}
+
+    /// The variant of an enum.
+    fn write_isize(&mut self, variant: isize) {
+        self.write_u64(variant.cast_unsigned() as u64);
     }
 
     fn finish(&self) -> u64 {
-        let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let hash = self.hash ^ self.bytes;
+        let mixed = (hash ^ (hash >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
         mixed ^ (mixed >> 32)
     }
 }

@@ -1,347 +1,270 @@
-//! The condition: a gate, a seat for each waiter, tickets, the horizon, and death at every step.
+//! The condition: a mutex, a wait slot for each waiter, tickets, and death at every step.
 //!
-//! The gate's lock and the user's lock are not modelled again (see [`mod@crate::lock`]): a free gate is entered in one step, and the user's lock is a step between being called and leaving the
-//! seat. Each waiter waits once, in a seat of its own; each notifier notifies once.
+//! The mutex and the wait slots are words of [`mod@crate::kernel`]; their own protocols are not modelled
+//! again (see [`mod@crate::lock`]). A free mutex is entered in one step. The user's lock is a step between
+//! the notification and the end of the wait slot. Each waiter waits once, in a slot of its own; each notifier
+//! notifies once.
+//!
+//! A waiter is notified when its ticket is at most the **notified-up-to ticket** (`upto`).
 //!
 //! # The steps
 //!
 //! | [`At`] | the condition's line |
 //! |---|---|
-//! | `Ask` | `notify`: whether anybody waits at all |
-//! | `Enter` | through the gate, when it is free; whoever finds "owner died" there wakes all seated in the end |
-//! | `Count` | debts, who waits, who is forgotten; the new horizon |
-//! | `Alarm`, `Horizon`, `Forget`, `Call` | `W` on the gate; the one store; the dead tickets; each wake |
-//! | `Sit`, `GiveUp` | what the gate was entered for, if it was not for calls |
-//! | `Out` | leaves the gate |
-//! | `Note`, `Look`, `Sleep`, `Asleep` | notes all words, and deaths; looks at the horizon; compares and sleeps |
-//! | `Resume`, `Rise` | takes the user's lock; clears the ticket, then the seat |
-//! | `Dying…` | the kernel: the gate, the seat, what was pending, each first marked and then woken |
+//! | `Ask` | `notify`: does any process wait at all? |
+//! | `Enter` | through the mutex, when it is free ¹ |
+//! | `Count` | debts, waiters, dead tickets to be forgotten; the new notified-up-to ticket |
+//! | `SetW`, `Advance`, `Forget`, `Call` | `W` on the mutex; the one store; the dead tickets; each wake-up |
+//! | `Sit`, `GiveUp` | what the mutex was entered for, if not to notify |
+//! | `Out` | leaves the mutex |
+//! | `Note`, `Look`, `Sleep`, `Asleep` | notes all words, and deaths; is it notified? compares and sleeps |
+//! | `Resume`, `Rise` | takes the user's lock; clears the ticket, then the slot |
 //!
-//! A wake for a death reaches any sleeper, or one that is on its way into or out of its sleep, or one that stands at the gate.
+//! 1. A process that finds "owner died" there wakes all waiters in the end.
+//!
+//! All words are compared in one step. Instead, a process is in the queues of all words as long as it is on
+//! its way into or out of its sleep. So a wake-up for a death may reach it there, and be lost. A process that
+//! stands at the mutex may get the mutex's wake-up as well: it needs none to come in.
 //!
 //! # The properties, in quiet states
 //!
-//! - Nobody sleeps who has been called.
-//! - Calls that were made have been received by the living, or were dropped when nobody waited, or are those of dead ones when nobody sleeps. With one death: exactly; with more: not too few.
+//! - No process sleeps that has been notified.
+//! - Notifications that were made have been received by living processes. Or they were dropped when none
+//!   waited, or they are those of dead processes when none sleeps. With one death: exactly; with more: not
+//!   too few.
 
 mod steps;
 
-use crate::checker::{Model, Step};
-use std::{
-    fmt,
-    hash::{Hash, Hasher},
-};
+use crate::checker::Step;
+use crate::kernel::{self, Low, Of, Protocol, Run, steps};
+use std::fmt;
+
+/// Waiters and notifiers in one run, and the words that have an owner.
+pub(crate) const PROCESSES: usize = 5;
+const WAITERS: usize = 4;
+pub(crate) const WORDS: usize = 1 + WAITERS;
+/// The mutex, and the first wait slot.
+const MUTEX: usize = 0;
+const SLOT: usize = 1;
+
+type State = Of<Condition, PROCESSES, WORDS>;
+type Turn<'a> = kernel::Turn<'a, Condition, PROCESSES, WORDS>;
+type Steps = Vec<Step<State>>;
 
 /// One run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Condition {
     pub(crate) waiters: usize,
-    /// How many each notifier calls.
+    /// How many each notifier notifies.
     pub(crate) notifiers: [u8; 2],
-    pub(crate) kills: u8,
-    pub(crate) timeouts: u8,
-    pub(crate) bug: Option<Bug>,
 }
 
 /// Ways to get it wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// The horizon is looked at before the words are noted.
+    /// A waiter looks whether it is notified, and notes the words then.
     LookBeforeNote,
-    /// The horizon moves without `W` on the gate.
-    NoAlarm,
-    /// Who takes the gate over from a dead one wakes nobody.
-    TakerCallsNobody,
-    /// Who was woken and called leaves without a look for deaths.
-    CalledDoesNotLook,
-    /// Nobody watches the seats.
-    SeatsNotWatched,
-    /// The dead are forgotten before the horizon has moved for them.
+    /// The notified-up-to ticket advances without `W` on the mutex.
+    NoWaitersBit,
+    /// A process that takes the mutex from a dead owner notifies none.
+    RecovererNotifiesNone,
+    /// A waiter that was woken and notified leaves without a look for deaths.
+    NotifiedDoesNotLook,
+    /// No process watches the wait slots.
+    SlotsNotWatched,
+    /// The dead are forgotten before the notified-up-to ticket has advanced for them.
     ForgetFirst,
-    /// Who dies waiting is not forgotten before the horizon passes.
+    /// A process that dies waiting is not forgotten before the notified-up-to ticket passes it.
     DeadPassed,
-    /// A time-out clears the ticket without the gate.
+    /// A time-out clears the ticket without the mutex.
     GiveUpOutside,
-    /// A death with a call is not passed on.
+    /// A death with a notification is not passed on.
     NoDebts,
 }
 
-/// Waiters and notifiers in one run.
-const MOST: usize = 5;
-const WAITERS: usize = 4;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum At {
-    Ask,
-    Enter,
-    Count,
-    Alarm,
-    Horizon,
-    Forget,
-    Call,
-    Sit,
-    GiveUp,
-    Out,
-    Note,
-    Look,
-    Sleep,
-    Asleep,
-    Resume,
-    Rise,
-    Gone,
-    DyingGate,
-    DyingGateWakes,
-    DyingSeat,
-    DyingSeatWakes,
-    DyingPending,
+steps! {
+    enum At {
+        Ask Enter Count SetW Advance Forget Call
+        Sit GiveUp Out
+        Note Look Sleep Asleep Resume Rise
+        Gone
+    }
 }
 
-/// What the gate was entered for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the mutex was entered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 enum For {
+    #[default]
     Sitting,
     Mending,
     GivingUp,
-    Calling,
+    Notifying,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Process {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Process {
     at: At,
     purpose: For,
-    /// Found the gate left by a dead one.
-    heir: bool,
-    /// Words as noted: the gate's, the seats', and whether its own seat was called since.
-    gate: u8,
-    seats: [u8; WAITERS],
+    /// Found the mutex left by a dead owner.
+    recovers: bool,
+    /// Its own slot was woken since it noted the words.
     called: bool,
+    /// It has noted a death.
     death: bool,
     late: bool,
-    /// Inside the gate: the horizon to be, whom to forget, whom to wake.
+    /// Inside the mutex: the notified-up-to ticket to be, the slots to forget, the slots to wake.
     target: u8,
     forget: u8,
     wake: u8,
-    /// Killed at the gate.
-    pending: bool,
 }
 
-/// The owner word of a seat.
-const FREE: u8 = 0;
-const HELD: u8 = 1;
-const LEFT: u8 = 2;
-/// The owner word of the gate: 0, an owner plus 1, or this.
-const OWNER_DIED: u8 = 100;
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct State {
-    gate: u8,
-    alarm: bool,
+#[derive(Debug, Clone, Copy, Hash)]
+pub(crate) struct Shared {
     tickets: u8,
-    horizon: u8,
-    seats: [u8; WAITERS],
+    /// The notified-up-to ticket.
+    upto: u8,
     ticket: [u8; WAITERS],
-    kills: u8,
-    timeouts: u8,
-    /// For the properties only.
+    /// For the properties only: notifications.
     made: u8,
     received: u8,
     dropped: u8,
-    processes: [Process; MOST],
-}
-
-impl Hash for State {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write(&[
-            self.gate,
-            self.alarm.into(),
-            self.tickets,
-            self.horizon,
-            self.kills,
-            self.timeouts,
-            self.made,
-            self.received,
-        ]);
-        hasher.write(&self.seats);
-        hasher.write(&self.ticket);
-        hasher.write(&[self.dropped]);
-        for p in &self.processes {
-            hasher.write(&[
-                p.at as u8,
-                p.purpose as u8,
-                p.heir.into(),
-                p.gate,
-                p.called.into(),
-                p.death.into(),
-                p.late.into(),
-                p.target,
-            ]);
-            hasher.write(&p.seats);
-            hasher.write(&[p.forget, p.wake, p.pending.into()]);
-        }
-    }
-}
-
-impl State {
-    fn waiting(&self, seat: usize) -> bool {
-        self.seats[seat] == HELD && self.ticket[seat] > self.horizon
-    }
-
-    fn owes(&self, seat: usize) -> bool {
-        self.seats[seat] != HELD && self.ticket[seat] != 0 && self.ticket[seat] <= self.horizon
-    }
-
-    /// A wake for a death, on a word that everybody watches: whomever it may reach. At the gate somebody stands who needs no wake to come in.
-    fn wake_one(&self, me: usize, at_gate: bool, mut found: impl FnMut(Self, bool)) {
-        let mut nobody = true;
-        for other in (0..MOST).filter(|other| *other != me) {
-            let at = self.processes[other].at;
-            if matches!(at, At::Asleep | At::Sleep | At::Note) || (at_gate && at == At::Enter) {
-                nobody = false;
-                let mut state = *self;
-                if at != At::Enter {
-                    state.processes[other].at = At::Note;
-                }
-                found(state, at == At::Asleep);
-            }
-        }
-        if nobody {
-            found(*self, false);
-        }
-    }
 }
 
 impl Condition {
-    fn is(&self, bug: Bug) -> bool {
-        self.bug == Some(bug)
+    /// How many a process notifies.
+    fn notifies(&self, me: usize) -> u8 {
+        me.checked_sub(self.waiters).and_then(|notifier| self.notifiers.get(notifier)).copied().unwrap_or(0)
     }
-}
 
-impl Process {
-    const fn gone() -> Self {
-        Self {
-            at: At::Gone,
-            purpose: For::Sitting,
-            heir: false,
-            gate: 0,
-            seats: [0; WAITERS],
-            called: false,
-            death: false,
-            late: false,
-            target: 0,
-            forget: 0,
-            wake: 0,
-            pending: false,
+    fn waits(state: &State, slot: usize) -> bool {
+        state.is_held(SLOT + slot) && state.own.ticket[slot] > state.own.upto
+    }
+
+    /// Whether a dead process was notified in this slot.
+    fn owes(state: &State, slot: usize) -> bool {
+        let ticket = state.own.ticket[slot];
+        !state.is_held(SLOT + slot) && ticket != 0 && ticket <= state.own.upto
+    }
+
+    /// Each process is in the futex queues that its place says. A process that was woken notes the words
+    /// again.
+    fn queue_all(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+        let watched = if run.is(Bug::SlotsNotWatched) { SLOT } else { WORDS };
+        for me in 0..PROCESSES {
+            let at = &mut state.processes[me].at;
+            if state.hands[me].woken && matches!(at, At::Sleep | At::Asleep) {
+                *at = At::Note;
+            }
+            let words = match at {
+                At::Enter => SLOT,
+                At::Note | At::Sleep | At::Asleep => watched,
+                _ => 0,
+            };
+            state.hands[me].requeue(0..words);
         }
     }
 }
 
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let calls: Vec<String> = self.notifiers.iter().filter(|count| **count > 0).map(u8::to_string).collect();
-        write!(f, "{} waiters, calls {}", self.waiters, calls.join("+"))
+        let counts: Vec<String> =
+            self.notifiers.iter().filter(|count| **count > 0).map(u8::to_string).collect();
+        write!(f, "{} waiters, notifies {}", self.waiters, counts.join("+"))
     }
 }
 
-impl Model for Condition {
-    type State = State;
+impl Protocol<PROCESSES, WORDS> for Condition {
+    const NAME: &'static str = "condition";
+    type Bug = Bug;
+    type Shared = Shared;
+    type Process = Process;
 
-    fn start(&self) -> State {
-        let mut processes = [Process::gone(); MOST];
-        for (number, process) in processes.iter_mut().enumerate() {
-            let notifier = number.checked_sub(self.waiters);
-            if notifier.is_none_or(|notifier| self.notifiers.get(notifier).is_some_and(|count| *count > 0)) {
-                (process.at, process.purpose) =
-                    if notifier.is_some() { (At::Ask, For::Calling) } else { (At::Enter, For::Sitting) };
-            }
-        }
-        State {
-            gate: 0,
-            alarm: false,
-            tickets: 0,
-            horizon: 0,
-            seats: [FREE; WAITERS],
-            ticket: [0; WAITERS],
-            kills: self.kills,
-            timeouts: self.timeouts,
-            made: 0,
-            received: 0,
-            dropped: 0,
-            processes,
-        }
+    fn processes(&self) -> usize {
+        self.waiters + self.notifiers.iter().filter(|count| **count > 0).count()
     }
 
-    fn steps(&self, state: &State, next: &mut Vec<Step<State>>) {
-        for me in 0..MOST {
-            self.own_step(state, me, next);
-            Self::mishaps(state, me, me < self.waiters, next);
+    fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
+        let mut processes = [Process::default(); PROCESSES];
+        for (me, process) in processes.iter_mut().enumerate().take(run.model.processes()) {
+            (process.at, process.purpose) =
+                if me < run.model.waiters { (At::Enter, For::Sitting) } else { (At::Ask, For::Notifying) };
         }
+        let own = Shared { tickets: 0, upto: 0, ticket: [0; WAITERS], made: 0, received: 0, dropped: 0 };
+        let mut state = run.begin(own, processes, 0);
+        Self::queue_all(run, &mut state);
+        state
     }
 
-    /// Waiters are not renamed: tickets tell them apart. Notifiers of the same are alike. What was noted is forgotten where nobody will ask for it.
-    fn canonical(&self, state: &mut State) {
-        for p in &mut state.processes {
-            match p.at {
-                At::Gone => *p = Process::gone(),
-                At::Look | At::Sleep => {}
-                _ => {
-                    (p.gate, p.seats, p.death) = (0, [0; WAITERS], false);
-                    p.called &= self.is(Bug::CalledDoesNotLook);
+    fn step(turn: &Turn<'_>, next: &mut Steps) {
+        turn.own_step(next);
+    }
+
+    fn chances(turn: &Turn<'_>, next: &mut Steps) {
+        let (me, p) = (turn.me, turn.p);
+        if me < turn.model.waiters && !p.late && matches!(p.at, At::Asleep | At::Look) {
+            turn.chance(next, Turn::LATE, "is late", |state| {
+                let p = &mut state.processes[me];
+                p.late = true;
+                if p.at == At::Asleep {
+                    p.at = At::Note;
                 }
-            }
+            });
         }
-        let (one, other) = (self.waiters, self.waiters + 1);
-        if other < MOST && self.notifiers[0] == self.notifiers[1] {
-            let key = |me: usize| {
-                let p = &state.processes[me];
-                (p.at as u8, usize::from(state.gate) == me + 1, p.heir, p.target, p.forget, p.wake, p.pending)
-            };
-            if key(other) < key(one) {
-                state.processes.swap(one, other);
-                state.gate = match usize::from(state.gate) {
-                    gate if gate == one + 1 => state.gate + 1,
-                    gate if gate == other + 1 => state.gate - 1,
-                    _ => state.gate,
-                };
-                // Nobody compares the owner of a gate that he has noted but with what it is.
-                for p in &mut state.processes {
-                    p.gate = match usize::from(p.gate) {
-                        gate if gate == one + 1 => p.gate + 1,
-                        gate if gate == other + 1 => p.gate - 1,
-                        _ => p.gate,
-                    };
-                }
+    }
+
+    /// The mutex is the pending entry of a process that stands at it.
+    fn killed(_run: &Run<Self, PROCESSES, WORDS>, state: &mut State, me: usize) {
+        if state.processes[me].at == At::Enter {
+            state.set_pending(me, MUTEX);
+        }
+    }
+
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+        Self::queue_all(run, state);
+    }
+
+    /// Waiters are not exchanged: tickets tell them apart. Notifiers of as many are alike.
+    fn alike(&self, one: usize, other: usize) -> bool {
+        one >= self.waiters && other >= self.waiters && self.notifies(one) == self.notifies(other)
+    }
+
+    /// What was noted is forgotten where no process will ask for it.
+    fn forget(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+        for (hand, p) in state.hands.iter_mut().zip(&mut state.processes) {
+            if !matches!(p.at, At::Look | At::Sleep) {
+                hand.seen = [Low(0); WORDS];
+                p.death = false;
+                p.called &= run.is(Bug::NotifiedDoesNotLook);
             }
         }
     }
 
-    fn wrong(&self, state: &State, quiet: bool) -> Option<&'static str> {
+    fn wrong(run: &Run<Self, PROCESSES, WORDS>, state: &State, quiet: bool) -> Option<&'static str> {
         if !quiet {
             return None;
         }
-        let asleep = |seat: usize| state.processes[seat].at == At::Asleep;
-        if (0..self.waiters).any(|seat| asleep(seat) && state.ticket[seat] <= state.horizon) {
-            return Some("LOST CALL");
+        let (own, waiters) = (&state.own, run.model.waiters);
+        let asleep = |slot: usize| state.processes[slot].at == At::Asleep;
+        if (0..waiters).any(|slot| asleep(slot) && own.ticket[slot] <= own.upto) {
+            return Some("LOST NOTIFICATION");
         }
-        let owed = u8::try_from((0..self.waiters).filter(|seat| state.owes(*seat)).count()).unwrap_or(0);
-        if owed > 0 && (0..self.waiters).any(asleep) {
+        let owed = u8::try_from((0..waiters).filter(|slot| Self::owes(state, *slot)).count()).unwrap_or(0);
+        if owed > 0 && (0..waiters).any(asleep) {
             return Some("NOT PASSED ON");
         }
-        let answered = state.received + state.dropped + owed;
-        if answered < state.made {
-            return Some("CALL LOST WITH ITS RECEIVER");
+        let answered = own.received + own.dropped + owed;
+        if answered < own.made {
+            return Some("NOTIFICATION LOST WITH ITS RECEIVER");
         }
-        (answered > state.made && self.kills - state.kills < 2).then_some("ONE TOO MANY")
+        (answered > own.made && run.left[0] - state.left[0] < 2).then_some("ONE TOO MANY")
     }
 
     fn show(&self, state: &State) -> String {
-        let all: Vec<String> = state.processes[..self.waiters + 2].iter().map(|p| format!("{:?}", p.at)).collect();
-        let State { gate, alarm, horizon, ticket, made, received, dropped, .. } = state;
-        format!(
-            "gate {gate}{} h{horizon} {ticket:?} {made}/{received}/{dropped} {}",
-            if *alarm { "W" } else { "" },
-            all.join(" ")
-        )
+        let all: Vec<String> =
+            state.processes[..self.processes()].iter().map(|p| format!("{:?}", p.at)).collect();
+        let Shared { upto, ticket, made, received, dropped, .. } = state.own;
+        let mutex = state.words[MUTEX].show();
+        format!("mutex {mutex} upto {upto} {ticket:?} {made}/{received}/{dropped} {}", all.join(" "))
     }
 }

@@ -1,90 +1,108 @@
-//! Jobs that are leased: slots whose locks are only watched, the consumers' lock, those who wait for a job and those who wait for the last one, and death at every step.
+//! Jobs that are leased, by consumers and joiners, with death at every step.
 //!
-//! On the ring's protocol (see [`mod@crate::ring`]) stands what is new: beside `L` of both sides and `A` of the producers' side, everybody who sleeps watches `L` of each slot; who joins
-//! sleeps on a word of his own (`Seq`) instead of `A`. Nobody waits for room, and the first, brief sleep is left out. The producers' lock is entered in one step when it is free.
-//! A message is its number; the header at a head is not 0 while more were put. What is counted as out may stay out for ever (`Held` is left by chance only).
+//! This stands on the ring's protocol (see [`mod@crate::ring`]). What is new:
+//!
+//! - The lock of each lease is only watched: everybody that sleeps watches its `L`, beside `L` of both sides
+//!   and `A` of the producers' side.
+//! - A joiner sleeps on a futex of its own (`SEQ`, an event count) instead of `A`.
+//!
+//! What is left out: no process waits for room, and there is no brief first sleep. The producers' lock is
+//! entered in one step when it is free. A message is its number; the header at a head is not 0 while more
+//! were put. A job that is leased may stay so for ever (`Held` is left by chance only).
 //!
 //! # The steps
 //!
 //! | [`At`] | the queue's line |
 //! |---|---|
-//! | `PStart` … `PDisarm` | put: enter, commit, release, wake one on A, clear |
+//! | `PStart` … `PDisarm` | put: enter, commit, release, wake one on `A`, clear |
 //! | `GStart` … `Contending` | a consumer enters its side |
-//! | `Recover`, `TellA` … `TellSeqWake` | with a lock that a dead one left: what became of the slot; everybody looks again |
-//! | `Look`, `LockOfBack`, `UseNew` | `lease_one`: a slot whose job came back, or the oldest message and a free slot, or the first use of one |
-//! | `SlotPending` … `Out` | its lock, watched (A moves, if a dead one had it); `TAKING`; the head; `OUT` |
-//! | `Bury`, `Letter` | what came back too often becomes a dead letter: `BURYING`, the commit, and then what `done` does |
-//! | `Count` | of a dead letter that becomes a job: it is counted, between `REVIVING` and the commit |
+//! | `Recover`, `Notify` … `NotifyJoinersWake` | after a death with the lock ¹ |
+//! | `Look`, `LockOfBack`, `UseNew` | `lease_one` ² |
+//! | `LeasePending` … `Leased` | its lock, watched ³; `TAKING`; the head; `LEASED` |
+//! | `DeadLetter`, `DeadLetterTail` | a job that came back too often is dead-lettered ⁴ |
+//! | `Count` | a dead letter that becomes a job is counted ⁵ |
 //! | `CRelease` … `Disarm` | leaves, with the chain |
-//! | `Decide`, `Arm` … `Flight` | sleeps: what is watched is noted, then all is looked at, then the kernel compares and queues one word after the other |
-//! | `JStart` | join: is a slot half moved, it takes the consumers' lock, for nobody else may ever come |
+//! | `Decide`, `Arm` … `HandOver` | sleeps ⁶ |
+//! | `JStart` | join: recovers a lease that is half moved ⁷ |
 //! | `FHead` … `FEmpty` | `is_finished`, word by word |
-//! | `DCount` … `DDisarm` | done: the joiners' count and A move; `FREE`; the slot's lock; telling |
-//! | `BCount` … `BWake` | gives back: A moves; the slot's lock; one is woken |
-//! | `Dying`, `DyingWakes` | the kernel: the list in any order, then what is pending |
+//! | `DCount` … `DDisarm` | done ⁸ |
+//! | `BCount` … `BWake` | gives back: the epoch; the lease's lock; wakes one |
+//!
+//! 1. The process decides what became of the lease that the dead process was moving. Then it notifies all.
+//! 2. A lease whose job came back, or the oldest message and a free lease, or the first use of a lease.
+//! 3. The epoch `A` advances if a dead process had the lease.
+//! 4. `DEAD_LETTERING`, the commit, and then what done does.
+//! 5. Between `REVIVING` and the commit.
+//! 6. It notes the words that it will watch, then looks at everything. Then the kernel compares and queues
+//!    one word after the other.
+//! 7. It takes the consumers' lock for that: perhaps no other process ever comes.
+//! 8. The joiners' epoch and `A` advance; `FREE`; the lease's lock; the notifications.
 //!
 //! # The properties
 //!
-//! - A message that was put is in the log, in a slot, or done: in one of them, and for ever in the last. Who has one holds its slot's lock, and nobody else has it.
-//! - `join` returns only if, while it looked for the last time, there was an instant at which all was done.
-//! - When nobody can move by himself: no consumer sleeps while there is a job and a slot for it, or a slot that a dead one has half moved; nobody joins when all is done; nobody waits for a free lock; of a closed queue, nobody sleeps for what will not come.
-//! - Nobody is kept busy for ever (`live`).
+//! - A message that was put is in the log, in a lease, or done: in one of them, and in the last for ever. The
+//!   process that has a job holds its lease's lock, and no other process has the job.
+//! - `join` returns only if all was done at some instant of its last look.
+//! - When no process can move by itself: no consumer sleeps while there is a job and a lease for it, or a
+//!   lease that a dead process has half moved. No process joins when all is done, and none waits for a free
+//!   lock. On a closed queue, no process sleeps for what will not come.
+//! - No process is kept busy for ever (`live`).
 //!
 //! # Orderings
 //!
-//! The model is sequentially consistent. What it relies on, beside what is said in [`mod@crate::ring`], are pairs of a store and a load in two threads, each of which must see the other's store:
+//! The model is sequentially consistent. Beside what [`mod@crate::ring`] lists, it relies on these pairs of a
+//! store and a load in two threads. Each thread must see the other's store:
 //!
-//! | one | the other |
-//! |---|---|
-//! | takes a slot (`compare_exchange`, SeqCst), then looks whether somebody sleeps, to move a count | counts itself, then notes the slot's word |
-//! | releases a slot (`fetch_sub`, SeqCst), then looks whether somebody joins, sleeps, starves, whether it is closed | counts itself, says that it starves, closes; then reads the slot's word, and its state after it |
-//! | counts a slot's first use, then looks whether somebody sleeps | counts itself, then asks how many slots there are |
-//! | releases a slot, then reads those of others | the same: of two that are the last, one sees both free |
+//! 1. A consumer takes a lease (`compare_exchange`), then asks for sleepers, to advance an epoch. A sleeper
+//!    counts itself, then notes the lease's word.
+//! 2. A consumer releases a lease (`fetch_sub`), then asks for joiners, sleepers, starvation, `closed`. The
+//!    other process counts itself, says that it starves, or closes; then it reads the lease's word, and then
+//!    its state.
+//! 3. A consumer counts a lease's first use, then asks for sleepers. A sleeper counts itself, then asks how
+//!    many leases there are.
+//! 4. A consumer releases a lease, then reads those of others. So does another: of two that are the last, one
+//!    sees both free.
 //!
-//! All of these are SeqCst. A state is a Release store before the release of its slot, or before the head moves, so whoever sees those sees it.
+//! All of these are `SeqCst`. A lease's state is stored (Release) before the lease is released, or before the
+//! head moves. So a process that sees the latter sees the former.
 
-mod deaths;
 mod done;
 mod get;
 mod looks;
 mod put;
 mod sleep;
 mod state;
-mod turn;
 
-use crate::checker::{Kind, Model, Step};
-use crate::robust::Low;
-use state::{
-    A, At, C, COUNTS, FC, FP, FREVIVED, FSEQ, For, KB, LETTER, MOST, P, Process, S, SEQ, SLOTS, Says, Slot, State, WORDS, tid,
-};
+use crate::checker::Step;
+use crate::kernel::{self, Low, Of, Protocol, Run, tid};
+use state::{At, C, DEAD_LETTER, For, Job, LEASES, P, Process, S, Says, Shared};
+pub(crate) use state::{PROCESSES, WORDS};
 use std::fmt;
-use turn::Turn;
+
+type State = Of<Lease, PROCESSES, WORDS>;
+type Turn<'a> = kernel::Turn<'a, Lease, PROCESSES, WORDS>;
+type Steps = Vec<Step<State>>;
 
 /// One run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Lease {
     pub(crate) roles: Vec<Role>,
-    pub(crate) slots: u8,
-    /// Slots that were used before.
+    pub(crate) leases: u8,
+    /// Leases that were used before.
     pub(crate) used: u8,
     /// Messages that are in the log at first.
     pub(crate) filled: u8,
     /// Whether there is a dead letter.
     pub(crate) letter: bool,
-    /// The first consumer has found nothing, and then somebody has died with the first message. (Who takes it is not killed before he has moved A: that is a hole, of two deaths.)
+    /// The first consumer has found nothing, and then a process has died with the first message. (A process
+    /// that takes that job is not killed before it has advanced `A`: that is a known gap, of two deaths.)
     pub(crate) legacy: bool,
-    /// What comes back becomes a dead letter.
+    /// A job that comes back becomes a dead letter.
     pub(crate) poison: bool,
     /// No more puts, from the beginning.
     pub(crate) closed: bool,
     /// How often a job may be given back.
     pub(crate) backs: u8,
-    pub(crate) kills: u8,
-    pub(crate) timeouts: u8,
-    pub(crate) spurious: u8,
-    /// Who sleeps and should not wakes up after a second.
-    pub(crate) belt: bool,
-    pub(crate) bug: Option<Bug>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,53 +124,54 @@ pub(crate) const ALL: u8 = 7;
 /// Ways to get it wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// There is no `TAKING`: `OUT`, then the head.
-    OutBeforeHead,
-    /// There is no `TAKING`: the head, then `OUT`.
-    HeadBeforeOut,
-    /// Done gives the slot's lock back, and says `FREE` then.
+    /// There is no `TAKING`: `LEASED`, then the head.
+    LeasedBeforeHead,
+    /// There is no `TAKING`: the head, then `LEASED`.
+    HeadBeforeLeased,
+    /// Done gives the lease's lock back, and says `FREE` then.
     FreeAfterRelease,
-    /// Who looks for a job that came back reads the state before the lock.
+    /// A consumer that looks for a job that came back reads the state before the lock.
     StateBeforeLock,
-    /// Who takes over from a dead consumer looks at the slots when it has moved the head itself.
+    /// A consumer that takes the lock from a dead owner looks at the leases only after it has moved the head
+    /// itself.
     RecoverLate,
-    /// Nobody watches the slots.
-    WatchesNoSlots,
-    /// Nobody is told of a slot's first use.
-    FirstUseTellsNobody,
-    /// How many slots there are is asked before the sleeper is counted, and not again.
-    SlotsCountedOnce,
-    /// A slot that a dead one has half moved is nothing to wake for.
+    /// No process watches the leases.
+    LeasesUnwatched,
+    /// The first use of a lease notifies no process.
+    FirstUseNotNotified,
+    /// A sleeper asks how many leases there are before it is counted, and not again.
+    LeasesCountedOnce,
+    /// A lease that a dead process has half moved is nothing to wake for.
     HalfMovedUnseen,
-    /// Who joins does not see to what a dead one has half moved.
+    /// A joiner does not recover what a dead process has half moved.
     JoinerRecoversNothing,
-    /// Who joins keeps the wake of a death.
+    /// A joiner keeps the wake-up of a death.
     JoinerKeepsWake,
-    /// A consumer that is woken by a death tells nobody that all is done.
-    WokenTellsNobody,
+    /// A consumer that is woken by a death notifies no joiner that all is done.
+    WokenNotifiesNone,
     /// "All is done" is decided without a second look at the log.
     FinishedWithoutSecondLook,
-    /// There is no `BURYING`: the letter, then `FREE`.
-    NoBurying,
+    /// There is no `DEAD_LETTERING`: the dead letter, then `FREE`.
+    NoDeadLettering,
     /// A dead letter that becomes a job is not counted.
     RevivedUncounted,
-    /// It is counted before its slot says so.
+    /// It is counted before its lease says so.
     CountedFirst,
     /// Done wakes with nothing pending.
-    ToldUnarmed,
-    /// Done does not move the joiners' count before it says `FREE`.
-    CountStays,
-    /// Nor A.
-    DoneStays,
-    /// Giving back does not move A before the slot's lock is free.
-    BackStays,
-    /// Who takes a slot that a dead one left does not move A.
-    HeirStays,
-    /// Done forgets that somebody waits for a slot, and tells then.
+    NotifiesUnarmed,
+    /// Done does not advance the joiners' epoch before it says `FREE`.
+    DoneKeepsJoinersEpoch,
+    /// Nor the epoch `A`.
+    DoneKeepsEpoch,
+    /// Giving back does not advance `A` before the lease's lock is free.
+    BackKeepsEpoch,
+    /// A consumer that takes a lease from a dead owner does not advance `A`.
+    RecovererKeepsEpoch,
+    /// Done forgets that a consumer waits for a lease, and notifies then.
     StarvedForgotten,
-    /// Whoever is woken on a closed queue wakes all.
-    WokenTellsAll,
-    /// A consumer that leaves wakes no other one for what there is.
+    /// A process that is woken on a closed queue wakes all.
+    WokenNotifiesAll,
+    /// A consumer that leaves wakes no other for what there is.
     NoChain,
 }
 
@@ -167,141 +186,177 @@ impl fmt::Display for Lease {
                 Role::Reviver => write!(f, "R ")?,
             }
         }
-        write!(f, "slots {}", self.slots)?;
-        let mut say = |what: &str, count: u8| if count > 0 { write!(f, ", {what} {count}") } else { Ok(()) };
-        say("used", self.used)?;
-        say("filled", self.filled)?;
-        say("given back", self.backs)?;
-        if self.legacy {
-            write!(f, ", a legacy")?;
+        write!(f, "leases {}", self.leases)?;
+        for (what, count) in [("used", self.used), ("filled", self.filled), ("given back", self.backs)] {
+            if count > 0 {
+                write!(f, ", {what} {count}")?;
+            }
         }
-        if self.poison {
-            write!(f, ", poison")?;
-        }
-        if self.letter {
-            write!(f, ", a letter")?;
-        }
-        if self.closed {
-            write!(f, ", closed")?;
-        }
-        if self.belt { write!(f, ", belt") } else { Ok(()) }
+        let flags = [
+            (self.legacy, "a legacy"),
+            (self.poison, "poison"),
+            (self.letter, "a dead letter"),
+            (self.closed, "closed"),
+        ];
+        flags.iter().filter(|(is, _)| *is).try_for_each(|(_, what)| write!(f, ", {what}"))
     }
 }
 
-impl Model for Lease {
-    type State = State;
+impl Protocol<PROCESSES, WORDS> for Lease {
+    const NAME: &'static str = "jobs";
+    type Bug = Bug;
+    type Shared = Shared;
+    type Process = Process;
 
-    fn start(&self) -> State {
-        let mut processes = [Process::GONE; MOST];
-        for (me, (process, role)) in processes.iter_mut().zip(&self.roles).enumerate() {
+    fn processes(&self) -> usize {
+        self.roles.len()
+    }
+
+    fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
+        let model = &run.model;
+        debug_assert!(usize::from(model.leases) <= LEASES, "more leases than words");
+        let mut processes = [Process::default(); PROCESSES];
+        for (me, (process, role)) in processes.iter_mut().zip(&model.roles).enumerate() {
             let left = match *role {
                 Role::Producer { messages } => messages,
                 Role::Consumer { jobs } => jobs,
                 Role::Joiner => 0,
                 Role::Reviver => 1,
             };
-            *process = Process::new(self.start(me), left);
+            *process = Process { at: model.begins(me), left, ..Process::default() };
         }
-        let (mut low, mut slots) = ([Low(0); WORDS], [Slot { says: Says::Free, number: 0 }; SLOTS]);
-        if self.legacy {
-            (low[S], slots[0].says, processes[0].at) = (Low(Low::OD | Low::W), Says::Out, At::Decide);
-        }
-        State {
-            low,
-            slots,
-            puts: self.filled,
-            head: self.legacy.into(),
-            letters: self.letter.into(),
-            used: self.used,
+        let own = Shared {
+            jobs: [Job { says: Says::Free, number: 0 }; LEASES],
+            puts: model.filled,
+            head: model.legacy.into(),
+            letters: model.letter.into(),
+            used: model.used,
             starved: false,
             leaked: [false; 3],
-            done: u8::from(self.letter) << LETTER,
-            left: [self.kills, self.timeouts, self.spurious, self.backs],
-            processes,
-        }
-    }
-
-    fn steps(&self, state: &State, next: &mut Vec<Step<State>>) {
-        for me in 0..self.roles.len() {
-            let turn = Turn { lease: self, before: state, me, p: state.processes[me] };
-            turn.own_step(next);
-            turn.mishaps(next);
-        }
-        if self.belt
-            && next.iter().all(|step| step.kind == Kind::Chance)
-            && let Some((me, _)) = self.stuck(state)
-        {
-            Turn { lease: self, before: state, me, p: state.processes[me] }.belt(next);
-        }
-        for step in next.iter_mut() {
-            self.hurry(&mut step.state);
-            let all_done = self.all_done(&step.state);
-            for p in step.state.processes.iter_mut().filter(|p| p.purpose == For::Join) {
-                p.instant |= all_done && matches!(p.at, At::FSlot | At::FSame | At::FEmpty);
-            }
-        }
-    }
-
-    /// Sorts the processes of one role, and renames them in the words.
-    fn canonical(&self, state: &mut State) {
-        let mut order: [usize; MOST] = std::array::from_fn(|i| i);
-        let key = |me: usize| {
-            let (one, two) = state.processes[me].bytes();
-            (one, two.map(|low| low & !Low::TID), state.low.map(|low| low.owner() == tid(me)))
+            done: u8::from(model.letter) << DEAD_LETTER,
         };
-        let n = self.roles.len();
-        let mut from = 0;
-        while from < n {
-            let to = (from..n).find(|&i| self.roles[i] != self.roles[from]).unwrap_or(n);
-            order[from..to].sort_unstable_by_key(|&me| key(me));
-            from = to;
+        let mut state = run.begin(own, processes, model.backs);
+        if model.legacy {
+            state.words[S] = Low(Low::OD | Low::W);
+            (state.own.jobs[0].says, state.processes[0].at) = (Says::Leased, At::Decide);
         }
-        let mut names = [0_u8; 8];
-        for (new, &old) in order.iter().enumerate() {
-            // Those who have gone are only noted; they become one.
-            names[usize::from(tid(old))] = if state.processes[old].at == At::Gone { Low::TID } else { tid(new) };
-        }
-        names[usize::from(Low::TID)] = Low::TID;
-        let rename = |low: Low| Low((low.0 & !Low::TID) | names[usize::from(low.owner())]);
-        let old = *state;
-        state.low = old.low.map(rename);
-        for (process, from) in state.processes.iter_mut().zip(order) {
-            *process = old.processes[from];
-            process.seen = process.seen.map(rename);
+        state
+    }
+
+    fn step(turn: &Turn<'_>, next: &mut Steps) {
+        match turn.p.at {
+            At::Gone | At::Early | At::Held => {}
+            at if at <= At::PDisarm => turn.put(next),
+            at if at <= At::NotifyJoinersWake => turn.enter(next),
+            at if at <= At::Leased => turn.take(next),
+            at if at <= At::Disarm => turn.leave(next),
+            at if at <= At::HandOver => turn.sleep(next),
+            at if at <= At::EndWake => turn.finished(next),
+            _ => turn.done(next),
         }
     }
 
-    fn wrong(&self, state: &State, quiet: bool) -> Option<&'static str> {
+    fn chances(turn: &Turn<'_>, next: &mut Steps) {
+        let (me, p) = (turn.me, turn.p);
+        if p.at == At::Held {
+            turn.chance(next, None, "has done it", |state| state.processes[me].at = At::DCount);
+            turn.chance(next, Turn::MORE, "cannot do it", |state| state.processes[me].at = At::BCount);
+        }
+        let sleeps = matches!(p.at, At::Asleep | At::Contending) && !turn.hand().woken;
+        if sleeps && p.at == At::Asleep {
+            turn.chance(next, Turn::LATE, "is late", |state| state.processes[me] = Process::default());
+        }
+        if sleeps {
+            turn.chance(next, Turn::SPURIOUS, "is woken by a signal", |state| state.hands[me].woken = true);
+        }
+    }
+
+    fn is_mortal(turn: &Turn<'_>) -> bool {
+        turn.p.at != At::Early && !(turn.model.legacy && turn.p.at == At::LeaseAdvance)
+    }
+
+    fn killed(run: &Run<Self, PROCESSES, WORDS>, state: &mut State, me: usize) {
+        let (p, joins) = (state.processes[me], run.model.joins(me));
+        let leaked = [p.waits_for_lock(), p.counted && !joins, p.counted && joins];
+        for (all, leaked) in state.own.leaked.iter_mut().zip(leaked) {
+            *all |= leaked;
+        }
+    }
+
+    /// When no process will be killed any more, the pending entry says nothing, and private steps need no
+    /// step of their own. Also notes the instants at which all is done.
+    fn finish(run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+        let model = &run.model;
+        if state.left[0] == 0 {
+            (0..model.roles.len()).for_each(|me| model.hurry(state, me));
+        }
+        let all_done = model.all_done(state);
+        for p in state.processes.iter_mut().filter(|p| p.purpose == For::Join) {
+            p.instant |= all_done && matches!(p.at, At::FLease | At::FSame | At::FEmpty);
+        }
+    }
+
+    fn alike(&self, one: usize, other: usize) -> bool {
+        self.roles[one] == self.roles[other]
+    }
+
+    fn wrong(run: &Run<Self, PROCESSES, WORDS>, state: &State, quiet: bool) -> Option<&'static str> {
         if state.processes.iter().any(|p| p.at == At::Early) {
             return Some("JOINED TOO EARLY");
         }
-        self.astray(state).or_else(|| if quiet { self.stuck(state).map(|(_, why)| why) } else { None })
+        let stuck = || if quiet { Self::stuck(run, state).map(|(_, why)| why) } else { None };
+        run.model.astray(state).or_else(stuck)
+    }
+
+    fn stuck(run: &Run<Self, PROCESSES, WORDS>, state: &State) -> Option<(usize, &'static str)> {
+        let right = Run { bug: None, ..run.clone() };
+        let wrong = |me: usize, p: &Process| match p.at {
+            At::Contending => Some("LOST LOCK WAKE"),
+            At::Asleep if run.model.joins(me) => {
+                run.model.all_done(state).then_some("JOINS THOUGH ALL IS DONE")
+            }
+            At::Asleep if right.has_job(state) => Some("SLEEPS BESIDE A JOB"),
+            At::Asleep if run.model.is_over(state, me) => Some("SLEEPS THROUGH THE END"),
+            _ => None,
+        };
+        state.processes.iter().enumerate().find_map(|(me, p)| Some((me, wrong(me, p)?)))
+    }
+
+    fn poll(turn: &Turn<'_>, state: &mut State) {
+        let mut p = turn.p;
+        if p.at == At::Contending {
+            state.forget(turn.me);
+            p.forget();
+            p.at = At::GTry;
+        } else {
+            turn.awake(state, &mut p);
+        }
+        state.processes[turn.me] = p;
     }
 
     fn show(&self, state: &State) -> String {
-        let slots: Vec<String> = (0..usize::from(self.slots))
-            .map(|slot| {
-                let Slot { says, number } = state.slots[slot];
-                format!("{} {says:?}{number}", state.low[S + slot].show())
-            })
+        let Shared { jobs, puts, head, letters, used, starved, .. } = state.own;
+        let leases: Vec<String> = (0..usize::from(self.leases))
+            .map(|at| format!("{} {:?}{}", state.words[S + at].show(), jobs[at].says, jobs[at].number))
             .collect();
-        let process = |p: &Process| {
-            let armed = if p.pending == 0 { String::new() } else { format!("*{}", p.pending - 1) };
-            let slot = if p.slot == 0 { String::new() } else { format!("@{}", p.slot - 1) };
-            format!("{:?}{slot}{armed}{}", p.at, if p.rung { "!" } else { "" })
+        let process = |me: usize| {
+            let (p, hand) = (&state.processes[me], &state.hands[me]);
+            let lease = if p.lease == 0 { String::new() } else { format!("@{}", p.lease - 1) };
+            format!("{:?}{lease}{}{}", p.at, hand.show(), if hand.woken { "!" } else { "" })
         };
-        let all: Vec<String> = state.processes[..self.roles.len()].iter().map(process).collect();
+        let all: Vec<String> = (0..self.roles.len()).map(process).collect();
         format!(
-            "P={:<4} C={:<4} [{}] log {}..{} letters {} used {}{} {}",
-            state.low[P].show(),
-            state.low[C].show(),
-            slots.join(", "),
-            state.head,
-            state.puts,
-            state.letters,
-            state.used,
-            if state.starved { " starved" } else { "" },
+            "P={:<4} C={:<4} [{}] log {head}..{puts} letters {letters} used {used}{} {}",
+            state.words[P].show(),
+            state.words[C].show(),
+            leases.join(", "),
+            if starved { " starved" } else { "" },
             all.join("  ")
         )
     }
+}
+
+/// The lease that a process takes or has is noted as its number plus 1; so is its lock as a pending entry.
+fn number(lease: usize) -> u8 {
+    tid(lease)
 }

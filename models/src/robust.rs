@@ -1,342 +1,168 @@
-//! Several robust locks, as they are held, watched and left by the dead: what the models of semaphore, rwlock and barrier stand on.
+//! Robust locks that a process takes, gives back and sleeps on, one shared access a step: what the models of
+//! semaphore, rwlock and barrier stand on, over [`mod@crate::kernel`].
 //!
-//! The lock itself is modelled in [`mod@crate::lock`]; here is the same word, of which a process may hold several and sleep on several at once. A [`Hand`] is one process's part: its pending
-//! pointer, its list, its place in the kernel's queues. Each `…_step` is one shared access.
-//!
-//! A compare-and-swap of all 64 bits that is tried until it succeeds counts as one step. The announce count is again only the question whether it is what a releaser saw (`fresh`).
-//!
-//! *Sleep*: the kernel compares and queues **one word after the other**; who finds one changed leaves all queues, and a wake that it has got meanwhile is lost with it. Who was woken by one word is in the
-//! queues of the others until it runs, and swallows their wakes. Which sleeper a wake reaches is left open, and so is the order in which the kernel walks a dead one's list; what is pending comes last.
-
-mod kernel;
+//! The lock itself is modelled in [`mod@crate::lock`]. Here a process may hold several such locks, and sleep
+//! on several at once. A compare-and-swap of all 64 bits that is tried until it succeeds counts as one step.
 
 use crate::checker::Kind;
-use kernel::kind;
-use std::hash::{Hash, Hasher};
+use crate::kernel::{Low, Queued, Stage, State};
 
-/// Most processes, and most words, in one run.
-pub(crate) const MOST: usize = 4;
+/// The most processes in one run, and the most words: the locks, and one mutex that is entered in one step.
+pub(crate) const PROCESSES: usize = 4;
 pub(crate) const WORDS: usize = 4;
 
-/// The queue of a word that is no lock (the barrier's round).
-pub(crate) const OTHER: u8 = 1 << 7;
-
-/// The low half of a word: TID in the low three bits, `W`, `OD`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Low(pub(crate) u8);
-
-impl Low {
-    pub(crate) const TID: u8 = 7;
-    pub(crate) const W: u8 = 8;
-    pub(crate) const OD: u8 = 16;
-
-    pub(crate) fn owner(self) -> u8 {
-        self.0 & Self::TID
-    }
-
-    pub(crate) fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
-    }
-
-    /// Free, and nobody has taken it since its owner died.
-    pub(crate) fn is_dead(self) -> bool {
-        self.owner() == 0 && self.has(Self::OD)
-    }
-
-    /// For traces.
-    pub(crate) fn show(self) -> String {
-        let bits = [(Self::OD, "OD|"), (Self::W, "W|")].map(|(bit, name)| if self.has(bit) { name } else { "" });
-        format!("{}{}", bits.concat(), self.owner())
-    }
-}
-
-impl Hash for Low {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write_u64(self.0.into());
-    }
-}
+/// The futex that is no lock (the barrier's round).
+pub(crate) const OTHER: usize = 7;
 
 /// How the words may be used wrongly.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Flaws {
     /// The clear compares the low half only.
-    pub(crate) clear_ignores_announce: bool,
-    /// A release wakes nobody.
+    pub(crate) clear_ignores_epoch: bool,
+    /// A release wakes no process.
     pub(crate) no_wake: bool,
 }
 
-/// Where a process is in taking, giving or dying.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum Stage {
-    Rest,
-    Take,
-    Link,
-    Unlink,
-    Sub,
-    Wake,
-    Clear,
-    Disarm,
-    Dying,
-    DyingWakes,
-    Dead,
-}
-
-/// What one process has to do with the words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Hand {
-    pub(crate) stage: Stage,
-    /// The pending word plus 1.
-    pending: u8,
-    /// The words on the list.
-    linked: u8,
-    /// The announce count of the pending word is what the release saw; or, while it is taken: its owner had died.
-    fresh: bool,
-    died: bool,
-    /// What the words were, those that are to be slept on.
-    noted: [Low; WORDS],
-    /// The queues it is in.
-    queued: u8,
-    /// The word plus 1 that it has looked at, and whose count is still the same.
-    looked: u8,
-    /// It has been woken.
-    woken: bool,
-}
-
-impl Hand {
-    const EMPTY: Self = Self {
-        stage: Stage::Rest,
-        pending: 0,
-        linked: 0,
-        fresh: false,
-        died: false,
-        noted: [Low(0); WORDS],
-        queued: 0,
-        looked: 0,
-        woken: false,
-    };
-
-    /// For the order of interchangeable processes: without names.
-    pub(crate) fn key(&self) -> u64 {
-        let mut all = [self.pending << 4 | self.stage as u8, self.linked | self.looked << 4, self.queued, 0, 0, 0, 0, 0];
-        all[3] = u8::from(self.fresh) | u8::from(self.died) << 1 | u8::from(self.woken) << 2;
-        for (place, noted) in all[4..].iter_mut().zip(self.noted) {
-            *place = noted.0 & !Low::TID | u8::from(noted.owner() != 0);
-        }
-        u64::from_be_bytes(all)
-    }
-}
-
-impl Hash for Hand {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        let flags = u8::from(self.fresh) | u8::from(self.died) << 1 | u8::from(self.woken) << 2;
-        let noted = self.noted.map(|low| low.0);
-        hasher.write(&[
-            self.pending << 4 | self.stage as u8,
-            self.linked | self.looked << 4,
-            flags,
-            self.queued,
-            noted[0],
-            noted[1],
-            noted[2],
-            noted[3],
-        ]);
-    }
-}
-
-/// How far an operation has come.
+/// How far a take has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Come {
     /// There are more steps.
     On,
-    /// To its end; of a take: whether its owner had died.
+    /// To its end, and whether the owner had died.
     Done(bool),
-    /// It was not to be had, or has changed.
+    /// The lock was not to be had.
     Not,
 }
 
-/// All words, and all hands.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Robust {
-    pub(crate) words: [Low; WORDS],
-    pub(crate) hands: [Hand; MOST],
-}
-
-impl Hash for Robust {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write(&self.words.map(|low| low.0));
-        for hand in &self.hands {
-            hand.hash(hasher);
-        }
-    }
-}
-
-/// The name of a process in the words.
-pub(crate) fn tid(me: usize) -> u8 {
-    u8::try_from(me + 1).unwrap_or(Low::TID)
-}
-
-/// What follows a step: who it was for is known; the words, what it was, its kind, how far it has come.
-pub(crate) type Next = (Robust, &'static str, Kind, Come);
-
-impl Robust {
-    pub(crate) const START: Self = Self { words: [Low(0); WORDS], hands: [Hand::EMPTY; MOST] };
-
-    pub(crate) fn holds(&self, me: usize, word: usize) -> bool {
-        self.words[word].owner() == tid(me)
-    }
-
-    pub(crate) fn is_held(&self, word: usize) -> bool {
-        self.words[word].owner() != 0
-    }
-
-    /// A+1 of this word: what a releaser saw is old now.
-    fn announce(&mut self, word: usize) {
-        for hand in self.hands.iter_mut().filter(|hand| usize::from(hand.pending) == word + 1) {
-            hand.fresh = false;
-        }
-        for hand in self.hands.iter_mut().filter(|hand| usize::from(hand.looked) == word + 1) {
-            hand.looked = 0;
-        }
-    }
-
-    /// Loads a word that is to be changed if it is still the same.
-    pub(crate) fn look_at(&mut self, me: usize, word: usize) {
-        self.hands[me].looked = tid(word);
-    }
-
-    /// Forgets that its owner died, if it is still the word that was looked at.
-    pub(crate) fn settle(&mut self, me: usize, word: usize) {
-        if std::mem::take(&mut self.hands[me].looked) == tid(word) && self.words[word].is_dead() {
-            self.announce(word);
-            self.words[word].0 &= !Low::OD;
-        }
-    }
-
-    /// `acquire(Deadline::NOW)`: pending, the compare-and-swap, the link.
-    pub(crate) fn take_step(mut self, me: usize, word: usize) -> Next {
-        let low = self.words[word];
-        let hand = &mut self.hands[me];
-        let (what, come) = match hand.stage {
-            Stage::Take if low.owner() != 0 => {
-                (hand.stage, hand.pending) = (Stage::Rest, 0);
+impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
+    /// `acquire(Deadline::NOW)`: the pending entry, the compare-and-swap, the link.
+    pub(crate) fn take_step(&mut self, me: usize, word: usize) -> (&'static str, Come) {
+        match self.hands[me].stage {
+            Stage::Take if self.is_held(word) => {
+                self.hands[me].stage = Stage::Rest;
+                self.clear_pending(me);
                 ("takes: too late", Come::Not)
             }
             Stage::Take => {
-                (hand.stage, hand.died) = (Stage::Link, low.has(Low::OD));
-                self.words[word] = Low(tid(me) | low.0 & Low::W);
-                if low != Low(0) {
-                    self.announce(word);
-                }
+                let died = self.swap_in(me, word);
+                let hand = &mut self.hands[me];
+                (hand.stage, hand.died) = (Stage::Link, died);
                 ("takes", Come::On)
             }
             Stage::Link => {
-                let died = std::mem::take(&mut hand.died);
+                self.link(me, word);
+                let hand = &mut self.hands[me];
                 hand.stage = Stage::Rest;
-                hand.linked |= 1 << word;
-                ("links", Come::Done(died))
+                ("links", Come::Done(std::mem::take(&mut hand.died)))
             }
             _ => {
-                (hand.stage, hand.pending) = (Stage::Take, tid(word));
+                self.hands[me].stage = Stage::Take;
+                self.set_pending(me, word);
                 ("pending = node", Come::On)
             }
-        };
-        (self, what, Kind::Own, come)
+        }
     }
 
-    /// `release`, or `vacate`, which wakes nobody.
-    pub(crate) fn give_step(mut self, me: usize, word: usize, wakes: bool, flaws: Flaws, mut found: impl FnMut(Next)) {
-        let low = self.words[word];
-        let hand = &mut self.hands[me];
-        let what = match hand.stage {
+    /// `release`, or `vacate`, which wakes no process. Says at each step whether it was the last.
+    pub(crate) fn give_step(
+        mut self,
+        me: usize,
+        word: usize,
+        wakes: bool,
+        flaws: Flaws,
+        mut found: impl FnMut(Self, &'static str, Kind, bool),
+    ) {
+        let what = match self.hands[me].stage {
             Stage::Unlink => {
-                hand.stage = Stage::Sub;
-                hand.linked &= !(1 << word);
+                self.unlink(me, word);
+                self.hands[me].stage = Stage::Sub;
                 "unlinks"
             }
             Stage::Sub => {
-                let wakes = wakes && low.has(Low::W) && !flaws.no_wake;
-                (hand.stage, hand.fresh) = (if wakes { Stage::Wake } else { Stage::Disarm }, wakes);
-                self.words[word] = Low(low.0 & Low::W);
+                let wakes = self.release(me, word) && wakes && !flaws.no_wake;
+                let hand = &mut self.hands[me];
+                hand.set_fresh(word, wakes);
+                hand.stage = if wakes { Stage::Wake } else { Stage::Disarm };
                 "releases"
             }
             Stage::Wake => {
-                self.wake_one(word, |mut next, woke| {
-                    let hand = &mut next.hands[me];
-                    hand.stage = if woke.is_some() { Stage::Disarm } else { Stage::Clear };
-                    hand.fresh &= woke.is_none();
-                    found((next, if woke.is_some() { "wakes one" } else { "wakes nobody" }, kind(woke), Come::On));
+                return self.wake_one(word, |mut state, woke, kind| {
+                    let hand = &mut state.hands[me];
+                    hand.stage = if woke { Stage::Disarm } else { Stage::Clear };
+                    hand.set_fresh(word, hand.is_fresh(word) && !woke);
+                    found(state, if woke { "wakes one" } else { "wakes none" }, kind, false);
                 });
-                return;
             }
             Stage::Clear => {
-                let same = low == Low(Low::W) && (hand.fresh || flaws.clear_ignores_announce);
-                (hand.stage, hand.fresh) = (Stage::Disarm, false);
+                let same = self.words[word] == Low(Low::W);
+                let same = same && (self.hands[me].is_fresh(word) || flaws.clear_ignores_epoch);
+                self.hands[me].stage = Stage::Disarm;
+                self.hands[me].set_fresh(word, false);
                 if same {
                     self.words[word] = Low(0);
                 }
                 if same { "clears W" } else { "clears W: too late" }
             }
             Stage::Disarm => {
-                (hand.stage, hand.pending) = (Stage::Rest, 0);
-                found((self, "pending = 0", Kind::Own, Come::Done(false)));
-                return;
+                self.hands[me].stage = Stage::Rest;
+                self.clear_pending(me);
+                return found(self, "pending = 0", Kind::Own, true);
             }
             _ => {
-                (hand.stage, hand.pending) = (Stage::Unlink, tid(word));
+                self.hands[me].stage = Stage::Unlink;
+                self.set_pending(me, word);
                 "pending = node"
             }
         };
-        found((self, what, Kind::Own, Come::On));
+        found(self, what, Kind::Own, false);
     }
 
-    /// Pending, for somebody who waits for a word or has given up waiting.
-    pub(crate) fn set_pending(&mut self, me: usize, word: Option<usize>) {
-        self.hands[me].pending = word.map_or(0, tid);
+    /// Whether a process is neither taking nor giving.
+    pub(crate) fn is_idle(&self, me: usize) -> bool {
+        self.hands[me].stage == Stage::Rest
     }
 
-    /// Announces that `me` is about to sleep on a word that is held; false when it is free.
-    pub(crate) fn mark(&mut self, me: usize, word: usize) -> bool {
-        if !self.is_held(word) {
-            return false;
+    /// Reads a word that is to be changed if it is still the same.
+    pub(crate) fn look_at(&mut self, me: usize, word: usize) {
+        self.hands[me].set_fresh(word, true);
+    }
+
+    /// Clears the death of a word's owner (`OD`), if it is still the word that was looked at.
+    pub(crate) fn clear_death(&mut self, me: usize, word: usize) {
+        if self.hands[me].is_fresh(word) && self.words[word].is_dead() {
+            self.advance(word);
+            self.words[word].0 &= !Low::OD;
         }
-        self.announce(word);
-        self.watch(me, word);
-        true
+        self.hands[me].set_fresh(word, false);
     }
 
-    /// Sets `W`, held or free, and notes the word; the count stays.
+    /// Registers as a waiter for a word that is held; false when it is free.
+    pub(crate) fn register_if_held(&mut self, me: usize, word: usize) -> bool {
+        if self.is_held(word) {
+            self.register(word);
+            self.note(me, word);
+        }
+        self.is_held(word)
+    }
+
+    /// Sets `W`, held or free, and notes the word; the epoch stays.
     pub(crate) fn watch(&mut self, me: usize, word: usize) {
         self.words[word].0 |= Low::W;
-        self.hands[me].noted[word] = self.words[word];
+        self.note(me, word);
     }
 
-    /// Notes the word as it is.
-    pub(crate) fn note(&mut self, me: usize, word: usize) {
-        self.hands[me].noted[word] = self.words[word];
-    }
-
-    /// Gives the processes new names, and tells them: `order[new]` is the old one. Those that have gone, and are only noted, become one.
-    pub(crate) fn rename(&mut self, order: &[usize; MOST], has_gone: impl Fn(usize) -> bool) -> [u8; 8] {
-        let mut names = [0_u8; 8];
-        names[usize::from(Low::TID)] = Low::TID;
-        for (new, &old) in order.iter().enumerate() {
-            names[usize::from(tid(old))] = if has_gone(old) { Low::TID } else { tid(new) };
+    /// The kernel compares a futex and queues the process; false when it has changed: then it has left all
+    /// queues.
+    pub(crate) fn queue_or_leave(&mut self, me: usize, futex: usize, same: bool) -> bool {
+        let queued = self.queue(me, futex, same) == Queued::Yes;
+        if !queued {
+            self.forget(me);
         }
-        let old = *self;
-        let renamed = |low: Low| Low(low.0 & !Low::TID | names[usize::from(low.owner())]);
-        self.words = old.words.map(renamed);
-        for (hand, from) in self.hands.iter_mut().zip(order) {
-            *hand = old.hands[*from];
-            if hand.stage != Stage::DyingWakes {
-                hand.noted = hand.noted.map(renamed);
-            }
-        }
-        names
+        queued
     }
 
-    /// What a process holds, as a number, for the order of interchangeable ones.
-    pub(crate) fn held(&self, me: usize) -> u8 {
-        (0..WORDS).filter(|word| self.holds(me, *word)).fold(0, |all, word| all | 1 << word)
+    /// The same for a lock, which must be what the process has read.
+    pub(crate) fn queue_lock(&mut self, me: usize, word: usize) -> bool {
+        self.queue_or_leave(me, word, self.hands[me].seen[word] == self.words[word])
     }
 }

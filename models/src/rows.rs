@@ -1,50 +1,48 @@
 //! The tables: which configurations are run, and what is to come out.
 
 mod lease;
-mod places;
+mod membership;
+mod reservation;
 mod ring;
-mod roles;
+mod sync;
 
-use crate::{
-    Expect, Row, System,
-    barrier::{self, Barrier},
-    condition::{self, Condition},
-    lock::{self, Lock},
-    rwlock::{self, RwLock},
-    semaphore::{self, Semaphore},
-};
+use crate::kernel::{Protocol, Run};
+use crate::{Expect, Row};
 
 /// All of them.
 pub(crate) fn rows() -> Vec<Row> {
-    let mut rows = lock_rows();
-    rows.extend(lock_bugs());
-    rows.extend(condition_rows());
-    rows.extend(condition_bugs());
-    rows.extend(semaphore_rows());
-    rows.extend(semaphore_bugs());
-    rows.extend(rwlock_rows());
-    rows.extend(rwlock_bugs());
-    rows.extend(barrier_rows());
-    rows.extend(barrier_bugs());
-    rows.extend(ring::ring_rows());
-    rows.extend(ring::ring_bugs());
-    rows.extend(ring::ring_holes());
-    rows.extend(lease::lease_rows());
-    rows.extend(lease::lease_bugs());
-    rows.extend(roles::roles_rows());
-    rows.extend(roles::roles_bugs());
-    rows.extend(places::places_rows());
-    rows.extend(places::places_bugs());
+    let mut rows: Vec<Row> = sync::locks().map(Case::row).collect();
+    rows.extend(sync::conditions().map(Case::row));
+    rows.extend(sync::semaphores().map(Case::row));
+    rows.extend(sync::rwlocks().map(Case::row));
+    rows.extend(sync::barriers().map(Case::row));
+    rows.extend(ring::rows().map(Case::row));
+    rows.extend(lease::rows().map(Case::row));
+    rows.extend(membership::rows().map(Case::row));
+    rows.extend(reservation::rows().map(Case::row));
     rows
 }
 
-/// A row of the lock: processes, rounds, kills/timeouts/signals.
-fn lock(processes: usize, rounds: u8, [kills, timeouts, spurious]: [u8; 3]) -> Row {
-    let lock = Lock { processes, rounds, kills, timeouts, spurious, bug: None };
-    Row { system: System::Lock(lock), expect: Expect::Right, deep: false, live: true }
+/// A row of one model.
+struct Case<M: Protocol<N, W>, const N: usize, const W: usize> {
+    run: Run<M, N, W>,
+    expect: Expect,
+    deep: bool,
+    live: bool,
 }
 
-impl Row {
+impl<M: Protocol<N, W>, const N: usize, const W: usize> Case<M, N, W> {
+    /// A configuration that is right and live, with as many kills, time-outs and spurious wake-ups as given.
+    fn new(model: M, left: [u8; 3]) -> Self {
+        let run = Run { model, left, poll: false, bug: None };
+        Self { run, expect: Expect::Right, deep: false, live: true }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut M)) -> Self {
+        change(&mut self.run.model);
+        self
+    }
+
     fn deep(mut self) -> Self {
         self.deep = true;
         self
@@ -55,227 +53,37 @@ impl Row {
         self
     }
 
-    fn lock_bug(mut self, bug: lock::Bug) -> Self {
-        if let System::Lock(lock) = &mut self.system {
-            lock.bug = Some(bug);
-            self.expect = Expect::Found;
-        }
+    /// The same with a planted mistake, which must be found.
+    fn bug(mut self, bug: M::Bug) -> Self {
+        (self.run.bug, self.expect, self.live) = (Some(bug), Expect::Found, false);
         self
     }
 
-    fn hole(mut self, complaints: &'static [&'static str]) -> Self {
-        self.expect = Expect::Hole(complaints);
+    /// The same with a part of the protocol left out that is not needed: nothing must be found.
+    fn spare(mut self, bug: M::Bug) -> Self {
+        (self.run.bug, self.live) = (Some(bug), false);
+        self
+    }
+
+    /// A known gap: exactly these complaints.
+    fn gap(mut self, complaints: &'static [&'static str]) -> Self {
+        self.expect = Expect::Gap(complaints);
+        self
+    }
+
+    /// With the liveness poll.
+    fn poll(mut self) -> Self {
+        self.run.poll = true;
         self
     }
 }
 
-fn lock_rows() -> Vec<Row> {
-    vec![
-        lock(2, 2, [2, 1, 1]),
-        lock(3, 2, [0, 1, 1]),
-        lock(3, 2, [1, 1, 1]),
-        lock(3, 2, [2, 1, 0]),
-        lock(4, 1, [1, 1, 1]),
-        lock(4, 1, [2, 1, 0]),
-        lock(4, 2, [0, 0, 0]),
-        lock(4, 2, [1, 1, 0]).deep(),
-        lock(4, 2, [2, 0, 0]).deep(),
-        lock(3, 3, [2, 1, 1]).deep(),
-    ]
-}
-
-fn lock_bugs() -> Vec<Row> {
-    use lock::Bug;
-    let mut spare = lock(4, 1, [1, 1, 0]).lock_bug(Bug::WaiterDoesNotAnnounce);
-    spare.expect = Expect::Right;
-    vec![
-        lock(2, 1, [0; 3]).lock_bug(Bug::NoWake),
-        lock(3, 1, [0; 3]).lock_bug(Bug::ClearBeforeWake),
-        lock(4, 1, [0; 3]).lock_bug(Bug::ClearIgnoresAnnounce),
-        lock(4, 1, [0; 3]).lock_bug(Bug::NobodyAnnounces),
-        lock(4, 2, [0; 3]).lock_bug(Bug::SlowTakeDoesNotAnnounce),
-        lock(3, 1, [1, 0, 0]).lock_bug(Bug::SwapZero),
-        lock(3, 1, [1, 0, 0]).lock_bug(Bug::PendingAfterTake),
-        lock(3, 1, [1, 0, 0]).lock_bug(Bug::PendingClearedBeforeWake),
-        lock(3, 1, [1, 0, 0]).lock_bug(Bug::OldKernel),
-        spare,
-    ]
-}
-
-/// A row of the condition: waiters, how many each notifier calls, kills/timeouts.
-fn condition(waiters: usize, notifiers: [u8; 2], [kills, timeouts]: [u8; 2]) -> Row {
-    let condition = Condition { waiters, notifiers, kills, timeouts, bug: None };
-    Row { system: System::Condition(condition), expect: Expect::Right, deep: false, live: true }
-}
-
-fn condition_rows() -> Vec<Row> {
-    vec![
-        condition(2, [1, 1], [0, 2]),
-        condition(2, [1, 0], [2, 1]),
-        condition(2, [1, 1], [1, 0]),
-        condition(2, [1, 1], [1, 1]).deep(),
-        condition(2, [2, 0], [2, 1]),
-        condition(3, [1, 0], [1, 0]).deep(),
-        condition(3, [2, 0], [1, 0]).deep(),
-        condition(2, [2, 1], [2, 1]).deep(),
-        condition(3, [1, 1], [1, 1]).deep(),
-        condition(3, [2, 0], [2, 1]).deep(),
-    ]
-}
-
-fn condition_bugs() -> Vec<Row> {
-    use condition::Bug;
-    let row = |waiters, notifiers, kills, timeouts, bug| {
-        let condition = Condition { waiters, notifiers, kills, timeouts, bug: Some(bug) };
-        Row { system: System::Condition(condition), expect: Expect::Found, deep: false, live: false }
-    };
-    vec![
-        row(1, [1, 0], 0, 0, Bug::LookBeforeNote),
-        row(1, [1, 0], 1, 0, Bug::NoAlarm),
-        row(2, [2, 0], 1, 0, Bug::TakerCallsNobody),
-        row(3, [2, 0], 1, 0, Bug::CalledDoesNotLook).deep(),
-        row(2, [1, 0], 1, 0, Bug::SeatsNotWatched),
-        row(3, [1, 0], 2, 0, Bug::ForgetFirst).deep(),
-        row(2, [1, 1], 1, 0, Bug::DeadPassed),
-        row(2, [1, 0], 0, 1, Bug::GiveUpOutside),
-        row(2, [1, 0], 1, 0, Bug::NoDebts),
-    ]
-}
-
-/// A row of the semaphore: permits, how many each process wants, rounds, kills/timeouts/signals.
-fn semaphore<const N: usize>(permits: usize, wants: [u8; N], rounds: u8, [kills, timeouts, spurious]: [u8; 3]) -> Row {
-    let wants = std::array::from_fn(|process| wants.get(process).copied().unwrap_or(0));
-    let semaphore = Semaphore { permits, wants, rounds, kills, timeouts, spurious, bug: None };
-    Row { system: System::Semaphore(semaphore), expect: Expect::Right, deep: false, live: true }
-}
-
-fn semaphore_rows() -> Vec<Row> {
-    vec![
-        semaphore(1, [1, 1, 1], 1, [2, 1, 1]),
-        semaphore(2, [1, 1, 1], 1, [1, 1, 1]),
-        semaphore(2, [1, 1, 2], 1, [1, 1, 0]),
-        semaphore(2, [2, 2], 2, [1, 1, 1]),
-        semaphore(1, [1, 1, 1], 2, [1, 1, 0]),
-        semaphore(2, [1, 1, 2], 1, [2, 1, 1]).deep(),
-        semaphore(3, [1, 2, 2], 1, [1, 1, 0]).deep(),
-        semaphore(2, [1, 1, 1, 1], 1, [1, 1, 0]).deep(),
-        semaphore(2, [1, 1, 2], 2, [1, 0, 0]).deep(),
-    ]
-}
-
-fn semaphore_bugs() -> Vec<Row> {
-    use semaphore::Bug;
-    let bug = |mut row: Row, bug| {
-        if let System::Semaphore(semaphore) = &mut row.system {
-            semaphore.bug = Some(bug);
-            (row.expect, row.live) = (Expect::Found, false);
-        }
-        row
-    };
-    vec![
-        bug(semaphore(2, [1, 1, 1, 1], 1, [0; 3]), Bug::NoGate),
-        bug(semaphore(1, [1, 1], 1, [0; 3]), Bug::NoMark),
-        bug(semaphore(2, [1, 1, 1], 1, [0; 3]), Bug::WatchesOne),
-        bug(semaphore(1, [1, 1, 1, 1], 1, [1, 0, 0]), Bug::ClearIgnoresAnnounce),
-        bug(semaphore(1, [1, 1], 1, [0; 3]), Bug::NoWake),
-        bug(semaphore(2, [1, 2], 1, [0, 1, 0]), Bug::KeepsTheRest),
-        bug(semaphore(2, [2, 2], 1, [0; 3]), Bug::GathersOutside),
-    ]
-}
-
-/// A row of the rwlock: readers, writers, rounds, places, kills/timeouts/signals.
-fn rwlock(readers: usize, writers: usize, rounds: u8, places: usize, [kills, timeouts, spurious]: [u8; 3]) -> Row {
-    let rwlock = RwLock { places, readers, writers, rounds, kills, timeouts, spurious, bug: None };
-    Row { system: System::RwLock(rwlock), expect: Expect::Right, deep: false, live: true }
-}
-
-fn rwlock_rows() -> Vec<Row> {
-    vec![
-        rwlock(1, 1, 2, 1, [2, 1, 1]),
-        rwlock(2, 1, 1, 2, [2, 1, 1]),
-        rwlock(1, 2, 1, 2, [2, 1, 1]),
-        rwlock(2, 1, 2, 2, [1, 1, 0]),
-        rwlock(2, 1, 3, 2, [2, 1, 0]).deep(),
-        rwlock(2, 2, 1, 2, [2, 1, 1]).deep(),
-        rwlock(3, 1, 1, 3, [2, 1, 0]).deep(),
-        rwlock(2, 2, 2, 2, [1, 1, 0]).deep(),
-    ]
-}
-
-fn rwlock_bugs() -> Vec<Row> {
-    use rwlock::Bug;
-    let bug = |mut row: Row, bug| {
-        if let System::RwLock(rwlock) = &mut row.system {
-            rwlock.bug = Some(bug);
-            (row.expect, row.live) = (Expect::Found, false);
-        }
-        row
-    };
-    let mut spare = bug(rwlock(2, 2, 1, 2, [1, 0, 0]), Bug::ClearIgnoresAnnounce);
-    spare.expect = Expect::Right;
-    vec![
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::TurnstileOpens),
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::LooksOutside),
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::SitsOutside),
-        bug(rwlock(1, 1, 2, 1, [0; 3]), Bug::ChecksFirst),
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::WidensOutside),
-        bug(rwlock(1, 2, 1, 1, [1, 0, 0]), Bug::ClearsOutside),
-        bug(rwlock(1, 2, 1, 1, [1, 0, 0]), Bug::SignsFirst),
-        bug(rwlock(2, 1, 1, 1, [1, 0, 0]), Bug::KernelsMark),
-        bug(rwlock(1, 1, 1, 1, [0; 3]), Bug::NoWake),
-        spare,
-    ]
-}
-
-/// A row of the barrier: parties, threads, rounds, closers/menders, kills/timeouts/signals.
-fn barrier(parties: usize, threads: usize, rounds: u8, [closers, menders]: [usize; 2], left: [u8; 3]) -> Row {
-    let [kills, timeouts, spurious] = left;
-    let barrier = Barrier { parties, threads, rounds, closers, menders, kills, timeouts, spurious, bug: None };
-    Row { system: System::Barrier(barrier), expect: Expect::Right, deep: false, live: true }
-}
-
-fn barrier_rows() -> Vec<Row> {
-    vec![
-        barrier(2, 2, 2, [0, 0], [1, 1, 1]),
-        barrier(2, 2, 1, [1, 0], [1, 0, 0]),
-        barrier(2, 2, 1, [0, 1], [1, 0, 0]),
-        barrier(2, 3, 1, [0, 0], [1, 0, 0]),
-        barrier(3, 3, 1, [0, 0], [1, 0, 0]),
-        barrier(2, 2, 2, [0, 0], [2, 1, 1]).deep(),
-        barrier(2, 2, 1, [1, 0], [2, 1, 0]).deep(),
-        barrier(2, 2, 1, [0, 1], [2, 1, 0]).deep(),
-        barrier(2, 3, 1, [0, 0], [2, 1, 0]).deep(),
-        barrier(3, 3, 2, [0, 0], [1, 0, 0]).deep(),
-        barrier(3, 3, 1, [0, 0], [2, 0, 0]).deep(),
-        barrier(2, 2, 1, [1, 1], [1, 0, 0]).hole(&["SLEEPS THROUGH THE END"]).deep(),
-    ]
-}
-
-fn barrier_bugs() -> Vec<Row> {
-    use barrier::Bug;
-    let bug = |mut row: Row, bug| {
-        if let System::Barrier(barrier) = &mut row.system {
-            barrier.bug = Some(bug);
-            (row.expect, row.live) = (Expect::Found, false);
-        }
-        row
-    };
-    let mut spare = bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::LookBeforeNote).live();
-    spare.expect = Expect::Right;
-    vec![
-        spare,
-        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::SeatsNotWatched),
-        bug(barrier(2, 2, 1, [0, 1], [1, 0, 0]), Bug::WokenTellsNobody),
-        bug(barrier(3, 3, 1, [0, 0], [1, 0, 0]), Bug::WokenTellsNobody).deep(),
-        bug(barrier(2, 2, 1, [0, 1], [1, 0, 0]), Bug::TellsWhenOver),
-        bug(barrier(2, 3, 1, [0, 0], [2, 0, 0]), Bug::SleepsOnDeath),
-        bug(barrier(2, 3, 1, [0, 0], [1, 0, 0]), Bug::TakerHides),
-        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::TakerBreaksNothing),
-        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::CountsWithoutLook),
-        bug(barrier(2, 2, 1, [0, 0], [1, 0, 0]), Bug::CountsBeforeNote),
-        bug(barrier(2, 3, 2, [0, 0], [0, 0, 0]), Bug::DeathBeforeNote),
-        bug(barrier(2, 2, 1, [1, 1], [0; 3]), Bug::NoTurn),
-        bug(barrier(2, 1, 1, [1, 0], [1, 0, 0]), Bug::NoHelm),
-        bug(barrier(2, 2, 1, [0, 0], [0; 3]), Bug::NoWake),
-    ]
+impl<M: Protocol<N, W> + Send + Sync + 'static, const N: usize, const W: usize> Case<M, N, W>
+where
+    M::Bug: Send + Sync,
+{
+    fn row(self) -> Row {
+        let Self { run, expect, deep, live } = self;
+        Row { system: Box::new(run), expect, deep, live }
+    }
 }

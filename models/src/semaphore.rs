@@ -1,96 +1,86 @@
-//! The semaphore: permits that are robust locks, the gate before them, and death at every step.
+//! The semaphore: permits that are robust locks, the mutex before them, and death at every step.
 //!
-//! The gate's own protocol is the lock's (see [`mod@crate::lock`]): it is entered in one step when it is free, and the kernel frees a dead one's. The permits are modelled word by word
-//! (see [`mod@crate::robust`]).
+//! The mutex has the lock's own protocol (see [`mod@crate::lock`]). Here it is a word that is entered in one
+//! step when it is free. The permits are modelled word by word (see [`mod@crate::robust`]).
 //!
 //! # The steps
 //!
 //! | [`At`] | the semaphore's line |
 //! |---|---|
-//! | `Idle` | `take`, or `take_many` when more than one is wanted: that begins at the gate |
+//! | `Idle` | `take`, or `take_many`, which begins at the mutex |
 //! | `Look`, `Take` | `take_free`: any permit not looked at yet, then the lock's own steps |
-//! | `Gate` | waits for the gate, and enters it |
-//! | `Mark`, `Queue`, `Asleep` | `doze`: marks each word, then the kernel compares and queues each, then sleeps |
-//! | `Out` | leaves the gate |
-//! | `Held`, `Give`, `GiveBack` | has them; gives one after the other back; the same for what was gathered in vain |
+//! | `Enter` | waits for the mutex, and enters it |
+//! | `Register`, `Queue`, `Asleep` | parks: registers with each word; the kernel compares and queues each; sleeps |
+//! | `Out` | leaves the mutex |
+//! | `Held`, `Give` | has its permits; gives one after the other back |
+//! | `GiveBack` | gives back what it gathered without success |
 //!
-//! Chance: death, a time-out at the gate or in it, a wake-up for no reason; at the gate that is the look once a second, for a permit that needs no gate.
+//! Chance: death, a time-out at the mutex or in it, a wake-up for no reason. At the mutex that is also the
+//! liveness poll, for a permit that needs no mutex.
 //!
 //! # The properties
 //!
-//! - Who has a permit is named in its word: nobody else has it, and nobody robs him.
-//! - When nobody can move by himself (who has his permits may keep them for ever): each permit is free or had by a living one; in the gate nobody sleeps for whom enough are free; if all have given
-//!   theirs back nobody waits, so there is no deadlock either.
-//! - Nobody waits for ever (`live`).
+//! - The word of a permit names its holder: no other process has it, and none takes it away.
+//! - When no process can move by itself (the holders of permits may keep them for ever): each permit is free
+//!   or held by a living process. No process sleeps in the mutex for which enough permits are free. If all
+//!   have given theirs back, none waits, so there is no deadlock either.
+//! - No process waits for ever (`live`).
 
 mod steps;
 
-use crate::{
-    checker::{Model, Step},
-    robust::{Flaws, MOST, Robust, tid},
-};
-use std::{
-    fmt,
-    hash::{Hash, Hasher},
-};
+use crate::checker::Step;
+use crate::kernel::{self, Low, Of, Protocol, Run, steps};
+use crate::robust::{PROCESSES, WORDS};
+use std::fmt;
+
+type State = Of<Semaphore, PROCESSES, WORDS>;
+type Turn<'a> = kernel::Turn<'a, Semaphore, PROCESSES, WORDS>;
+type Steps = Vec<Step<State>>;
+
+/// The mutex comes after the permits.
+const MUTEX: usize = WORDS - 1;
 
 /// One run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Semaphore {
     pub(crate) permits: usize,
     /// How many each process wants; 0: there is no such process.
-    pub(crate) wants: [u8; MOST],
+    pub(crate) wants: [u8; PROCESSES],
     pub(crate) rounds: u8,
-    pub(crate) kills: u8,
-    pub(crate) timeouts: u8,
-    pub(crate) spurious: u8,
-    pub(crate) bug: Option<Bug>,
 }
 
 /// Ways to get it wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bug {
-    /// Everybody sleeps on the permits.
-    NoGate,
-    /// The permits are slept on, but not marked.
-    NoMark,
-    /// Only the first of the permits that others hold is slept on.
+    /// All processes sleep on the permits.
+    NoMutex,
+    /// The permits are slept on, without registration.
+    NotRegistered,
+    /// A process sleeps only on the first of the permits that others hold.
     WatchesOne,
     /// A release's clear compares the low half only.
-    ClearIgnoresAnnounce,
-    /// A release wakes nobody.
+    ClearIgnoresEpoch,
+    /// A release wakes no process.
     NoWake,
-    /// Who wanted many and is too late keeps what it has got.
+    /// A process that wanted several permits and is too late keeps what it has got.
     KeepsTheRest,
-    /// Several are gathered without the gate.
+    /// Several are gathered without the mutex.
     GathersOutside,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum At {
-    Gone,
-    Idle,
-    Look,
-    Take,
-    Gate,
-    Mark,
-    Queue,
-    Asleep,
-    Out,
-    Held,
-    Give,
-    GiveBack,
-    Dying,
+steps! {
+    enum At {
+        Gone Idle Look Take Enter Register Queue Asleep Out Held Give GiveBack
+    }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Process {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct Process {
     at: At,
     want: u8,
     rounds: u8,
     late: bool,
-    /// Which permits it has, has looked at (or marked, or queued on), and noted.
+    /// Which permits it has, has looked at (or registered with, or queued on), and noted.
     got: u8,
     looked: u8,
     noted: u8,
@@ -98,112 +88,97 @@ struct Process {
 }
 
 impl Process {
-    const GONE: Self = Self { at: At::Gone, want: 0, rounds: 0, late: false, got: 0, looked: 0, noted: 0, target: 0 };
-
-    fn bits(&self) -> u64 {
-        let flags = self.want << 4 | self.rounds << 1 | u8::from(self.late);
-        u64::from_be_bytes([self.at as u8, flags, self.got, self.looked, self.noted, self.target, 0, 0])
-    }
-
     fn scan(&mut self) {
         (self.at, self.looked, self.noted, self.target) = (At::Look, 0, 0, 0);
     }
-}
 
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct State {
-    /// Who is in the gate.
-    gate: u8,
-    left: [u8; 3],
-    robust: Robust,
-    processes: [Process; MOST],
-}
-
-impl Hash for State {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        hasher.write(&[self.gate, self.left[0], self.left[1], self.left[2]]);
-        self.robust.hash(hasher);
-        for process in &self.processes {
-            hasher.write_u64(process.bits());
-        }
+    fn has_all(&self) -> bool {
+        self.got.count_ones() == u32::from(self.want)
     }
-}
 
-impl State {
-    /// The same with these words.
-    fn with(&self, robust: Robust) -> Self {
-        let mut state = *self;
-        state.robust = robust;
-        state
+    /// The end of a round, with or without success.
+    fn rest(&mut self) {
+        *self = Self { at: At::Idle, want: self.want, rounds: self.rounds - 1, ..Self::default() };
     }
 }
 
 impl Semaphore {
-    fn is(&self, bug: Bug) -> bool {
-        self.bug == Some(bug)
-    }
-
-    fn flaws(&self) -> Flaws {
-        Flaws { clear_ignores_announce: self.is(Bug::ClearIgnoresAnnounce), no_wake: self.is(Bug::NoWake) }
-    }
-
     fn all(&self) -> u8 {
         (1 << self.permits) - 1
-    }
-
-    /// Whether `me` may do what is done in the gate.
-    fn is_inside(&self, state: &State, me: usize) -> bool {
-        let outside = self.is(Bug::NoGate) || (self.is(Bug::GathersOutside) && state.processes[me].want > 1);
-        state.gate == tid(me) || outside
     }
 }
 
 impl fmt::Display for Semaphore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wants: Vec<String> = self.wants.iter().filter(|want| **want > 0).map(u8::to_string).collect();
+        let wants: Vec<String> = self.wants[..self.processes()].iter().map(u8::to_string).collect();
         write!(f, "{} permits, wanted {} × {}", self.permits, wants.join("+"), self.rounds)
     }
 }
 
-impl Model for Semaphore {
-    type State = State;
+impl Protocol<PROCESSES, WORDS> for Semaphore {
+    const NAME: &'static str = "semaphore";
+    type Bug = Bug;
+    type Shared = ();
+    type Process = Process;
 
-    fn start(&self) -> State {
-        let mut processes = [Process::GONE; MOST];
-        for (process, want) in processes.iter_mut().zip(self.wants).filter(|(_, want)| *want > 0) {
-            *process = Process { at: At::Idle, want, rounds: self.rounds, ..Process::GONE };
-        }
-        State { gate: 0, left: [self.kills, self.timeouts, self.spurious], robust: Robust::START, processes }
+    fn processes(&self) -> usize {
+        self.wants.iter().filter(|want| **want > 0).count()
     }
 
-    fn steps(&self, state: &State, next: &mut Vec<Step<State>>) {
-        for me in 0..MOST {
-            self.own_step(state, me, next);
-            Self::mishaps(state, me, next);
+    fn start(run: &Run<Self, PROCESSES, WORDS>) -> State {
+        let mut processes = [Process::default(); PROCESSES];
+        for (process, want) in processes.iter_mut().zip(run.model.wants).filter(|(_, want)| *want > 0) {
+            *process = Process { at: At::Idle, want, rounds: run.model.rounds, ..Process::default() };
         }
+        run.begin((), processes, 0)
+    }
+
+    fn step(turn: &Turn<'_>, next: &mut Steps) {
+        turn.own_step(next);
+    }
+
+    fn chances(turn: &Turn<'_>, next: &mut Steps) {
+        let (me, p) = (turn.me, turn.p);
+        let rises = |state: &mut State| {
+            if p.at == At::Asleep {
+                state.forget(me);
+                state.processes[me].scan();
+            }
+        };
+        let inside = p.at == At::Look && turn.before.holds(me, MUTEX);
+        if (matches!(p.at, At::Asleep | At::Enter) || inside) && !p.late {
+            turn.chance(next, Turn::LATE, "is late", |state| {
+                state.processes[me].late = true;
+                rises(state);
+            });
+        }
+        if p.at == At::Asleep {
+            turn.chance(next, Turn::SPURIOUS, "wakes for nothing", rises);
+        }
+        if p.at == At::Enter && p.want == 1 {
+            turn.chance(next, Turn::SPURIOUS, "liveness poll", |state| state.processes[me].scan());
+        }
+    }
+
+    fn is_mortal(turn: &Turn<'_>) -> bool {
+        turn.p.at != At::Idle
     }
 
     /// Processes are alike but for what they want, which goes with them.
-    fn canonical(&self, state: &mut State) {
-        let mut order: [usize; MOST] = std::array::from_fn(|i| i);
-        order.sort_by_cached_key(|&me| {
-            let in_gate = u8::from(state.gate == tid(me));
-            (state.processes[me].bits(), state.robust.hands[me].key(), state.robust.held(me), in_gate)
-        });
-        let old = *state;
-        state.robust.rename(&order, |me| old.processes[me].at == At::Gone);
-        for (new, from) in order.into_iter().enumerate() {
-            state.processes[new] = old.processes[from];
-            if old.gate == tid(from) {
-                state.gate = tid(new);
-            }
-        }
+    fn alike(&self, _one: usize, _other: usize) -> bool {
+        true
     }
 
-    fn wrong(&self, state: &State, quiet: bool) -> Option<&'static str> {
-        for (me, p) in state.processes.iter().enumerate() {
-            if p.at == At::Held && (0..self.permits).any(|word| p.got & 1 << word != 0 && !state.robust.holds(me, word)) {
-                return Some("NOT HIS PERMIT");
+    /// No process asks whether the mutex was left by a dead owner.
+    fn forget(_run: &Run<Self, PROCESSES, WORDS>, state: &mut State) {
+        state.words[MUTEX].0 &= !Low::OD;
+    }
+
+    fn wrong(run: &Run<Self, PROCESSES, WORDS>, state: &State, quiet: bool) -> Option<&'static str> {
+        let permits = run.model.permits;
+        for (me, p) in state.processes.iter().enumerate().filter(|(_, p)| p.at == At::Held) {
+            if (0..permits).any(|word| p.got & 1 << word != 0 && !state.holds(me, word)) {
+                return Some("NOT ITS PERMIT");
             }
         }
         if !quiet {
@@ -211,24 +186,25 @@ impl Model for Semaphore {
         }
         let count = |at: At| state.processes.iter().filter(|p| p.at == at).count();
         let held: u32 = state.processes.iter().map(|p| p.got.count_ones()).sum();
-        let taken = (0..self.permits).filter(|word| state.robust.is_held(*word)).count();
+        let taken = (0..permits).filter(|word| state.is_held(*word)).count();
         if u32::try_from(taken) != Ok(held) {
             return Some("LOST PERMIT");
         }
-        if count(At::Held) == 0 && count(At::Asleep) + count(At::Gate) > 0 {
+        if count(At::Held) == 0 && count(At::Asleep) + count(At::Enter) > 0 {
             return Some("WAITS FOR EVER");
         }
-        let enough =
-            |p: &Process| usize::try_from(u32::from(p.want) - p.got.count_ones()).is_ok_and(|more| taken + more <= self.permits);
-        state.processes.iter().any(|p| p.at == At::Asleep && enough(p)).then_some("SLEEPS BESIDE A FREE PERMIT")
+        let more = |p: &Process| usize::try_from(u32::from(p.want) - p.got.count_ones()).unwrap_or(permits);
+        let beside = state.processes.iter().any(|p| p.at == At::Asleep && taken + more(p) <= permits);
+        beside.then_some("SLEEPS BESIDE A FREE PERMIT")
     }
 
     fn show(&self, state: &State) -> String {
-        let words: Vec<String> = state.robust.words[..self.permits].iter().map(|low| low.show()).collect();
-        let all: Vec<String> = (0..MOST)
-            .filter(|me| self.wants[*me] > 0)
-            .map(|me| format!("{:?}/{:?}{}", state.processes[me].at, state.robust.hands[me].stage, state.processes[me].got))
+        let words: Vec<String> = state.words[..self.permits].iter().map(|low| low.show()).collect();
+        let all: Vec<String> = (0..self.processes())
+            .map(|me| {
+                format!("{:?}/{:?}{}", state.processes[me].at, state.hands[me].stage, state.processes[me].got)
+            })
             .collect();
-        format!("gate {} [{}] {}", state.gate, words.join(" "), all.join("  "))
+        format!("mutex {} [{}] {}", state.words[MUTEX].show(), words.join(" "), all.join("  "))
     }
 }

@@ -1,7 +1,5 @@
-//! The child's side: from `init` to the function, and out.
+//! The child's part: from `init` to the function, and to the exit.
 
-use std::any::Any;
-use std::cell::RefCell;
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
@@ -12,7 +10,6 @@ use std::os::unix::process::parent_id;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::process;
-use std::thread;
 
 use ipc_channel::IpcError;
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
@@ -20,13 +17,16 @@ use multiproc_robust::Deadline;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::handoff::{self, Call, GO, LONGEST, Launch, Marker, Outcome, Payload, Reply, SendError};
+use crate::control_socket::ControlSocket;
+use crate::handoff::{self, Call, GO, Launch, Marker, Outcome, Payload, Reply, SendError};
+use crate::helper_thread;
 use crate::image::{Image, first_argument};
-use crate::init::{MYSELF, Myself};
+use crate::panic_report;
 use crate::sys;
+use crate::this_process::{THIS_PROCESS, ThisProcess};
 
-/// Lives the child's life.
-pub(crate) fn live(marker: Marker) -> ! {
+/// Runs the function that the parent asks for, and exits.
+pub(crate) fn run_and_exit(marker: Marker) -> ! {
     let code = match begin(marker) {
         Ok(Some((entry, child))) => entry(child),
         Ok(None) => FAILURE,
@@ -38,24 +38,24 @@ pub(crate) fn live(marker: Marker) -> ! {
     exit(code)
 }
 
-/// A child that has been told what to do.
+/// A child that has received its call.
 #[derive(Debug)]
 pub(crate) struct Child {
-    line: Line,
+    control: Control,
     parent: u32,
     call: Call,
 }
 
-/// The function of the program that knows the types of what the child is to do; gives the exit code.
+/// The program's own function that knows the types of the call; returns the exit code.
 pub(crate) type Entry = fn(Child) -> i32;
 
-/// Step 1 of the handoff. `None`: the parent is gone, or has been told why not.
+/// Step 1 of the handoff. `None`: the parent has ended, or the child has sent it a refusal.
 fn begin(marker: Marker) -> io::Result<Option<(Entry, Child)>> {
-    let line = Line(io::stdin().as_fd().try_clone_to_owned()?);
-    if let Err(error) = settle(marker) {
-        return Ok(line.refuse(format!("cannot set up its descriptors: {error}")));
+    let control = Control(ControlSocket::inherited()?);
+    if let Err(error) = set_up(marker) {
+        return Ok(control.refuse(format!("cannot set up its descriptors: {error}")));
     }
-    let call = line.hear()?;
+    let call = control.0.receive()?;
     if call.is_empty() {
         return Ok(None);
     }
@@ -64,17 +64,17 @@ fn begin(marker: Marker) -> io::Result<Option<(Entry, Child)>> {
         Ok((image.function::<Entry>(&call.entry)?, call))
     });
     match entry {
-        Ok((entry, call)) => Ok(Some((entry, Child { line, parent: marker.parent, call }))),
-        Err(why) => Ok(line.refuse(why)),
+        Ok((entry, call)) => Ok(Some((entry, Child { control, parent: marker.parent, call }))),
+        Err(why) => Ok(control.refuse(why)),
     }
 }
 
 /// Gives the process a signal mask, a standard input, a standard output and a name of its own.
-fn settle(marker: Marker) -> io::Result<()> {
+fn set_up(marker: Marker) -> io::Result<()> {
     sys::unblock_signals();
     sys::replace_stdin()?;
     if let Some(stdout) = marker.stdout {
-        // What the test harness has said so far goes nowhere.
+        // Flushed before the exchange: what the test harness has printed so far goes to /dev/null.
         io::stdout().flush()?;
         sys::replace_stdout(stdout)?;
     }
@@ -83,76 +83,83 @@ fn settle(marker: Marker) -> io::Result<()> {
     Ok(())
 }
 
-/// What [`Call::entry`] names: gets the arguments, calls the function, sends what comes of it.
+/// The function that [`Call::entry`] names: receives the arguments, calls the function, sends the outcome.
 pub(crate) fn entry<A, R>(child: Child) -> i32
 where
     A: Serialize + DeserializeOwned + 'static,
     R: Serialize + DeserializeOwned + 'static,
 {
     let Some(function) = child.function::<A, R>() else { return FAILURE };
-    let Some(launch) = child.meet::<A, R>() else { return FAILURE };
+    let Some(launch) = child.receive_launch::<A, R>() else { return FAILURE };
     let Launch { name, daemon, outcome, arguments: Payload(arguments) } = launch;
-    let Child { line, parent, .. } = child;
+    let Child { control, parent, .. } = child;
     if let Some(name) = &name {
         set_title(name);
     }
-    // Nothing else sets it.
-    let _ = MYSELF.set(Myself { parent, name });
-    report_panics(&outcome);
-    if daemon && let Err(error) = line.end_with(parent) {
-        line.refuse::<()>(format!("cannot watch the parent: {error}"));
+    // Set here only, so it cannot be set already.
+    let _ = THIS_PROCESS.set(ThisProcess { parent, name });
+    panic_report::install_hook(&outcome);
+    if daemon && let Err(error) = control.end_with(parent) {
+        control.refuse::<()>(format!("cannot watch the parent: {error}"));
         return FAILURE;
     }
-    // If the parent is dead by now, it might as well have died a moment later.
-    let _ = line.say(&Reply::Running);
-    drop(line);
+    // A parent that has ended by now might as well have ended a moment later: the function is called.
+    let _ = control.reply(&Reply::Running);
+    drop(control);
     run(function, arguments, &outcome)
 }
 
 impl Child {
-    /// `None`: the parent has been told why not.
+    /// `None`: the child has sent a refusal.
     fn function<A, R>(&self) -> Option<fn(A) -> R> {
         let image = Image::of_this_process().map_err(|error| error.to_string());
         match image.and_then(|image| Ok(image.function(&self.call.function)?)) {
             Ok(function) => Some(function),
-            Err(why) => self.line.refuse(why),
+            Err(why) => self.control.refuse(why),
         }
     }
 
-    /// Steps 2 to 4 of the handoff. `None`: the parent is gone, or has been told why not.
-    fn meet<A, R>(&self) -> Option<Launch<A, R>>
+    /// Steps 2 to 4 of the handoff. `None`: the parent has ended, or the child has sent it a refusal.
+    fn receive_launch<A, R>(&self) -> Option<Launch<A, R>>
     where
         A: Serialize + DeserializeOwned + 'static,
         R: Serialize + DeserializeOwned + 'static,
     {
-        let (server, path) = match self.serve() {
+        let (server, path) = match self.make_server() {
             Ok(both) => both,
-            Err(why) => return self.line.refuse(why),
+            Err(why) => return self.control.refuse(why),
         };
-        self.line.say(&Reply::Ready { server: path }).ok()?;
-        // Anything else is the parent's end.
-        if self.line.hear().ok()? != GO {
+        self.control.reply(&Reply::Ready { server: path }).ok()?;
+        // Anything else means that the parent has ended.
+        if self.control.0.receive().ok()? != GO {
             return None;
         }
         match panic::catch_unwind(AssertUnwindSafe(|| server.accept())) {
             Ok(Ok((_, launch))) => Some(launch),
-            Ok(Err(IpcError::SerializationError(error))) => self.line.refuse_arguments(handoff::describe(&error)),
+            Ok(Err(IpcError::SerializationError(error))) => {
+                self.control.refuse_arguments(handoff::describe(&error))
+            }
             Ok(Err(_)) => None,
-            Err(payload) => self.line.refuse_arguments(describe_panic(payload.as_ref()).0),
+            Err(payload) => self.control.refuse_arguments(panic_report::describe(payload.as_ref()).0),
         }
     }
 
-    /// An ipc-channel server in the meeting place, and its path below that. ipc-channel puts its socket into the directory for temporary
-    /// files and nowhere else, so that is moved for the moment; by way of the descriptor the path is short enough for any socket.
-    fn serve<A, R>(&self) -> Result<(IpcOneShotServer<Launch<A, R>>, String), String>
+    /// Makes an ipc-channel server in the rendezvous directory; also returns the server's path below that
+    /// directory.
+    ///
+    /// ipc-channel puts its socket into the directory for temporary files and nowhere else, so `TMPDIR` is
+    /// changed for this one call. A path through the descriptor of the directory is short enough for any
+    /// socket.
+    fn make_server<A, R>(&self) -> Result<(IpcOneShotServer<Launch<A, R>>, String), String>
     where
         A: Serialize + DeserializeOwned,
         R: Serialize + DeserializeOwned,
     {
         const TEMPORARY: &str = "TMPDIR";
-        let place = OsString::from_vec(self.call.meeting_place.clone());
-        let failed = |error: io::Error| format!("cannot meet the parent in {}: {error}", place.display());
-        let directory = File::open(&place).map_err(failed)?;
+        let rendezvous = OsString::from_vec(self.call.rendezvous.clone());
+        let failed =
+            |error: io::Error| format!("cannot meet the parent in {}: {error}", rendezvous.display());
+        let directory = File::open(&rendezvous).map_err(failed)?;
         let short = format!("/proc/self/fd/{}/", directory.as_raw_fd());
         let before = env::var_os(TEMPORARY);
         sys::set_variable(TEMPORARY, OsStr::new(&short));
@@ -162,12 +169,14 @@ impl Child {
             None => sys::remove_variable(TEMPORARY),
         }
         let (server, path) = server.map_err(failed)?;
-        let below = path.strip_prefix(&short).ok_or_else(|| format!("{path} is outside of {}", place.display()))?;
+        let below = path
+            .strip_prefix(&short)
+            .ok_or_else(|| format!("{path} is outside of {}", rendezvous.display()))?;
         Ok((server, below.to_owned()))
     }
 }
 
-/// Calls the function, sends what comes of it, and gives the exit code.
+/// Calls the function, sends the outcome, and returns the exit code.
 fn run<A, R>(function: fn(A) -> R, arguments: A, outcome: &IpcSender<Outcome<R>>) -> i32
 where
     R: Serialize + DeserializeOwned,
@@ -178,112 +187,65 @@ where
     }));
     let (failure, code) = match called {
         Ok(Ok(())) => return 0,
-        // The parent is gone, and nobody else asks.
+        // The parent has ended: no process waits for the outcome.
         Ok(Err(SendError::Os(_))) => return FAILURE,
         Ok(Err(SendError::Encoding(why))) => (Outcome::Unsendable(why), FAILURE),
         Err(payload) => {
-            let (message, location) = describe_panic(payload.as_ref());
+            let (message, location) = panic_report::describe(payload.as_ref());
             // Its destructor could panic again.
             std::mem::forget(payload);
             (Outcome::Panic { message, location }, PANICKED)
         }
     };
-    // As above.
+    // As above: an error means that the parent has ended.
     let _ = handoff::send(outcome, failure);
     code
 }
 
-/// The child's end of the handshake socket.
+/// The child's end of the control socket.
 #[derive(Debug)]
-struct Line(OwnedFd);
+struct Control(ControlSocket);
 
-impl Line {
-    fn hear(&self) -> io::Result<Vec<u8>> {
-        sys::receive(self.0.as_fd(), LONGEST)
-    }
-
-    fn say(&self, reply: &Reply) -> io::Result<()> {
+impl Control {
+    fn reply(&self, reply: &Reply) -> io::Result<()> {
         let bytes = postcard::to_stdvec(reply).map_err(io::Error::other)?;
-        sys::send(self.0.as_fd(), &bytes)
+        self.0.send(&bytes)
     }
 
-    /// If the parent does not hear it, it is gone.
+    /// Sends a refusal; an error means that the parent has ended.
     fn refuse<T>(&self, why: impl Into<String>) -> Option<T> {
-        let _ = self.say(&Reply::Refused { arguments: false, message: shortened(why.into()) });
+        let _ = self.reply(&Reply::Refused { arguments: false, message: shortened(why.into()) });
         None
     }
 
     fn refuse_arguments<T>(&self, why: String) -> Option<T> {
-        let _ = self.say(&Reply::Refused { arguments: true, message: shortened(why) });
+        let _ = self.reply(&Reply::Refused { arguments: true, message: shortened(why) });
         None
     }
 
-    /// From now on this process ends when the parent does. The line alone would tell, but a fork of the parent that does not `exec` keeps
-    /// its other end open; a descriptor of the parent tells too. `PR_SET_PDEATHSIG` would strike when the *thread* ends that spawned us.
+    /// Makes this process end when the parent ends. The control socket alone would show the parent's end,
+    /// except where the parent has forked without `exec`: such a fork keeps the other end open. So a pidfd of
+    /// the parent is watched as well. `PR_SET_PDEATHSIG` would act when the *thread* ends that spawned this
+    /// process.
     fn end_with(&self, parent: u32) -> io::Result<()> {
-        let line = self.0.try_clone()?;
-        let parent_itself = sys::pidfd_open(parent).ok();
+        let control = self.0.try_clone()?;
+        let pidfd = sys::pidfd_open(parent).ok();
         if parent_id() != parent {
-            // It was gone already, and its number may be another's.
+            // The parent ended before, and its process id may be another process's by now.
             sys::exit_now(FAILURE);
         }
-        let watch = move || {
-            sys::block_signals();
-            let watched: Vec<_> = [Some(&line), parent_itself.as_ref()].into_iter().flatten().map(OwnedFd::as_fd).collect();
-            // An error would mean that nobody watches any more.
+        helper_thread::start("multiproc-lifeline", move || {
+            let watched: Vec<_> =
+                [Some(control.as_fd()), pidfd.as_ref().map(OwnedFd::as_fd)].into_iter().flatten().collect();
+            // After an error nothing would watch the parent, so the process ends then, too.
             let _ = sys::wait_readable(&watched, Deadline::NEVER);
             sys::exit_now(FAILURE)
-        };
-        thread::Builder::new().name("multiproc-lifeline".to_owned()).stack_size(SMALL_STACK).spawn(watch).map(drop)
+        })
     }
 }
 
-/// A panic, as the hook saw it.
-struct Panic {
-    message: String,
-    location: Option<String>,
-}
-
-thread_local! {
-    static LAST_PANIC: RefCell<Option<Panic>> = const { RefCell::new(None) };
-}
-
-/// Has panics remembered, which are printed as ever. Where a panic aborts, it is sent at once: there is no later.
-fn report_panics<R>(outcome: &IpcSender<Outcome<R>>)
-where
-    R: Serialize + DeserializeOwned,
-{
-    let aborts = cfg!(panic = "abort").then(|| outcome.clone().to_opaque().to::<Outcome<()>>());
-    let print = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        print(info);
-        let message = text_of(info.payload());
-        let location = info.location().map(ToString::to_string);
-        if let Some(outcome) = &aborts {
-            // If the parent is gone, nobody asks.
-            let _ = handoff::send(outcome, Outcome::Panic { message, location });
-        } else {
-            // Gone only in a thread that is being torn down, whose panics are nobody's result.
-            let _ = LAST_PANIC.try_with(|last| last.replace(Some(Panic { message, location })));
-        }
-    }));
-}
-
-/// Message and place of a panic that was caught; no place when it is not the one the hook saw, as after `resume_unwind`.
-fn describe_panic(payload: &(dyn Any + Send)) -> (String, Option<String>) {
-    let message = text_of(payload);
-    let seen = LAST_PANIC.take().filter(|seen| seen.message == message);
-    (message, seen.and_then(|seen| seen.location))
-}
-
-/// What a panic said.
-pub(crate) fn text_of(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<&str>().copied();
-    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("a value that is no text").to_owned()
-}
-
 fn shortened(mut message: String) -> String {
-    message.truncate(message.floor_char_boundary(LONGEST / 2));
+    message.truncate(message.floor_char_boundary(ControlSocket::LONGEST / 2));
     message
 }
 
@@ -293,7 +255,7 @@ fn set_title(title: &str) {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "there is nobody else to tell")]
+#[allow(clippy::print_stderr, reason = "no call is running that could return the error")]
 fn complain(why: std::fmt::Arguments<'_>) {
     eprintln!("multiproc: {why}");
 }
@@ -305,9 +267,7 @@ fn exit(code: i32) -> ! {
     process::exit(code)
 }
 
-/// The exit code of a child that could not do what it was asked; the parent gets the reason in words.
+/// The exit code of a child that could not do what it was asked; the parent gets the reason as text.
 const FAILURE: i32 = 1;
 /// As of a program whose `main` panicked.
 const PANICKED: i32 = 101;
-/// For a thread that waits and does nothing else.
-pub(crate) const SMALL_STACK: usize = 64 * 1024;

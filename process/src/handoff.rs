@@ -1,28 +1,28 @@
-//! What parent and child say to each other, and on which line.
+//! The messages between parent and child, and the channel of each.
 //!
-//! | step | from | on | says |
+//! | step | from | channel | message |
 //! |---|---|---|---|
-//! | 1 | parent | the handshake socket | [`Call`]: which function, in which image, and where to meet |
-//! | 2 | child | the handshake socket | [`Reply::Ready`]: the place of its one-shot server; or [`Reply::Refused`] |
-//! | 3 | parent | the handshake socket | [`GO`], after it has connected to that server |
+//! | 1 | parent | control socket | [`Call`]: the function, its image, the rendezvous directory |
+//! | 2 | child | control socket | [`Reply::Ready`]: the path of its one-shot server; or [`Reply::Refused`] |
+//! | 3 | parent | control socket | [`GO`], after it has connected to that server |
 //! | 4 | parent | ipc-channel | [`Launch`]: the arguments, and the sender for the result |
-//! | 5 | child | the handshake socket | [`Reply::Running`], once it has the arguments; or [`Reply::Refused`] |
+//! | 5 | child | control socket | [`Reply::Running`], once it has the arguments; or [`Reply::Refused`] |
 //! | 6 | child | ipc-channel | [`Outcome`]: a value or a panic; nothing if it exits or dies |
-//!
-//! The handshake socket is one end of a socket pair, inherited as descriptor 0: it closes with either process, whatever kills it.
 //!
 //! # Why the child is the server, and not the parent
 //!
-//! ipc-channel makes no channel from a descriptor, so the two must meet at its `IpcOneShotServer`, and `accept` has no time-out. A
-//! parent that accepts would wait for ever for a child that died on the way. Here the parent only connects, which never waits; and the
-//! child accepts only after [`GO`], when the connection is in the queue already. So neither waits for the other except on the handshake
-//! socket, where a death is an end of file.
+//! ipc-channel makes no channel from a descriptor, so the two connect by its `IpcOneShotServer`, whose
+//! `accept` has no time-out. A parent that accepts would wait for ever if the child died before it connected.
+//! Here the parent only connects, which never waits. The child accepts only after [`GO`], when the connection
+//! is in the queue already. So parent and child wait for each other on the control socket only, where a death
+//! is an end of file.
 //!
 //! # Why no message is larger than a socket buffer
 //!
-//! ipc-channel cuts a larger message into pieces and sends them through a second channel of which it holds *both* ends meanwhile: when
-//! the receiver dies half-way, the sender waits for ever. So [`Payload`] puts what is large into shared memory, and the message itself
-//! always fits into the empty buffer of its socket. A child may leave its result and exit; nobody needs to drain anything.
+//! ipc-channel cuts a larger message into pieces, sends them through a second channel, and holds *both* ends
+//! of that channel meanwhile. If the receiver dies half-way, the sender waits for ever. So [`Payload`] puts
+//! large values into shared memory, and the message itself always fits into the empty buffer of its socket. A
+//! child may send its result and exit before the parent reads it.
 
 use std::cell::RefCell;
 use std::error::Error as _;
@@ -39,16 +39,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::image::FunctionName;
 use crate::sys;
 
-/// The environment variable that tells a program that it is a child. Its value is a [`Marker`].
+/// The environment variable that marks a process as a child. Its value is a [`Marker`].
 pub(crate) const MARKER: &str = "MULTIPROC_CHILD";
 
-/// The byte that sends the child to its server.
+/// The message after which the child accepts at its server.
 pub(crate) const GO: &[u8] = b"go";
 
-/// The longest message on the handshake socket.
-pub(crate) const LONGEST: usize = 16 * 1024;
-
-/// What is inherited through the environment: little, because a child that forgot `init` passes it on.
+/// What a child inherits through the environment: little, because a child that does not call `init` passes it
+/// on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
     pub(crate) parent: u32,
@@ -56,29 +54,29 @@ pub(crate) struct Marker {
     pub(crate) stdout: Option<i32>,
 }
 
-/// The parent's first words.
+/// The parent's first message.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Call {
-    /// An [`Entry`](crate::child::Entry): what decodes the arguments, calls the function and sends its result.
+    /// An [`Entry`](crate::child::Entry): it decodes the arguments, calls the function and sends the result.
     pub(crate) entry: FunctionName,
     /// The function itself, of the type that `entry` knows.
     pub(crate) function: FunctionName,
-    /// The directory for the one-shot server.
-    pub(crate) meeting_place: Vec<u8>,
+    /// The rendezvous directory: a scratch directory of the namespace, for the one-shot server.
+    pub(crate) rendezvous: Vec<u8>,
 }
 
-/// The child's answers.
+/// The child's replies.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Reply {
-    /// The server's path below the meeting place.
+    /// The server's path below the rendezvous directory.
     Ready { server: String },
     /// The function is about to be called.
     Running,
-    /// It is not.
+    /// The function is not going to be called.
     Refused { arguments: bool, message: String },
 }
 
-/// The arguments, and what else the child should know.
+/// The arguments, and the settings for the child.
 #[derive(Serialize, Deserialize)]
 #[serde(bound = "A: Serialize + DeserializeOwned, R: Serialize + DeserializeOwned")]
 pub(crate) struct Launch<A, R> {
@@ -97,28 +95,31 @@ pub(crate) enum Outcome<R> {
         message: String,
         location: Option<String>,
     },
-    /// It returned a value that does not serialise.
+    /// The function returned a value that does not serialise.
     Unsendable(String),
 }
 
-/// A value that is encoded on its own, so that its size is known before it goes on the way.
+/// A value that is encoded on its own, so that its size is known before it is sent.
 pub(crate) struct Payload<T>(pub(crate) T);
 
-/// A payload's bytes. What is small rides in the message.
+/// A payload's bytes: inside the message if they are few.
 #[derive(Serialize, Deserialize)]
 enum Bytes {
     Here(Vec<u8>),
     InMemory(IpcSharedMemory),
 }
 
-/// Well below the smallest default size of a socket buffer that anybody runs with.
+/// Well below the smallest default size of a socket buffer.
 const SMALL: usize = 16 * 1024;
 
 impl<T: Serialize> Serialize for Payload<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Handles, senders and receivers inside see the same thread-local lists as in any ipc-channel message: we are within its `send`.
+        // This runs within ipc-channel's `send`: handles, senders and receivers inside the value use its
+        // thread-local lists.
         let bytes = postcard::to_stdvec(&self.0).map_err(|error| S::Error::custom(remember(&error)))?;
-        let bytes = if bytes.len() <= SMALL { Bytes::Here(bytes) } else { Bytes::InMemory(IpcSharedMemory::from_bytes(&bytes)) };
+        let small = bytes.len() <= SMALL;
+        let bytes =
+            if small { Bytes::Here(bytes) } else { Bytes::InMemory(IpcSharedMemory::from_bytes(&bytes)) };
         bytes.serialize(serializer)
     }
 }
@@ -134,7 +135,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Payload<T> {
 }
 
 thread_local! {
-    /// Why the last payload failed: ipc-channel's error does not carry it.
+    /// Why the last payload failed: ipc-channel's error does not hold the reason.
     static FAILURE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
@@ -144,23 +145,23 @@ fn remember(error: &postcard::Error) -> String {
     text
 }
 
-/// What serde said when a message could not be encoded or decoded.
+/// Returns serde's message for a message that could not be encoded or decoded.
 pub(crate) fn describe(error: &SerDeError) -> String {
     FAILURE.take().unwrap_or_else(|| error.source().unwrap_or(error).to_string())
 }
 
-/// Why a message did not go out.
+/// Why a message was not sent.
 #[derive(Debug)]
 pub(crate) enum SendError {
     /// A value does not serialise.
     Encoding(String),
-    /// The other side is gone, or the kernel has no room.
+    /// The receiver has disconnected, or the kernel has no room.
     Os(io::Error),
 }
 
-/// Sends one message; the handles in it are in transit until it is out.
+/// Sends one message; the handles in it are in transit until it is sent.
 pub(crate) fn send<T: Serialize>(sender: &IpcSender<T>, message: T) -> Result<(), SendError> {
-    // Where this gets its two descriptors, so does a large payload; ipc-channel would panic without.
+    // This needs two descriptors, as many as a large payload: without them ipc-channel would panic there.
     forget_stale_channels().map_err(SendError::Os)?;
     let clean_up = StaleAfterFailure(PhantomData);
     let transit = Transit::begin();
@@ -176,21 +177,23 @@ pub(crate) fn send<T: Serialize>(sender: &IpcSender<T>, message: T) -> Result<()
     }
 }
 
-/// Runs [`forget_stale_channels`] after an error and after a panic in somebody's `Serialize`.
+/// Runs [`forget_stale_channels`] after an error, and after a panic in a value's `Serialize`.
 struct StaleAfterFailure(PhantomData<*const ()>);
 
 impl Drop for StaleAfterFailure {
     fn drop(&mut self) {
-        // What it leaves, the next `send` of this thread takes away, or does not send.
+        // If this fails, the next `send` of this thread does it, or fails before it sends.
         let _ = forget_stale_channels();
     }
 }
 
-/// After a `send` whose message did not serialise, ipc-channel keeps the channels it had met in a thread-local list, and the next message
-/// of this thread would carry them to whomever it is for. A message to nobody takes them away.
+/// Sends an empty message to this thread itself, which empties ipc-channel's thread-local list of channels.
+///
+/// After a `send` whose message did not serialise, that list still holds the channels of the message. The
+/// next message of this thread would carry them to its receiver.
 fn forget_stale_channels() -> io::Result<()> {
-    let (nobody, _receiver) = ipc::channel::<()>()?;
-    nobody.send(()).map_err(io::Error::other)
+    let (sender, _receiver) = ipc::channel::<()>()?;
+    sender.send(()).map_err(io::Error::other)
 }
 
 impl Marker {
@@ -200,7 +203,7 @@ impl Marker {
         format!("{}:{}{stdout}", env!("CARGO_PKG_VERSION"), self.parent)
     }
 
-    /// `None` when another version of this crate wrote it, or somebody by hand.
+    /// Returns `None` if the text was not written by this version of this crate.
     pub(crate) fn from_text(text: &str) -> Option<Self> {
         let mut parts = text.split(':');
         if parts.next()? != env!("CARGO_PKG_VERSION") {
@@ -217,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_marker_survives_the_environment() {
+    fn marker_survives_the_environment() {
         for marker in [Marker { parent: 7, stdout: None }, Marker { parent: 7, stdout: Some(3) }] {
             assert_eq!(Marker::from_text(&marker.to_text()), Some(marker));
         }
@@ -229,15 +232,15 @@ mod tests {
     #[test]
     fn large_payloads_do_not_wait_for_a_reader() {
         let (sender, receiver) = ipc::channel::<Payload<Vec<u8>>>().expect("there are descriptors");
-        send(&sender, Payload(vec![7; 8 << 20])).expect("nobody needs to read meanwhile");
+        send(&sender, Payload(vec![7; 8 << 20])).expect("no reader is needed");
         assert_eq!(receiver.recv().expect("it is there").0, vec![7; 8 << 20]);
     }
 
     #[test]
-    fn a_message_that_failed_leaves_no_channel_behind() {
+    fn failed_message_leaves_no_channel_behind() {
         let (sender, receiver) = ipc::channel::<()>().expect("there are descriptors");
-        let (line, _end) = ipc::channel::<(IpcSender<()>, Fails)>().expect("there are descriptors");
-        let error = send(&line, (sender, Fails)).expect_err("it fails on purpose");
+        let (carrier, _end) = ipc::channel::<(IpcSender<()>, Fails)>().expect("there are descriptors");
+        let error = send(&carrier, (sender, Fails)).expect_err("it fails on purpose");
         assert!(matches!(&error, SendError::Encoding(why) if !why.is_empty()), "{error:?}");
         // The failed message held the only sender.
         assert!(matches!(receiver.recv(), Err(IpcError::Disconnected)));

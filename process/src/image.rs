@@ -1,14 +1,16 @@
-//! The program's own image: what a function is called across a re-execution of it, and how the name becomes a function again.
+//! The program's own image: the name of a function that is valid in every process of the program, and the way
+//! back.
 //!
-//! The child is another process of the same file, loaded at another address. A function travels as its offset from where the image
-//! begins; that means something only in the same image, so the image's [`Identity`] travels along.
+//! The child is another process of the same file, loaded at another address. A function travels as its offset
+//! from where the image begins; that means something only in the same image, so the image's [`Identity`]
+//! travels along.
 //!
-//! # What this room promises
+//! # What this module guarantees
 //!
-//! [`Image::function`] makes a function pointer only of a [`FunctionName`] that is whole, was made in this very image, for a function of
-//! this very type name, and lies in the image's code. A name is made of a function only, so what lies there is that function. The
-//! promise is against mistakes (another build, another loader, a damaged message), not against a parent that forges names: a process
-//! that may start us may as well trace us.
+//! [`Image::function`] makes a function pointer only of a [`FunctionName`] that is whole, was made in this
+//! image for a function of the same type name, and lies in the image's code. Names are made of functions
+//! only, so that function lies there. The guarantee covers mistakes (another build, another loader, a damaged
+//! message), not a parent that forges names: a process that may start this one may as well trace it.
 #![allow(unsafe_code, reason = "an offset that has been checked becomes a function pointer again")]
 
 use std::any;
@@ -40,20 +42,21 @@ pub(crate) struct Image {
     constant: Vec<Range<usize>>,
 }
 
-/// What tells two programs apart.
+/// Identifies a program's file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Identity {
     /// The linker's hash over the whole of the file.
     BuildId(Vec<u8>),
-    /// Where the linker left none: a running file cannot be written to, so its place and time are as good.
+    /// Used where the linker left no build-id. A file cannot be written to while it runs, so these identify
+    /// it as well.
     File { device: u64, inode: u64, size: u64, seconds: i64, nanoseconds: i64 },
 }
 
-/// A function of type `F` of one image, as it travels.
+/// A function of one image, as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FunctionName {
     identity: Identity,
-    /// How far from where the image begins.
+    /// The distance from the beginning of the image.
     offset: u64,
     /// A hash of the name of the function's type.
     types: u64,
@@ -62,7 +65,7 @@ pub(crate) struct FunctionName {
 }
 
 impl Image {
-    /// The image of this process, read once.
+    /// Returns the image of this process, which is read once.
     pub(crate) fn of_this_process() -> Result<&'static Self, SpawnError> {
         static IMAGE: OnceLock<Image> = OnceLock::new();
         if let Some(image) = IMAGE.get() {
@@ -72,7 +75,7 @@ impl Image {
         Ok(IMAGE.get_or_init(|| image))
     }
 
-    /// `executable` is [`EXECUTABLE`], or what stands for it in a test.
+    /// `executable` is [`EXECUTABLE`], except in tests.
     fn read(executable: &Path) -> Result<Self, SpawnError> {
         let no_proc = |source| SpawnError::NoProc { path: executable.into(), source };
         let file = fs::metadata(executable).map_err(no_proc)?;
@@ -90,7 +93,7 @@ impl Image {
         Ok(Self { identity, base: raw.base, executable: raw.executable, constant: raw.constant })
     }
 
-    /// The name of a function; `None` when it is not in the code of the main program.
+    /// Returns the name of a function; `None` if it is not in the code of the main program.
     pub(crate) fn name<F: Copy>(&self, function: F) -> Option<FunctionName> {
         const { assert!(size_of::<F>() == size_of::<usize>()) };
         // SAFETY: the sizes are equal, and any address is a valid usize.
@@ -103,7 +106,7 @@ impl Image {
         Some(FunctionName { identity: self.identity.clone(), offset, types, seal })
     }
 
-    /// The function of a name, or why it is refused.
+    /// Returns the function of a name, or why the name is refused.
     pub(crate) fn function<F: Copy>(&self, name: &FunctionName) -> Result<F, &'static str> {
         const { assert!(size_of::<F>() == size_of::<*const ()>()) };
         if name.identity != self.identity {
@@ -120,7 +123,7 @@ impl Image {
             return Err("there is no code at the place of the function");
         }
         let code = ptr::with_exposed_provenance::<()>(address);
-        // SAFETY: at this offset of this image `Image::name` was given a function of this type.
+        // SAFETY: `Image::name` made this offset from a function of this type in this image.
         Ok(unsafe { mem::transmute_copy::<*const (), F>(&code) })
     }
 
@@ -128,7 +131,7 @@ impl Image {
         self.executable.iter().any(|range| range.contains(&address))
     }
 
-    /// What follows `mark` in the constants of the main program, up to the next byte of `end`.
+    /// Returns the text after `mark` in the constants of the main program, up to the next byte `end`.
     pub(crate) fn text_after(&self, mark: &[u8], end: u8) -> Option<&'static str> {
         let text = self.constant.iter().find_map(|range| sys::find(range, mark))?;
         let length = text.iter().position(|&byte| byte == end)?;
@@ -136,14 +139,14 @@ impl Image {
     }
 }
 
-/// The same in every process of one image.
+/// Hashes to the same number in every process of one image.
 fn hash(what: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     what.hash(&mut hasher);
     hasher.finish()
 }
 
-/// The name under which this program was started.
+/// Returns the name under which this program was started.
 pub(crate) fn first_argument() -> OsString {
     std::env::args_os().next().unwrap_or_else(|| EXECUTABLE.into())
 }
@@ -164,9 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn a_function_comes_back_from_its_name() {
+    fn function_of_a_name_is_the_named_function() {
         let (image, name) = here();
-        assert_eq!(image.function::<Doubles>(&name).expect("it is all the same")(21), 42);
+        assert_eq!(image.function::<Doubles>(&name).expect("nothing differs")(21), 42);
     }
 
     #[test]
@@ -175,17 +178,18 @@ mod tests {
         assert_eq!(image.name(0_usize), None);
         assert_eq!(image.name(ptr::from_ref(image)), None);
         assert_eq!(image.name("a constant".as_ptr()), None);
-        assert_eq!(image.name(libc_function()), None);
+        assert_eq!(image.name(sys::tests::a_function_of_the_c_library()), None);
     }
 
     #[test]
-    fn whatever_differs_is_refused() {
+    fn name_that_differs_is_refused() {
         let (image, name) = here();
         let refused = |name: &FunctionName| image.function::<Doubles>(name).err();
         let other_build = FunctionName { identity: Identity::BuildId(vec![1, 2, 3]), ..name.clone() };
         assert!(refused(&other_build).is_some_and(|why| why.contains("build")));
         assert!(image.function::<fn(u64) -> u64>(&name).is_err_and(|why| why.contains("type")));
-        assert!(refused(&FunctionName { offset: name.offset + 1, ..name.clone() }).is_some_and(|why| why.contains("damaged")));
+        let damaged = FunctionName { offset: name.offset + 1, ..name.clone() };
+        assert!(refused(&damaged).is_some_and(|why| why.contains("damaged")));
         let mut elsewhere = FunctionName { offset: u64::MAX / 2, ..name };
         elsewhere.seal = hash((&elsewhere.identity, elsewhere.offset, elsewhere.types));
         assert!(refused(&elsewhere).is_some_and(|why| why.contains("no code")));
@@ -196,9 +200,5 @@ mod tests {
         let error = Image::read(Path::new("/proc/none/exe")).expect_err("there is no such process");
         assert!(matches!(error, SpawnError::NoProc { .. }), "{error:?}");
         assert!(error.to_string().contains("/proc/none/exe"), "{error}");
-    }
-
-    fn libc_function() -> usize {
-        sys::tests::a_function_of_the_c_library()
     }
 }

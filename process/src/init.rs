@@ -1,4 +1,4 @@
-//! The first line of `main`, and what a process knows about itself.
+//! [`init`], the first line of `main`, and its replacement in tests.
 
 use std::env;
 use std::hint;
@@ -13,11 +13,11 @@ use crate::handoff::{MARKER, Marker};
 use crate::image::Image;
 use crate::sys;
 
-/// Makes this program able to start processes, and to be one: call it as the first line of `main`.
+/// Makes this program able to start processes and to run as a child: call it as the first line of `main`.
 ///
-/// In a program that somebody started it returns at once. In a child that [`Process::spawn`](crate::Process::spawn) started it does not
-/// return: it runs the function and exits. Whatever `main` does before this line is therefore done again in each child; and since the
-/// child changes its environment here, there must be no other threads yet.
+/// In a child that [`Process::spawn`](crate::Process::spawn) started it does not return: it runs the function
+/// and exits. In every other process it returns at once. Each child therefore repeats what `main` does before
+/// this line. There must be no other threads yet, since the child changes its environment here.
 ///
 /// Tests have no `main` of their own: see [`test_support!`](crate::test_support).
 ///
@@ -37,37 +37,21 @@ pub fn init() {
     become_child_if_marked();
 }
 
-/// The process that spawned this one; `None` in a program that somebody started. It may have ended since.
-///
-/// ```
-/// assert_eq!(multiproc_process::parent_pid(), None);
-/// ```
-pub fn parent_pid() -> Option<u32> {
-    MYSELF.get().map(|myself| myself.parent)
-}
-
-/// What [`Builder::name`](crate::Builder::name) called this process; `None` in one without a name, or that was not spawned.
-///
-/// ```
-/// assert_eq!(multiproc_process::name(), None);
-/// ```
-pub fn name() -> Option<&'static str> {
-    MYSELF.get().and_then(|myself| myself.name.as_deref())
-}
-
-/// The body of the test that [`test_support!`](crate::test_support) defines. It needs the mark only to be part of the program.
+/// The body of the test that [`test_support!`](crate::test_support) defines. The argument only keeps the mark
+/// in the program.
 #[doc(hidden)]
 pub fn __child_entry(mark: &'static str) {
     hint::black_box(mark);
     become_child_if_marked();
 }
 
-/// Lets the tests of a crate start processes: libtest brings its own `main`, which knows nothing of [`init`].
+/// Lets the tests of a crate start processes: libtest's `main` does not call [`init`].
 ///
-/// Write it once in each test program, anywhere outside of a function: at the top of `tests/*.rs`, or in a `#[cfg(test)] mod tests`. It
-/// defines a test, `multiproc_child_entry`, which passes when it is run; a child is the test program again with this test alone, which
-/// then does what [`init`] does. Works under `cargo test` and `cargo nextest`. The function runs on libtest's thread for that test, with
-/// the smaller stack of such a thread.
+/// Write it once in each test program, anywhere outside of a function: at the top of `tests/*.rs`, or in a
+/// `#[cfg(test)] mod tests`. It defines a test, `multiproc_child_entry`, which passes when it is run. A child
+/// is the test program started again with this test alone, which then does what [`init`] does. Works under
+/// `cargo test` and `cargo nextest`. The function runs on libtest's thread for that test, whose stack is
+/// smaller than the main thread's.
 ///
 /// ```test_harness
 /// multiproc_process::test_support!();
@@ -82,12 +66,16 @@ pub fn __child_entry(mark: &'static str) {
 #[macro_export]
 macro_rules! test_support {
     () => {
-        /// Where the children of this program's tests begin; in the program itself it does nothing.
+        /// The entry point of the children that this program's tests start. In the test program itself it
+        /// does nothing.
         #[cfg(test)]
         #[test]
         fn multiproc_child_entry() {
-            static MARK: &str =
-                concat!("\u{1}multiproc: children begin at \u{1}", module_path!(), "::multiproc_child_entry\u{2}");
+            static MARK: &str = concat!(
+                "\u{1}multiproc: children begin at \u{1}",
+                module_path!(),
+                "::multiproc_child_entry\u{2}"
+            );
             $crate::__child_entry(MARK);
         }
     };
@@ -105,10 +93,10 @@ pub(crate) enum EntryPoint {
 impl EntryPoint {
     /// # Errors
     ///
-    /// [`SpawnError::NotInitialised`] when there is none.
+    /// Returns [`SpawnError::NotInitialised`] if there is none.
     pub(crate) fn of(image: &Image, function: &'static str) -> Result<Self, SpawnError> {
         static TEST: OnceLock<Option<&str>> = OnceLock::new();
-        // A child that passed by `init` must not start children that do the same.
+        // A child that does not call `init` must not start children that do not call it either.
         if env::var_os(MARKER).is_some() {
             return Err(SpawnError::NotInitialised { function });
         }
@@ -119,18 +107,19 @@ impl EntryPoint {
     }
 }
 
-/// The name of the test that [`test_support!`] has defined. Nothing runs before the first test, so the macro cannot announce itself; but it
-/// has put a mark into the program.
+/// Returns the name of the test that [`test_support!`] has defined. No code runs before the first test, so
+/// the macro cannot register the test; it has put a mark into the program instead.
 fn test_entry(image: &Image) -> Option<&'static str> {
     let mark = hint::black_box(INVERTED_MARK).map(|byte| !byte);
     let path = image.text_after(&mark, END_OF_PATH)?;
-    // libtest leaves the name of the crate away.
+    // libtest omits the name of the crate.
     path.split_once("::").map(|(_, path)| path)
 }
 
-/// What [`test_support!`] writes before the path, byte by byte inverted: as it is, it must not be in this code, which would find itself.
+/// The mark that [`test_support!`] writes before the path, with every byte inverted. This code must not hold
+/// the mark as it is, or the search would find it here.
 const INVERTED_MARK: [u8; 31] = inverted(b"\x01multiproc: children begin at \x01");
-/// What it writes after the path.
+/// The byte that [`test_support!`] writes after the path.
 const END_OF_PATH: u8 = 2;
 
 const fn inverted<const LENGTH: usize>(text: &[u8; LENGTH]) -> [u8; LENGTH] {
@@ -143,33 +132,26 @@ const fn inverted<const LENGTH: usize>(text: &[u8; LENGTH]) -> [u8; LENGTH] {
     inverted
 }
 
-/// Known in a child from the moment on in which the function is called.
-#[derive(Debug)]
-pub(crate) struct Myself {
-    pub(crate) parent: u32,
-    pub(crate) name: Option<String>,
-}
-
-pub(crate) static MYSELF: OnceLock<Myself> = OnceLock::new();
 static INITIALISED: AtomicBool = AtomicBool::new(false);
 
 fn become_child_if_marked() {
     let Some(text) = env::var_os(MARKER) else { return };
     sys::remove_variable(MARKER);
     let marker = text.to_str().and_then(Marker::from_text);
-    // Without the socket the variable was inherited from a child that passed by `init`: this is an ordinary program.
-    if let Some(marker) = marker.filter(|_| sys::is_handshake_socket(io::stdin().as_fd())) {
-        child::live(marker);
+    // Without the socket the variable was inherited from a child that does not call `init`: this is an
+    // ordinary program.
+    if let Some(marker) = marker.filter(|_| sys::is_control_socket(io::stdin().as_fd())) {
+        child::run_and_exit(marker);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    // Not at the top of the crate, so that the path matters.
+    // In a module, not at the top of the crate: the path of the test matters.
     crate::test_support!();
 
     #[test]
-    fn children_of_tests_begin_in_any_module() -> Result<(), Box<dyn std::error::Error>> {
+    fn test_support_works_in_any_module() -> Result<(), Box<dyn std::error::Error>> {
         let child = crate::Process::spawn(|()| std::env::args().nth(2), ())?;
         assert_eq!(child.join()?.value().flatten().as_deref(), Some("init::tests::multiproc_child_entry"));
         Ok(())

@@ -1,4 +1,4 @@
-//! [`Process`]: a child, seen by its parent.
+//! [`Process`]: the parent's handle on a child and on the result of its function.
 
 use std::any;
 use std::fmt;
@@ -14,18 +14,19 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::builder::Builder;
+use crate::child_handle::ChildHandle;
 use crate::error::{JoinError, SpawnError};
 use crate::handoff::{self, Outcome, Payload};
-use crate::kin::Kin;
+use crate::launch::{self, Settings};
 use crate::sys::{Reaped, Signal};
 
 /// A function of this program that runs in a process of its own.
 ///
-/// All methods take `&self`: one thread may [`join`](Self::join) while another one decides to [`kill`](Self::kill).
+/// All methods take `&self`: one thread may [`join`](Self::join) while another thread calls
+/// [`kill`](Self::kill).
 ///
-/// Dropping the handle leaves the process running, as dropping a thread's handle does; it is reaped when it ends. A process that must not
-/// outlive this one is a [`daemon`](Builder::daemon).
+/// Dropping the handle leaves the process running, as dropping a thread's handle does; the process is reaped
+/// when it ends. A process that must not outlive this one is a [`daemon`](crate::Builder::daemon).
 ///
 /// ```
 /// use multiproc_process::{Exit, Process};
@@ -42,7 +43,7 @@ use crate::sys::{Reaped, Signal};
 /// # }
 /// ```
 pub struct Process<R> {
-    kin: Kin,
+    child: ChildHandle,
     name: Option<String>,
     state: Mutex<State<R>>,
 }
@@ -51,28 +52,29 @@ pub struct Process<R> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "there is no fifth way, and a match should say so")]
 pub enum Exit<R> {
-    /// The function returned this. A value that was sent counts, whatever happened to the process afterwards.
+    /// The function returned this value. A value that was sent counts, whatever happened to the process
+    /// afterwards.
     Value(R),
-    /// The function panicked. The child has printed it to its standard error as well.
+    /// The function panicked. The child has printed the panic to its standard error as well.
     Panic {
-        /// What it said.
+        /// The message of the panic.
         message: String,
-        /// Where it was: `file:line:column`.
+        /// The place of the panic: `file:line:column`.
         location: Option<String>,
     },
-    /// The process was ended with this code by `std::process::exit` or the like.
+    /// The process ended with this code, by `std::process::exit` or the like.
     Code(i32),
-    /// The process was ended by this signal.
+    /// This signal ended the process.
     Signal(i32),
 }
 
 enum State<R> {
-    /// It runs, or nobody has looked yet.
+    /// The process runs, or no call has seen its end yet.
     Running(IpcReceiver<Outcome<R>>),
     Ended(Ending),
 }
 
-/// What can be told again and again, and that the value cannot.
+/// How the process ended, without the value: what every later `join` returns.
 #[derive(Clone, Debug)]
 enum Ending {
     ValueTaken,
@@ -87,53 +89,68 @@ impl<R> Process<R>
 where
     R: Serialize + DeserializeOwned + 'static,
 {
-    /// Calls `function(args)` in a new process, and returns when it is about to be called there. [`Builder`] sets more than this.
+    /// Calls `function(args)` in a new process, and returns once the child is about to call it.
+    /// [`Builder`](crate::Builder) has more settings.
     ///
-    /// The process is this program started again, so `function` must be a plain function, or a closure that captures nothing: it cannot
-    /// take anything along but its arguments. They are serialised, and so is what it returns. Both may hold whatever can travel to
-    /// another process: handles of every multiproc object, and ipc-channel's senders, receivers and shared memory, up to 60 of these.
+    /// The process is this program started again, so `function` must be a plain function, or a closure that
+    /// captures nothing. Its arguments and its result are serialised. Both may hold what can travel to
+    /// another process: handles of every multiproc object, and ipc-channel's senders, receivers and shared
+    /// memory, up to 60 of these.
     ///
-    /// The new process has this one's environment, directory, standard output and error, and the first of its command line arguments;
-    /// its standard input is empty, its signal mask too; and it has no descriptor that is not meant for heirs.
+    /// The new process has this one's environment, directory, standard output and standard error, and the
+    /// first of its command line arguments. Its standard input is empty, and so is its signal mask. It
+    /// inherits only those descriptors that are not close-on-exec.
     ///
     /// # Errors
     ///
-    /// [`SpawnError`]; no child is left then. A child that is killed before it calls the function is such an error.
+    /// Returns [`SpawnError`] if the child does not call the function, for instance because it was killed
+    /// before. After an error no child is left.
     pub fn spawn<A>(function: fn(A) -> R, args: A) -> Result<Self, SpawnError>
     where
         A: Serialize + DeserializeOwned + 'static,
     {
-        Builder::new().spawn(function, args)
+        Self::start(&Settings::default(), function, args)
     }
 
-    /// Waits until the process has ended, and tells how. The value is handed out once, everything else again and again.
+    pub(crate) fn start<A>(settings: &Settings, function: fn(A) -> R, args: A) -> Result<Self, SpawnError>
+    where
+        A: Serialize + DeserializeOwned + 'static,
+    {
+        let (child, outcome) = launch::launch(settings, function, args)?;
+        Ok(Self { child, name: settings.name.clone(), state: Mutex::new(State::Running(outcome)) })
+    }
+
+    /// Waits until the process has ended, and returns how it ended. The value is returned once, every other
+    /// ending each time.
     ///
     /// # Errors
     ///
-    /// [`JoinError`] when the value has been taken before, when it does not come through serialisation, or when the exit status is lost.
+    /// Returns [`JoinError`] if an earlier call has returned the value, if the value could not be serialised
+    /// or deserialised, or if the exit status is lost.
     pub fn join(&self) -> Result<Exit<R>, JoinError> {
         loop {
-            // Without a deadline it comes back with an end.
+            // Without a deadline the first pass returns.
             if let Some(exit) = self.join_until(Deadline::NEVER)? {
                 return Ok(exit);
             }
         }
     }
 
-    /// Like [`join`](Self::join), for so long at most; `None` if the process still runs.
+    /// Waits like [`join`](Self::join), but no longer than `timeout`; returns `None` if the process still
+    /// runs.
     ///
     /// # Errors
     ///
-    /// As [`join`](Self::join).
+    /// Returns the errors of [`join`](Self::join).
     pub fn join_timeout(&self, timeout: Duration) -> Result<Option<Exit<R>>, JoinError> {
         self.join_until(Deadline::after(timeout))
     }
 
-    /// Like [`join`](Self::join), without waiting; `None` if the process still runs.
+    /// Returns what [`join`](Self::join) returns, without waiting; `None` if the process still runs.
     ///
     /// # Errors
     ///
-    /// As [`join`](Self::join).
+    /// Returns the errors of [`join`](Self::join).
     pub fn try_join(&self) -> Result<Option<Exit<R>>, JoinError> {
         self.join_until(Deadline::NOW)
     }
@@ -141,71 +158,72 @@ where
     fn join_until(&self, deadline: Deadline) -> Result<Option<Exit<R>>, JoinError> {
         let pid = self.pid();
         let failed = |source| JoinError::Os { pid, source };
-        // Not under the lock, where only one could wait.
-        if !self.kin.wait(deadline).map_err(failed)? {
+        // Before the lock is taken: several threads may wait, each until its own deadline.
+        if !self.child.wait(deadline).map_err(failed)? {
             return Ok(None);
         }
         let mut state = self.state.lock();
         let receiver = match &*state {
             State::Running(receiver) => receiver,
-            State::Ended(ending) => return ending.tell(pid).map(Some),
+            State::Ended(ending) => return ending.to_exit(pid).map(Some),
         };
-        let status = match self.kin.reap(deadline).map_err(failed)? {
+        let status = match self.child.reap(deadline).map_err(failed)? {
             Reaped::NotYet => return Ok(None),
             Reaped::Ended(status) => Some(status),
             Reaped::ByAnother => None,
         };
-        // It is dead: what it has sent is there, and nothing comes any more.
+        // The process has ended: what it has sent is there, and it sends nothing more.
         let (exit, ending) = match receive(receiver) {
             Some(Ok(Outcome::Value(Payload(value)))) => (Some(Exit::Value(value)), Ending::ValueTaken),
             Some(Ok(Outcome::Panic { message, location })) => (None, Ending::Panic { message, location }),
-            Some(Ok(Outcome::Unsendable(why))) => (None, Ending::Result(format!("cannot be serialised: {why}"))),
+            Some(Ok(Outcome::Unsendable(why))) => {
+                (None, Ending::Result(format!("cannot be serialised: {why}")))
+            }
             Some(Err(why)) => (None, Ending::Result(format!("cannot be deserialised: {why}"))),
             None => (None, Ending::of(status)),
         };
         *state = State::Ended(ending.clone());
-        exit.map_or_else(|| ending.tell(pid), Ok).map(Some)
+        exit.map_or_else(|| ending.to_exit(pid), Ok).map(Some)
     }
 }
 
 impl<R> Process<R> {
-    pub(crate) fn new(kin: Kin, name: Option<String>, outcome: IpcReceiver<Outcome<R>>) -> Self {
-        Self { kin, name, state: Mutex::new(State::Running(outcome)) }
-    }
-
-    /// Its process id. Once it has ended, the number may be another's.
+    /// Returns the process id. After the process has ended, another process may get the same id.
     pub fn pid(&self) -> u32 {
-        self.kin.pid()
+        self.child.pid()
     }
 
-    /// The name that [`Builder::name`] gave it.
+    /// Returns the name that [`Builder::name`](crate::Builder::name) gave the process.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Whether it still runs.
+    /// Returns whether the process still runs.
     pub fn is_alive(&self) -> bool {
-        // The wait can fail only for want of memory; a process that was not seen to end is alive.
-        !self.kin.wait(Deadline::NOW).unwrap_or(false)
+        // The wait fails only for want of memory; a process whose end was not seen counts as alive.
+        !self.child.wait(Deadline::NOW).unwrap_or(false)
     }
 
-    /// Asks it to end: sends SIGTERM, which ends a process that does not handle it. Nothing happens to one that has ended, nor to another
-    /// one that has its number by now.
+    /// Asks the process to end: sends SIGTERM, which ends a process that does not handle it.
+    ///
+    /// Does nothing to a process that has ended, nor to another process that has got its process id.
     ///
     /// # Errors
     ///
-    /// What the operating system says, as when the child has become another user's.
+    /// Returns the operating system's error, for instance if the child now runs as another user.
     pub fn terminate(&self) -> std::io::Result<()> {
-        self.kin.signal(Signal::Terminate)
+        self.child.signal(Signal::Terminate)
     }
 
-    /// Ends it: sends SIGKILL. Nothing happens to one that has ended, nor to another one that has its number by now.
+    /// Ends the process: sends SIGKILL.
+    ///
+    /// Does nothing to a process that has ended, nor to another process that has got its process id.
     ///
     /// # Errors
     ///
-    /// As [`terminate`](Self::terminate).
+    /// Returns the errors of [`terminate`](Self::terminate).
     pub fn kill(&self) -> std::io::Result<()> {
-        self.kin.signal(Signal::Kill)
+        self.child.signal(Signal::Kill)
     }
 }
 
@@ -221,7 +239,7 @@ impl<R> fmt::Debug for Process<R> {
 }
 
 impl<R> Exit<R> {
-    /// The value, if the function returned one.
+    /// Returns the value, if the function returned one.
     ///
     /// ```
     /// # use multiproc_process::Exit;
@@ -242,7 +260,7 @@ impl Ending {
         signal.or_else(|| status.and_then(|status| status.code()).map(Self::Code)).unwrap_or(Self::StatusLost)
     }
 
-    fn tell<R>(&self, pid: u32) -> Result<Exit<R>, JoinError> {
+    fn to_exit<R>(&self, pid: u32) -> Result<Exit<R>, JoinError> {
         match self.clone() {
             Self::ValueTaken => Err(JoinError::ValueTaken { pid }),
             Self::Panic { message, location } => Ok(Exit::Panic { message, location }),
@@ -254,7 +272,7 @@ impl Ending {
     }
 }
 
-/// What a dead child has left, if anything; or why it cannot be understood.
+/// Receives the outcome that an ended child has sent, if any; or the reason why it cannot be decoded.
 fn receive<R>(receiver: &IpcReceiver<Outcome<R>>) -> Option<Result<Outcome<R>, String>>
 where
     R: Serialize + DeserializeOwned,
@@ -262,14 +280,16 @@ where
     // ipc-channel panics on bytes that name a channel which was not sent.
     match panic::catch_unwind(AssertUnwindSafe(|| receiver.try_recv())) {
         Ok(Ok(outcome)) => Some(Ok(outcome)),
-        Ok(Err(TryRecvError::IpcError(IpcError::SerializationError(error)))) => Some(Err(handoff::describe(&error))),
-        // Nothing, or the child died in the middle of nothing: messages are whole.
+        Ok(Err(TryRecvError::IpcError(IpcError::SerializationError(error)))) => {
+            Some(Err(handoff::describe(&error)))
+        }
+        // The child sent no outcome: messages arrive whole or not at all.
         Ok(Err(_)) => None,
         Err(_) => Some(Err("deserialising it panicked".to_owned())),
     }
 }
 
-/// A handle may be waited on by one thread and used to end the process by another.
+/// Several threads may use one handle: one waits, another ends the process.
 const _: () = {
     const fn shared<T: Send + Sync>() {}
     shared::<Process<u32>>();

@@ -1,4 +1,4 @@
-//! Who lives how long: children, daemons, and those that their parent's death finds.
+//! How long children and daemons live, and what the death of their parent does to them.
 
 mod common;
 
@@ -12,20 +12,21 @@ use common::{Outcome, exists, runs, wait_until, watchdog};
 
 multiproc_process::test_support!();
 
-/// What a parent in the middle passes to its child: the child's way to tell that it lives, and its reason to end.
-type Lines = (IpcSender<u32>, IpcReceiver<()>);
+/// The channels that the process in the middle passes to its child: on the first the child reports its
+/// process id, and the second releases it.
+type Channels = (IpcSender<u32>, IpcReceiver<()>);
 
-/// Tells its pid, waits, and tells it again.
-fn live((tell, wait): Lines) {
-    tell.send(process::id()).expect("somebody listens");
-    // The other end may be closed by a death: that is the point.
-    let _ = wait.recv();
-    let _ = tell.send(process::id());
+/// Reports its process id, waits, and reports it again.
+fn live((report, released): Channels) {
+    report.send(process::id()).expect("the test listens");
+    // A death may have closed the other end: the tests are about that.
+    let _ = released.recv();
+    let _ = report.send(process::id());
 }
 
 /// Starts a child and ends in one of several ways.
-fn parent((lines, daemon, end): (Lines, bool, End)) {
-    let child = Builder::new().daemon(daemon).spawn(live, lines).expect("it starts");
+fn parent((channels, daemon, end): (Channels, bool, End)) {
+    let child = Builder::new().daemon(daemon).spawn(live, channels).expect("it starts");
     match end {
         End::Return => drop(child),
         End::Wait => drop(child.join()),
@@ -40,13 +41,13 @@ enum End {
     Abort,
 }
 
-/// A parent with a child, the child's line, and what releases the child.
+/// A parent with a child, the child's reports, and the sender that releases the child.
 type Family = (Process<()>, IpcReceiver<u32>, IpcSender<()>);
 
 fn family(daemon: bool, end: End) -> Result<Family, Box<dyn std::error::Error>> {
-    let (tell, hear) = ipc::channel()?;
-    let (release, wait) = ipc::channel()?;
-    Ok((Process::spawn(parent, ((tell, wait), daemon, end))?, hear, release))
+    let (report, reports) = ipc::channel()?;
+    let (release, released) = ipc::channel()?;
+    Ok((Process::spawn(parent, ((report, released), daemon, end))?, reports, release))
 }
 
 #[test]
@@ -56,7 +57,7 @@ fn daemon_ends_when_its_parent_is_killed() -> Outcome {
     let pid = child.recv()?;
     parent.kill()?;
     assert_eq!(parent.join()?, Exit::Signal(9));
-    // Nobody but the daemon holds the other end.
+    // Only the daemon holds the other end.
     assert!(child.recv().is_err());
     wait_until(|| !runs(pid));
     Ok(())
@@ -67,7 +68,7 @@ fn daemon_ends_when_its_parent_returns_or_aborts() -> Outcome {
     let _watchdog = watchdog();
     for (end, exit) in [(End::Return, Exit::Value(())), (End::Abort, Exit::Signal(6))] {
         let (parent, child, _release) = family(true, end)?;
-        // It may be killed before it has said a word.
+        // The daemon may end before its first report.
         let pid = child.recv();
         assert_eq!(parent.join()?, exit);
         assert!(child.recv().is_err());
@@ -79,7 +80,7 @@ fn daemon_ends_when_its_parent_returns_or_aborts() -> Outcome {
 }
 
 #[test]
-fn others_outlive_their_parent() -> Outcome {
+fn child_outlives_its_killed_parent() -> Outcome {
     let _watchdog = watchdog();
     let (parent, child, release) = family(false, End::Wait)?;
     let pid = child.recv()?;
@@ -94,13 +95,13 @@ fn others_outlive_their_parent() -> Outcome {
 #[test]
 fn daemon_outlives_its_handle_and_the_thread_that_started_it() -> Outcome {
     let _watchdog = watchdog();
-    let (tell, hear) = ipc::channel()?;
-    let (release, wait) = ipc::channel()?;
-    let started = thread::spawn(move || Builder::new().daemon(true).spawn(live, (tell, wait)).map(drop)).join();
-    started.map_err(|_| "the thread panicked")??;
-    let pid = hear.recv()?;
+    let (report, reports) = ipc::channel()?;
+    let (release, released) = ipc::channel()?;
+    let start = move || Builder::new().daemon(true).spawn(live, (report, released)).map(drop);
+    thread::spawn(start).join().map_err(|_| "the thread panicked")??;
+    let pid = reports.recv()?;
     release.send(())?;
-    assert_eq!(hear.recv()?, pid);
+    assert_eq!(reports.recv()?, pid);
     wait_until(|| !exists(pid));
     Ok(())
 }

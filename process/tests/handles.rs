@@ -1,4 +1,5 @@
-//! Handles of multiproc objects as arguments and results: what they mean arrives, whoever drops theirs first.
+//! Handles of multiproc objects as arguments and results: the object arrives, whichever process drops its
+//! handle first.
 
 mod common;
 
@@ -20,7 +21,8 @@ multiproc_process::test_support!();
 fn value_as_an_argument() -> Outcome {
     let _watchdog = watchdog();
     let value = Value::new(20_u64)?;
-    let process = Process::spawn(|value: Value<u64>| value.update(|number| *number += 22).is_ok(), value.clone())?;
+    let process =
+        Process::spawn(|value: Value<u64>| value.update(|number| *number += 22).is_ok(), value.clone())?;
     assert_eq!(process.join()?, Exit::Value(true));
     assert_eq!(value.get()?, 42);
     Ok(())
@@ -30,7 +32,7 @@ fn value_as_an_argument() -> Outcome {
 fn value_as_a_result_outlives_its_maker() -> Outcome {
     let _watchdog = watchdog();
     let process = Process::spawn(|number: u64| Value::new(number).expect("there is room"), 42)?;
-    // The child is gone, and nobody has the value open.
+    // Once the child has ended, no process has the value open.
     while process.is_alive() {
         thread::yield_now();
     }
@@ -40,17 +42,17 @@ fn value_as_a_result_outlives_its_maker() -> Outcome {
 }
 
 #[test]
-fn moved_handles_live_on_in_the_child() -> Outcome {
+fn moved_handle_keeps_its_object_in_the_child() -> Outcome {
     let _watchdog = watchdog();
-    let (release, wait) = ipc::channel::<()>()?;
+    let (release, released) = ipc::channel::<()>()?;
     let process = Process::spawn(
-        |(value, wait): (Value<u64>, IpcReceiver<()>)| {
-            wait.recv().expect("the parent says when");
+        |(value, released): (Value<u64>, IpcReceiver<()>)| {
+            released.recv().expect("the parent sends");
             value.get().unwrap_or(0)
         },
-        (Value::new(42_u64)?, wait),
+        (Value::new(42_u64)?, released),
     )?;
-    // The parent's handle is gone with the arguments.
+    // The parent has moved its only handle into the arguments.
     release.send(())?;
     assert_eq!(process.join()?, Exit::Value(42));
     Ok(())
@@ -69,7 +71,7 @@ fn queue_and_lock_between_children() -> Outcome {
     fn work(shared: Shared) -> Result<(), String> {
         for _ in 0..ROUNDS {
             let _guard = shared.lock.lock().map_err(|error| error.to_string())?;
-            // Not one step: the lock is what makes it one.
+            // Two steps, which only the lock keeps together.
             let before = shared.counter.load();
             shared.counter.store(before + 1);
         }
@@ -78,35 +80,36 @@ fn queue_and_lock_between_children() -> Outcome {
     let _watchdog = watchdog();
     let (lock, counter, results) = (Lock::new()?, AtomicValue::new(0_u64)?, Queue::new(64)?);
     let shared = || Shared { lock: lock.clone(), counter: counter.clone(), results: results.clone() };
-    let children = (0..CHILDREN).map(|_| Process::spawn(work, shared())).collect::<Result<Vec<_>, SpawnError>>()?;
+    let children =
+        (0..CHILDREN).map(|_| Process::spawn(work, shared())).collect::<Result<Vec<_>, SpawnError>>()?;
     for child in &children {
         assert_eq!(child.join()?, Exit::Value(Ok(())));
     }
     assert_eq!(counter.load(), ROUNDS * CHILDREN);
-    let mut told = (0..CHILDREN).map(|_| results.get()).collect::<Result<Vec<_>, _>>()?;
+    let mut reported = (0..CHILDREN).map(|_| results.get()).collect::<Result<Vec<_>, _>>()?;
     let mut pids: Vec<u64> = children.iter().map(|child| child.pid().into()).collect();
-    told.sort_unstable();
+    reported.sort_unstable();
     pids.sort_unstable();
-    assert_eq!(told, pids);
+    assert_eq!(reported, pids);
     Ok(())
 }
 
 #[test]
-fn child_killed_with_the_lock_does_not_keep_it() -> Outcome {
+fn killed_child_does_not_keep_its_lock() -> Outcome {
     let _watchdog = watchdog();
     let lock = Lock::new()?;
-    let (tell, hear) = ipc::channel::<bool>()?;
+    let (report, reports) = ipc::channel::<bool>()?;
     let process: Process<()> = Process::spawn(
-        |(lock, tell): (Lock, IpcSender<bool>)| {
+        |(lock, report): (Lock, IpcSender<bool>)| {
             let guard = lock.lock();
-            tell.send(guard.is_ok()).expect("the parent listens");
+            report.send(guard.is_ok()).expect("the parent listens");
             loop {
                 thread::park();
             }
         },
-        (lock.clone(), tell),
+        (lock.clone(), report),
     )?;
-    assert!(hear.recv()?);
+    assert!(reports.recv()?);
     process.kill()?;
     assert_eq!(process.join()?, Exit::Signal(9));
     drop(lock.lock()?);

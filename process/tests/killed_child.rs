@@ -1,10 +1,10 @@
-//! SIGKILL at each system call of a child on its way to its function, and at each of a parent that spawns: the other one gets its answer,
-//! or its end, and nothing stays behind.
+//! SIGKILL at each system call of a child on its way to its function, and at each system call of a parent
+//! that spawns: the survivor gets its answer or ends, and nothing stays behind.
 //!
-//! This process traces: it counts the stops before and after each system call of the victim, and kills it at the n-th, for every n until
-//! the victim is through.
+//! This process is the tracer. It counts the stops before and after each system call of the victim, and kills
+//! the victim at the n-th stop, for every n until the victim completes.
 #![allow(unsafe_code, reason = "ptrace")]
-#![allow(clippy::print_stdout, reason = "a test program speaks")]
+#![allow(clippy::print_stdout, reason = "a test program prints its results")]
 
 mod common;
 
@@ -43,15 +43,15 @@ fn child_killed_at_each_system_call() -> Outcome {
 }
 
 fn child_killed_with_large_arguments() -> Outcome {
-    // More than a socket holds. What comes before the arguments is the same as above.
+    // More than a socket holds. The steps before the arguments are the same as in the test above.
     child_killed(1 << 20, Some(250))
 }
 
-/// Kills it at each stop, or at each of the last ones.
+/// Kills the child at each stop, or at each of the `last` stops.
 fn child_killed(size: usize, last: Option<u32>) -> Outcome {
     let (go, wait) = ipc::channel()?;
-    let (tell, answers) = ipc::channel()?;
-    let parent = Process::spawn(spawn_again_and_again, (wait, tell, size))?;
+    let (answer, answers) = ipc::channel()?;
+    let parent = Process::spawn(spawn_on_demand, (wait, answer, size))?;
     let tracer = Tracer::seize(parent.pid(), Victim::Child)?;
     let spawn = |kill_at| {
         go.send(())?;
@@ -62,7 +62,7 @@ fn child_killed(size: usize, last: Option<u32>) -> Outcome {
         })?;
         Ok::<_, Box<dyn std::error::Error>>((stops, answer.ok_or("the parent ended")?))
     };
-    let mut told = BTreeMap::new();
+    let mut counts = BTreeMap::new();
     let all = spawn(None)?.0;
     let first = last.map_or(1, |last| all.saturating_sub(last).max(1));
     let mut stops = all;
@@ -72,22 +72,26 @@ fn child_killed(size: usize, last: Option<u32>) -> Outcome {
         if answer.starts_with("unexpected") {
             return Err(format!("killed at stop {kill_at}: {answer}").into());
         }
-        *told.entry(answer).or_insert(0) += 1;
+        *counts.entry(answer).or_insert(0) += 1;
         assert_eq!(namespace_entries(), [""; 0], "killed at stop {kill_at}");
         if stops < kill_at {
             break;
         }
     }
-    println!("child with {size} bytes of arguments: killed at each stop from {first} to {stops}; its parent: {told:?}");
-    assert!(stops > 100 && told.len() == 3, "{told:?}");
+    println!(
+        "child with {size} bytes of arguments: killed at each stop from {first} to {stops}; \
+         its parent: {counts:?}"
+    );
+    assert!(stops > 100 && counts.len() == 3, "{counts:?}");
     drop(go);
     tracer.run(None, || false)?;
     Ok(())
 }
 
-/// Spawns whenever it is told to, and tells what came of it.
-fn spawn_again_and_again((go, tell, size): (IpcReceiver<()>, IpcSender<String>, usize)) {
-    // As programs do that are to end quietly with `head`: then a write to a dead child must not kill.
+/// Spawns on every message, and sends the result.
+fn spawn_on_demand((go, answers, size): (IpcReceiver<()>, IpcSender<String>, usize)) {
+    // As in programs that should end quietly when `head` closes their output. A write to a dead child must
+    // not kill this process.
     // SAFETY: this is the default.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let mut descriptors = None;
@@ -103,11 +107,12 @@ fn spawn_again_and_again((go, tell, size): (IpcReceiver<()>, IpcSender<String>, 
                 other => format!("unexpected: {other:?}").chars().take(200).collect(),
             },
         };
-        // None is lost on the ways that errors take. The first spawn opens the namespace.
+        // No error path leaves a descriptor open. The first spawn opens the namespace.
         let now = open_descriptors();
         let before = *descriptors.get_or_insert(now);
-        let answer = if now == before { answer } else { format!("unexpected: {now} descriptors, not {before}") };
-        if tell.send(answer).is_err() {
+        let answer =
+            if now == before { answer } else { format!("unexpected: {now} descriptors, not {before}") };
+        if answers.send(answer).is_err() {
             break;
         }
     }
@@ -129,25 +134,27 @@ fn parent_killed(daemon: bool) -> Outcome {
         let parent = Process::spawn(spawn_once, (wait, daemon, end))?;
         let tracer = Tracer::seize(parent.pid(), Victim::Parent)?;
         go.send(())?;
-        // Returns when both have ended, or fails.
-        stops = tracer.run(Some(kill_at), || false).map_err(|error| format!("killed at stop {kill_at}: {error}"))?;
+        // Returns when both processes have ended, or fails.
+        stops = tracer
+            .run(Some(kill_at), || false)
+            .map_err(|error| format!("killed at stop {kill_at}: {error}"))?;
         if stops < kill_at {
             break;
         }
     }
     println!("parent of a {}: killed at each of {stops} stops", if daemon { "daemon" } else { "child" });
     assert!(stops > 50, "{stops}");
-    // What both have left, if both were killed, the next to spawn sweeps.
+    // If both were killed, they have left their directory: the next process that spawns removes it.
     Process::spawn(|()| Process::spawn(|()| (), ()).is_ok(), ())?.join()?;
     assert_eq!(namespace_entries(), [""; 0]);
     Ok(())
 }
 
-/// The child of a killed parent ends by itself; a daemon would not, but for its parent's end.
+/// A child that is no daemon returns at once. A daemon waits, and ends only because its parent ends.
 fn spawn_once((go, daemon, end): (IpcReceiver<()>, bool, IpcReceiver<()>)) {
     drop(go.recv());
     let function = if daemon { |end: IpcReceiver<()>| drop(end.recv()) } else { |_: IpcReceiver<()>| () };
-    let child = Builder::new().daemon(daemon).spawn(function, end).expect("nobody touches the child");
+    let child = Builder::new().daemon(daemon).spawn(function, end).expect("the child is not killed");
     if !daemon {
         drop(child.join());
     }
@@ -163,7 +170,7 @@ fn namespace_entries() -> Vec<String> {
         .collect()
 }
 
-/// Traces a process that spawns, and whatever it spawns.
+/// Traces a process that spawns, and all its descendants.
 struct Tracer {
     parent: libc::pid_t,
     victim: Victim,
@@ -185,24 +192,35 @@ impl Tracer {
         let parent = libc::pid_t::try_from(parent).map_err(io::Error::other)?;
         ptrace(libc::PTRACE_SEIZE, parent, OPTIONS)?;
         if victim == Victim::Parent {
-            // A running process can be told to stop at system calls only when it has stopped for something else.
+            // A running process can be made to stop at system calls only after it has stopped for another
+            // reason.
             ptrace(libc::PTRACE_INTERRUPT, parent, 0)?;
         }
         Ok(Self { parent, victim })
     }
 
-    /// Lets everybody run until `done`, or until nobody is left, and kills the victim at this stop. Gives the number of stops.
-    fn run(&self, kill_at: Option<u32>, mut done: impl FnMut() -> bool) -> Result<u32, Box<dyn std::error::Error>> {
+    /// Lets the processes run until `done` or until none is left, and kills the victim at stop `kill_at`.
+    /// Returns the number of stops.
+    fn run(
+        &self,
+        kill_at: Option<u32>,
+        mut done: impl FnMut() -> bool,
+    ) -> Result<u32, Box<dyn std::error::Error>> {
         const HANGS: Duration = Duration::from_secs(20);
         let begun = Instant::now();
         let (mut stops, mut idle) = (0, 0);
         loop {
             let mut status = 0;
-            // SAFETY: `status` is ours. This program has no other children than the parent and what it traces.
+            // SAFETY: `status` may be written. This program has no other children than the parent and the
+            // processes it traces.
             let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::WNOHANG) };
             if pid < 0 {
                 let error = io::Error::last_os_error();
-                return if error.raw_os_error() == Some(libc::ECHILD) { Ok(stops) } else { Err(error.into()) };
+                return if error.raw_os_error() == Some(libc::ECHILD) {
+                    Ok(stops)
+                } else {
+                    Err(error.into())
+                };
             }
             if pid == 0 {
                 if done() {
@@ -235,7 +253,7 @@ impl Tracer {
                 }
             }
             let resume = if is_victim { libc::PTRACE_SYSCALL } else { libc::PTRACE_CONT };
-            // It may have been killed meanwhile, by us.
+            // An error means that this program has killed the process meanwhile.
             let _ = ptrace(resume, pid, if at_system_call || event != 0 { 0 } else { signal });
         }
     }
@@ -250,7 +268,7 @@ impl Tracer {
     }
 }
 
-/// Descendants, and what each is doing.
+/// Returns all descendants, and the state and system call of each.
 fn process_tree(root: u32) -> Vec<(libc::pid_t, String)> {
     let children = fs::read_to_string(format!("/proc/{root}/task/{root}/children")).unwrap_or_default();
     let mut all = Vec::new();
@@ -268,12 +286,13 @@ fn leader_of(thread: libc::pid_t) -> libc::pid_t {
 }
 
 fn kill(process: libc::pid_t) {
-    // SAFETY: no pointers. The process is our descendant, and no zombie of it has been reaped.
+    // SAFETY: no pointers. The process is a descendant, and its zombie has not been reaped.
     unsafe { libc::kill(process, libc::SIGKILL) };
 }
 
 fn ptrace(request: libc::c_uint, pid: libc::pid_t, data: libc::c_int) -> io::Result<()> {
     // SAFETY: none of the requests used here reads or writes this process's memory.
-    let result = unsafe { libc::ptrace(request, pid, ptr::null_mut::<libc::c_void>(), libc::c_long::from(data)) };
+    let result =
+        unsafe { libc::ptrace(request, pid, ptr::null_mut::<libc::c_void>(), libc::c_long::from(data)) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,6 +1,6 @@
-//! Programs with a `main` of their own: those that call `init` as they should, and those that do not. Each test starts this program again
-//! in a role.
-#![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "programs talk and exit")]
+//! Programs with a `main` of their own: programs that call `init` as they should, and programs that do not.
+//! Each test starts this program again in a role.
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit, reason = "programs print and exit")]
 
 mod common;
 
@@ -18,10 +18,12 @@ use common::{Outcome, OwnNamespace, run_tests, runs};
 
 fn main() {
     match env::var("MAIN_MODE_ROLE").as_deref() {
-        // In these, the child passes by `init`.
+        // In these roles, the child does not call `init`.
         Ok("never calls init") => never_calls_init(),
         Ok("forgets init") if env::var_os("MULTIPROC_CHILD").is_some() => forgotten(),
-        Ok("stays without init") if env::var_os("MULTIPROC_CHILD").is_some() => thread::sleep(Duration::from_secs(3600)),
+        Ok("stays without init") if env::var_os("MULTIPROC_CHILD").is_some() => {
+            thread::sleep(Duration::from_secs(3600))
+        }
         _ => {}
     }
     multiproc_process::init();
@@ -42,11 +44,11 @@ fn main() {
             ("init_never_called", init_never_called),
             ("init_forgotten_by_the_child", init_forgotten_by_the_child),
             ("init_not_reached_in_time", init_not_reached_in_time),
-            ("marker_inherited_without_a_line", marker_inherited_without_a_line),
+            ("marker_without_a_control_socket_is_ignored", marker_without_a_control_socket_is_ignored),
             ("program_deleted_while_it_runs", program_deleted_while_it_runs),
-            ("odd_directories", odd_directories),
-            ("leftovers_of_the_dead_are_swept", leftovers_of_the_dead_are_swept),
-            ("children_of_main_have_small_needs", children_of_main_have_small_needs),
+            ("spawn_works_with_odd_directories", spawn_works_with_odd_directories),
+            ("rendezvous_directories_of_killed_processes_are_removed", leftovers_are_removed),
+            ("child_has_one_thread_and_no_extra_descriptors", child_has_one_thread_and_no_extra_descriptors),
         ])
         .leave(),
     }
@@ -61,8 +63,13 @@ fn doubled(number: u64) -> Result<Option<u64>, String> {
     Ok(child.join().map_err(|error| error.to_string())?.value())
 }
 
-/// This program in a role, in a namespace that is seen to be empty afterwards.
-fn play(program: &Path, role: &str, namespace: &OwnNamespace, set: impl FnOnce(&mut Command)) -> io::Result<Output> {
+/// Runs a program in a role, and checks that its namespace is empty afterwards.
+fn play(
+    program: &Path,
+    role: &str,
+    namespace: &OwnNamespace,
+    set: impl FnOnce(&mut Command),
+) -> io::Result<Output> {
     let mut command = Command::new(program);
     command.env("MAIN_MODE_ROLE", role).env("MULTIPROC_DIR", &namespace.0).stdin(Stdio::null());
     set(&mut command);
@@ -95,11 +102,13 @@ fn never_calls_init() {
 }
 
 fn init_never_called() -> Outcome {
-    assert!(play_here("never calls init")?.starts_with("cannot start `fn(u64) -> u64`: call `multiproc::init()`"));
+    assert!(
+        play_here("never calls init")?.starts_with("cannot start `fn(u64) -> u64`: call `multiproc::init()`")
+    );
     Ok(())
 }
 
-/// The child that ran by `init` tries to start a child as well, as `main` would have it.
+/// A child that has not called `init` tries to start a child as well, as its `main` would do.
 fn forgotten() {
     let refused = matches!(Process::spawn(double, 21), Err(SpawnError::NotInitialised { .. }));
     process::exit(if refused { 33 } else { 34 });
@@ -107,7 +116,10 @@ fn forgotten() {
 
 fn init_forgotten_by_the_child() -> Outcome {
     let answer = play_here("forgets init")?;
-    assert!(answer.starts_with("Err(InitNotReached { pid: ") && answer.ends_with("code: Some(33) })\n"), "{answer}");
+    assert!(
+        answer.starts_with("Err(InitNotReached { pid: ") && answer.ends_with("code: Some(33) })\n"),
+        "{answer}"
+    );
     Ok(())
 }
 
@@ -123,8 +135,8 @@ fn init_not_reached_in_time() -> Outcome {
     Ok(())
 }
 
-/// A program that a child without `init` has started.
-fn marker_inherited_without_a_line() -> Outcome {
+/// A program may inherit the marker from a child that did not call `init`.
+fn marker_without_a_control_socket_is_ignored() -> Outcome {
     let marker = format!("{}:{}", env!("CARGO_PKG_VERSION"), process::id());
     let output = play(&env::current_exe()?, "doubles", &OwnNamespace::make(), |program| {
         program.env("MULTIPROC_CHILD", marker);
@@ -145,14 +157,14 @@ fn program_deleted_while_it_runs() -> Outcome {
     Ok(())
 }
 
-fn odd_directories() -> Outcome {
+fn spawn_works_with_odd_directories() -> Outcome {
     let program = env::current_exe()?;
     // No directory for temporary files.
     let output = play(&program, "doubles", &OwnNamespace::make(), |program| {
         program.env("TMPDIR", "/nowhere");
     })?;
     assert_eq!(said(&output), "Ok(Some(42))\n");
-    // A path much longer than that of a socket may be.
+    // A path much longer than a socket's path may be.
     let outer = OwnNamespace::make();
     fs::create_dir(&outer.0)?;
     let inner = OwnNamespace(outer.0.join("x".repeat(200)));
@@ -165,7 +177,7 @@ fn odd_directories() -> Outcome {
     Ok(())
 }
 
-fn leftovers_of_the_dead_are_swept() -> Outcome {
+fn leftovers_are_removed() -> Outcome {
     let namespace = OwnNamespace::make();
     assert_eq!(said(&play(&env::current_exe()?, "doubles", &namespace, |_| ())?), "Ok(Some(42))\n");
     for number in 0..3 {
@@ -177,17 +189,24 @@ fn leftovers_of_the_dead_are_swept() -> Outcome {
     Ok(())
 }
 
-/// What a child of an ordinary program has: one thread, and no descriptors but the usual and the one for its result.
-fn children_of_main_have_small_needs() -> Outcome {
+/// Beside the inherited descriptors, a child has the one for its result, and here the one that lists them.
+fn child_has_one_thread_and_no_extra_descriptors() -> Outcome {
     let count = |directory: &str| fs::read_dir(directory).map_or(0, Iterator::count);
     let exit = Process::spawn(
         |directories: Vec<String>| {
-            directories.iter().map(|directory| fs::read_dir(directory).map_or(0, Iterator::count)).collect::<Vec<_>>()
+            directories
+                .iter()
+                .map(|directory| fs::read_dir(directory).map_or(0, Iterator::count))
+                .collect::<Vec<_>>()
         },
         vec!["/proc/self/task".to_owned(), "/proc/self/fd".to_owned()],
     )?;
     let Exit::Value(counts) = exit.join()? else { return Err("no value".into()) };
     assert_eq!(counts[0], 1);
-    assert!(counts[1] <= common::inheritable_descriptors() + 2, "{counts:?}, {} here", count("/proc/self/fd"));
+    assert!(
+        counts[1] <= common::inheritable_descriptors() + 2,
+        "{counts:?}, {} here",
+        count("/proc/self/fd")
+    );
     Ok(())
 }

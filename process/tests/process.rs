@@ -23,7 +23,7 @@ const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
 #[test]
-fn value() -> Outcome {
+fn value_is_returned() -> Outcome {
     let _watchdog = watchdog();
     let process = Process::spawn(add, (20, 22))?;
     assert_ne!(process.pid(), process::id());
@@ -36,7 +36,7 @@ fn add((a, b): (u64, u64)) -> u64 {
 }
 
 #[test]
-fn closure_that_captures_nothing() -> Outcome {
+fn closure_that_captures_nothing_can_be_spawned() -> Outcome {
     let _watchdog = watchdog();
     let process = Process::spawn(|text: String| text.len(), "hello".to_owned())?;
     assert_eq!(process.join()?.value(), Some(5));
@@ -44,7 +44,7 @@ fn closure_that_captures_nothing() -> Outcome {
 }
 
 #[test]
-fn value_is_handed_out_once() -> Outcome {
+fn value_is_returned_once() -> Outcome {
     let _watchdog = watchdog();
     let process = Process::spawn(add, (1, 2))?;
     assert_eq!(process.join()?, Exit::Value(3));
@@ -53,24 +53,25 @@ fn value_is_handed_out_once() -> Outcome {
 }
 
 #[test]
-fn panic_with_message_and_place() -> Outcome {
+fn panic_is_returned_with_message_and_location() -> Outcome {
     let _watchdog = watchdog();
     let line = line!() + 1;
     let process = Process::spawn(|number: u32| -> u32 { panic!("{number} is too much") }, 7)?;
     let expected: Exit<u32> =
         Exit::Panic { message: "7 is too much".to_owned(), location: Some(format!("{}:{line}:57", file!())) };
     assert_eq!(process.join()?, expected);
-    // Unlike a value it can be told again.
+    // Unlike a value it is returned again.
     assert_eq!(process.join()?, expected);
     Ok(())
 }
 
 #[test]
-fn panic_that_is_no_text_or_was_resumed() -> Outcome {
+fn panic_without_text_or_resumed_is_returned() -> Outcome {
     let _watchdog = watchdog();
     let process = Process::<()>::spawn(|()| panic::panic_any(7_u8), ())?;
-    assert!(matches!(process.join()?, Exit::Panic { message, location: Some(_) } if message == "a value that is no text"));
-    // The hook saw another panic, whose place would be a lie.
+    let Exit::Panic { message, location: Some(_) } = process.join()? else { return Err("no panic".into()) };
+    assert_eq!(message, "a value that is no text");
+    // The hook saw another panic, whose location would be wrong.
     let process = Process::spawn(
         |()| {
             drop(panic::catch_unwind(|| panic!("caught")));
@@ -83,7 +84,7 @@ fn panic_that_is_no_text_or_was_resumed() -> Outcome {
 }
 
 #[test]
-fn panic_of_another_thread_does_not_count() -> Outcome {
+fn panic_of_another_thread_is_not_returned() -> Outcome {
     let _watchdog = watchdog();
     let process = Process::spawn(|()| thread::spawn(|| panic!("elsewhere")).join().is_err(), ())?;
     assert_eq!(process.join()?, Exit::Value(true));
@@ -91,7 +92,7 @@ fn panic_of_another_thread_does_not_count() -> Outcome {
 }
 
 #[test]
-fn exit_code() -> Outcome {
+fn exit_code_is_returned() -> Outcome {
     let _watchdog = watchdog();
     for code in [0, 1, 7, 255] {
         let process = Process::spawn(leave, code)?;
@@ -101,13 +102,13 @@ fn exit_code() -> Outcome {
     Ok(())
 }
 
-#[allow(clippy::exit, reason = "what happens then is the question")]
+#[allow(clippy::exit, reason = "the test is about exit codes")]
 fn leave(code: i32) {
     process::exit(code)
 }
 
 #[test]
-fn signal() -> Outcome {
+fn signal_is_returned() -> Outcome {
     let _watchdog = watchdog();
     let process = Process::<()>::spawn(|()| process::abort(), ())?;
     assert_eq!(process.join()?, Exit::<()>::Signal(SIGABRT));
@@ -115,7 +116,7 @@ fn signal() -> Outcome {
 }
 
 #[test]
-fn big_argument_and_result() -> Outcome {
+fn large_argument_and_result_arrive() -> Outcome {
     let _watchdog = watchdog();
     let bytes: Vec<u8> = (0..8_u32 << 20).map(|i| i.to_le_bytes()[1]).collect();
     let process = Process::spawn(
@@ -125,7 +126,7 @@ fn big_argument_and_result() -> Outcome {
         },
         bytes.clone(),
     )?;
-    // The child need not wait for anybody to read it.
+    // The child ends before its parent reads the result.
     wait_until(|| !process.is_alive());
     let returned = process.join()?.value().ok_or("no value")?;
     assert!(returned.iter().eq(bytes.iter().rev()));
@@ -133,7 +134,7 @@ fn big_argument_and_result() -> Outcome {
 }
 
 #[test]
-fn sizes_round_the_limit_of_a_message() -> Outcome {
+fn sizes_around_the_limit_of_a_message_arrive() -> Outcome {
     let _watchdog = watchdog();
     for length in [0, 1, 16_379, 16_380, 16_381, 16_382, 16_383, 16_384, 16_385, 70_000, 212_992, 300_000] {
         let process = Process::spawn(|bytes: Vec<u8>| bytes, vec![7; length])?;
@@ -143,7 +144,7 @@ fn sizes_round_the_limit_of_a_message() -> Outcome {
 }
 
 #[test]
-fn join_timeout() -> Outcome {
+fn join_timeout_waits_no_longer_than_its_timeout() -> Outcome {
     let _watchdog = watchdog();
     let (release, wait) = ipc::channel::<u32>()?;
     let process = Process::spawn(wait_for, wait)?;
@@ -157,13 +158,13 @@ fn join_timeout() -> Outcome {
     Ok(())
 }
 
-/// Gives what it is sent.
+/// Returns the message that it receives.
 fn wait_for(receiver: IpcReceiver<u32>) -> u32 {
     receiver.recv().unwrap_or(u32::MAX)
 }
 
 #[test]
-fn try_join_and_is_alive() -> Outcome {
+fn try_join_and_is_alive_do_not_wait() -> Outcome {
     let _watchdog = watchdog();
     let (release, wait) = ipc::channel::<u32>()?;
     let process = Process::spawn(wait_for, wait)?;
@@ -177,7 +178,7 @@ fn try_join_and_is_alive() -> Outcome {
 }
 
 #[test]
-fn terminate() -> Outcome {
+fn terminate_sends_sigterm() -> Outcome {
     let _watchdog = watchdog();
     let (_release, wait) = ipc::channel::<u32>()?;
     let process = Process::spawn(wait_for, wait)?;
@@ -187,13 +188,13 @@ fn terminate() -> Outcome {
 }
 
 #[test]
-fn kill() -> Outcome {
+fn kill_sends_sigkill() -> Outcome {
     let _watchdog = watchdog();
     let (_release, wait) = ipc::channel::<u32>()?;
     let process = Process::spawn(wait_for, wait)?;
     process.kill()?;
     assert_eq!(process.join()?, Exit::Signal(SIGKILL));
-    // And again, when there is nobody any more.
+    // And again, after the process has ended.
     process.kill()?;
     process.terminate()?;
     assert_eq!(process.join()?, Exit::Signal(SIGKILL));
@@ -201,7 +202,7 @@ fn kill() -> Outcome {
 }
 
 #[test]
-fn kill_while_another_thread_joins() -> Outcome {
+fn kill_ends_joins_of_other_threads() -> Outcome {
     let _watchdog = watchdog();
     let (_release, wait) = ipc::channel::<u32>()?;
     let process = Process::spawn(wait_for, wait)?;
@@ -216,9 +217,10 @@ fn kill_while_another_thread_joins() -> Outcome {
 }
 
 #[test]
-fn value_that_was_sent_counts_though_killed() -> Outcome {
+fn value_that_was_sent_counts_though_the_child_is_killed() -> Outcome {
     let _watchdog = watchdog();
-    // The child returns, and is kept from exiting by its thread-local's destructor, or is killed before that: either way the value is out.
+    // The child's function returns, and a thread-local's destructor delays the exit. Or the child is killed
+    // before that: either way the value is sent.
     let (sent, is_sent) = ipc::channel::<()>()?;
     let process = Process::spawn(
         |sent: IpcSender<()>| {
@@ -227,7 +229,7 @@ fn value_that_was_sent_counts_though_killed() -> Outcome {
         },
         sent,
     )?;
-    // Both ends of the story are legal: the exit handlers ran, or the channel closed with the process.
+    // Both are legal: the exit handlers ran, or the channel closed with the process.
     drop(is_sent.recv());
     process.kill()?;
     assert_eq!(process.join()?, Exit::Value(7));
@@ -239,7 +241,7 @@ thread_local! {
 }
 
 #[test]
-fn fifty_at_once() -> Outcome {
+fn fifty_children_run_at_once() -> Outcome {
     let _watchdog = watchdog();
     let mut processes = Vec::new();
     let mut releases = Vec::new();
@@ -260,11 +262,11 @@ fn fifty_at_once() -> Outcome {
 }
 
 #[test]
-fn fifty_from_as_many_threads() -> Outcome {
+fn fifty_threads_spawn_at_once() -> Outcome {
     let _watchdog = watchdog();
     thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..50).map(|number| scope.spawn(move || Process::spawn(add, (number, 1))?.join().map_err(|e| e.into()))).collect();
+        let add_one = |number| move || Process::spawn(add, (number, 1))?.join().map_err(|error| error.into());
+        let threads: Vec<_> = (0..50).map(|number| scope.spawn(add_one(number))).collect();
         for (number, thread) in (0..).zip(threads) {
             let exit: Result<Exit<u64>, Box<dyn std::error::Error + Send + Sync>> =
                 thread.join().map_err(|_| "a thread panicked")?;
@@ -275,27 +277,27 @@ fn fifty_from_as_many_threads() -> Outcome {
 }
 
 #[test]
-fn nested() -> Outcome {
+fn children_spawn_children() -> Outcome {
     let _watchdog = watchdog();
     let exit = Process::spawn(descend, 4)?.join()?;
-    let Exit::Value(line) = exit else { return Err(format!("{exit:?}").into()) };
-    assert_eq!(line.len(), 5);
+    let Exit::Value(chain) = exit else { return Err(format!("{exit:?}").into()) };
+    assert_eq!(chain.len(), 5);
     // Each is the parent of the next.
-    assert_eq!(line[0].0, process::id());
-    assert!(line.windows(2).all(|pair| pair[0].1 == pair[1].0), "{line:?}");
+    assert_eq!(chain[0].0, process::id());
+    assert!(chain.windows(2).all(|pair| pair[0].1 == pair[1].0), "{chain:?}");
     Ok(())
 }
 
-/// A line of descendants: parent and own pid of each.
+/// Spawns a chain of descendants; returns the parent's and its own process id of each.
 fn descend(further: u32) -> Vec<(u32, u32)> {
-    let mut line = vec![(multiproc_process::parent_pid().unwrap_or(0), process::id())];
+    let mut chain = vec![(multiproc_process::parent_pid().unwrap_or(0), process::id())];
     if further > 0 {
         match Process::spawn(descend, further - 1).map(|child| child.join()) {
-            Ok(Ok(Exit::Value(rest))) => line.extend(rest),
+            Ok(Ok(Exit::Value(rest))) => chain.extend(rest),
             other => panic!("{other:?}"),
         }
     }
-    line
+    chain
 }
 
 #[test]
@@ -304,7 +306,7 @@ fn descriptors_do_not_accumulate() -> Outcome {
     // In a process of its own: here the other tests open descriptors.
     let exit = Process::spawn(
         |()| {
-            // The first one opens the namespace for good.
+            // The first spawn opens the namespace, which stays open.
             drop(Process::spawn(add, (1, 1)).expect("it starts").join());
             let before = open_descriptors();
             let mut counts = Vec::new();
@@ -313,7 +315,8 @@ fn descriptors_do_not_accumulate() -> Outcome {
                 let child = Process::spawn(|()| open_descriptors(), ()).expect("it starts");
                 counts.push(child.join().expect("it ends").value().expect("it counts"));
                 let (release, wait) = ipc::channel::<u32>().expect("there are descriptors");
-                children.push((release, Builder::new().daemon(true).spawn(wait_for, wait).expect("it starts")));
+                children
+                    .push((release, Builder::new().daemon(true).spawn(wait_for, wait).expect("it starts")));
             }
             let alive = children.len();
             for (release, child) in children {
@@ -327,19 +330,22 @@ fn descriptors_do_not_accumulate() -> Outcome {
     let (counts, before, alive, inheritable, after) = exit.join()?.value().ok_or("no value")?;
     assert_eq!(alive, 20);
     assert!(counts.iter().all(|count| *count == counts[0]), "{counts:?}");
-    // Standard input, output and error, whatever `cargo` or the shell has left open, and the channel for the result.
+    // Standard input, output and error, what `cargo` or the shell has left open, and the channel for the
+    // result.
     assert_eq!(counts[0], inheritable + 1);
     assert_eq!(before, after);
     Ok(())
 }
 
 #[test]
-fn dropped_while_alive_it_goes_on_and_leaves_no_zombie() -> Outcome {
+fn child_dropped_while_alive_goes_on_and_leaves_no_zombie() -> Outcome {
     let _watchdog = watchdog();
     let (answer, answers) = ipc::channel::<u32>()?;
     let (release, wait) = ipc::channel::<u32>()?;
-    let process =
-        Process::spawn(|(wait, answer): (IpcReceiver<u32>, IpcSender<u32>)| answer.send(wait_for(wait)).is_ok(), (wait, answer))?;
+    let process = Process::spawn(
+        |(wait, answer): (IpcReceiver<u32>, IpcSender<u32>)| answer.send(wait_for(wait)).is_ok(),
+        (wait, answer),
+    )?;
     let pid = process.pid();
     drop(process);
     assert!(exists(pid));
@@ -350,7 +356,7 @@ fn dropped_while_alive_it_goes_on_and_leaves_no_zombie() -> Outcome {
 }
 
 #[test]
-fn dropped_after_its_end_it_leaves_no_zombie() -> Outcome {
+fn child_dropped_after_its_end_leaves_no_zombie() -> Outcome {
     let _watchdog = watchdog();
     for _ in 0..10 {
         let process = Process::spawn(add, (1, 1))?;
@@ -364,15 +370,17 @@ fn dropped_after_its_end_it_leaves_no_zombie() -> Outcome {
 }
 
 #[test]
-fn many_dropped_leave_no_zombies() -> Outcome {
+fn many_dropped_children_leave_no_zombies() -> Outcome {
     let _watchdog = watchdog();
-    let pids: Vec<u32> = (0..20).map(|_| Process::spawn(add, (1, 1)).map(|process| process.pid())).collect::<Result<_, _>>()?;
+    let pids: Vec<u32> = (0..20)
+        .map(|_| Process::spawn(add, (1, 1)).map(|process| process.pid()))
+        .collect::<Result<_, _>>()?;
     wait_until(|| !pids.iter().any(|pid| exists(*pid)));
     Ok(())
 }
 
 #[test]
-fn channels_and_shared_memory_travel() -> Outcome {
+fn channels_and_shared_memory_arrive() -> Outcome {
     type Arguments = (IpcSender<IpcSharedMemory>, IpcReceiver<u32>, IpcSharedMemory, Vec<u8>);
     let _watchdog = watchdog();
     let (sender, memory_from_child) = ipc::channel()?;
@@ -380,8 +388,10 @@ fn channels_and_shared_memory_travel() -> Outcome {
     let process = Process::spawn(
         |(sender, receiver, memory, large): Arguments| {
             let (back, from_child) = ipc::channel::<u32>().expect("there are descriptors");
-            back.send(receiver.recv().expect("the parent sends")).expect("we hold the other end");
-            sender.send(IpcSharedMemory::from_bytes(&[&memory, &large[..3]].concat())).expect("the parent listens");
+            back.send(receiver.recv().expect("the parent sends")).expect("this process holds the other end");
+            sender
+                .send(IpcSharedMemory::from_bytes(&[&memory, &large[..3]].concat()))
+                .expect("the parent listens");
             from_child
         },
         (sender, receiver, IpcSharedMemory::from_bytes(b"abc"), vec![b'd'; 100_000]),
@@ -396,14 +406,16 @@ fn channels_and_shared_memory_travel() -> Outcome {
 }
 
 #[test]
-fn surroundings_of_a_child() -> Outcome {
+fn child_has_the_documented_environment() -> Outcome {
     let _watchdog = watchdog();
     let process = Builder::new().name("a name of its own").spawn(
         |()| {
             let mut input = Vec::new();
             let read = io::stdin().read_to_end(&mut input).map_err(|error| error.to_string());
             let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-            let line = |key: &str| status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim().to_owned();
+            let line = |key: &str| {
+                status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default().trim().to_owned()
+            };
             (
                 read,
                 env::args().next(),
@@ -418,7 +430,8 @@ fn surroundings_of_a_child() -> Outcome {
         (),
     )?;
     assert_eq!(process.name(), Some("a name of its own"));
-    let (input, program, directory, variables, mask, title, name, parent) = process.join()?.value().ok_or("no value")?;
+    let (input, program, directory, variables, mask, title, name, parent) =
+        process.join()?.value().ok_or("no value")?;
     assert_eq!(input, Ok(0));
     assert_eq!(program, env::args().next());
     assert_eq!(directory, Some(env::current_dir()?));

@@ -56,11 +56,19 @@ impl Queue<[u8]> {
     /// # Errors
     ///
     /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
-    pub fn get_with_timeout<R>(&self, timeout: Duration, read: impl FnOnce(Borrowed<'_>) -> R) -> Result<R, GetError> {
+    pub fn get_with_timeout<R>(
+        &self,
+        timeout: Duration,
+        read: impl FnOnce(Borrowed<'_>) -> R,
+    ) -> Result<R, GetError> {
         self.get_with_until(Deadline::after(timeout), read)
     }
 
-    fn get_with_until<R>(&self, deadline: Deadline, read: impl FnOnce(Borrowed<'_>) -> R) -> Result<R, GetError> {
+    fn get_with_until<R>(
+        &self,
+        deadline: Deadline,
+        read: impl FnOnce(Borrowed<'_>) -> R,
+    ) -> Result<R, GetError> {
         let show = |payload| read(Borrowed { payload, thread: PhantomData });
         self.view().get_with(deadline, show).map_err(|refusal| self.get_error(refusal))
     }

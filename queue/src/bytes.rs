@@ -133,7 +133,11 @@ impl Queue<[u8]> {
     ///
     /// [`PutError`], with the number of messages that were put: `Full`, `Busy`, and as
     /// [`put_many_bytes`](Self::put_many_bytes).
-    pub fn put_many_bytes_timeout(&self, messages: &Messages, timeout: Duration) -> Result<(), PutError<usize>> {
+    pub fn put_many_bytes_timeout(
+        &self,
+        messages: &Messages,
+        timeout: Duration,
+    ) -> Result<(), PutError<usize>> {
         self.put_many_bytes_until(messages, Deadline::after(timeout))
     }
 
@@ -162,7 +166,12 @@ impl Queue<[u8]> {
     /// # Errors
     ///
     /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
-    pub fn get_many_into_timeout(&self, messages: &mut Messages, most: usize, timeout: Duration) -> Result<(), GetError> {
+    pub fn get_many_into_timeout(
+        &self,
+        messages: &mut Messages,
+        most: usize,
+        timeout: Duration,
+    ) -> Result<(), GetError> {
         self.get_many_into_until(messages, most, Deadline::after(timeout))
     }
 
@@ -177,7 +186,12 @@ impl Queue<[u8]> {
         result.map_err(|refusal| self.put_error(done, refusal, messages.get(done).map_or(0, <[u8]>::len)))
     }
 
-    fn get_many_into_until(&self, messages: &mut Messages, most: usize, deadline: Deadline) -> Result<(), GetError> {
+    fn get_many_into_until(
+        &self,
+        messages: &mut Messages,
+        most: usize,
+        deadline: Deadline,
+    ) -> Result<(), GetError> {
         self.view().get_many(messages, most, deadline).map_err(|refusal| self.get_error(refusal))
     }
 

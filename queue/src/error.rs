@@ -114,7 +114,9 @@ impl<T> PutError<T> {
             Refusal::Busy => Self::Busy(value),
             Refusal::NoSpace => Self::NoSpace { value, queue: queue(), length },
             Refusal::TooLarge => Self::TooLarge { value, queue: queue(), length, longest },
-            Refusal::Corrupt | Refusal::NoMemory(_) => Self::Broken { value, queue: queue(), problem: CORRUPT.to_owned() },
+            Refusal::Corrupt | Refusal::NoMemory(_) => {
+                Self::Broken { value, queue: queue(), problem: CORRUPT.to_owned() }
+            }
             Refusal::Lock(cause) => Self::Broken { value, queue: queue(), problem: cause.to_string() },
         }
     }
@@ -150,7 +152,9 @@ impl GetError {
             Refusal::Busy => Self::Busy,
             Refusal::NoMemory(length) => Self::NoMemory { queue: queue(), length },
             Refusal::NoSpace => Self::NoSpace { queue: queue() },
-            Refusal::TooLarge | Refusal::Corrupt => Self::Broken { queue: queue(), problem: CORRUPT.to_owned() },
+            Refusal::TooLarge | Refusal::Corrupt => {
+                Self::Broken { queue: queue(), problem: CORRUPT.to_owned() }
+            }
             Refusal::Lock(cause) => Self::Broken { queue: queue(), problem: cause.to_string() },
         }
     }
@@ -168,7 +172,9 @@ impl<T> fmt::Display for PutError<T> {
             Self::NoSpace { queue, length, .. } => {
                 write!(f, "{queue}: the system has no memory for a message of {length} bytes")
             }
-            Self::Encode { queue, problem, .. } => write!(f, "{queue}: the value cannot be encoded: {problem}"),
+            Self::Encode { queue, problem, .. } => {
+                write!(f, "{queue}: the value cannot be encoded: {problem}")
+            }
             Self::Broken { queue, problem, .. } => write!(f, "{queue}: {problem}"),
         }
     }
@@ -188,7 +194,9 @@ impl fmt::Display for GetError {
             Self::Empty => f.write_str("the queue is empty"),
             Self::Closed => f.write_str("the queue is closed"),
             Self::Busy => f.write_str("the queue is busy"),
-            Self::NoMemory { queue, length } => write!(f, "{queue}: this process has no memory for a message of {length} bytes"),
+            Self::NoMemory { queue, length } => {
+                write!(f, "{queue}: this process has no memory for a message of {length} bytes")
+            }
             Self::NoSpace { queue } => write!(f, "{queue}: the system has no memory to hand it out"),
             Self::Decode { queue, bytes, problem } => {
                 write!(f, "{queue}: a message of {} bytes cannot be decoded: {problem}", bytes.len())

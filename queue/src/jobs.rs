@@ -19,11 +19,13 @@ mod job;
 pub(crate) mod lease;
 mod plain;
 mod typed;
+mod words;
 
-pub use block::{JobBlock, JobLimits, MAX_LEASES};
+pub use block::{JobBlock, JobLimits};
 pub use dead_letters::{DeadLetter, DeadLetters};
 use job::Lease;
 pub use job::{Holder, Job};
+pub use words::MAX_LEASES;
 
 /// A work queue (Python's `JoinableQueue`): a consumer *leases* a job, and the job returns to the queue if
 /// the consumer dies before it is done.
@@ -190,7 +192,7 @@ impl<T: ?Sized + 'static> JoinableQueue<T> {
     /// to the queue.
     fn lease(&self, message: &mut Vec<u8>, deadline: Deadline) -> Result<(Lease<'_, T>, Leased), GetError> {
         let leased = self.view().lease(message, deadline).map_err(|refusal| self.get_error(refusal))?;
-        Ok((Lease::new(self, leased.slot), leased))
+        Ok((Lease::new(self, leased.number), leased))
     }
 }
 

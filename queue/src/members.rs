@@ -85,12 +85,12 @@ impl<T: ?Sized + 'static> Queue<T> {
 
     /// Returns how many producers are registered: a snapshot.
     pub fn producers(&self) -> usize {
-        self.view().present(Peer::Producer)
+        self.view().connected(Peer::Producer)
     }
 
     /// Returns how many consumers are registered: a snapshot.
     pub fn consumers(&self) -> usize {
-        self.view().present(Peer::Consumer)
+        self.view().connected(Peer::Consumer)
     }
 }
 
@@ -196,9 +196,9 @@ impl<T: Serialize + DeserializeOwned + 'static> Consumer<T> {
         self.queue().get_from(Some(Peer::Producer), Deadline::after(timeout))
     }
 
-    /// Returns messages as they arrive, until all producers have disconnected and the queue is empty (or it was
-    /// closed). An error is an item, too. After a message that cannot be decoded the iterator goes on; after
-    /// any other error it ends.
+    /// Returns messages as they arrive, until all producers have disconnected and the queue is empty (or it
+    /// was closed). An error is an item, too. After a message that cannot be decoded the iterator goes on;
+    /// after any other error it ends.
     pub fn iter(&self) -> impl Iterator<Item = Result<T, GetError>> {
         let mut broken = false;
         std::iter::from_fn(move || {
@@ -253,16 +253,17 @@ impl<T: ?Sized + 'static> Membership<T> {
     fn take(queue: &Queue<T>, peer: Peer) -> Result<Arc<Self>, RegistrationError> {
         // A handle of its own, so that the lock stays mapped.
         let queue = queue.clone();
-        let seats = queue.view().all_seats(peer).map_err(RegistrationError::Memory)?;
-        let taken = queue.view().take_seat(peer, seats);
-        let (at, owned) = taken.map_err(|cause| RegistrationError::Lock(LockError::new(queue.shared.describe(), cause)))?;
+        queue.view().populate_side_table().map_err(RegistrationError::Memory)?;
+        let registered = queue.view().register(peer);
+        let (at, owned) = registered
+            .map_err(|cause| RegistrationError::Lock(LockError::new(queue.shared.describe(), cause)))?;
         Ok(Arc::new(Self { queue, peer, at, owned }))
     }
 }
 
 impl<T: ?Sized + 'static> Drop for Membership<T> {
     fn drop(&mut self) {
-        self.queue.view().leave_seat(self.peer, self.at, self.owned);
+        self.queue.view().deregister(self.peer, self.at, self.owned);
     }
 }
 

@@ -113,7 +113,12 @@ impl<T: ?Sized + 'static> Queue<T> {
     }
 
     #[inline]
-    pub(crate) fn put_bytes_to(&self, bytes: &[u8], peer: Option<Peer>, deadline: Deadline) -> Result<(), PutError<()>> {
+    pub(crate) fn put_bytes_to(
+        &self,
+        bytes: &[u8],
+        peer: Option<Peer>,
+        deadline: Deadline,
+    ) -> Result<(), PutError<()>> {
         self.view().put_to(bytes, peer, deadline).map_err(|refusal| self.put_error((), refusal, bytes.len()))
     }
 

@@ -11,10 +11,10 @@ use multiproc_robust::{AcquireError, Deadline};
 use crate::error::PutError;
 use crate::queue::Queue;
 use multiproc_ring::Payload;
-use multiproc_ring::{MOST, Refusal, Reservation};
+use multiproc_ring::{MAX_RESERVATIONS, Refusal, Reservation};
 
 /// How many messages of a queue may be reserved at once, by all processes together.
-pub const MAX_RESERVED: usize = MOST;
+pub const MAX_RESERVED: usize = MAX_RESERVATIONS;
 
 /// Writing in place (zero-copy).
 impl Queue<[u8]> {
@@ -65,7 +65,9 @@ impl Queue<[u8]> {
 
     fn reserve_until(&self, length: usize, deadline: Deadline) -> Result<Reserved<'_>, PutError<()>> {
         match self.view().reserve(length, deadline) {
-            Ok(reservation) => Ok(Reserved { queue: self, reservation, length, written: 0, thread: PhantomData }),
+            Ok(reservation) => {
+                Ok(Reserved { queue: self, reservation, length, written: 0, thread: PhantomData })
+            }
             Err(refusal) => Err(self.put_error((), refusal, length)),
         }
     }
@@ -109,7 +111,12 @@ impl Reserved<'_> {
     /// If the range is not inside the message.
     pub fn write_at(&mut self, offset: usize, bytes: &[u8]) {
         let end = offset.checked_add(bytes.len());
-        assert!(end.is_some_and(|end| end <= self.length), "{} bytes at {offset} of {}", bytes.len(), self.length);
+        assert!(
+            end.is_some_and(|end| end <= self.length),
+            "{} bytes at {offset} of {}",
+            bytes.len(),
+            self.length
+        );
         if let Some(payload) = self.payload() {
             payload.write_at(offset, bytes);
         }

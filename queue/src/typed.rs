@@ -111,7 +111,11 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     ///
     /// [`PutError`], which returns the values that were not put: `Full`, `Busy`, and as
     /// [`put_many`](Self::put_many).
-    pub fn put_many_timeout(&self, values: impl IntoIterator<Item = T>, timeout: Duration) -> Result<(), PutError<Vec<T>>> {
+    pub fn put_many_timeout(
+        &self,
+        values: impl IntoIterator<Item = T>,
+        timeout: Duration,
+    ) -> Result<(), PutError<Vec<T>>> {
         self.put_many_until(values.into_iter().collect(), Deadline::after(timeout))
     }
 
@@ -142,7 +146,11 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
     /// # Errors
     ///
     /// [`GetError`]: `Empty`, `Busy`, `Closed`, `NoMemory`, `Broken`.
-    pub fn get_many_timeout(&self, most: usize, timeout: Duration) -> Result<Vec<Result<T, GetError>>, GetError> {
+    pub fn get_many_timeout(
+        &self,
+        most: usize,
+        timeout: Duration,
+    ) -> Result<Vec<Result<T, GetError>>, GetError> {
         self.get_many_until(most, Deadline::after(timeout))
     }
 
@@ -158,7 +166,11 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
         // Encoded before any lock is taken: the implementation of `Serialize` is user code.
         let transit = Transit::begin();
         if let Err(problem) = codec::encode(&value, &mut buffer) {
-            return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });
+            return Err(PutError::Encode {
+                value,
+                queue: self.shared.describe(),
+                problem: problem.to_string(),
+            });
         }
         match self.view().put_to(&buffer, peer, deadline) {
             Ok(()) => {
@@ -177,7 +189,11 @@ impl<T: Serialize + DeserializeOwned + 'static> Queue<T> {
             transits.push(Transit::begin());
             if let Err(problem) = codec::encode(value, messages.bytes_mut()) {
                 while transits.pop().is_some() {}
-                return Err(PutError::Encode { value: values, queue: self.shared.describe(), problem: problem.to_string() });
+                return Err(PutError::Encode {
+                    value: values,
+                    queue: self.shared.describe(),
+                    problem: problem.to_string(),
+                });
             }
             messages.end_one();
         }

@@ -1,4 +1,4 @@
-//! `drain`: all that is there, once and in order, whoever else puts and gets.
+//! `drain`: takes everything that is in the queue, once and in order, while others put and get.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod kit;
@@ -12,12 +12,12 @@ use serde::{Deserialize, Deserializer, Serialize};
 use kit::{Outcome, pattern, watchdog};
 
 #[test]
-fn nothing_is_nothing() -> Outcome {
+fn drain_of_an_empty_queue_is_empty() -> Outcome {
     let queue = Queue::<u32>::new(3)?;
     assert_eq!(queue.drain()?, []);
     queue.put(1)?;
     queue.close();
-    // What was put before the close is still there; then it is empty, which is no error here.
+    // What was put before the close is still there. Then the queue is empty, which is no error here.
     assert_eq!(queue.drain()?, [Ok(1)]);
     assert_eq!(queue.drain()?, []);
     assert_eq!(queue.get(), Err(GetError::Closed));
@@ -25,9 +25,9 @@ fn nothing_is_nothing() -> Outcome {
 }
 
 #[test]
-fn all_in_order() -> Outcome {
+fn drain_takes_all_in_order() -> Outcome {
     let _watchdog = watchdog();
-    // More than one lock takes at a time.
+    // More messages than one lock takes at a time.
     let queue = Queue::unbounded()?;
     let numbers: Vec<u32> = (0..100_000).collect();
     queue.put_many(numbers.clone())?;
@@ -37,7 +37,7 @@ fn all_in_order() -> Outcome {
 }
 
 #[test]
-fn whatever_their_length() -> Outcome {
+fn drain_takes_messages_of_any_length() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::unbounded()?;
     let lengths = [0, 1, 70_000, 8, 300_000, 0, 5];
@@ -55,7 +55,7 @@ fn whatever_their_length() -> Outcome {
     Ok(())
 }
 
-/// Can be put, and got if it is even.
+/// A value that can always be encoded, and decoded if it is even.
 #[derive(Debug, PartialEq, Serialize)]
 struct Even(u8);
 
@@ -67,7 +67,7 @@ impl<'de> Deserialize<'de> for Even {
 }
 
 #[test]
-fn what_cannot_be_decoded_is_among_them() -> Outcome {
+fn undecodable_message_is_an_error_among_the_results() -> Outcome {
     let queue = Queue::new(3)?;
     queue.put_many([2, 3, 4].map(Even))?;
     let all = queue.drain()?;
@@ -77,7 +77,7 @@ fn what_cannot_be_decoded_is_among_them() -> Outcome {
 }
 
 #[test]
-fn makes_room() -> Outcome {
+fn drain_makes_room() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::new(4)?;
     queue.put_many(0..4)?;
@@ -96,7 +96,7 @@ fn makes_room() -> Outcome {
 }
 
 #[test]
-fn others_put_and_drain() -> Outcome {
+fn concurrent_puts_and_drains_lose_nothing() -> Outcome {
     const EACH: u32 = 20_000;
     let _watchdog = watchdog();
     for capacity in [Capacity::messages(3), Capacity::messages(500).bytes(4096), Capacity::unbounded()] {
@@ -130,10 +130,13 @@ fn others_put_and_drain() -> Outcome {
             }
         }
         let mut all = seen.concat();
-        // One of the last drains may have been refused: somebody else was at it.
+        // One of the last drains may have been refused while another consumer held the lock.
         all.extend(queue.drain()?.into_iter().map(Result::unwrap));
         all.sort_unstable();
-        assert!(all.into_iter().eq([0, 1].into_iter().flat_map(|producer| (0..EACH).map(move |number| (producer, number)))));
+        assert!(
+            all.into_iter()
+                .eq([0, 1].into_iter().flat_map(|producer| (0..EACH).map(move |number| (producer, number))))
+        );
     }
     Ok(())
 }

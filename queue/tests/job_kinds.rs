@@ -1,4 +1,5 @@
-//! Jobs of bytes and of plain values, Python's ways to take one, and what the counters say. (What a job is: `jobs.rs`.)
+//! Jobs of bytes and of plain values, Python's `take` and `task_done`, and the counters. (What a job is:
+//! `jobs.rs`.)
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod kit;
@@ -8,12 +9,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_queue::{Capacity, GetError, Job, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, Plain, PutError, Queue};
+use multiproc_queue::{
+    Capacity, GetError, Job, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, Plain, PutError, Queue,
+};
 
 use kit::{Outcome, Random, Sleeper, pattern, unique, watchdog};
 
 #[test]
-fn bytes_come_back_as_they_were() -> Outcome {
+fn returned_jobs_have_the_same_bytes() -> Outcome {
     let _watchdog = watchdog();
     let queue: JoinableQueue<[u8]> = JoinableQueue::new(10)?;
     queue.put_bytes(b"one")?;
@@ -29,7 +32,7 @@ fn bytes_come_back_as_they_were() -> Outcome {
     assert!(!holder.died());
     assert_eq!(job.into_inner(), b"one");
     assert_eq!(queue.get_bytes_timeout(Duration::from_secs(9))?.into_inner(), b"");
-    // With a thread that ends, and with one that panics.
+    // One dies with a thread that ends, the other with a thread that panics.
     thread::scope(|scope| scope.spawn(|| std::mem::forget(queue.get_bytes().unwrap())).join().unwrap());
     let worked = panic::catch_unwind(AssertUnwindSafe(|| {
         let job = queue.get_bytes().unwrap();
@@ -48,7 +51,7 @@ fn bytes_come_back_as_they_were() -> Outcome {
 }
 
 #[test]
-fn bytes_that_are_refused() -> Outcome {
+fn refused_bytes_are_an_error() -> Outcome {
     let _watchdog = watchdog();
     let queue: JoinableQueue<[u8]> = JoinableQueue::new(JobLimits::from(1).longest_job(5000))?;
     assert_eq!(queue.longest_job(), 8192);
@@ -58,7 +61,10 @@ fn bytes_that_are_refused() -> Outcome {
     assert!(matches!(queue.put_bytes_timeout(b"x", Duration::from_millis(20)), Err(PutError::Full(()))));
     assert!(begin.elapsed() >= Duration::from_millis(20));
     assert_eq!(queue.get_bytes()?.into_inner(), pattern(1, 8192));
-    assert!(matches!(queue.put_bytes(&[0; 8193]), Err(PutError::TooLarge { length: 8193, longest: 8192, .. })));
+    assert!(matches!(
+        queue.put_bytes(&[0; 8193]),
+        Err(PutError::TooLarge { length: 8193, longest: 8192, .. })
+    ));
     queue.close();
     assert!(matches!(queue.put_bytes(b"x"), Err(PutError::Closed(()))));
     assert!(matches!(queue.get_bytes(), Err(GetError::Closed)));
@@ -68,7 +74,7 @@ fn bytes_that_are_refused() -> Outcome {
 }
 
 #[test]
-fn queues_of_bytes_have_names_and_are_none_of_values() -> Outcome {
+fn queue_of_bytes_cannot_be_opened_as_one_of_values() -> Outcome {
     let name = unique("bytes");
     let queue = JoinableQueue::<[u8]>::create(&name, 10)?;
     queue.put_bytes(b"by name")?;
@@ -121,7 +127,7 @@ fn plain_values() -> Outcome {
 }
 
 #[test]
-fn take_and_its_tenses() -> Outcome {
+fn take_try_take_and_take_timeout() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(10)?;
     assert!(matches!(queue.try_take(), Err(GetError::Empty)));
@@ -150,7 +156,7 @@ fn take_and_its_tenses() -> Outcome {
 }
 
 #[test]
-fn counters_of_one() -> Outcome {
+fn counters_of_one_thread() -> Outcome {
     let _watchdog = watchdog();
     let queue: JoinableQueue<[u8]> = JoinableQueue::new(JobLimits::from(10).max_deliveries(3))?;
     assert_eq!(queue.counters(), Default::default());
@@ -161,12 +167,12 @@ fn counters_of_one() -> Outcome {
         let counters = queue.counters();
         assert_eq!((counters.gets, counters.redelivered, counters.dead_lettered), (1, again, 0));
     }
-    // The first is dead, the second new.
+    // The first is a dead letter, the second new.
     queue.get_bytes()?.done();
     let counters = queue.counters();
     assert_eq!((counters.puts, counters.gets, counters.bytes), (2, 2, 15));
     assert_eq!((counters.redelivered, counters.dead_lettered, counters.deaths), (2, 1, 0));
-    // What is brought back to life is neither new nor handed out again, the first time.
+    // The first lease of a replayed dead letter counts neither as a get nor as a redelivery.
     queue.dead_letters().replay()?;
     queue.get_bytes()?.retry();
     assert_eq!(queue.counters(), counters);
@@ -182,9 +188,10 @@ fn counters_of_one() -> Outcome {
     Ok(())
 }
 
-/// Who finds a job, and no slot for it, sleeps, and is counted; and goes on with the first slot that is free.
+/// A consumer that finds a job but no free lease sleeps, is counted, and goes on with the first lease that is
+/// free.
 #[test]
-fn who_waits_for_a_slot_is_counted() -> Outcome {
+fn consumer_that_waits_for_a_lease_is_counted() -> Outcome {
     let _watchdog = watchdog();
     let queue: JoinableQueue<[u8]> = JoinableQueue::new(Capacity::unbounded())?;
     (0..=MAX_LEASES).try_for_each(|_| queue.put_bytes(b"job"))?;
@@ -201,9 +208,10 @@ fn who_waits_for_a_slot_is_counted() -> Outcome {
     Ok(())
 }
 
-/// Whatever is given back, died with and buried, and whoever does it at once: the counters are the sums of what each has seen.
+/// The counters are the sums of what each thread has seen, whichever of them gives jobs back, dies with them
+/// or lets them become dead letters.
 #[test]
-fn counters_add_up_among_many() -> Outcome {
+fn counters_add_up_among_many_threads() -> Outcome {
     let _watchdog = watchdog();
     const JOBS: u32 = 3000;
     for deliveries in [None, Some(2)] {
@@ -258,7 +266,10 @@ fn counters_add_up_among_many() -> Outcome {
         });
         let counters = queue.counters();
         let count = |of: &AtomicUsize| of.load(SeqCst) as u64;
-        assert_eq!((counters.puts, counters.gets, counters.bytes), (u64::from(JOBS), count(first), bytes.load(SeqCst)));
+        assert_eq!(
+            (counters.puts, counters.gets, counters.bytes),
+            (u64::from(JOBS), count(first), bytes.load(SeqCst))
+        );
         assert_eq!((counters.gets, counters.redelivered), (u64::from(JOBS), count(again)));
         assert_eq!((counters.dead_lettered, counters.deaths), (u64::from(JOBS) - count(done), 0));
         assert_eq!(counters.dead_lettered, queue.dead_letters().len() as u64);

@@ -1,4 +1,5 @@
-//! Jobs among threads: who has one, how it comes back, when all is done. (Processes: in the workspace's `tests/queue`.)
+//! Jobs among threads: which thread holds one, how it returns, when all are done. (Processes: the workspace's
+//! `tests/queue`.)
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod kit;
@@ -9,12 +10,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_queue::{Capacity, GetError, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, PutError, Queue};
+use multiproc_queue::{
+    Capacity, GetError, JobLimits, JoinableQueue, MAX_LEASES, NothingTaken, PutError, Queue,
+};
 use serde::{Deserialize, Serialize};
 
 use kit::{Outcome, Random, Sleeper, pattern, unique, watchdog};
 
-/// The end of a thread that has a job in its hands: its destructors do not run.
+/// Ends a thread that holds a job, without running its destructors.
 fn die_with_a_job(queue: &JoinableQueue<u32>) -> u32 {
     let queue = queue.clone();
     thread::spawn(move || {
@@ -28,7 +31,7 @@ fn die_with_a_job(queue: &JoinableQueue<u32>) -> u32 {
 }
 
 #[test]
-fn first_in_first_out_but_what_came_back_is_first() -> Outcome {
+fn returned_job_is_leased_before_new_ones() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(JobLimits::from(10).unlimited_deliveries())?;
     (0..4).try_for_each(|number| queue.put(number))?;
@@ -50,7 +53,7 @@ fn first_in_first_out_but_what_came_back_is_first() -> Outcome {
 }
 
 #[test]
-fn a_thread_that_ends_gives_its_jobs_back() -> Outcome {
+fn jobs_of_a_thread_that_ends_return() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(10)?;
     queue.put(7_u32)?;
@@ -64,7 +67,7 @@ fn a_thread_that_ends_gives_its_jobs_back() -> Outcome {
 }
 
 #[test]
-fn a_panic_gives_the_job_back() -> Outcome {
+fn job_of_a_panicking_thread_returns() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(10)?;
     queue.put(7_u32)?;
@@ -78,13 +81,13 @@ fn a_panic_gives_the_job_back() -> Outcome {
 }
 
 #[test]
-fn into_inner_and_changes() -> Outcome {
+fn into_inner_returns_the_changed_value() -> Outcome {
     let queue = JoinableQueue::new(10)?;
     queue.put(vec![1, 2])?;
     let mut job = queue.get()?;
     job.push(3);
     assert_eq!(*job, [1, 2, 3]);
-    // Others get what was put.
+    // The next holder gets what was put.
     job.retry();
     assert_eq!(queue.get()?.into_inner(), [1, 2]);
     assert_eq!(queue.unfinished(), 0);
@@ -153,7 +156,7 @@ fn task_done() -> Outcome {
 }
 
 #[test]
-fn task_done_is_for_the_oldest_and_for_this_thread() -> Outcome {
+fn task_done_ends_the_oldest_lease_of_this_thread() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(10)?;
     (0..3).try_for_each(|number: u32| queue.put(number))?;
@@ -163,11 +166,11 @@ fn task_done_is_for_the_oldest_and_for_this_thread() -> Outcome {
     queue.task_done()?;
     assert_eq!(queue.unfinished(), 2);
     queue.task_done()?;
-    // A `Job` is no business of `task_done`.
+    // `task_done` does not concern a `Job`.
     assert_eq!(queue.task_done(), Err(NothingTaken));
     job.done();
     assert_eq!(queue.unfinished(), 0);
-    // What was taken and not done comes back with the thread's end.
+    // A job that was taken and not done returns when its thread ends.
     queue.put(4)?;
     thread::scope(|scope| scope.spawn(|| assert_eq!(queue.take().unwrap(), 4)).join().unwrap());
     let job = queue.try_get()?;
@@ -181,7 +184,7 @@ fn dead_letters() -> Outcome {
     let queue = JoinableQueue::new(JobLimits::from(100).max_deliveries(2))?;
     assert!(queue.dead_letters().is_empty() && queue.dead_letters().take()?.is_none());
     (0..3).try_for_each(|number: u32| queue.put(number))?;
-    // Once given back, once died with.
+    // Its holder gave it back once, and died with it once.
     for number in 0..3 {
         let job = queue.get()?;
         assert_eq!(*job, number);
@@ -197,7 +200,7 @@ fn dead_letters() -> Outcome {
     assert_eq!(letters[0].last_holder().pid(), Some(std::process::id()));
     assert_eq!(queue.dead_letters().take()?.unwrap().value()?, 0);
     assert_eq!(queue.dead_letters().len(), 2);
-    // Back to life: as new, and before others.
+    // A replayed dead letter counts as new and is leased before others.
     queue.put(9)?;
     assert_eq!(queue.dead_letters().replay()?, 2);
     assert_eq!((queue.unfinished(), queue.dead_letters().len()), (3, 0));
@@ -231,7 +234,7 @@ fn many_dead_letters() -> Outcome {
     Ok(())
 }
 
-/// What cannot be read.
+/// A value that cannot be decoded.
 #[derive(Debug, Serialize)]
 struct Odd(u32);
 
@@ -243,7 +246,7 @@ impl<'de> Deserialize<'de> for Odd {
 }
 
 #[test]
-fn a_job_that_cannot_be_read_is_a_delivery() -> Outcome {
+fn undecodable_job_counts_as_a_delivery() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(JobLimits::from(100).max_deliveries(3))?;
     (2..4).try_for_each(|number| queue.put(Odd(number)))?;
@@ -254,7 +257,7 @@ fn a_job_that_cannot_be_read_is_a_delivery() -> Outcome {
     let letters = queue.dead_letters().list()?;
     assert_eq!((letters.len(), letters[0].bytes(), letters[0].attempts()), (1, &[2_u8][..], 3));
     assert!(letters[0].value().is_err());
-    // An iterator goes on after it.
+    // The iterator goes on after it.
     queue.put(Odd(4))?;
     queue.put(Odd(5))?;
     queue.close();
@@ -264,7 +267,7 @@ fn a_job_that_cannot_be_read_is_a_delivery() -> Outcome {
 }
 
 #[test]
-fn closed_when_all_is_done() -> Outcome {
+fn get_is_closed_once_all_jobs_are_done() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(10)?;
     queue.put(1_u32)?;
@@ -274,11 +277,13 @@ fn closed_when_all_is_done() -> Outcome {
     assert!(queue.is_closed());
     assert!(matches!(queue.put(3), Err(PutError::Closed(3))));
     let second = queue.get()?;
-    // What this thread has in its hands it need not wait for.
+    // A thread need not wait for a job that it holds itself.
     assert!(matches!(queue.get(), Err(GetError::Closed)));
-    // Others wait for it, and get it when it comes back.
+    // Another thread waits for that job, and gets it when it returns.
     let others = queue.clone();
-    let waiter = Sleeper::start(move || others.iter().map(|job| job.map(|job| job.into_inner())).collect::<Result<Vec<_>, _>>());
+    let waiter = Sleeper::start(move || {
+        others.iter().map(|job| job.map(|job| job.into_inner())).collect::<Result<Vec<_>, _>>()
+    });
     first.done();
     assert!(!waiter.is_done());
     second.retry();
@@ -289,7 +294,7 @@ fn closed_when_all_is_done() -> Outcome {
 }
 
 #[test]
-fn those_who_wait_for_a_closed_queue_end_with_its_last_job() -> Outcome {
+fn waits_on_a_closed_queue_end_with_its_last_job() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(10)?;
     queue.put(1_u32)?;
@@ -312,7 +317,7 @@ fn those_who_wait_for_a_closed_queue_end_with_its_last_job() -> Outcome {
 }
 
 #[test]
-fn as_many_out_as_can_be() -> Outcome {
+fn get_waits_at_the_maximum_of_leases() -> Outcome {
     let _watchdog = watchdog();
     let queue = JoinableQueue::new(Capacity::unbounded())?;
     (0..MAX_LEASES + 2).try_for_each(|number| queue.put(number))?;
@@ -353,14 +358,17 @@ fn long_jobs() -> Outcome {
 }
 
 #[test]
-fn limits_that_cannot_be() -> Outcome {
+fn impossible_limits_are_an_error() -> Outcome {
     let none = |limits: JobLimits| JoinableQueue::<u32>::new(limits).map(drop).unwrap_err().to_string();
     assert!(none(JobLimits::from(0)).contains("a capacity of 0 messages"));
     assert!(none(JobLimits::from(1).longest_job(0)).contains("jobs of 0 bytes"));
     assert!(none(JobLimits::from(1).longest_job((4 << 30) + 1)).contains("jobs of 4294967297 bytes"));
     let name = unique("jobs");
     let queue = JoinableQueue::<u32>::create(&name, JobLimits::from(3).max_deliveries(7))?;
-    assert_eq!((queue.name(), queue.capacity(), queue.max_deliveries()), (Some(name.as_str()), Some(3), Some(7)));
+    assert_eq!(
+        (queue.name(), queue.capacity(), queue.max_deliveries()),
+        (Some(name.as_str()), Some(3), Some(7))
+    );
     assert!(JoinableQueue::<u64>::open(&name).is_err() && Queue::<u32>::open(&name).is_err());
     assert!(JoinableQueue::<u32>::open_or_create(&name, JobLimits::from(3).max_deliveries(8)).is_err());
     assert_eq!(JoinableQueue::<u32>::open(&name)?.max_deliveries(), Some(7));
@@ -370,13 +378,13 @@ fn limits_that_cannot_be() -> Outcome {
 }
 
 #[test]
-fn handles_in_jobs_are_there_again_for_the_next() -> Outcome {
+fn handles_in_a_returned_job_are_still_valid() -> Outcome {
     let _watchdog = watchdog();
     let queue: JoinableQueue<Queue<u32>> = JoinableQueue::new(10)?;
     let inner = Queue::new(3)?;
     inner.put(5)?;
     queue.put(inner)?;
-    // Nobody has it now but the job.
+    // Only the job has it now.
     for attempt in 1..=4 {
         let job = queue.get()?;
         assert_eq!((job.attempts(), job.len()), (attempt, 1));
@@ -387,7 +395,7 @@ fn handles_in_jobs_are_there_again_for_the_next() -> Outcome {
 }
 
 #[test]
-fn a_sleeper_hears_a_death_at_once() -> Outcome {
+fn waiting_consumer_notices_a_death_at_once() -> Outcome {
     let _watchdog = watchdog();
     for _ in 0..20 {
         let queue = JoinableQueue::new(10)?;
@@ -403,7 +411,7 @@ fn a_sleeper_hears_a_death_at_once() -> Outcome {
         });
         taken.wait();
         let waiter = Sleeper::start(move || waiting.get().map(|job| (*job, job.attempts())));
-        // Past the brief sleep, which is deaf.
+        // Past the brief sleep, which does not notice deaths.
         thread::sleep(Duration::from_millis(8));
         let begin = Instant::now();
         go.wait();
@@ -414,13 +422,14 @@ fn a_sleeper_hears_a_death_at_once() -> Outcome {
     Ok(())
 }
 
-/// Every job is done once, and none is out twice at a time, whatever is given back.
+/// Every job is done once, and none is leased twice at a time, however many are given back.
 #[test]
-fn threads_that_give_back_and_die() -> Outcome {
+fn no_job_is_lost_by_threads_that_give_back_and_die() -> Outcome {
     let _watchdog = watchdog();
     const JOBS: u32 = 6000;
     for capacity in [Capacity::messages(3), Capacity::messages(1000), Capacity::unbounded()] {
-        let queue: &JoinableQueue<u32> = &JoinableQueue::new(JobLimits::from(capacity).unlimited_deliveries())?;
+        let queue: &JoinableQueue<u32> =
+            &JoinableQueue::new(JobLimits::from(capacity).unlimited_deliveries())?;
         let out: &Vec<AtomicUsize> = &(0..JOBS).map(|_| AtomicUsize::new(0)).collect();
         let workers: Vec<Vec<u32>> = thread::scope(|scope| {
             let work = |seed: u64| {

@@ -1,4 +1,5 @@
-//! The log under a queue: every length, every place where it wraps, and counters that start again at zero.
+//! The log under a queue: every length, every position at which it wraps, and counters that start again at
+//! zero.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod kit;
@@ -14,12 +15,12 @@ use multiproc_shm::Namespace;
 use kit::{Outcome, Random, pattern, unique, watchdog};
 
 #[test]
-fn every_length() -> Outcome {
+fn every_length_arrives() -> Outcome {
     let queue: Queue<[u8]> = Queue::new(Capacity::messages(100).bytes(1 << 16))?;
     assert_eq!(queue.longest_message(), (4 << 30) - 16);
     let powers = (9..18).flat_map(|power| (1 << power) - 10..(1 << power) + 10);
     let mut message = Vec::new();
-    // Longer than what may wait, and longer than the queue was when it was made.
+    // Longer than the limit, and longer than the initial capacity.
     for length in (0..=600).chain(powers).chain([1 << 20, (5 << 20) + 3]) {
         let sent = pattern(length as u64, length);
         queue.try_put_bytes(&sent)?;
@@ -33,13 +34,13 @@ fn every_length() -> Outcome {
 }
 
 #[test]
-fn every_length_at_every_place() -> Outcome {
+fn every_length_arrives_at_every_position() -> Outcome {
     // 512 words: each record of up to 70 words begins at each of them.
     let queue: Queue<[u8]> = Queue::new(Capacity::messages(3).bytes(4096))?;
     for words in 0..70_usize {
         for spare in [0, 1, 7] {
             let sent = pattern(words as u64, (words * 8).saturating_sub(spare));
-            // 512 and an odd number have no common divisor; two rounds pass every place.
+            // 512 and an odd number have no common divisor: two rounds pass every position.
             for _ in 0..1024 {
                 queue.try_put_bytes(&sent)?;
                 if (words + 1).is_multiple_of(2) {
@@ -55,7 +56,7 @@ fn every_length_at_every_place() -> Outcome {
     Ok(())
 }
 
-/// Random lengths through a nearly full log, against a deque.
+/// Puts random lengths through a nearly full log, and compares with a deque.
 fn churn(queue: &Queue<[u8]>, messages: u64, random: &mut Random) -> Outcome {
     let mut expected = VecDeque::new();
     let mut next = 0;
@@ -80,7 +81,7 @@ fn churn(queue: &Queue<[u8]>, messages: u64, random: &mut Random) -> Outcome {
 }
 
 #[test]
-fn wrap_around() -> Outcome {
+fn random_lengths_wrap_around() -> Outcome {
     for (seed, bytes) in [(1, 4096), (2, 1 << 13), (3, 1 << 16)] {
         let queue = Queue::new(Capacity::messages(1000).bytes(bytes))?;
         churn(&queue, 100_000, &mut Random(seed))?;
@@ -97,7 +98,7 @@ fn place(position: u32, count: u32) -> u64 {
     u64::from(position) | u64::from(count) << 32
 }
 
-/// An empty queue that looks as if so much had passed through it.
+/// Makes an empty queue look as if this many messages had passed through it.
 fn aged(capacity: Capacity, place: u64, announced: u32) -> Result<Queue<[u8]>, Box<dyn std::error::Error>> {
     let name = unique("aged");
     let queue = Queue::create(&name, capacity)?;
@@ -111,7 +112,7 @@ fn aged(capacity: Capacity, place: u64, announced: u32) -> Result<Queue<[u8]>, B
 }
 
 #[test]
-fn counters_start_again() -> Outcome {
+fn counters_wrap_at_zero() -> Outcome {
     let starts = [
         (u32::MAX, u32::MAX),
         (u32::MAX - 5, 17),
@@ -127,9 +128,9 @@ fn counters_start_again() -> Outcome {
 }
 
 #[test]
-fn counters_start_again_among_threads() -> Outcome {
+fn counters_wrap_at_zero_among_threads() -> Outcome {
     let _watchdog = watchdog();
-    // Capacity 2: everybody sleeps all the time, so the announcements pass zero as well.
+    // Capacity 2: every thread sleeps all the time, so the epochs pass zero as well.
     for (capacity, messages) in [(2, 20_000_u64), (1000, 100_000)] {
         let start = place(u32::MAX - 50_000, u32::MAX - 5_000);
         let queue = &aged(Capacity::messages(capacity).bytes(1 << 13), start, u32::MAX - 300)?;

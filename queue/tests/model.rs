@@ -1,4 +1,6 @@
-//! Random operations, the same on a queue and on a `VecDeque`: every answer is the same. Queues with every kind of limit, whose logs wrap, jump, climb and shrink, or lie in a file; bytes and types; one and many at once.
+//! Random operations on a queue and on a `VecDeque`: every answer is the same. The queues have every kind of
+//! limit; their logs wrap, jump, grow and shrink, or lie in a file; they carry bytes and types, one and many
+//! at once.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod kit;
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use kit::{pattern, unique};
 
-/// How much a queue holds, and where.
+/// How much a queue holds, and where it lies.
 #[derive(Clone, Copy, Debug)]
 enum Limits {
     Messages(usize),
@@ -24,7 +26,7 @@ enum Limits {
         messages: usize,
         bytes: usize,
     },
-    /// In a file, of so many words.
+    /// In a file of this many words.
     File {
         messages: usize,
         words: usize,
@@ -44,17 +46,19 @@ impl Limits {
     fn messages(self) -> Option<usize> {
         match self {
             Self::Unbounded => None,
-            Self::Messages(messages) | Self::Bytes { messages, .. } | Self::File { messages, .. } => Some(messages),
+            Self::Messages(messages) | Self::Bytes { messages, .. } | Self::File { messages, .. } => {
+                Some(messages)
+            }
         }
     }
 }
 
-/// What becomes of a put, as far as it is promised.
+/// What a put must answer, as far as it is promised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Put {
     Done,
     Full,
-    /// Where a limit of bytes is near the end of the log, it may be either.
+    /// Near the end of the log a limit of bytes may allow either.
     DoneOrFull,
     Closed,
     TooLarge,
@@ -73,16 +77,17 @@ fn words(length: usize) -> usize {
 }
 
 impl Model {
-    /// What a put of so many bytes does now.
+    /// Returns what a put of this many bytes must answer now.
     fn put(&self, length: usize) -> Put {
-        let (used, need) = (self.inside.iter().map(|message| words(message.len())).sum::<usize>(), words(length));
+        let (used, need) =
+            (self.inside.iter().map(|message| words(message.len())).sum::<usize>(), words(length));
         match self.limits {
             Limits::File { words, .. } if length > (words - 2) * 8 => Put::TooLarge,
             _ if self.closed => Put::Closed,
             _ if self.limits.messages() == Some(self.inside.len()) => Put::Full,
             Limits::File { words, .. } if used + need >= words => Put::Full,
             Limits::Bytes { bytes, .. } => match bytes.max(4096) / 8 {
-                // Whatever its length: else it could never be.
+                // Whatever its length: otherwise it could never be put.
                 _ if used == 0 => Put::Done,
                 limit if used + need <= limit || (need > limit && used <= limit) => Put::DoneOrFull,
                 _ => Put::Full,
@@ -91,7 +96,7 @@ impl Model {
         }
     }
 
-    /// Whether that is what may have become of it; takes note.
+    /// Returns whether this answer is allowed, and notes it.
     fn did(&mut self, message: &[u8], put: Put) -> bool {
         let expected = self.put(message.len());
         if put == Put::Done {
@@ -111,12 +116,12 @@ fn became<T>(result: &Result<(), PutError<T>>) -> Put {
         Err(PutError::Full(_)) => Put::Full,
         Err(PutError::Closed(_)) => Put::Closed,
         Err(PutError::TooLarge { .. }) => Put::TooLarge,
-        // No model says so.
+        // The model never answers so.
         Err(_) => Put::DoneOrFull,
     }
 }
 
-/// A queue and what becomes of its file.
+/// A queue, and its file if it has one.
 struct Subject {
     name: String,
     file: Option<PathBuf>,
@@ -128,7 +133,11 @@ impl Subject {
         let name = unique("model");
         if let Limits::File { .. } = limits {
             let file = std::env::temp_dir().join(&name);
-            return Self { queue: Options::new().create_file(&file, limits.capacity()).unwrap(), name, file: Some(file) };
+            return Self {
+                queue: Options::new().create_file(&file, limits.capacity()).unwrap(),
+                name,
+                file: Some(file),
+            };
         }
         Self { queue: Queue::create(&name, limits.capacity()).unwrap(), name, file: None }
     }
@@ -155,9 +164,9 @@ enum Step {
     Get,
     GetBriefly,
     GetInto,
-    /// At most so many, with room for so many bytes.
+    /// Up to this many messages, into memory for this many bytes.
     GetMany(usize, usize),
-    /// So often, one of this length in and one out: laps.
+    /// This many rounds of one message of this length in and one out: laps of the log.
     Churn(usize, usize),
     Drain,
     Clone,
@@ -176,8 +185,14 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let length =
-        || prop_oneof![200 => 0..40_usize, 90 => 0..700_usize, 20 => 3000..90_000_usize, 1 => 1_000_000..3_000_000_usize];
+    let length = || {
+        prop_oneof![
+            200 => 0..40_usize,
+            90 => 0..700_usize,
+            20 => 3000..90_000_usize,
+            1 => 1_000_000..3_000_000_usize,
+        ]
+    };
     let step = prop_oneof![
         40 => length().prop_map(Step::Put),
         5 => length().prop_map(Step::PutBriefly),
@@ -185,7 +200,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         30 => Just(Step::Get),
         3 => Just(Step::GetBriefly),
         8 => Just(Step::GetInto),
-        5 => (0..9_usize, prop_oneof![0..100_usize, 0..5000_usize]).prop_map(|(most, room)| Step::GetMany(most, room)),
+        5 => (0..9_usize, prop_oneof![0..100_usize, 0..5000_usize])
+            .prop_map(|(most, room)| Step::GetMany(most, room)),
         3 => (0..40_usize, 0..5000_usize).prop_map(|(times, length)| Step::Churn(times, length)),
         1 => Just(Step::Drain),
         2 => Just(Step::Clone),
@@ -196,7 +212,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn config(cases: u32) -> ProptestConfig {
-    // The minimal failing case is printed; it belongs into a test with a name, not into a file beside this one.
+    // The minimal failing case is printed. It belongs into a named test, not into a file beside this one.
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
@@ -319,7 +335,7 @@ enum TypedStep {
     GetBriefly,
     GetMany(usize),
     GetManyBriefly(usize),
-    /// So many by the iterator, which waits.
+    /// This many by the iterator, which waits.
     Iterate(usize),
     Close,
 }
@@ -341,7 +357,7 @@ fn typed_steps() -> impl Strategy<Value = Vec<TypedStep>> {
     prop::collection::vec(step, 0..120)
 }
 
-/// The same for values, which come back when they are refused.
+/// The same for values, which are returned when they are refused.
 struct TypedModel {
     messages: Option<usize>,
     closed: bool,
@@ -349,7 +365,7 @@ struct TypedModel {
 }
 
 impl TypedModel {
-    /// Takes as many as it can; what comes back, and how.
+    /// Takes as many as it can; returns what is left, and the answer.
     fn put(&mut self, mut values: Vec<Value>) -> (Put, Vec<Value>) {
         let room = self.messages.map_or(usize::MAX, |messages| messages - self.inside.len());
         let rest = if self.closed { 0 } else { room.min(values.len()) };
@@ -373,24 +389,39 @@ impl TypedModel {
     }
 }
 
+/// Capacities in messages: none, small, larger.
+fn capacities() -> impl Strategy<Value = Option<usize>> {
+    prop_oneof![Just(None), (1..8_usize).prop_map(Some), (1..100_usize).prop_map(Some)]
+}
+
 proptest! {
     #![proptest_config(config(200))]
 
     #[test]
-    fn types(messages in prop_oneof![Just(None), (1..8_usize).prop_map(Some), (1..100_usize).prop_map(Some)], steps in typed_steps()) {
-        let queue: Queue<Value> = Queue::new(messages.map_or(Capacity::unbounded(), Capacity::messages)).unwrap();
+    fn types(messages in capacities(), steps in typed_steps()) {
+        let capacity = messages.map_or(Capacity::unbounded(), Capacity::messages);
+        let queue: Queue<Value> = Queue::new(capacity).unwrap();
         let mut model = TypedModel { messages, closed: false, inside: VecDeque::new() };
-        let one = |result: Result<(), PutError<Value>>| (became(&result), Vec::from_iter(result.err().map(PutError::into_inner)));
-        let many =
-            |result: Result<(), PutError<Vec<Value>>>| (became(&result), result.err().map(PutError::into_inner).unwrap_or_default());
-        let got = |values: Vec<Result<Value, GetError>>| values.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+        let one = |result: Result<(), PutError<Value>>| {
+            (became(&result), Vec::from_iter(result.err().map(PutError::into_inner)))
+        };
+        let many = |result: Result<(), PutError<Vec<Value>>>| {
+            (became(&result), result.err().map(PutError::into_inner).unwrap_or_default())
+        };
+        let got = |values: Vec<Result<Value, GetError>>| {
+            values.into_iter().map(Result::unwrap).collect::<Vec<_>>()
+        };
         for step in steps {
             match step {
-                TypedStep::Put(value) => prop_assert_eq!(one(queue.try_put(value.clone())), model.put(vec![value])),
+                TypedStep::Put(value) => {
+                    prop_assert_eq!(one(queue.try_put(value.clone())), model.put(vec![value]));
+                }
                 TypedStep::PutBriefly(value) => {
                     prop_assert_eq!(one(queue.put_timeout(value.clone(), BRIEFLY)), model.put(vec![value]));
                 }
-                TypedStep::PutMany(values) => prop_assert_eq!(many(queue.try_put_many(values.clone())), model.put(values)),
+                TypedStep::PutMany(values) => {
+                    prop_assert_eq!(many(queue.try_put_many(values.clone())), model.put(values));
+                }
                 TypedStep::PutManyBriefly(values) => {
                     prop_assert_eq!(many(queue.put_many_timeout(values.clone(), BRIEFLY)), model.put(values));
                 }
@@ -398,7 +429,9 @@ proptest! {
                 TypedStep::GetBriefly => {
                     prop_assert_eq!(queue.get_timeout(BRIEFLY).map(|value| vec![value]), model.get(1));
                 }
-                TypedStep::GetMany(most) => prop_assert_eq!(queue.try_get_many(most).map(got), model.get(most)),
+                TypedStep::GetMany(most) => {
+                    prop_assert_eq!(queue.try_get_many(most).map(got), model.get(most));
+                }
                 TypedStep::GetManyBriefly(most) => {
                     prop_assert_eq!(queue.get_many_timeout(most, BRIEFLY).map(got), model.get(most));
                 }

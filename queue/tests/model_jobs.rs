@@ -1,4 +1,5 @@
-//! Random operations, the same on a joinable queue and on a model of it: what waits, what is out, what came back and from whom, what is dead.
+//! Random operations on a joinable queue and on a model of it: what waits, what is leased, what returned and
+//! from which holder, what is a dead letter.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod kit;
@@ -13,7 +14,7 @@ use proptest::test_runner::TestCaseError;
 
 use kit::pattern;
 
-/// How somebody was rid of a job.
+/// How a holder was rid of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Last {
     Nobody,
@@ -21,7 +22,7 @@ enum Last {
     Died,
 }
 
-/// A job that somebody has had, or that was dead.
+/// A job that was leased before, or was a dead letter.
 #[derive(Clone, Debug, PartialEq)]
 struct Known {
     value: Vec<u8>,
@@ -36,17 +37,17 @@ struct Model {
     most: u32,
     closed: bool,
     waiting: VecDeque<Vec<u8>>,
-    /// Those that came back. Who was handed out too often dies at some later get.
+    /// Jobs that returned. One that was leased too often becomes a dead letter at some later get.
     back: Vec<Known>,
     dead: VecDeque<Known>,
-    /// By `take`, from the oldest on.
+    /// Taken by `take`, the oldest first.
     taken: VecDeque<Known>,
-    /// Jobs that were out or back at once, at most.
+    /// The most jobs that were leased or returned at once.
     peak: usize,
     counts: Counts,
 }
 
-/// What the counters say.
+/// What the counters must say.
 #[derive(Debug, Default, PartialEq)]
 struct Counts {
     puts: u64,
@@ -60,10 +61,10 @@ enum Step {
     Put(usize),
     Get,
     GetBriefly,
-    /// The job with this number of those in our hands, counted round.
+    /// The job with this number among those that this thread holds, modulo their count.
     Done(usize),
     Retry(usize),
-    /// A thread gets one, and ends.
+    /// A thread gets a job and ends.
     Die,
     Take,
     TaskDone,
@@ -92,9 +93,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..200)
 }
 
-/// So many jobs at most; each may be out, or back.
+/// The most jobs at a time; each may be leased, or have returned.
 const MOST: usize = 100;
-/// With more slots than this in use, a get may take a new job although another came back: it does not look at all.
+/// With more leases than this in use, a get may take a new job although another has returned: it does not
+/// look at every lease.
 const LOOKS: usize = 4;
 const BRIEFLY: Duration = Duration::from_nanos(1);
 
@@ -105,7 +107,7 @@ impl Model {
         self.most != 0 && job.deliveries >= self.most
     }
 
-    /// Some of those that were handed out too often are dead by now: those that the queue says are.
+    /// Some jobs that were leased too often are dead letters by now: those that the queue lists.
     fn bury(&mut self, queue: &Jobs) -> Result<(), TestCaseError> {
         let letters = queue.dead_letters().list().unwrap();
         prop_assert_eq!(queue.dead_letters().len(), letters.len());
@@ -126,13 +128,13 @@ impl Model {
         Ok(())
     }
 
-    /// This one was handed out, in this state.
+    /// This job was leased, in this state.
     fn got(&mut self, queue: &Jobs, value: &[u8]) -> Result<Known, TestCaseError> {
         self.bury(queue)?;
         if let Some(found) = self.back.iter().position(|job| job.value == value) {
             let job = self.back.swap_remove(found);
             prop_assert!(!self.spent(&job), "handed out more often than may be");
-            // Not the first time of one that was dead.
+            // The first lease of a replayed dead letter does not count.
             self.counts.redelivered += u64::from(job.deliveries > 0);
             return Ok(Known { deliveries: job.deliveries + 1, ..job });
         }
@@ -144,7 +146,7 @@ impl Model {
         Ok(Known { value: value.to_vec(), deliveries: 1, last: Last::Nobody })
     }
 
-    /// Nothing was handed out.
+    /// No job was leased.
     fn got_nothing(&mut self, queue: &Jobs, error: &GetError) -> Result<(), TestCaseError> {
         self.bury(queue)?;
         prop_assert_eq!((&self.back, self.waiting.len()), (&vec![], 0));
@@ -154,7 +156,7 @@ impl Model {
 }
 
 proptest! {
-    // The minimal failing case is printed; it belongs into a test with a name, not into a file beside this one.
+    // The minimal failing case is printed. It belongs into a named test, not into a file beside this one.
     #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -187,19 +189,22 @@ proptest! {
                             model.counts.puts += 1;
                         }
                         Err(PutError::Full(back)) => {
-                            prop_assert!(!model.closed && model.waiting.len() == model.messages && back == value);
+                            prop_assert!(!model.closed && model.waiting.len() == model.messages);
+                            prop_assert_eq!(back, value);
                         }
                         Err(PutError::Closed(back)) => prop_assert!(model.closed && back == value),
                         Err(error) => prop_assert!(false, "{}", error),
                     }
                 }
                 Step::Get | Step::GetBriefly => {
-                    match if matches!(step, Step::Get) { queue.try_get() } else { queue.get_timeout(BRIEFLY) } {
+                    let waits = matches!(step, Step::GetBriefly);
+                    match if waits { queue.get_timeout(BRIEFLY) } else { queue.try_get() } {
                         Ok(job) => {
                             let known = model.got(&queue, &job)?;
                             prop_assert_eq!(job.attempts(), known.deliveries);
                             prop_assert_eq!(job.last_holder().is_none(), known.last == Last::Nobody);
-                            prop_assert_eq!(job.last_holder().is_some_and(|last| last.died()), known.last == Last::Died);
+                            let died = job.last_holder().is_some_and(|last| last.died());
+                            prop_assert_eq!(died, known.last == Last::Died);
                             held.push((job, known));
                         }
                         Err(error) => model.got_nothing(&queue, &error)?,
@@ -227,7 +232,7 @@ proptest! {
                             let known = model.got(queue, &value)?;
                             model.back.push(Known { last: Last::Died, ..known });
                         }
-                        // What is in our hands may come back, in that thread's eyes.
+                        // A job that this thread holds may return, as far as that other thread knows.
                         Err(GetError::Empty) if out > 0 => model.bury(queue)?,
                         Err(error) => model.got_nothing(queue, &error)?,
                     }

@@ -24,7 +24,7 @@ fn sample(time: u64) -> Sample {
 }
 
 #[test]
-fn in_and_out() -> Outcome {
+fn plain_values_arrive() -> Outcome {
     let queue = Queue::<Plain<Sample>>::new(3)?;
     assert_eq!(queue.try_get_plain(), Err(GetError::Empty));
     queue.put_plain(&sample(1))?;
@@ -51,7 +51,7 @@ fn in_and_out() -> Outcome {
 }
 
 #[test]
-fn of_no_and_of_many_bytes() -> Outcome {
+fn plain_values_of_no_and_of_many_bytes_arrive() -> Outcome {
     let _watchdog = watchdog();
     let units = Queue::<Plain<[u64; 0]>>::new(3)?;
     units.put_plain(&[])?;
@@ -69,7 +69,7 @@ fn of_no_and_of_many_bytes() -> Outcome {
 }
 
 #[test]
-fn whoever_waits_gets_it() -> Outcome {
+fn waiting_consumer_gets_the_value() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::<Plain<u64>>::new(1)?;
     for number in 0..20 {
@@ -81,7 +81,7 @@ fn whoever_waits_gets_it() -> Outcome {
     Ok(())
 }
 
-/// Of the same name, as another build of the program may have it.
+/// A type of the same name, as another build of the program may have it.
 mod older {
     use multiproc_shm::{Pod, Zeroable};
 
@@ -94,7 +94,7 @@ mod older {
 }
 
 #[test]
-fn another_type_is_refused() -> Outcome {
+fn queue_of_another_type_is_refused() -> Outcome {
     let name = unique("plain");
     let queue = Queue::<Plain<Sample>>::create(&name, 3)?;
     for error in [
@@ -112,11 +112,11 @@ fn another_type_is_refused() -> Outcome {
 }
 
 #[test]
-fn another_length_is_an_error_with_its_bytes() -> Outcome {
+fn value_of_another_length_is_an_error_with_its_bytes() -> Outcome {
     use std::fs::File;
     use std::os::unix::fs::FileExt;
     let _watchdog = watchdog();
-    // What a build would find in which the type had another size: the length in the header of the first record.
+    // As if a build had put it whose type has another size: the length in the header of the first record.
     const LENGTH: u64 = 1024 + 256;
     for length in [0_u32, 3, 8, 13] {
         let name = unique("plain");
@@ -132,7 +132,7 @@ fn another_length_is_an_error_with_its_bytes() -> Outcome {
             }
             other => assert_eq!(length, 12, "{other:?}"),
         }
-        // It is gone, and the next one comes.
+        // It is gone, and the next message comes.
         if length.div_ceil(8) == 2 {
             assert_eq!(queue.get_plain()?, *b"another one!");
         }

@@ -1,4 +1,5 @@
-//! What a queue promises to one process: capacity, order, time-outs, closing, typed messages, and that each refusal gives the goods back.
+//! What a queue promises to one process: capacity, order, time-outs, closing, typed messages, and that each
+//! refused put returns its value.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 #![allow(unsafe_code, reason = "one test takes locks below the queue")]
 
@@ -33,7 +34,7 @@ fn smoke() -> Outcome {
 }
 
 #[test]
-fn names() -> Outcome {
+fn named_queue_is_shared() -> Outcome {
     let name = unique("names");
     assert_eq!(Queue::<u32>::open(&name).unwrap_err().kind(), ErrorKind::NotFound);
     let made = Queue::<u32>::create(&name, 2)?;
@@ -61,7 +62,7 @@ fn names() -> Outcome {
 }
 
 #[test]
-fn capacity_that_cannot_be() {
+fn impossible_capacity_is_an_error() {
     let absurd = [
         Capacity::messages(0),
         Capacity::messages((1 << 30) + 1),
@@ -79,7 +80,7 @@ fn capacity_that_cannot_be() {
 }
 
 #[test]
-fn capacity_of_the_smallest_and_the_largest() -> Outcome {
+fn smallest_and_largest_capacity() -> Outcome {
     let small: Queue<[u8]> = Queue::new(Capacity::messages(1).bytes(1))?;
     assert_eq!(small.capacity(), Some(1));
     for round in 0..5000_usize {
@@ -101,7 +102,7 @@ fn capacity_of_the_smallest_and_the_largest() -> Outcome {
 fn capacity_in_messages_is_exact() -> Outcome {
     for capacity in (1..=130).chain([255, 256, 257, 1000, 1023, 1024, 1025, 4096, 65_536, 100_000]) {
         let queue: Queue<u32> = Queue::new(capacity)?;
-        // Several laps, so that the log wraps at another place each time.
+        // Several laps, so that the log wraps at another position each time.
         let mut next = 0_u32;
         let mut oldest = 0_u32;
         for _ in 0..3 {
@@ -123,7 +124,7 @@ fn capacity_in_messages_is_exact() -> Outcome {
 }
 
 #[test]
-fn capacity_without_bytes_has_room_for_every_length() -> Outcome {
+fn capacity_in_messages_has_room_for_every_length() -> Outcome {
     for capacity in [256, 300, 1000] {
         let queue: Queue<[u8]> = Queue::new(capacity)?;
         for _ in 0..capacity {
@@ -136,10 +137,10 @@ fn capacity_without_bytes_has_room_for_every_length() -> Outcome {
 }
 
 #[test]
-fn capacity_in_bytes_may_be_used_up_first() -> Outcome {
+fn capacity_in_bytes_may_be_reached_first() -> Outcome {
     let queue: Queue<[u8]> = Queue::new(Capacity::messages(1000).bytes(4096))?;
     for round in 0..200 {
-        // Header and 56 bytes are 64; where the log wraps, one fits less.
+        // Header and 56 bytes are 64. Where the log wraps, one message fewer fits.
         let mut put = 0;
         while queue.try_put_bytes(&[round; 56]).is_ok() {
             put += 1;
@@ -158,11 +159,12 @@ fn capacity_in_bytes_may_be_used_up_first() -> Outcome {
 }
 
 #[test]
-fn without_a_limit_it_grows_and_shrinks() -> Outcome {
+fn unbounded_queue_grows_and_shrinks() -> Outcome {
     let name = unique("unbounded");
     let queue: Queue<[u8]> = Queue::create(&name, Capacity::unbounded())?;
     let file = Namespace::current()?.path().join(&name);
-    let memory = || std::fs::metadata(&file).map(|facts| std::os::unix::fs::MetadataExt::blocks(&facts) * 512);
+    let memory =
+        || std::fs::metadata(&file).map(|facts| std::os::unix::fs::MetadataExt::blocks(&facts) * 512);
     let small = memory()?;
     assert!(small < 2 << 20, "{small}");
     assert_eq!((queue.capacity(), queue.is_full()), (None, false));
@@ -215,7 +217,8 @@ fn try_when_full() -> Outcome {
 fn timeout() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::new(1)?;
-    let timeouts = [0, 1, 1000, 1_000_000, 4_900_000, 5_100_000, 30_000_000, 120_000_000].map(Duration::from_nanos);
+    let timeouts =
+        [0, 1, 1000, 1_000_000, 4_900_000, 5_100_000, 30_000_000, 120_000_000].map(Duration::from_nanos);
     for timeout in timeouts {
         let start = Instant::now();
         assert_eq!(queue.get_timeout(timeout), Err(GetError::Empty));
@@ -227,7 +230,7 @@ fn timeout() -> Outcome {
         assert_eq!(queue.put_timeout(1, timeout), Err(PutError::Full(1)));
         assert!(start.elapsed() >= timeout);
     }
-    // Nobody waits when there is no need to.
+    // No thread waits if it need not.
     for timeout in timeouts.into_iter().chain([Duration::MAX]) {
         assert_eq!(queue.get_timeout(timeout), Ok(0));
         assert_eq!(queue.put_timeout(0, timeout), Ok(()));
@@ -236,7 +239,7 @@ fn timeout() -> Outcome {
 }
 
 #[test]
-fn timeout_of_ever() -> Outcome {
+fn timeout_of_the_maximum_waits_for_ever() -> Outcome {
     let _watchdog = watchdog();
     for huge in [Duration::MAX, Duration::from_secs(u64::MAX / 2), Duration::from_nanos(u64::MAX)] {
         let queue = Queue::new(1)?;
@@ -308,17 +311,20 @@ fn close_ends_an_iteration() -> Outcome {
 }
 
 #[test]
-fn thread_that_holds_all_the_locks_it_may() -> Outcome {
+fn thread_with_the_maximum_of_locks_gets_an_error() -> Outcome {
     let queue = Queue::new(3)?;
     queue.put(1_u8)?;
     let locks: Vec<_> = (0..MAX_HELD).map(|_| Box::new(RobustLock::new())).collect();
     for lock in &locks {
-        // SAFETY: released below, before the boxes go.
+        // SAFETY: released below, before the boxes are dropped.
         let how = unsafe { lock.acquire(Deadline::NOW) }?;
         assert_eq!(how, Acquired::Clean);
     }
     let error = queue.put(2).unwrap_err();
-    assert!(matches!(&error, PutError::Broken { value: 2, problem, .. } if problem.contains("1000 locks")), "{error}");
+    assert!(
+        matches!(&error, PutError::Broken { value: 2, problem, .. } if problem.contains("1000 locks")),
+        "{error}"
+    );
     assert!(matches!(queue.try_get(), Err(GetError::Broken { .. })));
     assert_eq!((queue.len(), queue.is_closed()), (1, false));
     assert!(locks.iter().all(|lock| lock.release()));
@@ -328,7 +334,7 @@ fn thread_that_holds_all_the_locks_it_may() -> Outcome {
 }
 
 #[test]
-fn drops() -> Outcome {
+fn last_drop_removes_the_queue() -> Outcome {
     let name = unique("drops");
     let queue = Queue::create(&name, 3)?;
     queue.put(1_u8)?;
@@ -339,7 +345,7 @@ fn drops() -> Outcome {
     assert_eq!(found.try_get(), Ok(1));
     found.put(2)?;
     drop(found);
-    // With its last user the queue went, and the message in it.
+    // The queue went with its last user, and the message with it.
     assert_eq!(Queue::<u8>::open(&name).unwrap_err().kind(), ErrorKind::NotFound);
 
     let old = Queue::create(&name, 3)?;
@@ -354,7 +360,7 @@ fn drops() -> Outcome {
 }
 
 #[test]
-fn drops_of_a_persistent_queue() -> Outcome {
+fn persistent_queue_survives_its_last_drop() -> Outcome {
     let name = unique("persistent");
     let queue: Queue<String> = Options::new().persistent(true).create(&name, Capacity::messages(3))?;
     queue.put("still here".to_owned())?;

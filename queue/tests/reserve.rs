@@ -1,4 +1,5 @@
-//! Places that are reserved, and messages that are read where they lie: order, capacity, holes, and who waits for whom.
+//! Reserved messages, and messages that are read in place: order, capacity, aborted records, and which thread
+//! waits for which.
 #![allow(unsafe_code, clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod kit;
@@ -31,7 +32,7 @@ fn fixed(bytes: usize) -> (PathBuf, Queue<[u8]>) {
 }
 
 #[test]
-fn order_is_that_of_the_reservations() -> Outcome {
+fn messages_keep_the_order_of_the_reservations() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(10)?;
     let first = queue.reserve(5)?;
@@ -49,7 +50,7 @@ fn order_is_that_of_the_reservations() -> Outcome {
 }
 
 #[test]
-fn what_is_given_up_is_passed_over() -> Outcome {
+fn aborted_reservation_is_skipped() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(10)?;
     drop(queue.reserve(100)?);
@@ -62,7 +63,7 @@ fn what_is_given_up_is_passed_over() -> Outcome {
         queue.put_bytes(b"b")?;
         drop(second);
         drop(first);
-        // The locks are others' by now.
+        // Other reservations have the locks by now.
         let later = [queue.reserve(1)?, queue.reserve(1)?];
         let mut messages = Messages::new();
         for expected in [b"a", b"b"] {
@@ -91,7 +92,7 @@ fn what_is_given_up_is_passed_over() -> Outcome {
 }
 
 #[test]
-fn it_counts_against_the_capacity() -> Outcome {
+fn reservation_counts_against_the_capacity() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(Capacity::messages(2).bytes(4096))?;
     let first = queue.reserve(10)?;
@@ -100,7 +101,7 @@ fn it_counts_against_the_capacity() -> Outcome {
     assert_eq!(queue.try_put_bytes(b"x"), Err(PutError::Full(())));
     assert_eq!(queue.reserve_timeout(1, SHORT).err(), Some(PutError::Full(())));
     drop(first);
-    // A hole takes up room until somebody has passed over it.
+    // An aborted record takes up room until a get has skipped it.
     assert_eq!(queue.try_put_bytes(b"x"), Err(PutError::Full(())));
     assert_eq!(queue.try_get_bytes(), Err(GetError::Empty));
     assert_eq!(queue.try_reserve(1000).err(), Some(PutError::Full(())), "bytes");
@@ -114,7 +115,7 @@ fn it_counts_against_the_capacity() -> Outcome {
 }
 
 #[test]
-fn all_ways_to_write_and_to_read() -> Outcome {
+fn every_way_to_write_and_to_read_in_place() -> Outcome {
     let _watchdog = watchdog();
     let (path, small) = fixed(4096);
     let grows: Queue<[u8]> = Queue::new(100)?;
@@ -122,7 +123,7 @@ fn all_ways_to_write_and_to_read() -> Outcome {
     for round in 0..3000_usize {
         for queue in [&small, &grows] {
             let bytes = pattern(round as u64, random.below(if round % 50 == 0 { 4000 } else { 300 }));
-            // Between older bytes.
+            // Between bytes of older messages.
             let mut place = queue.reserve(bytes.len())?;
             assert_eq!((place.len(), place.is_empty()), (bytes.len(), bytes.is_empty()));
             match round % 3 {
@@ -138,7 +139,7 @@ fn all_ways_to_write_and_to_read() -> Outcome {
                     assert_eq!(place.write(b"more")?, 0);
                 }
                 _ => {
-                    // SAFETY: nobody scribbles.
+                    // SAFETY: no process misbehaves here.
                     let [first, second] = unsafe { place.as_mut_slices() };
                     first.copy_from_slice(&bytes[..first.len()]);
                     second.copy_from_slice(&bytes[first.len()..]);
@@ -156,7 +157,7 @@ fn all_ways_to_write_and_to_read() -> Outcome {
                         message.read_at(0, &mut out[..cut]);
                         out
                     }
-                    // SAFETY: nobody scribbles.
+                    // SAFETY: no process misbehaves here.
                     _ => unsafe { message.as_slices() }.concat(),
                 }
             })?;
@@ -169,14 +170,14 @@ fn all_ways_to_write_and_to_read() -> Outcome {
 }
 
 #[test]
-fn jumps_growth_and_holes_against_a_model() -> Outcome {
+fn jumps_growth_and_aborted_records_match_a_model() -> Outcome {
     let _watchdog = watchdog();
     let (path, small) = fixed(8192);
     let bounded: Queue<[u8]> = Queue::new(Capacity::messages(20).bytes(8192))?;
     let free: Queue<[u8]> = Queue::unbounded()?;
     for (seed, queue) in (0..).zip([&small, &bounded, &free]) {
         let mut random = Random(seed);
-        /// What is in the log: a message, or the number of a place.
+        /// What is in the log: a message, or the number of a reservation.
         enum Entry {
             Message(Vec<u8>),
             Open(u64),
@@ -203,7 +204,10 @@ fn jumps_growth_and_holes_against_a_model() -> Outcome {
                 },
                 4 | 5 if !open.is_empty() => {
                     let (number, place) = open.swap_remove(random.below(open.len()));
-                    let entry = model.iter_mut().find(|entry| matches!(entry, Entry::Open(open) if *open == number)).unwrap();
+                    let entry = model
+                        .iter_mut()
+                        .find(|entry| matches!(entry, Entry::Open(open) if *open == number))
+                        .unwrap();
                     if random.below(4) == 0 {
                         *entry = Entry::Hole;
                     } else {
@@ -235,7 +239,7 @@ fn jumps_growth_and_holes_against_a_model() -> Outcome {
 }
 
 #[test]
-fn a_panic_leaves_the_message() -> Outcome {
+fn panicking_reader_leaves_the_message() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(10)?;
     queue.put_bytes(b"here")?;
@@ -256,7 +260,7 @@ fn a_panic_leaves_the_message() -> Outcome {
 }
 
 #[test]
-fn closing_waits_for_what_is_reserved() -> Outcome {
+fn closed_queue_waits_for_its_reservations() -> Outcome {
     let _watchdog = watchdog();
     for commit in [true, false] {
         let queue: Queue<[u8]> = Queue::new(10)?;
@@ -285,7 +289,7 @@ fn closing_waits_for_what_is_reserved() -> Outcome {
 }
 
 #[test]
-fn who_sleeps_is_told() -> Outcome {
+fn commit_and_abort_wake_waiting_consumers() -> Outcome {
     let _watchdog = watchdog();
     for commit in [true, false] {
         let queue: Queue<[u8]> = Queue::new(10)?;
@@ -300,7 +304,7 @@ fn who_sleeps_is_told() -> Outcome {
                 })
                 .collect::<Vec<_>>()
         };
-        // Before the first reservation there is nothing to be watched.
+        // Before the first reservation there is nothing to watch.
         let mut sleepers = start(2);
         let place = queue.reserve(1)?;
         sleepers.extend(start(1));
@@ -320,7 +324,7 @@ fn who_sleeps_is_told() -> Outcome {
 }
 
 #[test]
-fn who_waits_for_room_and_who_waits_for_a_place_let_each_other_sleep() -> Outcome {
+fn waits_for_room_and_for_a_reservation_do_not_wake_each_other() -> Outcome {
     let _watchdog = watchdog();
     const EACH: u32 = 4;
     let queue: Queue<[u8]> = Queue::new(2)?;
@@ -333,12 +337,16 @@ fn who_waits_for_room_and_who_waits_for_a_place_let_each_other_sleep() -> Outcom
     let waiting: Vec<_> = (0..EACH)
         .flat_map(|_| {
             let reserve = |queue: &Queue<[u8]>| queue.reserve(1).and_then(Reserved::commit).is_ok();
-            [start(|queue| queue.get_bytes().is_ok()), start(|queue| queue.put_bytes(b"c").is_ok()), start(reserve)]
+            [
+                start(|queue| queue.get_bytes().is_ok()),
+                start(|queue| queue.put_bytes(b"c").is_ok()),
+                start(reserve),
+            ]
         })
         .collect();
     let sleeps = || queue.counters().put_sleeps + queue.counters().get_sleeps;
     let before = sleeps();
-    // Whoever comes in vain may wake one, and that one another.
+    // An attempt without progress may wake another thread, and that one the next.
     for _ in 0..10 {
         assert_eq!(queue.try_put_bytes(b"d"), Err(PutError::Full(())));
         assert_eq!(queue.try_reserve(1).err(), Some(PutError::Full(())));
@@ -356,7 +364,7 @@ fn who_waits_for_room_and_who_waits_for_a_place_let_each_other_sleep() -> Outcom
 }
 
 #[test]
-fn no_more_than_there_are_locks() -> Outcome {
+fn reservations_beyond_the_maximum_wait() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(100)?;
     let mut places: Vec<_> = (0..MAX_RESERVED).map(|_| queue.reserve(1).unwrap()).collect();
@@ -385,7 +393,7 @@ fn no_more_than_there_are_locks() -> Outcome {
 }
 
 #[test]
-fn many_threads() -> Outcome {
+fn concurrent_reservations_lose_nothing() -> Outcome {
     let _watchdog = watchdog();
     const EACH: u64 = 3000;
     let (path, small) = fixed(1 << 16);
@@ -419,7 +427,11 @@ fn many_threads() -> Outcome {
                 thread::spawn(move || {
                     let mut last = [None; 4];
                     loop {
-                        let got = if consumer == 0 { queue.get_with(|message| message.to_vec()) } else { queue.get_bytes() };
+                        let got = if consumer == 0 {
+                            queue.get_with(|message| message.to_vec())
+                        } else {
+                            queue.get_bytes()
+                        };
                         let Ok(message) = got else { break };
                         let id = u64::from_le_bytes(message[..8].try_into().unwrap());
                         assert!(message[8..] == pattern(id, message.len() - 8), "torn");

@@ -1,4 +1,5 @@
-//! A queue among threads: order, exactness, time-outs that race with wakes, sleepers. (Processes: in the workspace's `tests/queue`.)
+//! A queue among threads: order, exactness, time-outs that race with wake-ups, sleeping threads. (Processes:
+//! the workspace's `tests/queue`.)
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 #[path = "kit/history.rs"]
@@ -19,7 +20,7 @@ use kit::{Outcome, Random, Sleeper, watchdog};
 type Message = (u8, u32);
 
 #[test]
-fn threads() -> Outcome {
+fn every_message_arrives_once_and_in_order() -> Outcome {
     let _watchdog = watchdog();
     const EACH: u32 = 30_000;
     for capacity in [1, 2, 7, 1000] {
@@ -27,9 +28,12 @@ fn threads() -> Outcome {
         let queue = &Queue::<Message>::new(capacity)?;
         let got: Vec<Vec<Message>> = thread::scope(|scope| {
             let producers: Vec<_> = (0..4)
-                .map(|producer| scope.spawn(move || (0..each).for_each(|number| queue.put((producer, number)).unwrap())))
+                .map(|producer| {
+                    scope.spawn(move || (0..each).for_each(|number| queue.put((producer, number)).unwrap()))
+                })
                 .collect();
-            let consumers: Vec<_> = (0..4).map(|_| scope.spawn(|| queue.iter().map(Result::unwrap).collect())).collect();
+            let consumers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| queue.iter().map(Result::unwrap).collect())).collect();
             producers.into_iter().for_each(|producer| producer.join().unwrap());
             queue.close();
             consumers.into_iter().map(|consumer| consumer.join().unwrap()).collect()
@@ -50,7 +54,7 @@ fn threads() -> Outcome {
 }
 
 #[test]
-fn history_is_that_of_a_fifo() -> Outcome {
+fn recorded_history_is_that_of_a_fifo() -> Outcome {
     let _watchdog = watchdog();
     const EACH: u64 = 20_000;
     for (capacity, seed) in [(1, 1), (3, 2), (100, 3), (100_000, 4)] {
@@ -83,7 +87,11 @@ fn history_is_that_of_a_fifo() -> Outcome {
                             (0..random.below(200)).for_each(|_| std::hint::spin_loop());
                             let timeout = Duration::from_nanos(random.below(100_000) as u64);
                             let begun = now();
-                            let result = if random.below(2) == 0 { queue.get_timeout(timeout) } else { queue.try_get() };
+                            let result = if random.below(2) == 0 {
+                                queue.get_timeout(timeout)
+                            } else {
+                                queue.try_get()
+                            };
                             let what = match result {
                                 Ok(value) => What::Got(vec![value]),
                                 Err(GetError::Empty) => What::Empty,
@@ -97,7 +105,11 @@ fn history_is_that_of_a_fifo() -> Outcome {
                     })
                 })
                 .collect();
-            producers.into_iter().chain(consumers).flat_map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+            producers
+                .into_iter()
+                .chain(consumers)
+                .flat_map(|thread| thread.join().unwrap())
+                .collect::<Vec<_>>()
         });
         (0..).zip(&mut steps).for_each(|(call, step)| step.call = call);
         assert_eq!(history::left(&steps), 0);
@@ -107,7 +119,7 @@ fn history_is_that_of_a_fifo() -> Outcome {
 }
 
 #[test]
-fn timeout_that_races_with_a_wake_eats_no_message() -> Outcome {
+fn timeout_that_races_with_a_wake_loses_no_message() -> Outcome {
     let _watchdog = watchdog();
     const MESSAGES: usize = 100_000;
     let queue = &Queue::<usize>::new(10)?;
@@ -133,12 +145,14 @@ fn timeout_that_races_with_a_wake_eats_no_message() -> Outcome {
                         if random.below(20) == 0 {
                             thread::yield_now();
                         }
-                        // One of the producers is hasty, too.
+                        // One of the producers has short time-outs, too.
                         if producer == 0 {
                             queue.put(number).unwrap();
                             continue;
                         }
-                        while let Err(error) = queue.put_timeout(number, Duration::from_nanos(random.below(80_000) as u64)) {
+                        while let Err(error) =
+                            queue.put_timeout(number, Duration::from_nanos(random.below(80_000) as u64))
+                        {
                             assert!(matches!(error, PutError::Full(_) | PutError::Busy(_)), "{error}");
                         }
                     }
@@ -157,7 +171,7 @@ fn timeout_that_races_with_a_wake_eats_no_message() -> Outcome {
 fn try_get_is_exact() -> Outcome {
     let _watchdog = watchdog();
     const PARTIES: u32 = 4;
-    // As many tokens as parties: whoever has none knows that one is in the queue, at every instant.
+    // As many tokens as threads: a thread that has none knows that one is in the queue, at every instant.
     let queue = &Queue::<u32>::new(PARTIES as usize)?;
     for token in 0..PARTIES {
         queue.put(token)?;
@@ -188,9 +202,9 @@ fn try_get_is_exact() -> Outcome {
 }
 
 #[test]
-fn len_is_that_of_an_instant() -> Outcome {
+fn len_is_exact_for_an_instant() -> Outcome {
     let _watchdog = watchdog();
-    // Two tokens inside, one on its way: never more than three, never fewer than two.
+    // Two tokens inside and one on its way: never more than three, never fewer than two.
     let queue = &Queue::<u32>::new(3)?;
     queue.put(0)?;
     queue.put(0)?;
@@ -211,15 +225,17 @@ fn len_is_that_of_an_instant() -> Outcome {
 }
 
 #[test]
-fn close_wakes_everybody() -> Outcome {
+fn close_wakes_every_waiting_thread() -> Outcome {
     let _watchdog = watchdog();
     for _ in 0..20 {
         let empty: Queue<u8> = Queue::new(1)?;
         let full: Queue<u8> = Queue::new(1)?;
         full.put(0)?;
         let start = |queue: &Queue<u8>| queue.clone();
-        let getters: Vec<_> = (0..4).map(|_| start(&empty)).map(|queue| Sleeper::start(move || queue.get())).collect();
-        let putters: Vec<_> = (0..4).map(|_| start(&full)).map(|queue| Sleeper::start(move || queue.put(1))).collect();
+        let getters: Vec<_> =
+            (0..4).map(|_| start(&empty)).map(|queue| Sleeper::start(move || queue.get())).collect();
+        let putters: Vec<_> =
+            (0..4).map(|_| start(&full)).map(|queue| Sleeper::start(move || queue.put(1))).collect();
         assert!(!getters.iter().any(Sleeper::is_done) && !putters.iter().any(Sleeper::is_done));
         let begun = Instant::now();
         empty.close();
@@ -237,17 +253,20 @@ fn close_wakes_everybody() -> Outcome {
 }
 
 #[test]
-fn close_loses_nothing_that_was_put() -> Outcome {
+fn close_loses_no_message() -> Outcome {
     let _watchdog = watchdog();
     for round in 0..300 {
         let queue = &Queue::<u32>::new(5)?;
         let (put, got) = thread::scope(|scope| {
-            let producers: Vec<_> = (0..2).map(|_| scope.spawn(|| (0..).take_while(|n| queue.put(*n).is_ok()).count())).collect();
-            let consumers: Vec<_> = (0..2).map(|_| scope.spawn(|| queue.iter().map(Result::unwrap).count())).collect();
+            let producers: Vec<_> =
+                (0..2).map(|_| scope.spawn(|| (0..).take_while(|n| queue.put(*n).is_ok()).count())).collect();
+            let consumers: Vec<_> =
+                (0..2).map(|_| scope.spawn(|| queue.iter().map(Result::unwrap).count())).collect();
             (0..round * 50).for_each(|_| std::hint::spin_loop());
             queue.close();
-            let sum =
-                |threads: Vec<thread::ScopedJoinHandle<'_, usize>>| threads.into_iter().map(|t| t.join().unwrap()).sum::<usize>();
+            let sum = |threads: Vec<thread::ScopedJoinHandle<'_, usize>>| {
+                threads.into_iter().map(|t| t.join().unwrap()).sum::<usize>()
+            };
             (sum(producers), sum(consumers))
         });
         assert_eq!(put, got);
@@ -256,7 +275,7 @@ fn close_loses_nothing_that_was_put() -> Outcome {
 }
 
 #[test]
-fn producers_of_unequal_messages_get_room() -> Outcome {
+fn producers_of_unequal_messages_all_get_room() -> Outcome {
     let _watchdog = watchdog();
     const EACH: usize = 300;
     let queue: Queue<[u8]> = Queue::new(Capacity::messages(1000).bytes(4096))?;
@@ -269,7 +288,7 @@ fn producers_of_unequal_messages_get_room() -> Outcome {
         })
         .collect();
     for _ in 0..=EACH * producers.len() {
-        // Each message is a moment in which nobody may be left behind: the watchdog tells.
+        // At each message a producer could be left asleep: then the watchdog ends the test.
         queue.get_bytes()?;
     }
     producers.into_iter().for_each(Sleeper::join);

@@ -1,4 +1,4 @@
-//! Messages as types: what serde may do wrong, and handles on their way.
+//! Typed messages: what serde may do wrong, and handles in flight.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod kit;
@@ -26,12 +26,15 @@ enum Shape {
 }
 
 #[test]
-fn types() -> Outcome {
+fn typed_messages_arrive() -> Outcome {
     let shapes = Queue::new(10)?;
     let all = [
         Shape::Point,
         Shape::Circle(-0.0),
-        Shape::Polygon { corners: vec![(i32::MIN, 1), (2, i32::MAX)], name: Some("ünïcödé \u{0}".to_owned()) },
+        Shape::Polygon {
+            corners: vec![(i32::MIN, 1), (2, i32::MAX)],
+            name: Some("ünïcödé \u{0}".to_owned()),
+        },
         Shape::Polygon { corners: vec![], name: None },
     ];
     for shape in &all {
@@ -56,7 +59,7 @@ fn types() -> Outcome {
 }
 
 #[test]
-fn long_messages_are_let_in_one_at_a_time() -> Outcome {
+fn oversized_messages_are_admitted_one_at_a_time() -> Outcome {
     let queue: Queue<Vec<u8>> = Queue::new(Capacity::messages(10).bytes(4096))?;
     let long = vec![6; 100_000];
     queue.put(vec![1])?;
@@ -71,12 +74,15 @@ fn long_messages_are_let_in_one_at_a_time() -> Outcome {
 }
 
 #[test]
-fn many_at_once() -> Outcome {
+fn batches_keep_the_order() -> Outcome {
     let queue: Queue<String> = Queue::new(5)?;
     let words = |range: std::ops::Range<u32>| range.map(|number| number.to_string()).collect::<Vec<_>>();
     assert_eq!(queue.try_get_many(3), Err(GetError::Empty));
     assert_eq!(queue.try_put_many(words(0..7)), Err(PutError::Full(words(5..7))));
-    assert_eq!(queue.put_many_timeout(words(7..9), Duration::from_millis(1)), Err(PutError::Full(words(7..9))));
+    assert_eq!(
+        queue.put_many_timeout(words(7..9), Duration::from_millis(1)),
+        Err(PutError::Full(words(7..9)))
+    );
     let got = queue.get_many(3)?.into_iter().collect::<Result<Vec<_>, _>>()?;
     assert_eq!(got, words(0..3));
     queue.put_many(words(5..8))?;
@@ -92,7 +98,7 @@ fn many_at_once() -> Outcome {
 }
 
 #[test]
-fn one_of_many_that_cannot_be_encoded_or_decoded() -> Outcome {
+fn batch_with_one_value_that_cannot_be_encoded_or_decoded() -> Outcome {
     let queue: Queue<Odd> = Queue::new(5)?;
     let some = vec![Odd::Fine(1), Odd::FailsToSerialise, Odd::Fine(2)];
     let error = queue.put_many(some.clone()).unwrap_err();
@@ -105,7 +111,7 @@ fn one_of_many_that_cannot_be_encoded_or_decoded() -> Outcome {
     Ok(())
 }
 
-/// Serde does with it what it says.
+/// A value with which serde does what it says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Odd {
     Fine(u8),
@@ -140,7 +146,7 @@ impl<'de> Deserialize<'de> for Odd {
 }
 
 #[test]
-fn decode_failure_gives_the_bytes_back() -> Outcome {
+fn decode_failure_returns_the_bytes() -> Outcome {
     let name = unique("decode");
     let queue = Queue::create(&name, 10)?;
     for odd in [Odd::Fine(1), Odd::FailsToDeserialise, Odd::LeavesARest, Odd::Fine(2)] {
@@ -158,7 +164,7 @@ fn decode_failure_gives_the_bytes_back() -> Outcome {
 }
 
 #[test]
-fn decode_failure_is_an_item_of_an_iteration() -> Outcome {
+fn decode_failure_is_an_item_of_the_iterator() -> Outcome {
     let queue = Queue::new(10)?;
     for odd in [Odd::Fine(1), Odd::FailsToDeserialise, Odd::Fine(2)] {
         queue.put(odd)?;
@@ -170,7 +176,7 @@ fn decode_failure_is_an_item_of_an_iteration() -> Outcome {
 }
 
 #[test]
-fn decode_panic_costs_its_message_only() -> Outcome {
+fn panic_in_decode_loses_only_its_message() -> Outcome {
     let queue = Queue::new(10)?;
     for odd in [Odd::PanicsDeserialising, Odd::Fine(2)] {
         queue.put(odd)?;
@@ -181,7 +187,7 @@ fn decode_panic_costs_its_message_only() -> Outcome {
 }
 
 #[test]
-fn encode_failure_gives_the_value_back() -> Outcome {
+fn encode_failure_returns_the_value() -> Outcome {
     let queue = Queue::new(10)?;
     queue.put(Odd::Fine(1))?;
     let error = queue.put(Odd::FailsToSerialise).unwrap_err();
@@ -194,7 +200,7 @@ fn encode_failure_gives_the_value_back() -> Outcome {
     Ok(())
 }
 
-/// Says so to others while it is serialised and deserialised.
+/// A value that tells others while it is serialised and deserialised.
 #[derive(Debug, PartialEq)]
 struct Chatty(u32);
 
@@ -223,7 +229,7 @@ impl<'de> Deserialize<'de> for Chatty {
 }
 
 #[test]
-fn nested_put_and_get() -> Outcome {
+fn put_and_get_inside_serde() -> Outcome {
     AUDIENCE.with(|queue| {
         queue.put(Chatty(5))?;
         assert_eq!(queue.len(), 6);
@@ -243,7 +249,7 @@ struct Delivery {
     odd: Odd,
 }
 
-/// A namespace of the test's own: a sweep of it harms nobody.
+/// A namespace of the test's own, so that its sweep disturbs no other test.
 struct Private(Namespace);
 
 impl Private {
@@ -274,15 +280,17 @@ impl Drop for Private {
 }
 
 #[test]
-fn handles_stay_alive_on_their_way() -> Outcome {
+fn handles_in_flight_keep_their_objects() -> Outcome {
     let private = Private::new()?;
     let queue = Queue::new(3)?;
     queue.put(private.delivery(Odd::Fine(1))?)?;
     queue.put(private.delivery(Odd::Fine(2))?)?;
-    // Nobody has the objects but the messages.
+    // Only the messages hold the objects.
     assert_eq!(private.files(), 6);
     for _ in 0..2 {
-        let Delivery { value, atomic, answers, odd: Odd::Fine(_) } = queue.get()? else { panic!("another message") };
+        let Delivery { value, atomic, answers, odd: Odd::Fine(_) } = queue.get()? else {
+            panic!("another message")
+        };
         assert_eq!((value.get()?, atomic.load(), answers.len()), (7, 8, 0));
         answers.put(9)?;
         assert_eq!(answers.get()?, 9);
@@ -292,7 +300,7 @@ fn handles_stay_alive_on_their_way() -> Outcome {
 }
 
 #[test]
-fn handles_do_not_stay_when_the_put_fails() -> Outcome {
+fn failed_put_keeps_no_object() -> Outcome {
     let private = Private::new()?;
     let queue = Queue::new(1)?;
     assert!(matches!(queue.put(private.delivery(Odd::FailsToSerialise)?), Err(PutError::Encode { .. })));
@@ -317,21 +325,21 @@ fn handles_do_not_stay_when_the_put_fails() -> Outcome {
 }
 
 #[test]
-fn handles_of_a_lost_message_are_swept() -> Outcome {
+fn objects_of_a_lost_message_are_swept() -> Outcome {
     let private = Private::new()?;
     let queue = Queue::new(3)?;
     queue.put(private.delivery(Odd::Fine(1))?)?;
     drop(queue);
     assert_eq!(private.files(), 3);
-    // They may still be on their way, for all that a sweep knows.
+    // As far as a sweep knows, they may still be in flight.
     assert_eq!(Gc::new().run(&private.0)?.removed.len(), 0);
-    assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(&private.0)?.removed.len(), 3);
+    assert_eq!(Gc::new().in_flight_age(Duration::ZERO).run(&private.0)?.removed.len(), 3);
     assert_eq!(private.files(), 0);
     Ok(())
 }
 
 #[test]
-fn handle_of_an_object_that_has_gone() -> Outcome {
+fn handle_of_a_removed_object_is_an_error() -> Outcome {
     let private = Private::new()?;
     let queue = Queue::new(3)?;
     queue.put(private.delivery(Odd::Fine(1))?)?;
@@ -350,7 +358,7 @@ fn handle_of_an_object_that_has_gone() -> Outcome {
 struct Introduction(Option<Queue<Self>>, u32);
 
 #[test]
-fn queue_in_its_own_message() -> Outcome {
+fn queue_carries_handles_of_itself() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::new(100)?;
     for n in 0..30 {
@@ -369,7 +377,7 @@ fn queue_in_its_own_message() -> Outcome {
 }
 
 #[test]
-fn more_handles_on_their_way_than_tickets() -> Outcome {
+fn more_handles_in_flight_than_references() -> Outcome {
     let private = Private::new()?;
     let queue = Queue::new(100)?;
     let value: Value<u64> = Options::new().namespace(&private.0).anonymous(7)?;
@@ -386,7 +394,7 @@ fn more_handles_on_their_way_than_tickets() -> Outcome {
 }
 
 #[test]
-fn put_and_get_at_the_end_of_a_thread() -> Outcome {
+fn put_and_get_in_thread_local_destructors() -> Outcome {
     struct LastWords(Queue<Vec<u8>>);
     impl Drop for LastWords {
         fn drop(&mut self) {
@@ -399,7 +407,7 @@ fn put_and_get_at_the_end_of_a_thread() -> Outcome {
         static LAST_WORDS: RefCell<Option<LastWords>> = const { RefCell::new(None) };
     }
     let queue = Queue::new(10)?;
-    // What the queue itself keeps for a thread may go before or after it.
+    // What the queue keeps for a thread may be dropped before or after it.
     for used in [None, Some("before"), Some("after")] {
         let mine = queue.clone();
         let thread = thread::spawn(move || {
@@ -420,7 +428,7 @@ fn put_and_get_at_the_end_of_a_thread() -> Outcome {
 }
 
 #[test]
-fn open_as_another_type() -> Outcome {
+fn opening_as_another_type_is_an_error() -> Outcome {
     let name = unique("type");
     let _queue = Queue::<Shape>::create(&name, 1)?;
     assert_eq!(Queue::<Odd>::open(&name).unwrap_err().kind(), ErrorKind::Mismatch);

@@ -1,26 +1,27 @@
-//! A ring whose words are rubbish, from the start (`segment_ops`) or again and again (`segment_scribble`): calls end, with a message or with an error, and reach nothing outside of the log, which lies in a
-//! vector of exactly its size: `ci/asan.sh` runs this under AddressSanitizer, for as long as `MULTIPROC_FUZZ_SECONDS` says.
-#![allow(clippy::cast_possible_truncation, clippy::panic, clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+//! A ring whose words are rubbish, from the start (`segment_ops`) or again and again (`segment_scribble`).
+//! Every call ends, with a message or with an error, and reaches nothing outside of the log. The log lies in
+//! a vector of exactly its size: `ci/asan.sh` runs this under AddressSanitizer, for as long as
+//! `MULTIPROC_FUZZ_SECONDS` says.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test"
+)]
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::ops::Range;
 use std::process;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Instant;
-
-use multiproc_shm::Error;
-
-use crate::side_table::SideTable;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use multiproc_robust::Deadline;
+use multiproc_shm::Error;
 
-use crate::log::{Payload, Sizes, UNBOUNDED, UNLIMITED};
-use crate::memory::Memory;
 use crate::*;
 
 /// What a call with a time-out of a moment may take, on a crowded machine.
@@ -31,7 +32,7 @@ struct Rubbish {
     log: Vec<AtomicU64>,
     sizes: Sizes,
     side_table: Box<SideTable>,
-    /// Whether places can be reserved: not in a joinable queue.
+    /// Whether it has a side table: not in a joinable queue.
     reservable: bool,
 }
 
@@ -41,7 +42,7 @@ impl Memory for Rubbish {
     }
 
     fn log(&self) -> Log<'_> {
-        Log::new(self.log.as_ptr(), self.sizes)
+        Log::over(&self.log, self.sizes)
     }
 
     /// As `Shared` does it, which looks whether it is inside.
@@ -49,7 +50,8 @@ impl Memory for Rubbish {
         if words.start <= words.end && words.end <= self.sizes.span {
             return Ok(());
         }
-        Err(multiproc_shm::SharedMemory::open("no such block, nor such a name").expect_err("any error will do"))
+        Err(multiproc_shm::SharedMemory::open("no such block, nor such a name")
+            .expect_err("any error will do"))
     }
 
     fn give_back(&self, _: Range<u32>) {}
@@ -86,13 +88,14 @@ impl Rubbish {
     }
 
     fn view(&self) -> View<'_, Self> {
-        View { memory: self }
+        View::new(self)
     }
 
     /// A number that may mean something: of a word, of bytes, or nothing.
     fn number(&self, dice: &mut Dice) -> u32 {
-        let Sizes { home, span, limit, .. } = self.sizes;
-        let near = [0, home, span, span / 2, limit, u32::MAX, u32::MAX / 2, span * 8, home * 8][dice.below(9) as usize];
+        let Sizes { initial, span, limit, .. } = self.sizes;
+        let near = [0, initial, span, span / 2, limit, u32::MAX, u32::MAX / 2, span * 8, initial * 8]
+            [dice.below(9) as usize];
         match dice.below(4) {
             0 => dice.next() as u32,
             1 => dice.below(span),
@@ -109,7 +112,7 @@ impl Rubbish {
             2 => (u32::MAX, self.number(dice)),
             3 => (1 + dice.below(100), 0),
             4 => (self.number(dice), self.number(dice)),
-            // Reserved, with the first few turns of a lock.
+            // Reserved, in one of the first generations of a claim.
             5 => {
                 let length = if dice.one_in(4) { self.number(dice) } else { dice.below(100) };
                 (length.wrapping_add(1), 1 << 31 | dice.below(64))
@@ -119,43 +122,53 @@ impl Rubbish {
         u64::from(low) | u64::from(high) << 32
     }
 
-    /// A place; mostly a short way behind another.
-    fn place(&self, dice: &mut Dice, behind: Cursor) -> Cursor {
-        let position = if dice.one_in(4) { self.number(dice) } else { behind.position.wrapping_add(self.number(dice)) };
+    /// A cursor, mostly a short way behind another.
+    fn cursor(&self, dice: &mut Dice, behind: Cursor) -> Cursor {
+        let position =
+            if dice.one_in(4) { self.number(dice) } else { behind.position.wrapping_add(self.number(dice)) };
         let count = if dice.one_in(4) { self.number(dice) } else { behind.count.wrapping_add(dice.below(9)) };
         Cursor { position, count }
     }
 
-    /// Writes rubbish to a word that a peer can write, but for the locks (who has them waits for nobody).
+    /// Writes rubbish to a word that a peer can write, but for the locks.
     fn scribble(&self, dice: &mut Dice) {
         let view = self.view();
-        let head = Cursor::load(view.consumer(HEAD));
+        let head = view.head();
         match dice.below(12) {
-            0 => view.producer(TAIL).store(self.place(dice, head).word(), Relaxed),
-            1 => view.consumer(HEAD).store(self.place(dice, head).word(), Relaxed),
-            2 => view.ring().producers.notes[SEEN_HEAD].store(self.place(dice, head).word(), Relaxed),
-            3 => view.consumer(1 + dice.below(2) as usize).store(dice.next(), Relaxed),
-            4 if dice.one_in(8) => view.producer(CLOSED).store(u64::from(dice.below(2)), Relaxed),
+            0 => view.producer_words().tail.store(self.cursor(dice, head).word(), Relaxed),
+            1 => view.consumer_words().head.store(self.cursor(dice, head).word(), Relaxed),
+            2 => view.producer_notes().seen_head.store(self.cursor(dice, head).word(), Relaxed),
+            3 => self.ring.consumers.lock().guarded[1 + dice.below(2) as usize].store(dice.next(), Relaxed),
+            4 if dice.one_in(8) => view.producer_words().closed.store(u64::from(dice.below(2)), Relaxed),
             4 | 5 => {
                 let note = &self.ring.producers.notes[dice.below(7) as usize];
-                note.store(u64::from(self.number(dice)) | u64::from(dice.below(2) * self.number(dice)) << 32, Relaxed);
+                note.store(
+                    u64::from(self.number(dice)) | u64::from(dice.below(2) * self.number(dice)) << 32,
+                    Relaxed,
+                );
             }
-            6 if dice.one_in(3) => view.scribble_on_place(dice.below(9) as usize, u64::from(self.number(dice) % 32)),
+            6 if dice.one_in(3) => {
+                view.scribble_on_reservation(dice.below(9) as usize, u64::from(self.number(dice) % 32))
+            }
             6 => view.log().at(head.position).store(self.header(dice), Relaxed),
             7 => {
-                let tail = Cursor::load(view.producer(TAIL));
+                let tail = view.tail();
                 view.log().at(tail.position.wrapping_add(dice.below(3))).store(self.header(dice), Relaxed);
             }
             _ => self.log[dice.below(self.sizes.span) as usize].store(self.header(dice), Relaxed),
         }
     }
 
-    /// One call, whatever it says.
+    /// Makes one call, whatever it returns.
     fn call(&self, dice: &mut Dice) {
         let view = self.view();
-        let deadline =
-            if dice.one_in(40) { Deadline::after(Duration::from_micros(u64::from(dice.below(200)))) } else { Deadline::NOW };
-        let length = if dice.one_in(3) { self.number(dice) % (self.sizes.span * 9) } else { dice.below(100) } as usize;
+        let deadline = if dice.one_in(40) {
+            Deadline::after(Duration::from_micros(u64::from(dice.below(200))))
+        } else {
+            Deadline::NOW
+        };
+        let length =
+            if dice.one_in(3) { self.number(dice) % (self.sizes.span * 9) } else { dice.below(100) } as usize;
         let begun = Instant::now();
         let kind = dice.below(15);
         match kind {
@@ -177,26 +190,30 @@ impl Rubbish {
                 let mut messages = Messages::with_capacity(length);
                 let most = dice.below(9) as usize;
                 let _ = view.get_many(&mut messages, most, deadline);
-                assert!(messages.len() <= most && messages.iter().all(|message| message.len() <= self.sizes.longest()));
+                assert!(
+                    messages.len() <= most
+                        && messages.iter().all(|message| message.len() <= self.sizes.longest())
+                );
             }
             8 => assert!(view.len() <= self.sizes.messages as usize),
             9 => assert!(view.next_length().is_none_or(|length| length <= self.sizes.longest())),
             10 => {
-                view.enter(&self.ring.producers, Deadline::NEVER, || ()).unwrap();
-                view.recover();
-                view.leave_producers();
+                let guard = view.enter_producers(Deadline::NEVER).unwrap();
+                guard.end().recover();
+                guard.leave();
             }
             11 | 12 if self.reservable => {
-                let places: Vec<_> = (0..dice.below(12)).map_while(|_| view.reserve(length, deadline).ok()).collect();
-                for place in places {
-                    if let Some(payload) = view.payload_of(place) {
+                let reservations: Vec<_> =
+                    (0..dice.below(12)).map_while(|_| view.reserve(length, deadline).ok()).collect();
+                for reservation in reservations {
+                    if let Some(payload) = view.payload_of(reservation) {
                         let bytes = &vec![5; length][..dice.below(length as u32 + 1) as usize];
                         payload.write_at(dice.below((length - bytes.len()) as u32 + 1) as usize, bytes);
                     }
                     if dice.one_in(3) {
-                        view.give_up(place)
+                        view.give_up(reservation)
                     } else {
-                        view.commit(place)
+                        view.commit(reservation)
                     };
                 }
             }
@@ -219,17 +236,17 @@ impl Rubbish {
 
 /// The kinds of logs: small ones that grow, with and without limits, and fixed ones.
 fn kinds() -> [Sizes; 5] {
-    let grows = Sizes { messages: UNBOUNDED, home: 64, limit: UNLIMITED, span: 1024, piece: 16 };
+    let grows = Sizes { messages: UNBOUNDED, initial: 64, limit: UNLIMITED, span: 1024, piece: 16 };
     [
         grows,
         Sizes { messages: 20, span: 4096, ..grows },
         Sizes { messages: 100, limit: 100, ..grows },
-        Sizes { messages: 8, limit: 64, home: 64, span: 256, piece: 64 },
-        Sizes { messages: 50, home: 128, span: 128, ..grows },
+        Sizes { messages: 8, limit: 64, initial: 64, span: 256, piece: 64 },
+        Sizes { messages: 50, initial: 128, span: 128, ..grows },
     ]
 }
 
-/// How long each of the two goes on.
+/// How long each of the two tests goes on.
 fn length() -> Duration {
     let seconds = std::env::var("MULTIPROC_FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
     seconds.map_or(Duration::from_millis(500), Duration::from_secs)
@@ -251,7 +268,8 @@ fn watchdog() -> mpsc::Sender<()> {
 fn seed() -> u64 {
     // What the standard library seeds its maps with: another number each time.
     let any = || BuildHasher::hash_one(&RandomState::new(), 0);
-    let seed = std::env::var("MULTIPROC_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(any);
+    let seed =
+        std::env::var("MULTIPROC_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(any);
     eprintln!("seed {seed}");
     seed
 }

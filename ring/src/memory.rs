@@ -1,31 +1,41 @@
-//! [`Memory`]: where a ring and its log are; [`RingObject`]: an object in shared memory that has them.
+//! [`Memory`]: where a ring and its log are. [`RingObject`]: an object in shared memory that has them.
 
 use std::ops::Range;
 
 use multiproc_shm::{Error, Object, Shared};
 
 use crate::log::Log;
-use crate::side_table::SideTable;
-use crate::view::Ring;
+use crate::words::{Ring, SideTable};
 
 /// Where a ring and its log are.
 pub trait Memory {
+    /// Returns the fixed part of the ring.
     fn ring(&self) -> &Ring;
 
+    /// Returns the log.
     fn log(&self) -> Log<'_>;
 
-    /// Sets memory aside for these words, or tells that there is none.
+    /// Sets memory aside for these words of the log.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory.
     fn populate(&self, words: Range<u32>) -> Result<(), Error>;
 
     /// Gives the memory of these words back; what cannot be given back is kept.
     fn give_back(&self, words: Range<u32>);
 
-    /// What lies behind the log of a queue; it has memory as far as the ring says that it was used.
+    /// Returns what lies behind the log, if this ring has members and reservations. It has memory as far as
+    /// the ring [says](Ring::has_side_table).
     fn side_table(&self) -> Option<&SideTable> {
         None
     }
 
-    /// Sets memory aside for that.
+    /// Sets memory aside for the side table.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory.
     fn populate_side_table(&self) -> Result<(), Error> {
         Ok(())
     }
@@ -33,21 +43,25 @@ pub trait Memory {
 
 /// An object in shared memory that holds a ring.
 pub trait RingObject: Object + Sized {
-    /// The fixed part of the ring.
+    /// Returns the fixed part of the ring.
     fn ring(&self) -> &Ring;
 
-    /// The log, as the handle's process has it mapped.
+    /// Returns the log as the handle's process has it mapped.
     fn log(shared: &Shared<Self>) -> Log<'_>;
 
-    /// Bytes of the object that these words of the log take up.
+    /// Returns the bytes of the object that these words of the log take up.
     fn bytes_of(words: Range<u32>) -> Range<usize>;
 
-    /// See [`Memory::side_table`].
+    /// Returns what [`Memory::side_table`] returns.
     fn side_table(_shared: &Shared<Self>) -> Option<&SideTable> {
         None
     }
 
-    /// See [`Memory::populate_side_table`].
+    /// Does what [`Memory::populate_side_table`] does.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory.
     fn populate_side_table(_shared: &Shared<Self>) -> Result<(), Error> {
         Ok(())
     }
@@ -69,7 +83,7 @@ impl<B: RingObject> Memory for Shared<B> {
     }
 
     fn give_back(&self, words: Range<u32>) {
-        // Where the file system cannot, it stays.
+        // Where the file system cannot give memory back, it is kept.
         let _ = Self::give_back(self, B::bytes_of(words));
     }
 

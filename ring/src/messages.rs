@@ -1,6 +1,7 @@
-//! Several byte messages in one vector.
+//! Several byte messages in one vector: [`Messages`].
 
-/// Byte messages one behind the other, to be put or got with one lock; used again and again, it allocates nothing.
+/// Byte messages one behind the other, put or got with the lock taken once. Used again and again, it
+/// allocates nothing.
 ///
 /// ```
 /// use multiproc_ring::Messages;
@@ -17,12 +18,13 @@ pub struct Messages {
 }
 
 impl Messages {
-    /// None.
+    /// Returns an empty set of messages.
     pub const fn new() -> Self {
         Self { bytes: Vec::new(), ends: Vec::new() }
     }
 
-    /// None, with room for this many bytes in all: as many a `get_many_into` takes at a time.
+    /// Returns an empty set with room for this many bytes in all: as many as a `get_many_into` takes at a
+    /// time.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes), ends: Vec::new() }
     }
@@ -33,24 +35,24 @@ impl Messages {
         self.end_one();
     }
 
-    /// Messages in it.
+    /// Returns how many messages are in it.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The message with this number, from 0 on.
+    /// Returns the message with this number, from 0 on.
     pub fn get(&self, number: usize) -> Option<&[u8]> {
         let end = *self.ends.get(number)?;
         let start = number.checked_sub(1).map_or(0, |before| self.ends[before]);
         self.bytes.get(start..end)
     }
 
-    /// The messages in their order.
+    /// Returns the messages in their order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let mut start = 0;
         self.ends.iter().map(move |end| {
@@ -60,23 +62,27 @@ impl Messages {
         })
     }
 
-    /// Forgets the messages, and keeps the memory.
+    /// Removes all messages, and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
     }
 
+    /// Returns the bytes, to append the next message.
+    #[doc(hidden)]
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// What was appended to the bytes since the last call is a message.
+    /// Ends a message: what was appended to the bytes since the last call.
+    #[doc(hidden)]
     pub fn end_one(&mut self) {
         self.ends.push(self.bytes.len());
     }
 
-    /// Makes room for `more` messages and for some bytes, so that [`end_one`](Self::end_one) allocates nothing.
-    pub fn reserve(&mut self, more: usize) {
+    /// Makes room for `more` messages and for some bytes, so that [`end_one`](Self::end_one) allocates
+    /// nothing.
+    pub(crate) fn reserve(&mut self, more: usize) {
         const SOME: usize = 64 << 10;
         const AT_ONCE: usize = 1 << 16;
         self.ends.reserve(more.min(AT_ONCE));

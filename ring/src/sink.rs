@@ -1,4 +1,4 @@
-//! Where a get copies its message to.
+//! Where a get copies its message to: a [`Sink`].
 #![allow(unsafe_code, reason = "bytes that were copied into spare room")]
 
 use std::collections::TryReserveError;
@@ -8,23 +8,29 @@ pub trait Sink {
     /// Forgets what is in it.
     fn clear(&mut self);
 
-    /// Whether a message of this many bytes has room behind what is in it.
+    /// Returns whether a message of this many bytes has room behind what is in it.
     fn has_room(&self, length: usize) -> bool;
 
-    /// The same, if it is [cleared](Self::clear) before.
+    /// Returns whether a message of this many bytes has room once it is [cleared](Self::clear).
     fn holds(&self, length: usize) -> bool;
 
     /// Makes room for one.
+    ///
+    /// # Errors
+    ///
+    /// The allocator has no memory.
     fn make_room(&mut self, length: usize) -> Result<(), TryReserveError>;
 
-    /// Where a message of this many bytes goes, for which it [has room](Self::has_room); `None`: it is not copied.
-    fn place(&mut self, length: usize) -> Option<*mut u8>;
+    /// Returns where a message of this many bytes goes, for which it [has room](Self::has_room); `None`: the
+    /// message is not copied.
+    fn destination(&mut self, length: usize) -> Option<*mut u8>;
 
-    /// The message is there.
+    /// Notes that the message is there.
     ///
     /// # Safety
     ///
-    /// - It has room for so many bytes, and all of them were written to where [`place`](Self::place) told.
+    /// - The sink has room for so many bytes, and all of them were written where
+    ///   [`destination`](Self::destination) said.
     unsafe fn written(&mut self, length: usize);
 }
 
@@ -49,7 +55,7 @@ impl Sink for Vec<u8> {
     }
 
     #[inline(always)]
-    fn place(&mut self, _: usize) -> Option<*mut u8> {
+    fn destination(&mut self, _: usize) -> Option<*mut u8> {
         Some(self.spare_capacity_mut().as_mut_ptr().cast())
     }
 
@@ -60,19 +66,21 @@ impl Sink for Vec<u8> {
     }
 }
 
-/// Room for one message of a known length; one of another length goes elsewhere.
+/// Room for one message of a known length; a message of another length goes to a vector.
+#[derive(Debug)]
 pub struct Exact<'a> {
     bytes: &'a mut [u8],
     other: Option<Vec<u8>>,
 }
 
 impl<'a> Exact<'a> {
+    /// Returns room for a message of as many bytes.
     #[inline(always)]
     pub fn new(bytes: &'a mut [u8]) -> Self {
         Self { bytes, other: None }
     }
 
-    /// The message, if it has another length.
+    /// Returns the message, if it has another length.
     #[inline(always)]
     pub fn into_other(self) -> Option<Vec<u8>> {
         self.other
@@ -93,16 +101,16 @@ impl Sink for Exact<'_> {
         length == self.bytes.len()
     }
 
-    /// Only for one of another length, which nobody has put who has the same type.
+    /// Only for a message of another length: no producer with the same type puts one.
     #[cold]
     fn make_room(&mut self, length: usize) -> Result<(), TryReserveError> {
         self.other.get_or_insert_default().try_reserve(length)
     }
 
     #[inline(always)]
-    fn place(&mut self, length: usize) -> Option<*mut u8> {
+    fn destination(&mut self, length: usize) -> Option<*mut u8> {
         match &mut self.other {
-            Some(other) if length != self.bytes.len() => Sink::place(other, length),
+            Some(other) if length != self.bytes.len() => Sink::destination(other, length),
             _ => Some(self.bytes.as_mut_ptr()),
         }
     }
@@ -120,9 +128,9 @@ impl Sink for Exact<'_> {
 
 /// A look at a message where it lies: nothing is copied.
 #[derive(Default)]
-pub struct InPlace {
+pub(crate) struct InPlace {
     /// Bytes of the message.
-    pub length: usize,
+    pub(crate) length: usize,
 }
 
 impl Sink for InPlace {
@@ -140,7 +148,7 @@ impl Sink for InPlace {
         Ok(())
     }
 
-    fn place(&mut self, _: usize) -> Option<*mut u8> {
+    fn destination(&mut self, _: usize) -> Option<*mut u8> {
         None
     }
 

@@ -1,26 +1,23 @@
-//! A ring without a segment, whose memory is only remembered: what waits is where it was put, and has memory.
+//! A ring without an object in shared memory, whose memory is only remembered: each waiting message is where
+//! it was put, and has memory. Such a ring has no side table: so would a pipe.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation, reason = "a test")]
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
-
-use multiproc_shm::Error;
-
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use multiproc_robust::Deadline;
+use multiproc_shm::Error;
 
-use crate::counts::Counters;
-use crate::log::{Sizes, UNBOUNDED, UNLIMITED};
-use crate::memory::Memory;
+use crate::header::Header;
 use crate::*;
 
-/// Remembers which words have memory; has no more than `most` beyond `home`.
+/// Remembers which words have memory: at most `most` beyond the initial capacity.
 struct Fake {
     words: RefCell<BTreeSet<u32>>,
     most: usize,
-    home: u32,
+    initial: u32,
 }
 
 impl Fake {
@@ -28,14 +25,16 @@ impl Fake {
         let new: BTreeSet<u32> = words.chain(self.words.borrow().iter().copied()).collect();
         if new.len() > self.most {
             // Any error will do.
-            return Err(multiproc_shm::SharedMemory::open("no such block, nor such a name").expect_err("a bad name"));
+            return Err(
+                multiproc_shm::SharedMemory::open("no such block, nor such a name").expect_err("a bad name")
+            );
         }
         *self.words.borrow_mut() = new;
         Ok(())
     }
 
     fn give_back(&self, words: Range<u32>) {
-        assert!(words.start >= self.home, "{words:?}");
+        assert!(words.start >= self.initial, "{words:?}");
         self.words.borrow_mut().retain(|word| !words.contains(word));
     }
 }
@@ -47,7 +46,7 @@ struct Rig {
     memory: Fake,
     model: VecDeque<Vec<u8>>,
     number: u32,
-    /// What has gone through it.
+    /// What has gone through the ring.
     total: Counters,
 }
 
@@ -57,7 +56,7 @@ impl Memory for Rig {
     }
 
     fn log(&self) -> Log<'_> {
-        Log::new(self.log.as_ptr(), self.sizes)
+        Log::over(&self.log, self.sizes)
     }
 
     fn populate(&self, words: Range<u32>) -> Result<(), Error> {
@@ -70,13 +69,15 @@ impl Memory for Rig {
 }
 
 impl Rig {
-    fn new(messages: u32, home: u32, limit: u32, span: u32, most: usize) -> Self {
+    fn new(messages: u32, initial: u32, limit: u32, span: u32, most: usize) -> Self {
         Self {
             ring: Box::default(),
             // Whatever is there before memory was set aside.
-            log: (0..span).map(|word| AtomicU64::new(if word < home { 0 } else { u64::MAX / 3 })).collect(),
-            sizes: Sizes { messages, home, limit, span, piece: 16 },
-            memory: Fake { words: RefCell::default(), most, home },
+            log: (0..span)
+                .map(|word| AtomicU64::new(if word < initial { 0 } else { u64::MAX / 3 }))
+                .collect(),
+            sizes: Sizes { messages, initial, limit, span, piece: 16 },
+            memory: Fake { words: RefCell::default(), most, initial },
             model: VecDeque::new(),
             number: 0,
             total: Counters::default(),
@@ -84,7 +85,7 @@ impl Rig {
     }
 
     fn view(&self) -> View<'_, Self> {
-        View { memory: self }
+        View::new(self)
     }
 
     fn put(&mut self, length: usize) -> Result<(), Refusal> {
@@ -134,19 +135,19 @@ impl Rig {
         if self.sizes.is_fixed() {
             return;
         }
-        let (mut place, tail) = (Cursor::load(view.consumer(HEAD)), Cursor::load(view.producer(TAIL)));
+        let (mut at, tail) = (view.head(), view.tail());
         let words = self.memory.words.borrow();
-        let there = |word: u32| word < self.sizes.home || words.contains(&word);
-        while place.position != tail.position {
-            assert!(there(self.sizes.index(place.position)), "{place:?}");
-            match Header::from(view.log().at(place.position).load(Relaxed)) {
-                Header::Empty => panic!("the log ends at {place:?} before {tail:?}"),
-                Header::Jump(index) => place.position = self.sizes.onward(place.position, index),
+        let there = |word: u32| word < self.sizes.initial || words.contains(&word);
+        while at.position != tail.position {
+            assert!(there(self.sizes.index(at.position)), "{at:?}");
+            match Header::from(view.log().at(at.position).load(Relaxed)) {
+                Header::Empty => panic!("the log ends at {at:?} before {tail:?}"),
+                Header::Jump(index) => at.position = self.sizes.onward(at.position, index),
                 Header::Message { length, .. } | Header::Reserved { length, .. } => {
                     let need = record_words(length as usize).unwrap();
-                    let first = self.sizes.index(place.position);
-                    assert!((first..first + need).all(there), "{place:?}");
-                    place = place.after(need);
+                    let first = self.sizes.index(at.position);
+                    assert!((first..first + need).all(there), "{at:?}");
+                    at = at.after(need);
                 }
             }
         }
@@ -156,17 +157,20 @@ impl Rig {
     /// As a producer that was killed after its commit.
     fn forget_tail(&self, before: [u64; 2]) {
         let view = self.view();
-        view.producer(TAIL).store(before[0], Relaxed);
-        view.producer(BYTES).store(before[1], Relaxed);
-        view.recover();
+        view.producer_words().tail.store(before[0], Relaxed);
+        view.producer_words().bytes.store(before[1], Relaxed);
+        view.ends_guarded_elsewhere().0.recover();
     }
 
-    /// As if so many messages had gone through it already.
+    /// As if so many messages had gone through the ring already.
     fn advance(&mut self, messages: u32) {
         let view = self.view();
-        for (place, mark) in [(view.producer(TAIL), PUTS), (view.consumer(HEAD), GETS)] {
-            place.store(Cursor { count: messages, ..Cursor::load(place) }.word(), Relaxed);
-            self.ring.consumers.notes[mark].store(u64::from(messages), Relaxed);
+        let notes = view.consumer_notes();
+        for (cursor, mark) in
+            [(&view.producer_words().tail, &notes.puts), (&view.consumer_words().head, &notes.gets)]
+        {
+            cursor.store(Cursor { count: messages, ..Cursor::load(cursor) }.word(), Relaxed);
+            mark.store(u64::from(messages), Relaxed);
         }
         (self.total.puts, self.total.gets) = (u64::from(messages), u64::from(messages));
     }
@@ -182,7 +186,8 @@ fn storm(seed: u64, mut rig: Rig, longest: u64) {
     for turn in 0..1200 {
         // Phases of growing and of draining.
         let putting = (turn / 150) % 2 == 0;
-        let before = [TAIL, BYTES].map(|word| rig.view().producer(word).load(Relaxed));
+        let words = rig.view().producer_words();
+        let before = [&words.tail, &words.bytes].map(|word| word.load(Relaxed));
         match random(&mut seed) % 8 {
             0..=4 if putting => drop(rig.put((random(&mut seed) % longest) as usize)),
             0..=1 => drop(rig.put((random(&mut seed) % longest) as usize)),
@@ -200,7 +205,7 @@ fn storm(seed: u64, mut rig: Rig, longest: u64) {
 }
 
 #[test]
-fn what_waits_is_where_it_was_put() {
+fn waiting_messages_are_where_they_were_put() {
     for seed in 0..4 {
         storm(seed, Rig::new(UNBOUNDED, 64, UNLIMITED, 4096, usize::MAX), 200);
         storm(seed, Rig::new(20, 64, UNLIMITED, 4096, usize::MAX), 900);
@@ -211,7 +216,7 @@ fn what_waits_is_where_it_was_put() {
 }
 
 #[test]
-fn an_empty_queue_has_no_memory_but_its_home() {
+fn empty_log_has_only_its_initial_memory() {
     let mut rig = Rig::new(UNBOUNDED, 64, UNLIMITED, 1 << 16, usize::MAX);
     for _ in 0..1000 {
         rig.put(100).unwrap();
@@ -220,7 +225,7 @@ fn an_empty_queue_has_no_memory_but_its_home() {
     while !rig.model.is_empty() {
         rig.get();
     }
-    // It is kept for a while, as long as laps may be as long again.
+    // The log keeps its memory for a while, as long as laps may be as long again.
     for _ in 0..3000 {
         rig.put(50).unwrap();
         rig.get();
@@ -229,7 +234,7 @@ fn an_empty_queue_has_no_memory_but_its_home() {
 }
 
 #[test]
-fn long_messages_have_more_room_if_there_is_memory() {
+fn log_of_long_messages_grows_if_there_is_memory() {
     for (most, words) in [(usize::MAX, 64 - 32), (20, 16)] {
         let mut rig = Rig::new(UNBOUNDED, 32, UNLIMITED, 1 << 16, most);
         for _ in 0..200 {
@@ -241,7 +246,7 @@ fn long_messages_have_more_room_if_there_is_memory() {
 }
 
 #[test]
-fn without_memory_nothing_is_lost() {
+fn put_without_memory_loses_no_message() {
     let mut rig = Rig::new(UNBOUNDED, 64, UNLIMITED, 4096, 100);
     let mut put = 0;
     let refusal = loop {
@@ -259,7 +264,7 @@ fn without_memory_nothing_is_lost() {
 }
 
 #[test]
-fn one_long_message_at_a_time_is_over_the_limit() {
+fn at_most_one_message_is_over_the_limit() {
     let mut rig = Rig::new(1000, 64, 64, 4096, usize::MAX);
     rig.put(8).unwrap();
     rig.put(4000).unwrap();
@@ -271,9 +276,9 @@ fn one_long_message_at_a_time_is_over_the_limit() {
 }
 
 #[test]
-fn counts_go_on_where_places_begin_again() {
-    for (home, span) in [(64, 4096), (128, 128)] {
-        let mut rig = Rig::new(UNBOUNDED, home, UNLIMITED, span, usize::MAX);
+fn counts_go_on_where_cursors_wrap() {
+    for (initial, span) in [(64, 4096), (128, 128)] {
+        let mut rig = Rig::new(UNBOUNDED, initial, UNLIMITED, span, usize::MAX);
         rig.advance(u32::MAX - 1000);
         for turn in 0..3000 {
             rig.put(turn % 60).unwrap();
@@ -285,7 +290,7 @@ fn counts_go_on_where_places_begin_again() {
             }
         }
         assert!(rig.total.puts > 1 << 32);
-        // Marks are noted at the latest when the log begins again, and that they were noted now and then is what makes it go on.
+        // Marks are noted at the latest when the log begins again: without them the counts would not go on.
         rig.check();
     }
 }

@@ -1,10 +1,11 @@
-//! When to stop waiting: an absolute moment of `CLOCK_MONOTONIC`.
+//! [`Deadline`]: when to stop waiting.
 
 use std::time::Duration;
 
 use crate::sys;
 
-/// An absolute moment on `CLOCK_MONOTONIC`, fixed when the call begins, so that neither a signal, a spurious wake-up nor a change of the wall clock moves it.
+/// An absolute time of `CLOCK_MONOTONIC`. It is fixed when the call begins, so a signal, a spurious wake-up
+/// or a change of the wall clock does not move it.
 ///
 /// ```
 /// use multiproc_robust::Deadline;
@@ -18,36 +19,38 @@ use crate::sys;
 pub struct Deadline(u64);
 
 impl Deadline {
-    /// Do not wait at all.
+    /// Has always passed: do not wait.
     pub const NOW: Self = Self(0);
-    /// Wait as long as it takes.
+    /// Never passes: wait as long as it takes.
     pub const NEVER: Self = Self(u64::MAX);
 
-    /// This long from now; zero is [`NOW`](Self::NOW), what overflows is [`NEVER`](Self::NEVER).
+    /// Returns the time `duration` from now. Zero is [`NOW`](Self::NOW), an overflow is
+    /// [`NEVER`](Self::NEVER).
     pub fn after(duration: Duration) -> Self {
         if duration.is_zero() {
             return Self::NOW;
         }
-        u64::try_from(duration.as_nanos()).map_or(Self::NEVER, |ns| Self(sys::monotonic_ns().saturating_add(ns)))
+        u64::try_from(duration.as_nanos())
+            .map_or(Self::NEVER, |ns| Self(sys::monotonic_ns().saturating_add(ns)))
     }
 
-    /// Whether the moment has come.
+    /// Returns whether the time has come.
     pub fn has_passed(self) -> bool {
         self == Self::NOW || (self != Self::NEVER && sys::monotonic_ns() >= self.0)
     }
 
-    /// The earlier of this and `longest` from now: a slice of a longer wait.
+    /// Returns the earlier of this and `longest` from now: a slice of a longer wait.
     pub fn within(self, longest: Duration) -> Self {
         self.min(Self::after(longest))
     }
 
-    /// How long is left; `None` for ever.
+    /// Returns how much time is left; `None` for [`NEVER`](Self::NEVER).
     pub fn remaining(self) -> Option<Duration> {
         (self != Self::NEVER).then(|| Duration::from_nanos(self.0.saturating_sub(sys::monotonic_ns())))
     }
 
-    /// Seconds and nanoseconds for the kernel; `None` for ever.
-    pub(crate) fn timespec(self) -> Option<(i64, i64)> {
+    /// Returns seconds and nanoseconds, as the kernel takes them; `None` for [`NEVER`](Self::NEVER).
+    pub(crate) fn timespec(self) -> sys::Limit {
         let part = |ns: u64| i64::try_from(ns).unwrap_or(i64::MAX);
         (self != Self::NEVER).then(|| (part(self.0 / 1_000_000_000), part(self.0 % 1_000_000_000)))
     }

@@ -1,17 +1,18 @@
-//! [`EventCount`]: "something has changed since you looked".
+//! [`EventCount`]: waits until something has changed since the waiter looked.
 //!
 //! # Why no wake-up is lost
 //!
-//! A waiter counts itself, reads the counter, looks at its condition, and sleeps only if the counter is still the one
-//! it read. A signaller changes the condition, then the counter, then wakes. Either the waiter's look comes after the
-//! change, or the counter has moved before the kernel compares it.
+//! A waiter counts itself, reads the counter, and looks at its condition. It sleeps only if the counter is
+//! still the one that it read. A signaller changes the condition, then the counter, then wakes. Either the
+//! waiter's look comes after the change, or the counter moves before the kernel compares it.
 //!
 //! # What a death leaves
 //!
-//! A waiter that dies asleep leaves the count of waiters too high, which costs a futile system call for each signal.
-//! It may take a `wake_one` with it if it was already woken. So use `wake_all`, or a condition that is looked at again
-//! within a second, which every wait here does. A signaller that dies between its change and the wake costs its
-//! waiters up to a second.
+//! - A waiter that dies asleep leaves the count of waiters too high. That costs a needless system call for
+//!   each signal.
+//! - A waiter that dies after it was woken takes a `wake_one` with it. So use `wake_all`, or a condition that
+//!   is looked at again within a second, as every wait here does.
+//! - A signaller that dies between its change and the wake-up costs its waiters up to a second.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
@@ -21,32 +22,34 @@ use crate::spin::{EAGER, spin};
 use crate::sys;
 use crate::wait_set::LIVENESS_POLL;
 
-/// "Something has changed since you looked": a counter that sleepers watch. All zeros is a good start.
+/// A counter that tells waiters that something has changed since they looked. All zeros is an event count
+/// without waiters.
 ///
 /// ```
 /// use multiproc_robust::{Deadline, EventCount};
 /// use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 ///
-/// let (seq, flag) = (EventCount::new(), AtomicBool::new(false)); // in earnest: in shared memory
+/// let (changes, flag) = (EventCount::new(), AtomicBool::new(false)); // in earnest: in shared memory
 /// std::thread::scope(|s| {
-///     s.spawn(|| { flag.store(true, SeqCst); seq.wake_all(); });
-///     assert!(seq.wait_until(Deadline::NEVER, || flag.load(SeqCst)));
+///     s.spawn(|| { flag.store(true, SeqCst); changes.wake_all(); });
+///     assert!(changes.wait_until(Deadline::NEVER, || flag.load(SeqCst)));
 /// });
 /// ```
 #[repr(C)]
 pub struct EventCount {
     count: AtomicU32,
-    sleepers: AtomicU32,
+    waiters: AtomicU32,
     cpu: AtomicU32,
 }
 
 impl EventCount {
-    /// A word on which nobody sleeps.
+    /// Returns an event count without waiters.
     pub const fn new() -> Self {
-        Self { count: AtomicU32::new(0), sleepers: AtomicU32::new(0), cpu: AtomicU32::new(0) }
+        Self { count: AtomicU32::new(0), waiters: AtomicU32::new(0), cpu: AtomicU32::new(0) }
     }
 
-    /// Waits until `ready` says so, or the deadline has passed (false). `ready` is asked at each change and at least once a second.
+    /// Waits until `ready` returns true. Returns false if the deadline passed first. Calls `ready` at each
+    /// change, and at least once a second.
     pub fn wait_until(&self, deadline: Deadline, mut ready: impl FnMut() -> bool) -> bool {
         if ready() {
             return true;
@@ -59,15 +62,16 @@ impl EventCount {
             return true;
         }
         loop {
-            self.sleepers.fetch_add(1, SeqCst);
-            // ORDER: SeqCst pairs with `signal`: either our look sees the change, or the count has moved when the kernel compares it.
+            self.waiters.fetch_add(1, SeqCst);
+            // ORDER: SeqCst pairs with `signal`: either the look below sees the change, or the count has
+            // moved when the kernel compares it.
             let seen = self.count.load(SeqCst);
             let done = ready();
             if !done {
-                sys::futex_wait(&raw const self.count, seen, deadline.within(LIVENESS_POLL));
+                sys::futex_wait(&raw const self.count, seen, deadline.within(LIVENESS_POLL).timespec());
             }
-            // CRASH: killed above, the count of sleepers stays one too high.
-            self.sleepers.fetch_sub(1, SeqCst);
+            // CRASH: killed above, the count of waiters stays one too high.
+            self.waiters.fetch_sub(1, SeqCst);
             if done || ready() {
                 return true;
             }
@@ -77,41 +81,45 @@ impl EventCount {
         }
     }
 
-    /// How many sleep on it now, as the kernel counts them: a killed one is not among them, nor is one that still spins.
+    /// Returns how many threads sleep here, as the kernel counts them. Killed waiters are not among them, nor
+    /// are waiters that still spin.
     pub fn waiters(&self) -> usize {
-        sys::sleepers_on(&raw const self.count)
+        sys::waiters_on(&raw const self.count)
     }
 
-    /// Whether somebody may sleep on it (never falsely no; deaths may make it falsely yes).
+    /// Returns whether there may be waiters: never false with a waiter asleep; deaths may make it true
+    /// without one.
     #[inline]
     pub fn has_waiters(&self) -> bool {
-        // ORDER: SeqCst pairs with a sleeper's count: either it is seen, or the sleeper sees what was changed before this look.
-        self.sleepers.load(SeqCst) != 0
+        // ORDER: SeqCst pairs with a waiter's count in `wait_until`: either this sees it, or the waiter sees
+        // what was changed before this look.
+        self.waiters.load(SeqCst) != 0
     }
 
-    /// If somebody may sleep, makes the word another one, and wakes nobody: who has noted it and does not sleep yet looks again.
+    /// Advances the count if there may be waiters, and wakes no thread. A waiter that has noted the count and
+    /// does not sleep yet looks again.
     pub fn advance(&self) {
         if self.has_waiters() {
             self.count.fetch_add(1, SeqCst);
         }
     }
 
-    /// How many sleep, as they count themselves, to be raised while one does.
+    /// Returns the count of waiters, as they count themselves: to be raised while a thread sleeps here.
     pub(crate) fn waiter_count(&self) -> &AtomicU32 {
-        &self.sleepers
+        &self.waiters
     }
 
-    /// The word that its sleepers watch, and what it is now.
+    /// Returns the word that waiters watch, and what it is now.
     pub(crate) fn watched(&self) -> (*const AtomicU32, u32) {
         (&raw const self.count, self.count.load(SeqCst))
     }
 
-    /// Tells one sleeper that something has changed; true when one was woken.
+    /// Wakes one waiter: something has changed. Returns whether one was asleep.
     pub fn wake_one(&self) -> bool {
         self.signal(1) > 0
     }
 
-    /// Tells every sleeper that something has changed; how many were woken.
+    /// Wakes every waiter: something has changed. Returns how many were asleep.
     pub fn wake_all(&self) -> u32 {
         self.signal(i32::MAX)
     }
@@ -120,8 +128,8 @@ impl EventCount {
         self.cpu.store(sys::cpu().wrapping_add(1), Relaxed);
         // ORDER: SeqCst pairs with `wait_until`.
         self.count.fetch_add(1, SeqCst);
-        // CRASH: changed, nobody woken: sleepers look again within a second.
-        if self.sleepers.load(SeqCst) == 0 { 0 } else { sys::futex_wake(&raw const self.count, count) }
+        // CRASH: changed, and no waiter woken: waiters look again within a second.
+        if self.waiters.load(SeqCst) == 0 { 0 } else { sys::futex_wake(&raw const self.count, count) }
     }
 }
 
@@ -135,7 +143,7 @@ impl fmt::Debug for EventCount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventCount")
             .field("count", &self.count.load(Relaxed))
-            .field("sleepers", &self.sleepers.load(Relaxed))
+            .field("waiters", &self.waiters.load(Relaxed))
             .finish()
     }
 }

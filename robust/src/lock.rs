@@ -1,46 +1,69 @@
-//! A lock that dies with nobody: [`RobustLock`], the one lock under every primitive.
+//! [`RobustLock`]: the one lock under every primitive. The kernel releases it when its owner dies.
 //!
 //! # The word
 //!
-//! One 64-bit word. The low half is what the kernel sees (`FUTEX_TID_MASK`, `FUTEX_WAITERS`, `FUTEX_OWNER_DIED`), the high half counts announcements.
+//! One 64-bit word. The low half is what the kernel sees: the owner's thread id (`FUTEX_TID_MASK`), the
+//! waiters bit `W` (`FUTEX_WAITERS`), the owner-died bit `OD` (`FUTEX_OWNER_DIED`). The high half is the
+//! **epoch** `E`. It advances whenever a waiter is about to sleep, and whenever a thread takes a word that
+//! has `W` or `OD`.
 //!
-//! | low half | means | who makes it so |
+//! | low half | state | set by |
 //! |---|---|---|
-//! | `0` | free, nobody sleeps | `settle`'s clear, or an uncontended release |
-//! | `tid` | held, nobody sleeps | acquire |
-//! | `tid \| W` | held, somebody may sleep | a waiter's announce, or acquire of a word with `W` |
-//! | `W` | free, somebody may sleep | release of `tid \| W`: `W` is kept until a wake that found nobody |
+//! | `0` | free, no waiters | release without `W`; the end of a hand-over |
+//! | `tid` | held, no waiters | acquire |
+//! | `tid \| W` | held, there may be waiters | a waiter; acquire of a word with `W` |
+//! | `W` | free, there may be waiters | release of `tid \| W` (note 1) |
 //! | `OD`, `OD \| W` | free, its owner died | the kernel, at the owner's death |
 //!
-//! *Any word whose TID bits are 0 is free.* The taker keeps `W` and drops `OD`.
+//! 1. `W` stays until a wake-up that found no sleeper.
+//!
+//! *Any word whose thread id is 0 is free.* The thread that takes it keeps `W` and drops `OD`.
 //!
 //! # The steps
 //!
-//! - **acquire**: pending = node; CAS TID bits 0 -> tid (a word with `W` or `OD` also gets announce + 1); link the node. (Pending stays until the thread's next operation; the kernel releases a word that is linked and pending once.)
-//! - **wait**: one CAS sets `W` and announce + 1, then a futex sleeps on the low half.
-//! - **release**: pending = node; unlink; `s = fetch_sub(tid)`, which keeps `W`; if `W` was set, *settle*: wake one; if nobody was there, CAS `(W, s)` -> `(0, s)`; pending = 0, last.
+//! - **Acquire**: set the pending entry to this lock's node. CAS the thread id from 0 to this thread's; if
+//!   the word has `W` or `OD`, advance `E` in the same CAS. Link the node. The pending entry stays until the
+//!   thread's next operation. The kernel releases a lock that is both linked and pending only once.
+//! - **Wait**: register as a waiter: one CAS sets `W` and advances `E`. Then sleep on the low half.
+//! - **Release**: set the pending entry; unlink the node; `s = fetch_sub(tid)`, which keeps `W`. If `W` was
+//!   set, *hand over*: wake one waiter; if none was asleep, CAS `(W, E of s)` -> `(0, E of s)`. Clear the
+//!   pending entry last.
 //!
-//! # Why no wake is lost
+//! # Why no wake-up is lost
 //!
-//! A waiter sleeps only on a word that holds `W` and its announcement. `W` leaves the word in one way: the clear in *settle*, which compares the announce count that the
-//! release itself saw. A waiter that announced after that made the count another one, so the clear fails; one that announced before was asleep, or about to find the word
-//! changed, when the wake looked for it. Without the count the clear is an ABA that loses a wake-up with nobody killed: a releaser preempted before its
-//! CAS meets, a whole lock cycle later, an equal word with a new sleeper behind it.
+//! A waiter sleeps only on a word that has `W` and the epoch of its registration. Only the last CAS of a
+//! hand-over clears `W`, and it compares the epoch that the release itself saw. A waiter that registered
+//! after the release advanced the epoch, so the CAS fails. A waiter that registered before was asleep when
+//! the wake-up looked for it, or was about to find the word changed.
+//!
+//! Without the epoch that CAS would be an ABA problem, which loses a wake-up although no process dies. A
+//! thread that releases the lock is preempted before its CAS. A whole lock cycle later it finds an equal
+//! word, with a new waiter behind it.
 //!
 //! # What a death leaves
 //!
-//! Killed while it holds: the node is on the list, or pending names it; the kernel writes `OD`, keeps `W`, wakes one. Killed between the `fetch_sub` and the last line: the word is free
-//! and pending names it; the kernel wakes one. A sleeper that is woken and killed before it takes the lock: `W` is still set, so the next release wakes another; and if nobody holds the
-//! word then the woken one had pending = node, so its death wakes another too. A spurious wake-up costs one round of the loop.
+//! - **While it holds the lock**: the node is on the list, or the pending entry names it. The kernel writes
+//!   `OD`, keeps `W`, and wakes one waiter.
+//! - **Between the `fetch_sub` and the end of the release**: the word is free and the pending entry names it.
+//!   The kernel wakes one waiter.
+//! - **A waiter that was woken, before it takes the lock**: `W` is still set, so the next release wakes
+//!   another waiter. If no thread holds the lock then, the dead waiter's pending entry names it, so its death
+//!   wakes another waiter, too.
 //!
-//! The kernel has holes (exec by a thread that is not the leader, memory reaped by the OOM killer before the list is walked). So an untimed sleep ends once a second and looks
-//! whether the owner's thread still exists; if not, the word is taken from it. A stopped owner lives, and is never robbed.
+//! A spurious wake-up costs one round of the loop.
 //!
-//! # When we spin
+//! The kernel misses some deaths: an `exec` by a thread that is not the leader; memory that the OOM killer
+//! reaped before the list was walked. So a sleep without a deadline ends once a second and looks whether the
+//! owner's thread still exists (the liveness poll). If not, the waiter takes the lock. A stopped owner
+//! exists, so it keeps the lock.
 //!
-//! A few short pauses, doubling, while nobody sleeps (`W` clear); never `sched_yield`, which beside a busy neighbour costs milliseconds.
+//! # When a waiter spins
+//!
+//! A waiter spins for a few short pauses, each twice as long as the last, while no waiter sleeps (`W` is
+//! clear). It never calls `sched_yield`, which costs milliseconds beside a busy thread on the same CPU.
 #![allow(unsafe_code, reason = "puts nodes on the kernel's robust list")]
 
+mod death;
 mod slow;
 
 use std::fmt;
@@ -48,17 +71,17 @@ use std::mem::offset_of;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 
 use crate::deadline::Deadline;
-use crate::outcome::Owner;
-use crate::outcome::{AcquireError, Acquired};
+use crate::outcome::{AcquireError, Acquired, Owner};
 use crate::planted_bugs::{Bug, is_planted};
 use crate::sys;
 use crate::thread::{self, FUTEX_OFFSET, Node, ThisThread};
 use crate::word::{LOW, OWNER_DIED, TID, WAITERS, high, low};
 
-/// A mutual exclusion lock in shared memory that the kernel gives back when its owner's thread dies.
+/// A mutual exclusion lock in shared memory that the kernel releases when its owner's thread dies.
 ///
-/// This is the building block: it guards no data, names no object, and leaves it to its user to repair what a dead owner left. All zeros is an unlocked lock.
-/// It is owned by a *thread*; a thread may hold 1,000 of them. Most programs want `multiproc::Lock` or [`Value`](crate::Value).
+/// This is the building block. It guards no data and names no object, and its user repairs what a dead owner
+/// left. All zeros is an unlocked lock. A *thread* owns it; a thread may hold 1,000 such locks. Most programs
+/// want `multiproc::Lock` or `multiproc::Value`.
 ///
 /// ```
 /// use multiproc_robust::{Acquired, Deadline, RobustLock};
@@ -73,20 +96,21 @@ use crate::word::{LOW, OWNER_DIED, TID, WAITERS, high, low};
 /// ```
 #[repr(C, align(64))]
 pub struct RobustLock {
-    /// Low half: owner word. High half: announce count.
+    /// Low half: owner word. High half: epoch.
     word: AtomicU64,
-    /// Ring sides only: the contenders' futex word, always 0.
+    /// Locks of sides only: the futex word of the waiters for the lock, always 0.
     pub(crate) waiter_word: AtomicU32,
-    /// Ring sides only: how many contenders sleep. A death may leave it too high, which costs a system call; it is never too low.
+    /// Locks of sides only: how many waiters for the lock are parked. A death may leave it too high, which
+    /// costs a system call; it is never too low.
     pub(crate) parked_waiters: AtomicU32,
-    /// Who held it last, process id << 32 | thread id: a signature, written after the word was taken, and left there.
-    holder: AtomicU64,
-    /// What kind of owner the word names; 0 is a thread, the only kind so far.
+    /// The last owner, process id << 32 | thread id: written after the word was taken, and left there.
+    last_owner: AtomicU64,
+    /// The kind of owner that the word names; 0 is a thread, the only kind so far.
     owner_kind: AtomicU32,
     reserved: AtomicU32,
     /// The link of the robust list, `-FUTEX_OFFSET` bytes from the word.
     link: AtomicU64,
-    /// Three words for what the lock guards, on its own cache line. The lock never touches them.
+    /// Three words for what the lock guards, on its own cache line. The lock never reads or writes them.
     pub guarded: [AtomicU64; 3],
 }
 
@@ -99,19 +123,19 @@ const _: () = assert!(offset_of!(RobustLock, word) == 0);
 pub(crate) enum WaitOn {
     /// The owner word alone: locks on whose words only waiters for the lock park.
     OwnerWord,
-    /// The waiter word and the owner word: the locks of a side. Other threads watch the owner word there, too, and must
-    /// not consume the wake-up of a waiter for the lock.
+    /// The waiter word and the owner word: the locks of a side. Other threads watch the owner word there,
+    /// too, and must not consume the wake-up of a waiter for the lock.
     WaiterWord,
 }
 
 impl RobustLock {
-    /// An unlocked lock.
+    /// Returns an unlocked lock.
     pub const fn new() -> Self {
         Self {
             word: AtomicU64::new(0),
             waiter_word: AtomicU32::new(0),
             parked_waiters: AtomicU32::new(0),
-            holder: AtomicU64::new(0),
+            last_owner: AtomicU64::new(0),
             owner_kind: AtomicU32::new(0),
             reserved: AtomicU32::new(0),
             link: AtomicU64::new(0),
@@ -119,11 +143,11 @@ impl RobustLock {
         }
     }
 
-    /// Takes the lock, waiting until `deadline`.
+    /// Takes the lock. Blocks until `deadline` while another thread holds it.
     ///
     /// # Errors
     ///
-    /// [`AcquireError`]; the lock is then as it was.
+    /// [`AcquireError`]; the lock is unchanged then.
     ///
     /// # Safety
     ///
@@ -133,13 +157,15 @@ impl RobustLock {
         self.acquire_as(ThisThread::current()?, deadline, WaitOn::OwnerWord)
     }
 
-    /// Gives the lock back; false, and nothing done, when this thread does not hold it (in a forked child: a copy of its parent's guard).
+    /// Releases the lock. Returns false, with nothing done, if this thread does not hold it (in a forked
+    /// child: a copy of its parent's guard).
     #[inline(always)]
     pub fn release(&self) -> bool {
         self.release_after(|| ())
     }
 
-    /// Runs `last` and gives the lock back; false, and neither done, when this thread does not hold it. For what an owner writes as the last thing, and a copy of its guard in a forked child must not.
+    /// Runs `last` and releases the lock. Returns false, with neither done, if this thread does not hold it.
+    /// For what an owner writes last, and a copy of its guard in a forked child must not write.
     ///
     /// ```
     /// # use multiproc_robust::{Acquired, Deadline, RobustLock};
@@ -157,50 +183,59 @@ impl RobustLock {
         self.release_with(ThisThread::here(), last, |after| self.hand_over(after))
     }
 
-    /// Whether somebody holds it now.
+    /// Returns whether a thread holds the lock now.
     pub fn is_held(&self) -> bool {
         self.word.load(Relaxed) & TID != 0
     }
 
-    /// Whether this thread holds it.
+    /// Returns whether this thread holds the lock.
     #[inline(always)]
     pub fn is_held_by_this_thread(&self) -> bool {
-        // The word alone does not tell: a thread of ours in another pid namespace may have the same number.
+        // The word alone is not enough: a thread in another pid namespace may have the same id.
         let me = ThisThread::here();
         me.holds(self.node()) && self.word.load(Relaxed) & TID == me.tid()
     }
 
-    /// Who holds it now.
+    /// Returns the thread that holds the lock now.
     pub fn owner(&self) -> Option<Owner> {
         let tid = low(self.word.load(Relaxed) & TID);
-        let holder = self.holder.load(Relaxed);
-        let pid = if low(holder) == tid { Some(high(holder)) } else { thread::process_of(tid) };
+        let last = self.last_owner.load(Relaxed);
+        let pid = if low(last) == tid { Some(high(last)) } else { thread::process_of(tid) };
         (tid != 0).then_some(Owner { pid, tid })
     }
 
-    /// Signs for another one, who is the owner now.
+    /// Writes the name of an owner other than this thread.
     pub(crate) fn set_last_owner(&self, owner: u64) {
-        self.holder.store(owner, Relaxed);
+        self.last_owner.store(owner, Relaxed);
     }
 
-    /// Who took it last, as one word for [`Death::of`](crate::Death::of): the holder, while it is held.
+    /// Returns the thread that took the lock last, as one word for [`Death::of`](crate::Death::of). While the
+    /// lock is held, that is its owner.
     #[inline]
     pub fn last_owner(&self) -> u64 {
-        self.holder.load(Relaxed)
+        self.last_owner.load(Relaxed)
     }
 
-    /// How many sleep for it now, as the kernel counts them: a killed one is not among them, nor is one that still spins.
+    /// Returns how many threads sleep for the lock, as the kernel counts them. Killed waiters are not among
+    /// them, nor are waiters that still spin.
     pub fn waiters(&self) -> usize {
-        sys::sleepers_on(self.futex_word())
+        sys::waiters_on(self.futex_word())
     }
 
+    /// Takes the lock for `me`, which is this thread. Waits on the words of `wait_on`.
     #[inline(always)]
-    pub(crate) fn acquire_as(&self, me: ThisThread, deadline: Deadline, wait_on: WaitOn) -> Result<Acquired, AcquireError> {
+    pub(crate) fn acquire_as(
+        &self,
+        me: ThisThread,
+        deadline: Deadline,
+        wait_on: WaitOn,
+    ) -> Result<Acquired, AcquireError> {
         if me.is_full() {
             return Err(AcquireError::TooManyHeld);
         }
         self.set_pending_to_take(me);
-        // CRASH: pending names a word that is not ours: the kernel leaves it alone, or wakes one sleeper, who looks and sleeps again.
+        // CRASH: the pending entry names a word that this thread does not own. The kernel leaves the word
+        // alone, or wakes one waiter, which looks and sleeps again.
         let died = if self.take_free(me) {
             false
         } else {
@@ -215,7 +250,7 @@ impl RobustLock {
         Ok(self.finish_acquire(me, died))
     }
 
-    /// Takes it if nobody holds it, nobody waits, and nobody died holding it.
+    /// Takes the lock if it is free, has no waiters, and its last owner did not die.
     #[inline(always)]
     pub(crate) fn try_acquire_free(&self, me: ThisThread) -> Option<Acquired> {
         if me.is_full() {
@@ -229,6 +264,7 @@ impl RobustLock {
         taken.then(|| self.finish_acquire(me, false))
     }
 
+    /// Sets the pending entry before this thread takes the word.
     #[inline(always)]
     pub(crate) fn set_pending_to_take(&self, me: ThisThread) {
         if !is_planted(Bug::PendingAfterCas) && !is_planted(Bug::NonRobust) {
@@ -236,12 +272,13 @@ impl RobustLock {
         }
     }
 
-    /// CRASH: the word is ours, the node is not linked: pending still names it.
+    /// Writes the owner's name and links the node, once this thread has taken the word.
     #[inline(always)]
     pub(crate) fn finish_acquire(&self, me: ThisThread, died: bool) -> Acquired {
+        // CRASH: this thread owns the word, the node is not linked: the pending entry still names it.
         let how = if died { Acquired::OwnerDied(self.dead_owner()) } else { Acquired::Clean };
-        if self.holder.load(Relaxed) != me.owner() {
-            self.holder.store(me.owner(), Relaxed);
+        if self.last_owner.load(Relaxed) != me.owner() {
+            self.last_owner.store(me.owner(), Relaxed);
         }
         if is_planted(Bug::NonRobust) {
             return how;
@@ -249,21 +286,24 @@ impl RobustLock {
         if is_planted(Bug::PendingAfterCas) {
             me.set_pending(self.node());
         }
-        // SAFETY: the node is this lock's own, just taken; the list has room (checked before); `acquire`'s caller keeps it mapped.
+        // SAFETY: the node is this lock's own, just taken. The list has room, as was checked. `acquire`'s
+        // caller keeps it mapped.
         unsafe { me.link(self.node()) };
-        // CRASH: linked and pending: the kernel skips a pending entry on its walk and looks at it last, so it is released once. Pending stays
-        // until this thread's next operation: to clear it here would cost a store before the locked instruction of the release.
+        // CRASH: linked and pending. The kernel skips the pending entry on its walk and looks at it last, so
+        // it releases the lock once. The entry stays until this thread's next operation: to clear it here
+        // would cost a store before the locked instruction of the release.
         how
     }
 
-    /// Takes the word if its low half is 0, whatever the announce count.
+    /// Takes the word if its low half is 0, whatever the epoch.
     #[inline(always)]
     #[cfg(target_arch = "x86_64")]
     fn take_free(&self, me: ThisThread) -> bool {
-        // Half a word at a time is more than Rust's atomics promise, so it is said in assembly. To read the count first and compare all of it would cost 2 ns, a tenth of the lock.
+        // Rust's atomics do not promise access to half a word, hence assembly. To read the epoch first and
+        // compare the whole word would cost 2 ns, a tenth of the lock.
         let found: u64;
-        // ORDER: a locked instruction is a full barrier; pairs with `give`.
-        // SAFETY: an atomic operation on the low half of a word that we have a reference to.
+        // ORDER: a locked instruction is a full barrier; pairs with the fetch_sub in `release_unlinked`.
+        // SAFETY: an atomic operation on the low half of a word that is borrowed here.
         unsafe {
             std::arch::asm!(
                 "lock cmpxchg dword ptr [{word}], {tid:e}",
@@ -276,24 +316,34 @@ impl RobustLock {
         found & LOW == 0
     }
 
-    /// Takes the word if its low half is 0, whatever the announce count.
+    /// Takes the word if its low half is 0, whatever the epoch.
     #[inline(always)]
     #[cfg(not(target_arch = "x86_64"))]
     fn take_free(&self, me: ThisThread) -> bool {
         use std::sync::atomic::Ordering;
         let seen = self.word.load(Relaxed);
-        // ORDER: Acquire pairs with `give`: what the last owner wrote is ours to read.
-        seen & LOW == 0 && self.word.compare_exchange(seen, seen | me.tid(), Ordering::Acquire, Relaxed).is_ok()
+        // ORDER: Acquire pairs with the fetch_sub in `release_unlinked`: this thread sees what the last owner
+        // wrote.
+        seen & LOW == 0
+            && self.word.compare_exchange(seen, seen | me.tid(), Ordering::Acquire, Relaxed).is_ok()
     }
 
-    /// Releases the word; `settle` gets it as it is afterwards, and only if somebody may sleep. False, and nothing done, when `me` does not hold it.
+    /// Releases the word, and runs `hand_over` on what it is afterwards if there may be waiters. Returns
+    /// false, with nothing done, if `me` does not hold it.
     #[inline(always)]
     pub(crate) fn release_and_then(&self, me: ThisThread, hand_over: impl FnOnce(u64)) -> bool {
         self.release_with(me, || (), hand_over)
     }
 
+    /// Does as [`release_and_then`](Self::release_and_then), and runs `last` before, with the lock still
+    /// held.
     #[inline(always)]
-    pub(crate) fn release_with(&self, me: ThisThread, last: impl FnOnce(), hand_over: impl FnOnce(u64)) -> bool {
+    pub(crate) fn release_with(
+        &self,
+        me: ThisThread,
+        last: impl FnOnce(),
+        hand_over: impl FnOnce(u64),
+    ) -> bool {
         if is_planted(Bug::NonRobust) {
             last();
             let before = self.word.fetch_sub(me.tid(), SeqCst);
@@ -303,7 +353,7 @@ impl RobustLock {
         if !me.holds_only(self.node()) {
             return self.release_one_of_several(me, last, hand_over);
         }
-        // CRASH: what `last` wrote is there, or not, and the lock is a dead owner's.
+        // CRASH: what `last` wrote is there, or not, and the lock has a dead owner.
         last();
         me.ensure_pending(self.node());
         me.unlink_only();
@@ -311,15 +361,21 @@ impl RobustLock {
         true
     }
 
-    /// Apart, so that the other way is short enough to be inlined everywhere.
+    /// Releases one of several locks that this thread holds. A function of its own, so that the other case is
+    /// short enough to be inlined everywhere.
     #[cold]
     #[inline(never)]
-    fn release_one_of_several(&self, me: ThisThread, last: impl FnOnce(), hand_over: impl FnOnce(u64)) -> bool {
-        // A thread that was never set up holds nothing, and must not begin.
+    fn release_one_of_several(
+        &self,
+        me: ThisThread,
+        last: impl FnOnce(),
+        hand_over: impl FnOnce(u64),
+    ) -> bool {
+        // A thread that was never set up holds nothing, and must not set the pending entry.
         if !me.holds(self.node()) {
             return false;
         }
-        // CRASH: as above.
+        // CRASH: as in `release_with`.
         last();
         me.ensure_pending(self.node());
         me.unlink(self.node());
@@ -327,10 +383,14 @@ impl RobustLock {
         true
     }
 
-    /// CRASH: off the list, still ours: pending names it, the kernel marks it OWNER_DIED. What it guards is whole, which the next owner cannot know.
+    /// Releases the word, once the node is off the list.
     #[inline(always)]
     fn release_unlinked(&self, me: ThisThread, hand_over: impl FnOnce(u64)) {
-        // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`; and either this sees a waiter's `W`, or that waiter's announce sees all that we did.
+        // CRASH: off the list, still this thread's: the pending entry names it, and the kernel marks it
+        // OWNER_DIED. What the lock guards is whole, which the next owner cannot know.
+        // ORDER: SeqCst, hence Release, pairs with the Acquire in `take_free` and `wait_to_acquire`. It also
+        // pairs with a waiter's registration: either this sees the waiter's `W`, or the registration sees all
+        // that this thread did.
         let before = self.word.fetch_sub(me.tid(), SeqCst);
         if before & LOW != me.tid() {
             self.after_release(me, before, hand_over);
@@ -338,23 +398,26 @@ impl RobustLock {
         me.clear_pending();
     }
 
+    /// Hands over, after the release of a word that had more than the thread id.
     #[cold]
     #[inline(never)]
     fn after_release(&self, me: ThisThread, before: u64, hand_over: impl FnOnce(u64)) {
         if before & TID == me.tid() {
-            // CRASH: the word is free and pending names it: the kernel wakes one.
+            // CRASH: the word is free and the pending entry names it: the kernel wakes one waiter.
             hand_over(before.wrapping_sub(me.tid()));
         } else {
-            // A peer has scribbled over the word while it was ours: what was taken from it is added again, and whoever waits finds out by the belt.
+            // A peer overwrote the word while this thread held it. Adds again what was subtracted; the
+            // waiters find out by the liveness poll.
             self.word.fetch_add(me.tid(), SeqCst);
         }
     }
 
-    /// Whether this thread holds it, as the word tells.
+    /// Returns whether the word names this thread.
     pub(crate) fn is_owned_by(&self, me: ThisThread) -> bool {
         self.word.load(Relaxed) & TID == me.tid()
     }
 
+    /// Returns the link that the robust list knows the lock by.
     #[inline(always)]
     pub(crate) fn node(&self) -> Node {
         self.link.as_ptr().cast()
@@ -365,12 +428,12 @@ impl RobustLock {
         &self.word
     }
 
-    /// The half that the kernel sees.
+    /// Returns the low half of the word, which the kernel sees.
     pub(crate) fn futex_word(&self) -> *const AtomicU32 {
         (&raw const self.word).cast()
     }
 
-    /// The half that counts announcements.
+    /// Returns the high half of the word, the epoch.
     pub(crate) fn epoch_word(&self) -> *const AtomicU32 {
         self.futex_word().wrapping_add(1)
     }

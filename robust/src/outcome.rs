@@ -1,4 +1,5 @@
-//! What comes of asking for a lock: [`Acquired`], or [`AcquireError`]; and who had it, or has: [`Death`], [`Owner`].
+//! The outcomes of taking a lock ([`Acquired`], [`AcquireError`]), and the threads that held or hold one
+//! ([`Death`], [`Owner`]).
 
 use std::fmt;
 use std::num::NonZeroU64;
@@ -6,10 +7,10 @@ use std::num::NonZeroU64;
 use crate::thread::{self, NoList};
 use crate::word::{high, low};
 
-/// How a lock came to us.
+/// How this thread took a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "after `OwnerDied` what the lock guards may need repair"]
-#[allow(clippy::exhaustive_enums, reason = "every caller must decide about both")]
+#[allow(clippy::exhaustive_enums, reason = "every caller must handle both")]
 pub enum Acquired {
     /// The last owner released it.
     Clean,
@@ -17,27 +18,30 @@ pub enum Acquired {
     OwnerDied(Death),
 }
 
-/// Who died.
+/// The thread that died while it held a lock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Death(NonZeroU64);
 
 impl Death {
     const MARK: u64 = 1 << 63;
 
-    /// Of this thread: process id << 32 | thread id, for objects that keep such a signature.
-    pub fn of(holder: u64) -> Self {
+    /// Returns the death of this owner (process id << 32 | thread id), for objects that note one themselves.
+    pub fn of(owner: u64) -> Self {
         // The mark makes it non-zero; process ids are far too small to reach it.
-        NonZeroU64::new(holder | Self::MARK).map_or(Self(NonZeroU64::MIN), Self)
+        NonZeroU64::new(owner | Self::MARK).map_or(Self(NonZeroU64::MIN), Self)
     }
 
-    /// Its process. `None` when it was killed in the few instructions between taking the lock and signing it. (If the signature found there is of a thread that has ended
-    /// meanwhile, it is taken for the dead owner's: the one case in which the wrong one of two dead is named.)
+    /// Returns its process. `None` if it was killed in the few instructions between taking the lock and
+    /// writing its name there.
+    ///
+    /// In that case the name of an earlier owner may still be there. If that thread has ended, too, it is
+    /// taken for the dead owner. This is the only case in which the wrong one of two dead threads is named.
     pub fn pid(self) -> Option<u32> {
         let pid = high(self.0.get() & !Self::MARK);
         (pid != 0).then_some(pid)
     }
 
-    /// Its thread; `None` as for [`pid`](Self::pid).
+    /// Returns its thread; `None` as for [`pid`](Self::pid).
     pub fn tid(self) -> Option<u32> {
         self.pid().map(|_| low(self.0.get()))
     }
@@ -49,13 +53,13 @@ impl fmt::Debug for Death {
     }
 }
 
-/// Who holds a lock at this moment, as seen from inside the pid namespace.
+/// The thread that holds a lock, as seen from inside the pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Owner {
-    /// Its process; `None` if /proc would not tell.
+    /// Its process; `None` if `/proc` does not name it.
     pub pid: Option<u32>,
-    /// Its thread.
+    /// Its thread id.
     pub tid: u32,
 }
 
@@ -66,22 +70,22 @@ pub enum AcquireError {
     /// The deadline came first.
     #[error("timed out")]
     TimedOut,
-    /// This thread holds it already; waiting would never end.
+    /// This thread holds the lock already; waiting would never end.
     #[error("already held by this thread")]
     AlreadyHeld,
-    /// This thread holds as many locks as the kernel would be sure to release at its death.
+    /// This thread holds as many locks as the kernel is sure to release at its death.
     #[error("this thread holds {} locks already", thread::MAX_HELD)]
     TooManyHeld,
-    /// This thread has taken a recursive lock as often as can be counted.
+    /// This thread has taken a recursive lock as often as the lock can count.
     #[error("taken too many times by this thread")]
     TooDeep,
-    /// More permits than there are.
+    /// The caller asked for more permits than there are.
     #[error("there are not so many permits")]
     TooMany,
     /// The kernel or libc gave this thread no robust list.
     #[error("no robust list for this thread")]
     Unsupported,
-    /// A guard that a fork has copied: its lock is the parent's.
+    /// The guard was copied by a fork: the parent holds its lock.
     #[error("not held by this process: a fork has copied the guard")]
     NotHeld,
     /// The object has a fixed number of slots for waiters, readers or members, and all of them are taken.
@@ -98,18 +102,18 @@ impl From<NoList> for AcquireError {
     }
 }
 
-/// Why a lock could not be taken, and whose.
+/// Why a lock could not be taken, and the object that it belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {}", .0.0, .0.1)]
 pub struct LockError(Box<(String, AcquireError)>);
 
 impl LockError {
-    /// For the handles of other crates: this cause, on this object.
+    /// Returns the error for this object, with this cause. For the handles of other crates.
     pub fn new(object: String, cause: AcquireError) -> Self {
         Self(Box::new((object, cause)))
     }
 
-    /// What went wrong.
+    /// Returns the cause.
     pub fn cause(&self) -> AcquireError {
         self.0.1
     }

@@ -1,61 +1,78 @@
-//! Permits: several robust locks of which any will do, and how to wait for one of them.
+//! [`Permits`]: several robust locks of which a thread takes any, and how it waits for one of them.
 //!
-//! Each permit is a [`RobustLock`]: the kernel gives it back when its holder dies. Whoever finds one free takes it. Whoever finds none goes through the *gate*, one more robust lock:
-//! only the one in the gate sleeps on the permits, on all at once (`futex_waitv`); the others sleep at the gate, as at any lock.
+//! Each permit is a [`RobustLock`], so the kernel releases it when its holder dies. A thread that finds a
+//! free permit takes it. A thread that finds none takes the *entry lock*, one more robust lock. Only the
+//! holder of the entry lock sleeps on the permits, on all of them at once (`futex_waitv`). The other threads
+//! sleep on the entry lock, as on any lock.
 //!
-//! # Why no wake is lost
+//! # Why no wake-up is lost
 //!
-//! The one in the gate marks every held permit with `W`, then sleeps while each word is what it was when marked: a release or a death before that changes the word, one after that finds `W` and wakes.
-//! Only one thread ever sleeps on a permit's word, so a wake cannot go to the wrong one. That thread takes what is free, which may be another permit, and leaves the gate; the next one in the gate looks at
-//! all permits before it sleeps. So a permit that is free while somebody sleeps is found by whoever is in the gate, or by who comes next. (`models/src/semaphore.rs`.)
+//! The holder of the entry lock sets `W` on every held permit, then sleeps while each word is what it was
+//! then. A release or a death before that changes the word; after that, it finds `W` and wakes. Only one
+//! thread ever sleeps on a permit's word, so a wake-up cannot go to the wrong thread. That thread takes a
+//! free permit, which may be another one, and releases the entry lock. The next holder of the entry lock
+//! looks at all permits before it sleeps. So if a permit is free while a thread sleeps, the holder of the
+//! entry lock finds it, or the next holder does. (`models/src/semaphore.rs`.)
 //!
 //! # What a death leaves
 //!
-//! A holder: its permits are free, marked `OWNER_DIED`. One in the gate, asleep, or woken and not there yet: the gate goes to the next, which looks at all permits. One that has gathered some of many: all of
-//! them are free. What the kernel misses, the one in the gate finds by its look at the holders, once a second. One in the gate that is *stopped* keeps the gate; those behind it look for a permit once a second.
+//! - **A holder of permits**: its permits are free, marked `OWNER_DIED`.
+//! - **The holder of the entry lock**, asleep, or woken and not yet at a permit: the entry lock goes to the
+//!   next thread, which looks at all permits.
+//! - **A thread that has gathered some of many permits**: all of them are free.
 //!
-//! # Why gatherers of many do not deadlock
+//! The holder of the entry lock finds what the kernel missed, by a liveness poll once a second. If the holder
+//! of the entry lock is *stopped*, it keeps that lock; the threads that wait for it look for a free permit
+//! once a second.
 //!
-//! Who wants several gathers them in the gate, hence alone. Nobody else waits while it keeps some, so those that are missing are held by threads that wait for nothing here, or that held them before they came.
+//! # Why threads that take several permits do not deadlock
+//!
+//! A thread that wants several permits gathers them while it holds the entry lock, hence alone. No other
+//! thread gathers while it keeps some. So the missing permits are held by threads that wait for nothing here,
+//! or that held them before they came.
 #![allow(unsafe_code, reason = "locks whose mapping the caller keeps")]
 
 use crate::deadline::Deadline;
 use crate::lock::{RobustLock, WaitOn};
 use crate::outcome::{AcquireError, Acquired};
 use crate::planted_bugs::{Bug, is_planted};
+use crate::spin::LONGEST_PAUSE;
 use crate::sys::Woken;
 use crate::thread::ThisThread;
 use crate::wait_set::{LIVENESS_POLL, WaitSet};
 
-/// How many permits there can be: as many words as the kernel watches at a time, less one.
+/// The most permits that there can be: as many words as the kernel watches at a time, less one.
 pub const MAX_PERMITS: usize = WaitSet::CAPACITY - 1;
 
-/// Locks of which any will do, and the gate in which one waits for them. A view, to be made for each call.
+/// Locks of which a thread takes any, and the entry lock under which one thread waits for them. A view, made
+/// for each call.
 #[derive(Clone, Copy, Debug)]
 pub struct Permits<'a> {
-    gate: &'a RobustLock,
+    entry_lock: &'a RobustLock,
     permits: &'a [RobustLock],
 }
 
-/// A permit that was taken: its place, and how it came.
+/// A permit that was taken: its index, and the outcome.
 pub type Taken = (usize, Acquired);
 
 impl<'a> Permits<'a> {
-    /// These permits behind this gate; of more than [`MAX_PERMITS`] the first.
+    /// Returns these permits behind this entry lock. Of more than [`MAX_PERMITS`], uses the first.
     #[inline]
-    pub fn new(gate: &'a RobustLock, permits: &'a [RobustLock]) -> Self {
-        Self { gate, permits: permits.get(..MAX_PERMITS).unwrap_or(permits) }
+    pub fn new(entry_lock: &'a RobustLock, permits: &'a [RobustLock]) -> Self {
+        Self { entry_lock, permits: permits.get(..MAX_PERMITS).unwrap_or(permits) }
     }
 
-    /// Takes one.
+    /// Takes one permit.
     ///
     /// # Errors
     ///
-    /// [`AcquireError`]; nothing is taken then. [`AlreadyHeld`](AcquireError::AlreadyHeld): this thread holds all of them.
+    /// [`AcquireError`]; nothing is taken then. [`AlreadyHeld`](AcquireError::AlreadyHeld): this thread holds
+    /// all permits.
     ///
     /// # Safety
     ///
-    /// - Gate and permits stay mapped at their addresses until this thread has [released](RobustLock::release) what it took.
+    /// - The entry lock and the permits stay mapped at their addresses until this thread has
+    ///   [released](RobustLock::release) what it took.
     #[inline(always)]
     pub unsafe fn take(&self, deadline: Deadline) -> Result<Taken, AcquireError> {
         let me = ThisThread::current()?;
@@ -65,11 +82,11 @@ impl<'a> Permits<'a> {
         }
     }
 
-    /// Takes so many, or none.
+    /// Takes `count` permits, or none.
     ///
     /// # Errors
     ///
-    /// As for [`take`](Self::take); [`TooMany`](AcquireError::TooMany): there are not so many.
+    /// As for [`take`](Self::take); [`TooMany`](AcquireError::TooMany): there are fewer permits.
     ///
     /// # Safety
     ///
@@ -84,12 +101,12 @@ impl<'a> Permits<'a> {
         self.gather(ThisThread::current()?, count, deadline)
     }
 
-    /// How many wait now: whoever is in the gate, and who sleeps before it.
+    /// Returns how many threads wait: the holder of the entry lock, and the threads that sleep on that lock.
     pub fn waiters(&self) -> usize {
-        usize::from(self.gate.is_held()) + self.gate.waiters()
+        usize::from(self.entry_lock.is_held()) + self.entry_lock.waiters()
     }
 
-    /// Takes the first that is free. Each thread begins at a place of its own.
+    /// Takes the first free permit. Each thread begins to look at an index of its own.
     #[inline(always)]
     fn take_free(&self, me: ThisThread) -> Result<Option<Taken>, AcquireError> {
         let first = if self.permits.len() == 1 { 0 } else { spread_of(me, self.permits.len()) };
@@ -101,6 +118,7 @@ impl<'a> Permits<'a> {
         self.take_another(me, first)
     }
 
+    /// Takes any free permit; `first` is the index that was tried already.
     #[cold]
     #[inline(never)]
     fn take_another(&self, me: ThisThread, first: usize) -> Result<Option<Taken>, AcquireError> {
@@ -111,7 +129,7 @@ impl<'a> Permits<'a> {
             }
             match permit.acquire_as(me, Deadline::NOW, WaitOn::OwnerWord) {
                 Ok(how) => return Ok(Some(((first + at) % self.permits.len(), how))),
-                // Somebody was faster.
+                // Another thread was faster.
                 Err(AcquireError::TimedOut | AcquireError::AlreadyHeld) => {}
                 Err(error) => return Err(error),
             }
@@ -123,8 +141,8 @@ impl<'a> Permits<'a> {
     #[inline(never)]
     fn wait_for_one(&self, me: ThisThread, deadline: Deadline) -> Result<Taken, AcquireError> {
         if deadline == Deadline::NOW {
-            // Whoever polls never sleeps, and must look at the holders now and then.
-            if me.fails_again(self.gate.node(), 0) && self.bury_the_dead() {
+            // A thread that polls never sleeps, and must look at the holders now and then.
+            if me.fails_again(self.entry_lock.node(), 0) && self.mark_dead_owners() {
                 return self.take_free(me)?.ok_or(AcquireError::TimedOut);
             }
             return Err(AcquireError::TimedOut);
@@ -132,7 +150,7 @@ impl<'a> Permits<'a> {
         self.gather(me, 1, deadline)?.pop().ok_or(AcquireError::TimedOut)
     }
 
-    /// Through the gate, and all of them in it.
+    /// Takes the entry lock, and under it all `count` permits.
     fn gather(&self, me: ThisThread, count: usize, deadline: Deadline) -> Result<Vec<Taken>, AcquireError> {
         let mine = self.permits.iter().filter(|permit| permit.is_owned_by(me)).count();
         if deadline != Deadline::NOW && mine + count > self.permits.len() {
@@ -148,21 +166,28 @@ impl<'a> Permits<'a> {
                 self.permits[at].release();
             }
         }
-        // CRASH: here with permits and the gate: all of them are given back. After it: as a holder.
-        self.gate.release();
+        // CRASH: killed here, with permits and the entry lock: the kernel releases all of them. Killed after
+        // it: as a holder.
+        self.entry_lock.release();
         result.map(|()| taken)
     }
 
-    /// Takes the gate; false when it was not needed any more, since a single permit was found.
-    fn enter(&self, me: ThisThread, count: usize, deadline: Deadline, taken: &mut Vec<Taken>) -> Result<bool, AcquireError> {
+    /// Takes the entry lock. Returns false if it is not needed any more, because the one permit was found.
+    fn enter(
+        &self,
+        me: ThisThread,
+        count: usize,
+        deadline: Deadline,
+        taken: &mut Vec<Taken>,
+    ) -> Result<bool, AcquireError> {
         loop {
-            match self.gate.acquire_as(me, deadline.within(LIVENESS_POLL), WaitOn::OwnerWord) {
-                // Whoever died there has left nothing that matters: permits are looked at afresh.
+            match self.entry_lock.acquire_as(me, deadline.within(LIVENESS_POLL), WaitOn::OwnerWord) {
+                // A holder that died there left nothing that matters: this thread looks at all permits.
                 Ok(_) => return Ok(true),
                 Err(AcquireError::TimedOut) if !deadline.has_passed() => {}
                 Err(error) => return Err(error),
             }
-            // Whoever is in the gate may be stopped.
+            // The holder of the entry lock may be stopped.
             if count == 1
                 && !is_planted(Bug::MutexWithoutLook)
                 && let Some(one) = self.take_free(me)?
@@ -173,8 +198,14 @@ impl<'a> Permits<'a> {
         }
     }
 
-    /// Takes what is free, and sleeps while that is not enough. Only with the gate.
-    fn fill(&self, me: ThisThread, count: usize, deadline: Deadline, taken: &mut Vec<Taken>) -> Result<(), AcquireError> {
+    /// Takes free permits, and sleeps while there are too few. Only with the entry lock held.
+    fn fill(
+        &self,
+        me: ThisThread,
+        count: usize,
+        deadline: Deadline,
+        taken: &mut Vec<Taken>,
+    ) -> Result<(), AcquireError> {
         let mut pauses = 2_u32;
         loop {
             while taken.len() < count {
@@ -192,38 +223,39 @@ impl<'a> Permits<'a> {
             if pauses <= LONGEST_PAUSE {
                 (0..pauses).for_each(|_| std::hint::spin_loop());
                 pauses *= 2;
-            } else if self.doze(me, deadline)? == Woken::TimedOut && !is_planted(Bug::PermitsWithoutLivenessPoll) {
-                self.bury_the_dead();
+            } else if self.sleep(me, deadline)? == Woken::TimedOut
+                && !is_planted(Bug::PermitsWithoutLivenessPoll)
+            {
+                self.mark_dead_owners();
             }
         }
     }
 
-    /// Sleeps once on all that others hold.
-    fn doze(&self, me: ThisThread, deadline: Deadline) -> Result<Woken, AcquireError> {
+    /// Sleeps once on all permits that other threads hold.
+    fn sleep(&self, me: ThisThread, deadline: Deadline) -> Result<Woken, AcquireError> {
         let mut words = WaitSet::new();
         for permit in self.permits.iter().filter(|permit| !permit.is_owned_by(me)) {
-            let Some(marked) = permit.register_waiter() else { return Ok(Woken::Changed) };
-            words.push((permit.futex_word(), marked));
+            let Some(registered) = permit.register_waiter() else { return Ok(Woken::Changed) };
+            words.push((permit.futex_word(), registered));
         }
         if words.is_empty() {
-            // Not so when we came; a peer has scribbled.
+            // It was not so when this thread came: a peer overwrote a word.
             return Err(AcquireError::AlreadyHeld);
         }
-        // ORDER: each mark above pairs with the release's fetch_sub: either that sees `W`, or the kernel finds another word.
+        // ORDER: each registration above pairs with the fetch_sub of a release: either that sees `W`, or the
+        // kernel finds another word.
         Ok(words.wait(deadline.within(LIVENESS_POLL)))
     }
 
-    /// Frees what is held by threads that have ended, which the kernel has missed; true if there was any.
+    /// Marks the permits of holders whose death the kernel missed. Returns whether there were any.
     #[cold]
-    fn bury_the_dead(&self) -> bool {
+    fn mark_dead_owners(&self) -> bool {
         self.permits.iter().filter(|permit| permit.is_held() && permit.mark_dead_owner()).count() != 0
     }
 }
 
-/// As in the lock itself.
-const LONGEST_PAUSE: u32 = 256;
-
-/// Where among so many this thread begins to look: other threads begin elsewhere. 0 of none.
+/// Returns the index, among `count`, where this thread begins to look, so that threads begin at different
+/// indices. 0 if `count` is 0.
 #[inline]
 pub fn spread(count: usize) -> usize {
     if count <= 1 { 0 } else { ThisThread::current().map_or(0, |me| spread_of(me, count)) }

@@ -1,9 +1,10 @@
-//! Planted bugs, for the tests that must find them. In an ordinary build [`is_planted`] is the constant `false`.
+//! Planted bugs: faults that the tests must find. In an ordinary build [`is_planted`] is the constant
+//! `false`.
 
-/// A deliberate mistake.
+/// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums, reason = "test only")]
-#[allow(missing_docs, reason = "each name says it; the place that asks shows it")]
+#[allow(missing_docs, reason = "each name says it; the code that asks shows it")]
 pub enum Bug {
     MissingWake,
     WakeBeforeStore,
@@ -34,14 +35,15 @@ pub enum Bug {
     NextMemberUnwatched,
 }
 
-/// Whether this bug is switched on (environment `MULTIPROC_PLANTED_BUG`, only in builds with `--cfg multiproc_planted_bugs`).
+/// Returns whether this bug is switched on: by the environment variable `MULTIPROC_PLANTED_BUG`, and only in
+/// builds with `--cfg multiproc_planted_bugs`.
 #[cfg(multiproc_planted_bugs)]
 pub fn is_planted(bug: Bug) -> bool {
     static CHOSEN: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
     CHOSEN.get_or_init(|| std::env::var("MULTIPROC_PLANTED_BUG").ok()).as_deref() == Some(&format!("{bug:?}"))
 }
 
-/// Whether this bug is switched on: never in this build.
+/// Returns whether this bug is switched on: never in this build.
 #[cfg(not(multiproc_planted_bugs))]
 #[inline]
 pub const fn is_planted(_: Bug) -> bool {

@@ -1,31 +1,39 @@
-//! What belongs to a process, and not to one of its threads: locks in the hands of its *keeper*.
+//! [`ProcessOwned`]: a lock that belongs to a process, not to one of its threads.
 //!
-//! The kernel gives robust locks back thread by thread. So there is one thread more, which lives as long as the process and does nothing but sleep: the keeper. A thread that holds a
-//! lock may hand it over ([`RobustLock::transfer_to_process`](crate::RobustLock::transfer_to_process)): then the word has the keeper's id, the keeper's robust list has the node, and any thread of the process may give it back.
-//! The keeper itself never touches its list and its table; the others do, one at a time, under a mutex of the process.
+//! The kernel releases robust locks thread by thread. So a process has one thread more, the *owner thread*,
+//! which lives as long as the process and only sleeps. A thread that holds a lock may [transfer it to the
+//! process](crate::RobustLock::transfer_to_process). Then the word has the owner thread's id, that thread's
+//! robust list has the node, and any thread of the process may release the lock. The owner thread itself
+//! never touches its list and its table. The other threads do, one at a time, under a mutex of the process.
 //!
 //! # What a death leaves
 //!
-//! `kill -9`, `exit` and `exec` end the keeper as they end every thread, and the kernel walks its list. They do not end all threads in the same instant: one that goes on for some microseconds may still take a
-//! lock for a keeper that is dead. Its word then names a thread that has ended, which those who wait see within a second. So nothing rests on the order in which the threads of a process end; and
-//! every change of a word is a compare-and-swap that asks whose it is, since the kernel may have given it to somebody else.
+//! `kill -9`, `exit` and `exec` end the owner thread as they end every thread, and the kernel walks its list.
+//! They do not end all threads at the same instant. A thread that runs for some microseconds longer may still
+//! transfer a lock to an owner thread that is dead. The word then names a thread that has ended, and the
+//! waiters see that within a second. So nothing depends on the order in which the threads of a process end.
+//! Every change of a word is a CAS that compares the owner, since the kernel may have given the lock to
+//! another thread.
 //!
-//! A handed-over lock has, at every instruction, a word that names one of two threads of the same process, and that thread's list or pending word names it:
+//! During a transfer, the word names one of two threads of the same process at every instruction, and that
+//! thread's list or pending entry names the lock:
 //!
-//! | step | the word names | named by |
+//! | step | owner by the word | the lock is named by |
 //! |---|---|---|
-//! | off the thread's list | the thread | the thread's pending word |
-//! | the compare-and-swap | the keeper | the keeper's pending word |
-//! | on the keeper's list | the keeper | the keeper's list |
+//! | off the thread's list | the thread | the thread's pending entry |
+//! | the CAS | the owner thread | the owner thread's pending entry |
+//! | on the owner thread's list | the owner thread | the owner thread's list |
 //!
 //! # Fork
 //!
-//! A forked child has no keeper until it needs one, and what its parent's keeps is not its own: keepers are known by process id, a [`ProcessOwned`] by its keeper.
-#![allow(unsafe_code, reason = "a thread's list, written by the others; one static that a fork replaces")]
+//! A forked child has no owner thread until it needs one, and it does not own what its parent owns. Owner
+//! threads are known by process id, a [`ProcessOwned`] by its owner thread.
+#![allow(unsafe_code, reason = "a list that other threads write; a static that a fork replaces")]
 
 use std::ptr;
 use std::sync::atomic::{
-    AtomicBool, AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+    AtomicBool, AtomicPtr, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
+    Ordering::SeqCst,
 };
 use std::sync::mpsc;
 
@@ -38,12 +46,13 @@ use crate::sys;
 use crate::thread::ThisThread;
 use crate::word::{TID, high, low};
 
-/// Who keeps a lock: what is needed to give it back.
+/// The owner thread of a lock that belongs to this process: needed to release the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProcessOwned(u64);
 
 impl ProcessOwned {
-    /// Starts this process's keeper, if it has none yet: so that a hand-over will not fail for want of one.
+    /// Starts this process's owner thread, if it has none yet, so that a later transfer does not fail for
+    /// want of one.
     ///
     /// # Errors
     ///
@@ -55,65 +64,73 @@ impl ProcessOwned {
 }
 
 impl RobustLock {
-    /// Hands a lock that this thread holds over to its process: it then belongs to no thread, any of them may [give it back](Self::release_process_owned), and the kernel does so when the process ends or calls `exec`.
+    /// Transfers a lock that this thread holds to its process. Then any thread of the process may [release
+    /// it](Self::release_process_owned). The kernel releases it when the process ends or calls `exec`.
     ///
     /// # Errors
     ///
-    /// [`AcquireError`]: this thread does not hold it ([`NotHeld`](AcquireError::NotHeld)), or there is no keeper; it is then as it was.
+    /// [`NotHeld`](AcquireError::NotHeld): this thread does not hold the lock. Other [`AcquireError`]s: there
+    /// is no owner thread. The lock is unchanged then.
     ///
     /// # Safety
     ///
-    /// - The lock stays mapped at this address until the process has given it back.
+    /// - The lock stays mapped at this address until the process has released it.
     pub unsafe fn transfer_to_process(&self) -> Result<ProcessOwned, AcquireError> {
         let me = ThisThread::current()?;
         if !me.holds(self.node()) {
             return Err(AcquireError::NotHeld);
         }
-        let chosen = with_room(me)?;
-        let keeper = chosen.me();
+        let owners = with_room(me)?;
+        let owner = owners.chosen();
         me.set_pending(self.node());
         me.unlink(self.node());
-        // CRASH: ours by the word; our pending names it.
+        // CRASH: the word names this thread, and so does its pending entry.
         if !is_planted(Bug::OwnerThreadWithoutPending) {
-            keeper.set_pending(self.node());
+            owner.set_pending(self.node());
         }
-        let handed = self.exchange(me.tid(), keeper.tid()).is_some();
-        // CRASH: the keeper's by the word; its pending names it. If the keeper has ended, those who wait find that out within a second.
-        if handed {
-            self.set_last_owner(keeper.owner());
-            // SAFETY: the node is this lock's own, and off the other list; there is room; the caller keeps it mapped.
-            unsafe { keeper.link(self.node()) };
+        let transferred = self.exchange(me.tid(), owner.tid()).is_some();
+        // CRASH: the word names the owner thread, whose pending entry names the lock. If the owner thread has
+        // ended, the waiters find that out within a second.
+        if transferred {
+            self.set_last_owner(owner.owner());
+            // SAFETY: the node is this lock's own, and off the other list. There is room. The caller keeps it
+            // mapped.
+            unsafe { owner.link(self.node()) };
         }
-        keeper.clear_pending();
+        owner.clear_pending();
         me.clear_pending();
-        if handed { Ok(chosen.kept()) } else { Err(AcquireError::NotHeld) }
+        if transferred { Ok(owners.owned()) } else { Err(AcquireError::NotHeld) }
     }
 
-    /// Gives back what this process [keeps](Self::transfer_to_process); false, and nothing done, when it does not (in a forked child: what its parent keeps).
-    pub fn release_process_owned(&self, kept: ProcessOwned) -> bool {
+    /// Releases a lock that this process [owns](Self::transfer_to_process). Returns false, with nothing done,
+    /// if it does not own the lock (in a forked child: its parent owns it).
+    pub fn release_process_owned(&self, owned: ProcessOwned) -> bool {
         let Ok(me) = ThisThread::current() else { return false };
-        let Some(chosen) = of(me, kept) else { return false };
-        let keeper = chosen.me();
-        keeper.set_pending(self.node());
-        // CRASH: off the list, still the keeper's: its pending names it.
-        let known = keeper.unlink(self.node());
-        // No `fetch_sub`: while this process is being killed, the kernel may have given the lock to another one already.
-        if let Some(after) = known.then(|| self.exchange(keeper.tid(), 0)).flatten()
+        let Some(owners) = of(me, owned) else { return false };
+        let owner = owners.chosen();
+        owner.set_pending(self.node());
+        // CRASH: off the list, still the owner thread's: its pending entry names the lock.
+        let known = owner.unlink(self.node());
+        // No `fetch_sub`: while this process is being killed, the kernel may have given the lock to another
+        // process already.
+        if let Some(after) = known.then(|| self.exchange(owner.tid(), 0)).flatten()
             && low(after) != 0
         {
-            // CRASH: the word is free and pending names it: the kernel wakes one.
+            // CRASH: the word is free and the pending entry names it: the kernel wakes one waiter.
             self.hand_over(after);
         }
-        keeper.clear_pending();
+        owner.clear_pending();
         known
     }
 
-    /// Replaces the thread in the word by another one (0: none) and keeps the rest; the word then, or `None` if it was not that thread's.
+    /// Replaces the thread in the word by another (0: none) and keeps the rest. Returns the new word, or
+    /// `None` if the word did not name that thread.
     fn exchange(&self, from: u64, to: u64) -> Option<u64> {
         let mut seen = self.word().load(Relaxed);
         while seen & TID == from {
             let next = (seen & !TID) | to;
-            // ORDER: SeqCst, hence Release, pairs with the Acquire in `take`, and with a waiter's announce as in `give`.
+            // ORDER: SeqCst, hence Release, pairs with the Acquire in `take_free` and `wait_to_acquire`, and
+            // with a waiter's registration, as in `release_unlinked`.
             match self.word().compare_exchange(seen, next, SeqCst, Relaxed) {
                 Ok(_) => return Some(next),
                 Err(now) => seen = now,
@@ -123,89 +140,98 @@ impl RobustLock {
     }
 }
 
-/// A keeper's thread, in the hands of whoever has the mutex.
+/// An owner thread, for use under the mutex.
 #[derive(Clone, Copy)]
-struct Keeper(ThisThread);
+struct OwnerThread(ThisThread);
 
-// SAFETY: `ThisThread` is a thread's list and table, mapped as long as that thread lives, which is as long as the process; the keeper does not touch them any more, and others only under the mutex.
-unsafe impl Send for Keeper {}
+// SAFETY: `ThisThread` is a thread's list and table, mapped as long as that thread lives, which is as long as
+// the process. The owner thread does not touch them any more, and the other threads do so only under the
+// mutex.
+unsafe impl Send for OwnerThread {}
 
-impl Keeper {
-    /// It has room. (A process that came by the id of a dead ancestor finds keepers that are not its own; a fork has wiped them.)
+impl OwnerThread {
+    /// Returns whether it can take one lock more. (A process may have the id of a dead ancestor. It then
+    /// finds owner threads that are not its own; a fork has wiped them.)
     fn is_usable(self) -> bool {
         self.0.owner() != 0 && !self.0.is_full()
     }
 }
 
-struct Keepers {
+/// The owner threads of one process.
+struct OwnerThreads {
     process: u32,
-    list: Mutex<Vec<Keeper>>,
-    /// Whether there is one: spares a look at the list.
+    list: Mutex<Vec<OwnerThread>>,
+    /// Whether there is one: saves a look at the list.
     started: AtomicBool,
 }
 
-/// The keepers of this process, locked, and one of them.
-pub(crate) struct Chosen {
-    keeper: Keeper,
-    _turn: MutexGuard<'static, Vec<Keeper>>,
+/// The owner threads of this process, locked, and one of them.
+pub(crate) struct LockedOwnerThreads {
+    chosen: OwnerThread,
+    _list: MutexGuard<'static, Vec<OwnerThread>>,
 }
 
-impl Chosen {
-    /// The keeper's thread, as an owner.
-    pub(crate) fn me(&self) -> ThisThread {
-        self.keeper.0
+impl LockedOwnerThreads {
+    /// Returns the chosen thread, as an owner.
+    pub(crate) fn chosen(&self) -> ThisThread {
+        self.chosen.0
     }
 
-    pub(crate) fn kept(&self) -> ProcessOwned {
-        ProcessOwned(self.me().owner())
+    pub(crate) fn owned(&self) -> ProcessOwned {
+        ProcessOwned(self.chosen().owner())
     }
 }
 
-/// One that can take a lock more; started if there is none. Each has room for as many locks as any thread.
-pub(crate) fn with_room(me: ThisThread) -> Result<Chosen, AcquireError> {
-    let keepers = of_this_process(me);
-    let mut list = keepers.list.lock();
-    if let Some(keeper) = list.iter().copied().find(|keeper| keeper.is_usable()) {
-        return Ok(Chosen { keeper, _turn: list });
+/// Chooses an owner thread that can take one lock more; starts one if there is none. Each can hold as many
+/// locks as any thread.
+pub(crate) fn with_room(me: ThisThread) -> Result<LockedOwnerThreads, AcquireError> {
+    let threads = of_this_process(me);
+    let mut list = threads.list.lock();
+    if let Some(chosen) = list.iter().copied().find(|thread| thread.is_usable()) {
+        return Ok(LockedOwnerThreads { chosen, _list: list });
     }
-    let keeper = start()?;
-    list.push(keeper);
-    // ORDER: Release pairs with the Acquire in `ready`: who is told finds a keeper in the list.
-    keepers.started.store(true, Release);
-    Ok(Chosen { keeper, _turn: list })
+    let chosen = start()?;
+    list.push(chosen);
+    // ORDER: Release pairs with the Acquire in `ready`: a thread that sees it finds an owner thread in the
+    // list.
+    threads.started.store(true, Release);
+    Ok(LockedOwnerThreads { chosen, _list: list })
 }
 
-/// The one that keeps this; `None` in a forked child, which has a copy.
-pub(crate) fn of(me: ThisThread, kept: ProcessOwned) -> Option<Chosen> {
+/// Chooses the owner thread of `owned`; `None` in a forked child, which has a copy of it.
+pub(crate) fn of(me: ThisThread, owned: ProcessOwned) -> Option<LockedOwnerThreads> {
     let list = of_this_process(me).list.lock();
-    let keeper = list.iter().copied().find(|keeper| keeper.0.owner() == kept.0)?;
-    Some(Chosen { keeper, _turn: list })
+    let chosen = list.iter().copied().find(|thread| thread.0.owner() == owned.0)?;
+    Some(LockedOwnerThreads { chosen, _list: list })
 }
 
-fn start() -> Result<Keeper, AcquireError> {
-    let (tell, told) = mpsc::sync_channel(1);
+/// Starts an owner thread.
+fn start() -> Result<OwnerThread, AcquireError> {
+    let (sender, receiver) = mpsc::sync_channel(1);
     let first = move || {
-        let _ = tell.send(ThisThread::current().map(Keeper));
+        let _ = sender.send(ThisThread::current().map(OwnerThread));
     };
-    sys::start_sleeper(Box::new(first)).map_err(|_| AcquireError::NoOwnerThread)?;
-    told.recv().map_err(|_| AcquireError::NoOwnerThread)?.map_err(AcquireError::from)
+    sys::start_parked_thread(Box::new(first)).map_err(|_| AcquireError::NoOwnerThread)?;
+    receiver.recv().map_err(|_| AcquireError::NoOwnerThread)?.map_err(AcquireError::from)
 }
 
-static CURRENT: AtomicPtr<Keepers> = AtomicPtr::new(ptr::null_mut());
+static CURRENT: AtomicPtr<OwnerThreads> = AtomicPtr::new(ptr::null_mut());
 
-/// A forked child begins with none: its parent's mutex may be locked by a thread that it does not have.
-fn of_this_process(me: ThisThread) -> &'static Keepers {
+/// Returns the owner threads of this process. A forked child begins with none: its parent's mutex may be
+/// locked by a thread that the child does not have.
+fn of_this_process(me: ThisThread) -> &'static OwnerThreads {
     let process = high(me.owner());
     loop {
-        // ORDER: Acquire pairs with the compare-and-swap below: who finds it finds it made.
+        // ORDER: Acquire pairs with the CAS below: a thread that sees the pointer sees what it points to.
         let known = CURRENT.load(Acquire);
-        // SAFETY: null, or keepers that were leaked below.
-        if let Some(keepers) = unsafe { known.as_ref() }.filter(|keepers| keepers.process == process) {
-            return keepers;
+        // SAFETY: null, or a box that was leaked below.
+        if let Some(threads) = unsafe { known.as_ref() }.filter(|threads| threads.process == process) {
+            return threads;
         }
-        let fresh = Box::into_raw(Box::new(Keepers { process, list: Mutex::new(Vec::new()), started: AtomicBool::new(false) }));
+        let list = Mutex::new(Vec::new());
+        let fresh = Box::into_raw(Box::new(OwnerThreads { process, list, started: AtomicBool::new(false) }));
         if CURRENT.compare_exchange(known, fresh, AcqRel, Acquire).is_err() {
-            // SAFETY: nobody else has seen it.
+            // SAFETY: no other thread has seen it.
             drop(unsafe { Box::from_raw(fresh) });
         }
     }

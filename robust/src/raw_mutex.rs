@@ -2,15 +2,20 @@
 //!
 //! # Why not for named locks
 //!
-//! `lock_api::RawMutex` has one way to say something, which is that the lock was taken. A lock that processes share has three things to say: it was taken, its last owner was killed and what it guards may be half changed, or it
-//! could not be taken at all. And a `Mutex<R, T>` is `T` beside a lock that is made by a constant, with references into it: another process can break what a reference promises, and a
-//! named lock is a file. So `Lock`, `Value` and `Array` have guards of their own.
+//! `lock_api::RawMutex` has one outcome: the lock was taken. A lock that processes share has three: it was
+//! taken; it was taken from a dead owner, and what it guards may be half changed; it could not be taken.
+//! Besides, a `Mutex<R, T>` is `T` next to a lock that a constant makes, with references into it. Another
+//! process can break what a reference promises, and a named lock is a file. So `Lock`, `Value` and `Array`
+//! have guards of their own.
 //!
-//! # Why a box, and why a leaked guard is for ever
+//! # Why the lock is in a box, and why a leaked guard locks the mutex forever
 //!
-//! The kernel knows a held lock by its address, so it must neither move nor go while it is held, which a leaked guard would permit to a mutex: therefore a box, which stays if somebody holds it. And
-//! `MutexGuard::leak` lends what is guarded for longer than a thread lives; so what the kernel gives back at a thread's end nobody may have again. Whoever waits for it is told, by a panic, instead of waiting for ever.
-#![allow(unsafe_code, reason = "a lock in a box of its own; what `lock_api` asks for")]
+//! The kernel knows a held lock by its address. So the lock must neither move nor be freed while it is held,
+//! and a leaked guard would allow a mutex both. Hence the box, which is not freed if a thread holds the lock.
+//!
+//! `MutexGuard::leak` lends what is guarded for longer than a thread lives. So no thread may take the lock
+//! that the kernel released at that thread's end. A thread that tries panics instead of waiting forever.
+#![allow(unsafe_code, reason = "a lock in a box of its own; `lock_api`'s unsafe traits")]
 
 use std::fmt;
 use std::ptr;
@@ -23,7 +28,8 @@ use crate::deadline::Deadline;
 use crate::lock::RobustLock;
 use crate::outcome::{AcquireError, Acquired};
 
-/// A mutex of `lock_api`'s over the robust lock: within one process, and where another mutex would hang silently it panics.
+/// `lock_api`'s mutex over the robust lock, for use within one process. It panics where another mutex would
+/// hang silently.
 ///
 /// ```
 /// use multiproc_robust::RobustMutex;
@@ -41,14 +47,15 @@ use crate::outcome::{AcquireError, Acquired};
 /// ```
 pub type RobustMutex<T> = lock_api::Mutex<RawRobustMutex, T>;
 
-/// The robust lock as a `lock_api::RawMutex`, for a mutex inside one process; [`RobustMutex`] is that mutex.
+/// The robust lock as a `lock_api::RawMutex`, for a mutex inside one process. [`RobustMutex`] is that mutex.
 ///
 /// # Panics
 ///
-/// `lock` panics when this thread holds the mutex already, when it holds 1,000 locks, when the system has no robust lists, and when a thread has ended that had leaked its guard. `try_lock` and its like say
-/// no then.
+/// `lock` panics if this thread holds the mutex already, if it holds 1,000 locks, if the system has no robust
+/// lists, or if a thread that leaked its guard has ended. `try_lock` and its variants return false in these
+/// cases.
 pub struct RawRobustMutex {
-    /// Null until it is first locked.
+    /// Null until the mutex is first locked.
     lock: AtomicPtr<RobustLock>,
 }
 
@@ -60,20 +67,21 @@ impl RawRobustMutex {
             return lock;
         }
         let fresh = Box::into_raw(Box::new(RobustLock::new()));
-        // ORDER: AcqRel pairs with the Acquire of the load above: who finds it finds it made.
+        // ORDER: AcqRel pairs with the Acquire of the load above: a thread that sees the pointer sees the
+        // lock.
         let lock = match self.lock.compare_exchange(ptr::null_mut(), fresh, AcqRel, Acquire) {
             Ok(_) => fresh,
-            Err(faster) => {
-                // SAFETY: nobody else has seen it.
+            Err(other) => {
+                // SAFETY: no other thread has seen it.
                 drop(unsafe { Box::from_raw(fresh) });
-                faster
+                other
             }
         };
         // SAFETY: as above.
         unsafe { &*lock }
     }
 
-    fn take(&self, deadline: Deadline) -> Result<(), Refused> {
+    fn acquire(&self, deadline: Deadline) -> Result<(), Refused> {
         let lock = self.robust();
         // SAFETY: the box stays as long as the lock is held.
         let how = unsafe { lock.acquire(deadline) }.map_err(Refused::Lock)?;
@@ -81,7 +89,7 @@ impl RawRobustMutex {
         if how != Acquired::Clean {
             abandoned.store(1, Relaxed);
         }
-        // ORDER: written with the lock held, read with the lock held.
+        // ORDER: Relaxed: both accesses are made with the lock held.
         if abandoned.load(Relaxed) != 0 {
             lock.release();
             return Err(Refused::Abandoned);
@@ -90,7 +98,7 @@ impl RawRobustMutex {
     }
 }
 
-/// Why it was not taken.
+/// Why the mutex was not taken.
 enum Refused {
     Lock(AcquireError),
     Abandoned,
@@ -100,27 +108,28 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lock(cause) => cause.fmt(f),
-            Self::Abandoned => f.write_str("a thread has ended that had leaked its guard"),
+            Self::Abandoned => f.write_str("a thread that leaked its guard has ended"),
         }
     }
 }
 
-// SAFETY: `RobustLock` excludes; what the kernel gives back when a thread ends, whose leaked guard may live on as a reference, is given to nobody.
+// SAFETY: `RobustLock` excludes. If a thread ends, its leaked guard may live on as a reference; no thread is
+// given the lock that the kernel then released.
 unsafe impl RawMutex for RawRobustMutex {
-    #[allow(clippy::declare_interior_mutable_const, reason = "how `lock_api` makes a mutex")]
+    #[allow(clippy::declare_interior_mutable_const, reason = "`lock_api` makes a mutex from this constant")]
     const INIT: Self = Self { lock: AtomicPtr::new(ptr::null_mut()) };
 
-    /// The kernel knows locks by threads.
+    /// A thread owns the lock, and the kernel knows it by that thread.
     type GuardMarker = GuardNoSend;
 
     fn lock(&self) {
-        if let Err(refused) = self.take(Deadline::NEVER) {
+        if let Err(refused) = self.acquire(Deadline::NEVER) {
             panic!("robust mutex: {refused}");
         }
     }
 
     fn try_lock(&self) -> bool {
-        self.take(Deadline::NOW).is_ok()
+        self.acquire(Deadline::NOW).is_ok()
     }
 
     unsafe fn unlock(&self) {
@@ -138,7 +147,7 @@ unsafe impl RawMutexTimed for RawRobustMutex {
     type Instant = Instant;
 
     fn try_lock_for(&self, timeout: Duration) -> bool {
-        self.take(Deadline::after(timeout)).is_ok()
+        self.acquire(Deadline::after(timeout)).is_ok()
     }
 
     fn try_lock_until(&self, timeout: Instant) -> bool {
@@ -149,7 +158,7 @@ unsafe impl RawMutexTimed for RawRobustMutex {
 impl Drop for RawRobustMutex {
     fn drop(&mut self) {
         let lock = *self.lock.get_mut();
-        // SAFETY: null, or a box that nobody else can reach any more but the kernel, if it is held.
+        // SAFETY: null, or a box that no other thread can reach; only the kernel can, if the lock is held.
         if unsafe { lock.as_ref() }.is_some_and(|lock| !lock.is_held()) {
             // SAFETY: made by `Box::into_raw`, and neither held nor shared.
             drop(unsafe { Box::from_raw(lock) });

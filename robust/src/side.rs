@@ -1,40 +1,83 @@
-//! One side of a two-sided object: a lock for those who do the same, and a place to sleep for those who wait for them.
+//! A two-sided object's [`Side`]: a lock for the threads that do the same, and a place to park for the
+//! threads of the other side.
 //!
-//! A ring has two sides: producers share one lock, consumers the other. Producers wait for consumers to make room, consumers for producers to bring data. The rule that makes
-//! a killed waiter harmless is: **nobody sleeps holding a side's lock, and nobody spins holding it either.** Whoever finds nothing to do leaves, waits without anything, and enters again.
+//! A ring has two sides. All producers share the lock of one, all consumers that of the other. A consumer
+//! that finds no message parks on the producers' side; a producer that finds no room parks on the consumers'
+//! side.
 //!
-//! # Words
+//! **No thread parks or spins while it holds a side's lock.** A thread that finds nothing to do leaves, waits
+//! without any lock, and enters again. So a waiting thread that is killed or stopped delays no other thread.
 //!
-//! Each side has a [`RobustLock`]; its announce count `A` (the high half of the lock's word) is also the futex word on which the *other* role sleeps.
-//! `L` is the low half, which on ring sides only the kernel ever wakes; living wakers use `A` for sleepers and the lock's bell for contenders, so that no class takes another's wake.
+//! # The words of a side
 //!
-//! # Going to sleep (`mine` is the sleeper's own side, `other` the one it waits for)
+//! | word | a thread sleeps on it while it | woken by |
+//! |---|---|---|
+//! | `L`, the low half of the lock's word | watches the side for deaths | the kernel alone, at a death |
+//! | `E`, the high half: the epoch | is parked here, for what this side brings | a thread that leaves this side |
+//! | the lock's waiter word | waits for this side's lock | a thread that leaves this side |
 //!
-//! 1. pending = `other`'s node; count itself as a sleeper of `other`; announce there (one CAS: `W` and A + 1).
-//! 2. Read `L` of mine; then look again, without a lock: what was waited for may have come.
-//! 3. `futex_waitv` on `L` of mine, `L` of other, `A` of other, in this order: each wake, each death on either side, ends it. The kernel compares and queues them one after the other, so a ring can fall
-//!    between two; `A`, moved by every take of a word with `W`, comes last and catches it.
-//! 4. After any wake, still armed: the kernel's single wake for a death may have been meant for others, so, for each lock that is free with `W`, wake a contender, and one of those who sleep on `mine`, if what they wait for
-//!    is there. (The index that the kernel returns cannot tell: `A` hides an `L`.)
-//! 5. Still armed, announce on `mine` ("flight"): then either my lock is free, and my death in flight rings `L` of mine, which all sleepers of my role watch, or its holder sees `W` and passes the wake on when it leaves.
+//! Three words, so that no kind of waiter takes the wake-up of another. `parked` and `parked_briefly` count
+//! the threads on `E`. A death may leave a count too high, never too low.
 //!
-//! # Leaving
+//! # How a thread parks
 //!
-//! The `fetch_sub` of the word is the only fence. If `W` was set: wake one contender if any sleeps; if the other role sleeps here, A + 1 (if `A` had moved since the release, do not clear) and wake one;
-//! if the other side has sleepers and what my own role waits for is still there, wake one of them (the chain); clear `W` only if nobody was woken, and nobody left asleep. Pending is cleared last.
-//! Who has brought nothing wakes those who sleep here only if what they wait for is there all the same: a full queue whose first place is still being filled has sleepers on both sides, and each would wake the other.
+//! `mine` is the thread's own side, `other` is the side that it waits for.
 //!
-//! # Why no wake is lost
+//! 1. It names the lock of `other` as its pending entry, and adds itself to the count of `other`. Then it
+//!    registers as a waiter there: one compare-and-exchange sets `W` and advances `E`.
+//! 2. It reads `L` of `mine`. Then it looks, without a lock, whether what it waits for has come.
+//! 3. It sleeps in `futex_waitv` on `L` of `mine`, `L` of `other` and `E` of `other`, in this order. Each
+//!    wake-up and each death on either side ends the sleep. The kernel compares and queues one word after the
+//!    other, so the kernel may wake a word that is not queued yet. `E` catches that: it is compared last, and
+//!    each acquisition of a word with `W` advances it.
+//! 4. After each wake-up, it passes on what may have been meant for another thread, with the pending entry
+//!    still set. For a death the kernel wakes one thread only. So, for each of the two locks that is free
+//!    with `W`, it wakes a waiter for that lock. If `mine` is such a lock, it also wakes one thread that is
+//!    parked on `mine`, if there is new work for that thread. (The index that the kernel returns cannot tell
+//!    which word was woken: `E` hides an `L`.)
+//! 5. With the pending entry still set, it registers as a waiter on `mine`: the hand-over. If the lock of
+//!    `mine` is held, its holder sees `W` and passes the wake-up on when it leaves. If the lock is free and
+//!    the thread dies during the hand-over, the kernel wakes `L` of `mine`, which all parked threads of the
+//!    same side watch.
 //!
-//! A sleeper's announce and a leaver's `fetch_sub` are read-modify-writes of the same word: in their order one comes first. If the announce does, the leaver sees `W` and wakes. If the `fetch_sub` does, the announce reads
-//! from it, so the look in step 2 sees what was committed before it. This needs no store-load fence, on any machine. The count of sleepers was raised before the announce, so a leaver that sees `W` sees it.
-//! The models in `models/` walk every interleaving of this protocol with kills, time-outs and spurious wakes, and show that each line is needed.
+//! # How a thread leaves
 //!
-//! # Brief sleeps
+//! The `fetch_sub` that releases the word is the only fence. If `W` was set, the thread then does this, and
+//! clears its pending entry last:
 //!
-//! The first sleep of a wait lasts at most 5 ms and watches only `A`: cheaper (0.4 us) where two processes take turns on one CPU. It is exact with nobody killed; after a kill it ends within 5 ms.
-//! A leaver may skip brief sleepers (`worth_it` false; of its own role, `more(true)` false), for it knows that they look again by themselves.
+//! 1. It wakes one waiter for the lock, if any sleeps.
+//! 2. If threads are parked here, it advances `E` and wakes one of them. If `E` had advanced since the
+//!    release, it does not clear `W`.
+//! 3. If threads of its own side are parked on the other side, and what they wait for is still there, it
+//!    wakes one of them: wake-ups form a chain.
+//! 4. It clears `W`, but only if it woke no thread and left no thread parked.
+//!
+//! A thread that leaves without progress wakes a parked thread only if there is new work for that thread all
+//! the same. A full queue whose first record is still being filled has parked threads on both sides: without
+//! this rule each would wake the other, for ever.
+//!
+//! # Why no wake-up is lost
+//!
+//! A parking thread's registration and a leaving thread's `fetch_sub` are read-modify-writes of the same
+//! word, so one comes first.
+//!
+//! - The registration comes first: the leaving thread sees `W`, and wakes. The count of parked threads was
+//!   raised before the registration, so a thread that sees `W` sees the count.
+//! - The `fetch_sub` comes first: the registration reads from it, so the look of step 2 sees what was
+//!   committed before the release.
+//!
+//! This needs no store-load fence on any machine. The models in `models/` walk every interleaving of this
+//! protocol with kills, time-outs and spurious wake-ups, and show that each line is needed.
+//!
+//! # Brief parking
+//!
+//! The first sleep of a wait lasts at most 5 ms and watches only `E`. That is cheaper (0.4 us) where two
+//! processes take turns on one CPU. It loses nothing while no thread is killed; after a kill it ends within 5
+//! ms. A leaving thread may skip threads that are parked briefly ([`SidePeer::worth_it`],
+//! [`SidePeer::more`]), because they look again by themselves.
 #![allow(unsafe_code, reason = "a lock whose mapping the caller keeps")]
+
+mod waiter;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -49,51 +92,33 @@ use crate::thread::ThisThread;
 use crate::wait_set::{BRIEF, LIVENESS_POLL, WaitSet};
 use crate::word::{ONE_EPOCH, TID, WAITERS, high, low};
 
-/// One side of a two-sided object in shared memory. All zeros is a free side on which nobody sleeps.
+use waiter::NoPeer;
+pub use waiter::{Park, SidePeer, Waiter};
+
+/// One side of a two-sided object in shared memory. All zeros is a free side on which no thread is parked.
 #[repr(C, align(64))]
 pub struct Side {
     lock: RobustLock,
-    /// Members of the other role that sleep here, watching everything.
-    sleepers: AtomicU32,
-    /// Those in their first, brief sleep. Deaths may leave both counts too high, never too low.
-    brief: AtomicU32,
+    /// How many threads of the other side are parked here and watch everything.
+    parked: AtomicU32,
+    /// How many are in their first, brief sleep. A death may leave either count too high, never too low.
+    parked_briefly: AtomicU32,
     /// Seven words for what the side is about, off the lock's cache line. The side never touches them.
     pub notes: [AtomicU64; 7],
 }
 
 const _: () = assert!(size_of::<Side>() == 128);
 
-/// So many locks can be watched in one sleep, beside both sides.
-const MOST_WATCHED_BESIDE: usize = WaitSet::CAPACITY - 3;
-
-/// How to sleep on a [`Side`].
-#[derive(Clone, Copy, Debug)]
-#[allow(clippy::exhaustive_structs, reason = "to be filled in by the caller")]
-pub struct Sleep<'a> {
-    /// For at most 5 ms, and deaf to deaths: the first sleep of a wait. Nothing below counts then.
-    pub brief: bool,
-    /// Until when.
-    pub deadline: Deadline,
-    /// Locks whose holders' deaths end the sleep, of one of those who watch them, if they were taken [watched](RobustLock::claim); of more than 125 the first.
-    pub watched: [&'a [RobustLock]; 2],
-    /// What to be woken by instead of the side: for a third role, that must not take the wakes of the others.
-    pub bell: Option<&'a EventCount>,
-}
-
-impl Sleep<'_> {
-    /// Watching both sides and nothing else.
-    pub const fn new(brief: bool, deadline: Deadline) -> Self {
-        Self { brief, deadline, watched: [&[], &[]], bell: None }
-    }
-}
+/// How many locks one sleep can watch, beside the words of both sides.
+const MAX_WATCHED_LOCKS: usize = WaitSet::CAPACITY - 3;
 
 impl Side {
-    /// A free side.
+    /// Returns a free side.
     pub const fn new() -> Self {
         Self {
             lock: RobustLock::new(),
-            sleepers: AtomicU32::new(0),
-            brief: AtomicU32::new(0),
+            parked: AtomicU32::new(0),
+            parked_briefly: AtomicU32::new(0),
             notes: [const { AtomicU64::new(0) }; 7],
         }
     }
@@ -112,24 +137,29 @@ impl Side {
         self.lock.acquire_as(ThisThread::current()?, deadline, WaitOn::WaiterWord)
     }
 
-    /// Gives this side's lock back. `other` is the opposite side; `more` tells, without a lock, whether what this role waits for is still there (for one of those who sleep, and, with true, for one who
-    /// sleeps only briefly, and need not be woken); `worth_it` tells whether those who sleep briefly on this side should be woken.
+    /// Releases this side's lock after progress, and wakes the threads that can go on. `other` is the
+    /// opposite side. False, and nothing done, if this thread does not hold the lock.
     #[inline(always)]
-    pub fn leave(&self, other: &Self, more: impl FnOnce(bool) -> bool, worth_it: impl FnOnce() -> bool) -> bool {
+    pub fn leave(&self, other: &Self, peer: impl SidePeer) -> bool {
         let Ok(me) = ThisThread::current() else { return false };
-        self.lock.release_and_then(me, |after| self.settle(other, after, more, |precise| precise || worth_it()))
+        self.lock.release_and_then(me, |after| self.hand_over::<true>(other, after, peer))
     }
 
-    /// The same, having brought nothing to those who sleep on this side: one of them is woken only if there is `news`, which another may have brought and not told. Else two who wait for each other's
-    /// doings would wake each other for ever.
-    pub fn leave_without_progress(&self, other: &Self, more: impl FnOnce(bool) -> bool, news: impl FnOnce() -> bool) -> bool {
+    /// Releases this side's lock without progress: wakes a parked thread only if there is [new
+    /// work](SidePeer::news) for it. Otherwise threads of the two sides could wake each other for ever.
+    pub fn leave_without_progress(&self, other: &Self, peer: impl SidePeer) -> bool {
         let Ok(me) = ThisThread::current() else { return false };
-        self.lock.release_and_then(me, |after| self.settle(other, after, more, |_| news()))
+        self.lock.release_and_then(me, |after| self.hand_over::<false>(other, after, peer))
+    }
+
+    /// Releases the lock of a side on which no thread is ever parked, and wakes a waiter for the lock.
+    pub fn leave_without_peer(&self) -> bool {
+        self.leave(self, NoPeer)
     }
 
     #[cold]
     #[inline(never)]
-    fn settle(&self, other: &Self, mut after: u64, more: impl FnOnce(bool) -> bool, wakes: impl FnOnce(bool) -> bool) {
+    fn hand_over<const PROGRESS: bool>(&self, other: &Self, mut after: u64, peer: impl SidePeer) {
         if is_planted(Bug::MissingWake) {
             return;
         }
@@ -137,20 +167,21 @@ impl Side {
         if self.lock.parked_waiters.load(SeqCst) != 0 {
             woken += sys::futex_wake(&raw const self.lock.waiter_word, 1);
         }
-        // CRASH: pending still names this side: the kernel rings L, one watcher does the rest (step 4).
-        let (sleepers, brief) = (self.sleepers.load(SeqCst), self.brief.load(SeqCst));
-        let sleeps = sleepers != 0 || brief != 0;
-        if sleeps && wakes(sleepers != 0) {
+        // CRASH: the pending entry still names this side: the kernel wakes L, and the thread that watched it
+        // does the rest (step 4).
+        let (parked, parked_briefly) = (self.parked.load(SeqCst), self.parked_briefly.load(SeqCst));
+        let is_parked_on = parked != 0 || parked_briefly != 0;
+        if is_parked_on && if PROGRESS { parked != 0 || peer.worth_it() } else { peer.news() } {
             let seen = self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
             if seen != after {
                 woken += 1;
             }
             after = seen.wrapping_add(ONE_EPOCH);
             woken += sys::futex_wake(self.lock.epoch_word(), 1);
-        } else if sleeps {
+        } else if is_parked_on {
             woken += 1;
         }
-        if other.has_waiters() && more(other.sleepers.load(SeqCst) == 0) {
+        if other.has_waiters() && peer.more(other.parked.load(SeqCst) == 0) {
             other.notify_one();
         }
         if woken == 0 {
@@ -158,155 +189,156 @@ impl Side {
         }
     }
 
-    /// Sleeps once, holding nothing, until `self` may have what this thread waits for; `mine` is its own side. Tells false when the deadline has passed and `ready` is still false.
-    /// `ready` looks without a lock; `woken` runs after a wake-up, while our death would still be noticed: what a dead waker may have left undone (a broadcast) is done again there. `news` tells whether
-    /// those who sleep on `mine` should look, who may not have been told by a dead one: as of [`leave_without_progress`](Self::leave_without_progress).
-    /// After a true the caller enters its own side, and looks again.
+    /// Parks on this side until it may have what this thread waits for; the thread holds nothing. `mine` is
+    /// its own side. Returns false if the deadline has passed and the waiter is still not ready. After true,
+    /// the caller enters `mine` and looks again.
     ///
     /// # Errors
     ///
-    /// [`AcquireError::Unsupported`] when this thread has no robust list.
-    pub fn sleep(
-        &self,
-        mine: &Self,
-        how: Sleep<'_>,
-        ready: impl Fn() -> bool,
-        news: impl Fn() -> bool,
-        woken: impl Fn(),
-    ) -> Result<bool, AcquireError> {
+    /// [`AcquireError::Unsupported`]: this thread has no robust list.
+    pub fn park(&self, mine: &Self, how: Park<'_>, waiter: &impl Waiter) -> Result<bool, AcquireError> {
         let me = ThisThread::current()?;
-        let Sleep { brief, deadline, .. } = how;
-        let count = match how.bell {
-            Some(bell) => bell.waiter_count(),
-            None if brief => &self.brief,
-            None => &self.sleepers,
+        let Park { brief, deadline, .. } = how;
+        let count = match how.event {
+            Some(event) => event.waiter_count(),
+            None if brief => &self.parked_briefly,
+            None => &self.parked,
         };
-        // CRASH: armed: our death, at any point of this sleep, rings L of the side we wait for.
+        // CRASH: from here on the death of this thread, at any point of the sleep, makes the kernel wake L of
+        // the side it waits for.
         me.set_pending(self.lock.node());
         count.fetch_add(1, SeqCst);
         let slice = if brief { BRIEF } else { LIVENESS_POLL };
         let awake = loop {
             if deadline.has_passed() {
-                break ready();
+                break waiter.ready();
             }
-            let announced = self.announce();
-            // ORDER: before the look at what we wait for: a death on my own side after this load changes the word that the kernel compares.
+            let registered = self.register_waiter();
+            // ORDER: before the look of the waiter; the partner is the kernel. A death on the thread's own
+            // side after this load changes the word that the kernel compares.
             let own = mine.lock.word().load(SeqCst);
             let mut words = WaitSet::new();
-            self.watch(&mut words, own, announced, mine, how);
-            // ORDER: the announce above acquired every release of this side that came before it.
-            if ready() {
+            self.watch(&mut words, own, registered, mine, how);
+            // ORDER: pairs with `leave`: the registration above has acquired every earlier release of this
+            // side.
+            if waiter.ready() {
                 break true;
             }
             match words.wait(deadline.within(slice)) {
                 Woken::Changed => continue,
                 Woken::TimedOut => {
-                    // What the kernel has missed: one who died holding a lock that is watched.
+                    // The kernel may have missed the death of a thread that held one of the claims.
                     for lock in how.watched.into_iter().flatten().filter(|_| !brief) {
                         lock.mark_dead_owner();
                     }
-                    break !deadline.has_passed() || ready();
+                    break !deadline.has_passed() || waiter.ready();
                 }
                 Woken::Unsupported => break true,
                 Woken::Woken => {
-                    // Always: the kernel tells the last word that was rung, and A, the last, hides an L.
-                    self.pass_on(mine, &news);
-                    woken();
-                    // CRASH: still armed; from here a death is seen by whoever holds `mine`, or rings its L.
-                    mine.announce();
+                    // Always: the kernel returns the last word that was woken, and E, the last, hides an L.
+                    self.pass_on(mine, waiter);
+                    waiter.woken();
+                    // CRASH: the pending entry is still set; from here on the holder of `mine` sees a death,
+                    // or the kernel wakes L of `mine`.
+                    mine.register_waiter();
                     break true;
                 }
             }
         };
         count.fetch_sub(1, SeqCst);
-        // Whoever goes on to take its own side's lock is armed until then.
-        if !awake || how.bell.is_some() {
+        // A thread that goes on to take the lock of its own side keeps the pending entry until then.
+        if !awake || how.event.is_some() {
             me.clear_pending();
         }
         Ok(awake)
     }
 
-    /// Adds what a sleep watches, as it is now.
-    fn watch(&self, words: &mut WaitSet, own: u64, announced: u64, mine: &Self, how: Sleep<'_>) {
-        let announce = (self.lock.epoch_word(), high(announced));
+    /// Adds the words that a sleep watches, as they are now.
+    fn watch(&self, words: &mut WaitSet, own: u64, registered: u64, mine: &Self, how: Park<'_>) {
+        let epoch = (self.lock.epoch_word(), high(registered));
         if how.brief {
-            words.push(announce);
+            words.push(epoch);
             return;
         }
-        for lock in how.watched.into_iter().flatten().take(MOST_WATCHED_BESIDE) {
+        for lock in how.watched.into_iter().flatten().take(MAX_WATCHED_LOCKS) {
             words.push((lock.futex_word(), low(lock.word().load(SeqCst))));
         }
         words.push((mine.lock.futex_word(), low(own)));
-        words.push((self.lock.futex_word(), low(announced)));
-        // The kernel compares and queues one word after the other. A comes last: whoever takes a lock with `W` moves its A, so a word L that was changed and
-        // changed back before it was queued, with the ring lost in between, is found out by A.
-        words.push(how.bell.map_or(announce, EventCount::watched));
+        words.push((self.lock.futex_word(), low(registered)));
+        // E comes last: each acquisition of a lock with `W` advances its E. So E shows that a word L was
+        // changed, and changed back, before the kernel queued it, and that the wake-up in between was lost.
+        words.push(how.event.map_or(epoch, EventCount::watched));
     }
 
-    /// Marks this side, whose lock this thread holds, so that the kernel wakes one of those who watch it if this thread dies from here on.
+    /// Marks this side, whose lock this thread holds: from here on the death of this thread makes the kernel
+    /// wake one thread that watches the side.
     pub fn set_waiters_bit(&self) {
-        self.announce();
+        self.register_waiter();
     }
 
-    /// Wakes one of those who sleep here: something that any one of them may have has come, otherwise than by this side's lock.
+    /// Wakes one thread that is parked here: something for any one of them has come, though not by this
+    /// side's lock.
     pub fn notify_one(&self) {
-        // ORDER: SeqCst pairs with the sleeper's announce: its count is an older one, or the kernel finds the word changed.
+        // ORDER: SeqCst pairs with the registration of a parking thread: that came before this, or the kernel
+        // finds the word changed.
         self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
         sys::futex_wake(self.lock.epoch_word(), 1);
     }
 
-    /// If somebody may sleep here, moves the word that all of them compare last, and wakes nobody: who has noted it and does not sleep yet looks again.
+    /// Advances the epoch if a thread may be parked here, and wakes none: a thread that is about to sleep
+    /// looks again.
     pub fn advance(&self) {
         if self.has_waiters() {
             self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
         }
     }
 
-    /// Wakes everybody who sleeps here: something that concerns all of them has changed.
+    /// Wakes all threads that are parked here: something that concerns all of them has changed.
     pub fn notify_all(&self) {
         self.lock.word().fetch_add(ONE_EPOCH, SeqCst);
         sys::futex_wake(self.lock.epoch_word(), i32::MAX);
     }
 
-    /// Whether somebody sleeps here, as far as can be told without a lock (never falsely no).
+    /// Returns whether a thread may be parked here: never a wrong no.
     #[inline]
     pub fn has_waiters(&self) -> bool {
-        self.sleepers.load(SeqCst) != 0 || self.brief.load(SeqCst) != 0
+        self.parked.load(SeqCst) != 0 || self.parked_briefly.load(SeqCst) != 0
     }
 
-    /// The lock of this side, to be looked at; and three [words beside it](RobustLock::guarded).
+    /// Returns the lock of this side, to be looked at.
     #[inline]
     pub const fn lock(&self) -> &RobustLock {
         &self.lock
     }
 
-    /// Sets `W` and moves `A` in one step; the new word.
-    fn announce(&self) -> u64 {
+    /// Sets `W` and advances the epoch in one step, and returns the new word.
+    fn register_waiter(&self) -> u64 {
         let word = self.lock.word();
         let mut seen = word.load(Relaxed);
         loop {
-            let announced = (seen | WAITERS).wrapping_add(ONE_EPOCH);
-            match word.compare_exchange_weak(seen, announced, SeqCst, Relaxed) {
-                Ok(_) => return announced,
+            let registered = (seen | WAITERS).wrapping_add(ONE_EPOCH);
+            match word.compare_exchange_weak(seen, registered, SeqCst, Relaxed) {
+                Ok(_) => return registered,
                 Err(now) => seen = now,
             }
         }
     }
 
-    /// If a death rang an L we may have got the only wake: what it was for, others may have to do.
-    fn pass_on(&self, mine: &Self, news: impl Fn() -> bool) {
-        let idle = |side: &Self| {
+    /// Passes a wake-up on: if a death woke an L, this thread may have got the only wake-up, and it may have
+    /// been meant for another.
+    fn pass_on(&self, mine: &Self, waiter: &impl Waiter) {
+        let is_free_with_waiters = |side: &Self| {
             let word = side.lock.word().load(SeqCst);
             word & TID == 0 && word & WAITERS != 0
         };
-        if idle(self) && self.lock.parked_waiters.load(SeqCst) != 0 {
+        if is_free_with_waiters(self) && self.lock.parked_waiters.load(SeqCst) != 0 {
             sys::futex_wake(&raw const self.lock.waiter_word, 1);
         }
-        if idle(mine) {
+        if is_free_with_waiters(mine) {
             if mine.lock.parked_waiters.load(SeqCst) != 0 {
                 sys::futex_wake(&raw const mine.lock.waiter_word, 1);
             }
-            if mine.has_waiters() && news() {
+            if mine.has_waiters() && waiter.news() {
                 mine.notify_one();
             }
         }
@@ -323,8 +355,8 @@ impl fmt::Debug for Side {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Side")
             .field("lock", &self.lock)
-            .field("sleepers", &self.sleepers.load(Relaxed))
-            .field("brief", &self.brief.load(Relaxed))
+            .field("parked", &self.parked.load(Relaxed))
+            .field("parked_briefly", &self.parked_briefly.load(Relaxed))
             .finish()
     }
 }

@@ -1,10 +1,11 @@
 //! The one policy of spinning before sleeping.
 //!
-//! A signaller leaves its CPU number with the data. A waiter whose partner was last seen on its own CPU parks at once:
-//! the partner cannot run while the waiter spins. Otherwise the waiter spins a little longer than one wake-up takes
-//! between CPUs, then parks. A wake-up takes about 30 us in a virtual machine, so the waiter spins for 45 us of pauses,
-//! counted out once at start. With less, two parked partners would never leave the slow regime. Never `sched_yield`:
-//! beside a busy neighbour it costs milliseconds.
+//! A signaller leaves its CPU number with the data. A waiter whose partner was last seen on its own CPU parks
+//! at once: the partner cannot run while the waiter spins. Otherwise the waiter spins a little longer than
+//! one wake-up takes between CPUs, then parks. A wake-up takes about 30 us in a virtual machine. So the
+//! waiter spins for 45 us of pauses, and counts out once per process how many pauses that is. With less, two
+//! parked partners would never leave the slow regime. The policy never uses `sched_yield`: beside a busy
+//! thread on the same CPU it costs milliseconds.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -12,23 +13,30 @@ use std::time::{Duration, Instant};
 
 use crate::sys;
 
-/// What a signaller's CPU is when nobody has signalled yet.
+/// Stands for the CPU of a signaller that is not known yet.
 pub const NO_CPU: u32 = u32::MAX;
 
-/// Pauses between two looks at a word that the partner writes once: below this nothing is gained.
+/// Pauses between two looks at a word that the partner writes once. Fewer pauses gain nothing.
 pub const EAGER: u32 = 4;
 
-/// This thread's CPU, to be left with the data for the next waiter.
+/// The most pauses between two looks at a lock's word. A waiter for a lock starts with few, doubles them, and
+/// sleeps after this many.
+pub(crate) const LONGEST_PAUSE: u32 = 256;
+
+/// Returns this thread's CPU, to be left with the data for the next waiter.
 #[inline]
 pub fn this_cpu() -> u32 {
     sys::cpu()
 }
 
-/// Looks again and again, for as long as spinning beats sleeping, and tells whether `ready` came true. `partner` is the CPU where the other side was last seen,
-/// `first` the number of pauses before the first look, `longest` that between later ones: each look may take a cache line away from the partner.
+/// Spins for as long as that beats sleeping. Returns whether `ready` returned true.
+///
+/// `partner` is the CPU on which the partner was last seen, `first` the number of pauses before the first
+/// look, `longest` the most pauses between later looks. Each look may take a cache line away from the
+/// partner.
 #[inline]
 pub fn spin(partner: u32, first: u32, longest: u32, mut ready: impl FnMut() -> bool) -> bool {
-    // Of a partner that nobody has seen yet a thread that is bound to one CPU assumes that it is there, too.
+    // A thread that is bound to one CPU assumes that an unknown partner is on that CPU, too.
     if partner == sys::cpu() || (partner == NO_CPU && sys::is_bound_to_one_cpu()) {
         return false;
     }
@@ -45,7 +53,8 @@ pub fn spin(partner: u32, first: u32, longest: u32, mut ready: impl FnMut() -> b
     false
 }
 
-/// Runs this while the thread goes to sleep at once where it would look again and again first: for a wait for whoever was last seen on this CPU, and cannot go on while we look.
+/// Runs `wait`, in which this thread sleeps for locks at once instead of spinning first. For a wait for a
+/// thread that was last seen on this CPU, and cannot go on while this thread spins.
 ///
 /// ```
 /// use multiproc_robust::{Deadline, RobustLock, without_spinning};
@@ -57,25 +66,25 @@ pub fn spin(partner: u32, first: u32, longest: u32, mut ready: impl FnMut() -> b
 /// # Ok::<(), multiproc_robust::AcquireError>(())
 /// ```
 pub fn without_spinning<R>(wait: impl FnOnce() -> R) -> R {
-    let before = PATIENT.replace(true);
+    let before = SLEEPS_AT_ONCE.replace(true);
     // Not restored after a panic in `wait`: then this thread only sleeps sooner.
     let result = wait();
-    PATIENT.set(before);
+    SLEEPS_AT_ONCE.set(before);
     result
 }
 
 thread_local! {
-    static PATIENT: Cell<bool> = const { Cell::new(false) };
+    static SLEEPS_AT_ONCE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread was told not to spin.
-pub(crate) fn is_patient() -> bool {
-    PATIENT.get()
+/// Returns whether this thread is inside [`without_spinning`].
+pub(crate) fn sleeps_at_once() -> bool {
+    SLEEPS_AT_ONCE.get()
 }
 
-/// How many pauses make 45 us; 0 where there is one CPU.
+/// Returns how many pauses take 45 us; 0 on a machine with one CPU.
 fn spin_budget() -> u32 {
-    // No `OnceLock`: a child that is forked while another thread counts would wait for ever.
+    // No `OnceLock`: a child that is forked while another thread counts would wait forever.
     static BUDGET: AtomicU32 = AtomicU32::new(UNKNOWN);
     match BUDGET.load(Relaxed) {
         UNKNOWN => {

@@ -1,28 +1,38 @@
-//! Who we are: this thread's id, its part of the kernel's robust list, the pid namespace; and how a fork is noticed.
+//! [`ThisThread`]: this thread's id, its part of the kernel's robust list, and how a fork is noticed.
 //!
 //! # The list
 //!
-//! The kernel keeps one robust list a thread, registered by libc. When the thread ends, by whatever death, the kernel walks it and marks each lock
-//! word that holds the thread's id as `OWNER_DIED`; `list_op_pending` names one more word, so that the instants between taking a word and linking it are covered.
+//! The kernel keeps one robust list per thread; libc registers it. When the thread ends, for whatever reason,
+//! the kernel walks the list. It marks each lock word on it that holds the thread's id as `OWNER_DIED`. The
+//! pending entry (`list_op_pending`) names one more word: it covers the instants between taking a word and
+//! linking its node.
 //!
-//! Each thread links two private *sentinels* once; our nodes live only between them:
+//! Each thread links two private *sentinels* into the list, once. The nodes of this crate live only between
+//! them:
 //!
 //! ```text
-//! head -> (libc's newer mutexes) -> FIRST -> our newest -> ... -> our oldest -> LAST -> (libc's older mutexes) -> head
+//! head -> (libc's newer mutexes) -> FIRST -> innermost lock -> ... -> outermost lock -> LAST
+//!      -> (libc's older mutexes) -> head
 //! ```
 //!
-//! libc inserts at the head and unlinks through the links of its own mutexes: it touches the sentinels, never a node of ours, which lies in memory that others can write.
-//! We in turn never *follow* a link that others can write: the newest node is what `FIRST` leads to, a private table says what lies below it, and every link is written from these. So a peer who scribbles over a node
-//! cannot make us write anywhere; it can only cut short the kernel's walk after our death, which the waiters' once-a-second look at the owner makes good.
+//! libc inserts at the head, and unlinks through the links of its own mutexes. So libc touches the sentinels,
+//! but never a node of this crate, which lies in memory that other processes can write.
+//!
+//! This crate never *follows* a link that other processes can write. `FIRST` leads to the innermost lock, and
+//! a private table names the locks below it. Every link is written from these. So a peer that overwrites a
+//! node cannot make this process write to a wrong address. It can only cut short the kernel's walk after a
+//! death, and the waiters' liveness poll finds that death within a second.
 //!
 //! # Fork
 //!
-//! The block that holds the id, the table and the sentinels is `MADV_WIPEONFORK`: in a forked child it reads as zeros, so the child notices at its next
-//! operation, at no cost. It then owns nothing: copies of its parent's guards find no entry in the table and do nothing. libc has emptied the child's list;
-//! after a raw `clone` nothing is registered, and we register libc's own head again, emptied.
+//! The block that holds the id, the table and the sentinels is `MADV_WIPEONFORK`: a forked child reads zeros
+//! there. So the child notices the fork at its next operation, at no cost. It owns nothing then. Copies of
+//! its parent's guards find no entry in the table and do nothing. libc has emptied the child's list. After a
+//! raw `clone` no list is registered, and this crate registers libc's own head again, emptied.
 #![allow(unsafe_code, reason = "the robust list is raw pointers that the kernel reads")]
 
 mod enrol;
+mod proc;
 
 use std::cell::Cell;
 use std::mem::offset_of;
@@ -30,24 +40,29 @@ use std::ptr;
 use std::sync::atomic::{Ordering::SeqCst, compiler_fence};
 
 use self::enrol::Retire;
-use crate::planted_bugs::{Bug, is_planted};
-use crate::sys::{self, RobustHead};
-use crate::word::low;
+pub use self::proc::{
+    has_ended, is_thread_of_this_process, pid_namespace, process_of, signal_of_zombie, thread_id,
+};
+use crate::sys::RobustHead;
 
-/// A link of the robust list: what it points to is the next link. The word the kernel looks at lies `futex_offset` from it.
+/// A link of the robust list: it points to the next link. The word that the kernel looks at lies
+/// `futex_offset` bytes from the link.
 pub(crate) type Node = *mut usize;
 
-/// Locks that one thread may hold at a time. The kernel recovers the newest 2,048 entries of a list, libc's own included.
+/// How many locks one thread may hold at a time. The kernel recovers the 2,048 most recent entries of a list,
+/// including libc's own.
 pub const MAX_HELD: usize = 1000;
 
-/// glibc's distance from a node to its futex word.
+/// The distance in bytes from a node to its futex word, as glibc has it.
 pub const FUTEX_OFFSET: isize = -32;
 
-/// Why this thread could not get its place in the robust list.
+/// This thread cannot use a robust list: the system has none, it has another layout than this crate knows, or
+/// the process has moved to another pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoList;
 
-/// A private list entry that libc's code can unlink its own neighbours from: the link before it, the link after it.
+/// A private list entry from which libc's code can unlink its own neighbours: the link before it, the link
+/// after it.
 #[repr(C)]
 struct Sentinel {
     previous: Cell<Node>,
@@ -56,21 +71,23 @@ struct Sentinel {
 
 #[repr(C)]
 struct Block {
-    /// This thread as an owner: process id << 32 | thread id. 0: not set up, or wiped by a fork.
+    /// This thread as an owner: process id << 32 | thread id. 0: not set up yet, or wiped by a fork.
     owner: Cell<u64>,
-    /// How many locks we hold below the newest.
+    /// How many locks this thread holds below the innermost.
     below: Cell<usize>,
-    /// What the kernel takes for the lock words of the two sentinels: always 0. Outside of the mapping its walk would end there.
+    /// What the kernel takes for the lock words of the two sentinels: always 0. If they lay outside of the
+    /// mapping, its walk would end there.
     words: [Cell<u64>; 3],
-    /// The link after it is the newest lock, or `LAST`. Nobody but this thread writes that link, so it need not be noted elsewhere.
+    /// The link after it is the innermost lock, or `LAST`. Only this thread writes that link, so it need not
+    /// be noted elsewhere.
     first: Sentinel,
     last: Sentinel,
-    /// `older[0]` is `LAST`; then what we hold below the newest, oldest first.
-    older: [Cell<Node>; MAX_HELD],
+    /// `outer[0]` is `LAST`; then the locks that this thread holds below the innermost, the outermost first.
+    outer: [Cell<Node>; MAX_HELD],
 }
 
 impl Block {
-    /// The link of `LAST`: the newest of our nodes when there is none.
+    /// The link of `LAST`, which stands for the innermost lock if this thread holds none.
     #[inline(always)]
     fn bottom(&self) -> Node {
         self.last.next.as_ptr().cast()
@@ -78,20 +95,23 @@ impl Block {
 
     #[cold]
     #[inline(never)]
-    fn note_older(&self, node: Node) {
+    fn push_outer(&self, node: Node) {
         let below = self.below.get() + 1;
-        self.older[below].set(node);
+        self.outer[below].set(node);
         self.below.set(below);
     }
 }
 
-const _: () = assert!(offset_of!(Block, first.next) - FUTEX_OFFSET.unsigned_abs() >= offset_of!(Block, words));
-const _: () = assert!(offset_of!(Block, last.next) - FUTEX_OFFSET.unsigned_abs() + 4 <= offset_of!(Block, first));
+const _: () =
+    assert!(offset_of!(Block, first.next) - FUTEX_OFFSET.unsigned_abs() >= offset_of!(Block, words));
+const _: () =
+    assert!(offset_of!(Block, last.next) - FUTEX_OFFSET.unsigned_abs() + 4 <= offset_of!(Block, first));
 
-/// A block of zeros that every thread begins with, so that the fast path needs one check only. Nobody writes it.
+/// A block of zeros that every thread begins with, so that the fast path needs one check only. It is never
+/// written.
 #[repr(transparent)]
 struct Unset(Block);
-// SAFETY: never written: each writer first replaces it when it reads tid 0.
+// SAFETY: never written: a writer that reads the owner 0 replaces the block first.
 unsafe impl Sync for Unset {}
 static UNSET: Unset = Unset(Block {
     owner: Cell::new(0),
@@ -99,17 +119,17 @@ static UNSET: Unset = Unset(Block {
     words: [const { Cell::new(0) }; 3],
     first: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(ptr::null_mut()) },
     last: Sentinel { previous: Cell::new(ptr::null_mut()), next: Cell::new(ptr::null_mut()) },
-    older: [const { Cell::new(ptr::null_mut()) }; MAX_HELD],
+    outer: [const { Cell::new(ptr::null_mut()) }; MAX_HELD],
 });
 
 thread_local! {
-    /// This thread's block and libc's list head, side by side: every lock operation begins with both.
+    /// This thread's block and libc's list head, next to each other: every lock operation begins with both.
     static THREAD: (Cell<*const Block>, Cell<*mut RobustHead>) =
         const { (Cell::new(&raw const UNSET.0), Cell::new(ptr::null_mut())) };
     static AT_EXIT: Retire = const { Retire };
 }
 
-/// This thread, able to take robust locks. Not `Send`; cheap to get again.
+/// This thread, as an owner of robust locks. Not `Send`; cheap to get again.
 #[derive(Clone, Copy, Debug)]
 pub struct ThisThread {
     block: *const Block,
@@ -117,17 +137,23 @@ pub struct ThisThread {
 }
 
 impl ThisThread {
-    /// This thread's block, set up at the first call and after a fork.
+    /// Returns this thread, set up at the first call and after a fork.
+    ///
+    /// # Errors
+    ///
+    /// [`NoList`].
     #[inline(always)]
     pub fn current() -> Result<Self, NoList> {
         if Self::here().owner() == 0 {
-            // Tells no more than a register holds: an answer in memory would be stores in front of every locked instruction.
+            // Returns no more than a register holds: an answer in memory would be stores before every locked
+            // instruction.
             Self::set_up()?;
         }
         Ok(Self::here())
     }
 
-    /// This thread as it is. If it was never set up, or a fork has wiped it, it holds nothing and must not begin anything.
+    /// Returns this thread as it is. If it was never set up, or a fork wiped it, it holds nothing and must
+    /// not set the pending entry.
     #[inline(always)]
     pub(crate) fn here() -> Self {
         THREAD.with(|(block, head)| Self { block: block.get(), head: head.get() })
@@ -139,13 +165,13 @@ impl ThisThread {
         unsafe { &*self.block }
     }
 
-    /// Process id << 32 | thread id.
+    /// Returns process id << 32 | thread id.
     #[inline(always)]
     pub fn owner(self) -> u64 {
         self.block().owner.get()
     }
 
-    /// The thread id, as the low half of a lock word holds it.
+    /// Returns the thread id, as the low half of a lock word holds it.
     #[inline(always)]
     pub(crate) fn tid(self) -> u64 {
         self.owner() & 0xffff_ffff
@@ -154,15 +180,17 @@ impl ThisThread {
     /// Stores the pending entry: if this thread dies, the kernel looks at the word of this node, too.
     #[inline(always)]
     pub(crate) fn set_pending(self, node: Node) {
-        // ORDER: the kernel reads this at the thread's death, on the same CPU: only the compiler must keep the order.
+        // ORDER: the kernel reads this at the thread's death, on the same CPU: only the compiler must keep
+        // the order.
         compiler_fence(SeqCst);
         // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
         unsafe { (*self.head).pending.set(node) };
         compiler_fence(SeqCst);
     }
 
-    /// Does as [`set_pending`](Self::set_pending), but stores nothing if the entry is this node already. That is so
-    /// when a lock is released before any other operation. It saves a store before the locked instruction.
+    /// Does as [`set_pending`](Self::set_pending), but stores nothing if the entry is this node already. That
+    /// is so when a lock is released before any other operation. It saves a store before the locked
+    /// instruction.
     #[inline(always)]
     pub(crate) fn ensure_pending(self, node: Node) {
         // SAFETY: libc's head lives as long as the thread, and this thread alone writes to it.
@@ -177,52 +205,58 @@ impl ThisThread {
         self.set_pending(ptr::null_mut());
     }
 
+    /// Returns whether this thread holds [`MAX_HELD`] locks.
     #[inline(always)]
     pub(crate) fn is_full(self) -> bool {
         self.block().below.get() >= MAX_HELD - 1
     }
 
-    /// Puts a node behind `FIRST`.
+    /// Links a node after `FIRST`.
     ///
     /// # Safety
     ///
-    /// `node` is the aligned link word of a lock that this thread just took, stays mapped until [`unlink`](Self::unlink), and the list is not [full](Self::is_full).
+    /// - `node` is the aligned link word of a lock that this thread just took.
+    /// - It stays mapped until [`unlink`](Self::unlink).
+    /// - The list is not [full](Self::is_full).
     #[inline(always)]
     pub(crate) unsafe fn link(self, node: Node) {
         let block = self.block();
-        let newest = block.first.next.get();
-        if newest != block.bottom() {
-            block.note_older(newest);
+        let innermost = block.first.next.get();
+        if innermost != block.bottom() {
+            block.push_outer(innermost);
         }
-        // Who takes one lock again and again finds the link as it was left, and spares a store in front of the next locked instruction.
-        // SAFETY: the caller's promise; volatile, since the kernel reads it and a peer may scribble on it.
-        if unsafe { node.read_volatile() } != newest as usize {
+        // A thread that takes one lock repeatedly finds the link as it left it, and saves a store before the
+        // next locked instruction.
+        // SAFETY: the caller's promise; volatile, since the kernel reads the link and a peer may overwrite
+        // it.
+        if unsafe { node.read_volatile() } != innermost as usize {
             // SAFETY: as above.
-            unsafe { node.write_volatile(newest as usize) };
+            unsafe { node.write_volatile(innermost as usize) };
         }
-        // CRASH: the node is not on the list yet, but pending still names it.
+        // CRASH: the node is not on the list yet; the pending entry still names it.
         compiler_fence(SeqCst);
         block.first.next.set(node);
         compiler_fence(SeqCst);
     }
 
-    /// Takes a node out; false when this thread does not hold it (a guard that was copied by a fork).
+    /// Unlinks a node. Returns false if this thread does not hold the lock (a guard that was copied by a
+    /// fork).
     #[inline(always)]
     pub(crate) fn unlink(self, node: Node) -> bool {
-        if !self.is_newest(node) {
-            return self.unlink_older(node);
+        if !self.is_innermost(node) {
+            return self.unlink_outer(node);
         }
         let block = self.block();
         let below = block.below.get();
-        // CRASH: from here on the node is off the list, and pending names it.
+        // CRASH: from here on the node is off the list, and the pending entry names it.
         compiler_fence(SeqCst);
-        block.first.next.set(block.older[below].get());
+        block.first.next.set(block.outer[below].get());
         compiler_fence(SeqCst);
         block.below.set(below.saturating_sub(1));
         true
     }
 
-    /// As [`unlink`](Self::unlink), of the only one that this thread holds.
+    /// Does as [`unlink`](Self::unlink), for the only lock that this thread holds.
     #[inline(always)]
     pub(crate) fn unlink_only(self) {
         let block = self.block();
@@ -233,21 +267,22 @@ impl ThisThread {
     }
 
     #[cold]
-    fn unlink_older(self, node: Node) -> bool {
+    fn unlink_outer(self, node: Node) -> bool {
         let block = self.block();
         let below = block.below.get();
-        let Some(at) = (1..=below).rfind(|&i| block.older[i].get() == node) else { return false };
-        let newer = if at == below { block.first.next.get() } else { block.older[at + 1].get() };
-        // SAFETY: the newer neighbour is a lock that we hold, hence mapped.
-        unsafe { newer.write_volatile(block.older[at - 1].get() as usize) };
+        let Some(at) = (1..=below).rfind(|&i| block.outer[i].get() == node) else { return false };
+        let newer = if at == below { block.first.next.get() } else { block.outer[at + 1].get() };
+        // SAFETY: the newer neighbour is a lock that this thread holds, hence mapped.
+        unsafe { newer.write_volatile(block.outer[at - 1].get() as usize) };
         for i in at..below {
-            block.older[i].set(block.older[i + 1].get());
+            block.outer[i].set(block.outer[i + 1].get());
         }
         block.below.set(below - 1);
         true
     }
 
-    /// Whether this thread has failed to take the same word many times in a row: whoever polls with `try_lock` never sleeps, and must look at the owner now and then.
+    /// Returns true at every 64th time in a row that this thread fails to take the same word. A thread that
+    /// polls with `try_lock` never sleeps, and must look at the owner now and then.
     #[cold]
     pub(crate) fn fails_again(self, node: Node, word: u64) -> bool {
         thread_local! {
@@ -259,79 +294,27 @@ impl ThisThread {
         times % 64 == 63
     }
 
-    /// Whether this thread holds the lock with this node.
+    /// Returns whether this thread holds the lock with this node.
     #[inline(always)]
     pub(crate) fn holds(self, node: Node) -> bool {
-        self.is_newest(node) || (self.block().below.get() != 0 && self.holds_below(node))
+        self.is_innermost(node) || (self.block().below.get() != 0 && self.holds_outer(node))
     }
 
-    /// Whether this thread holds this one and no other.
+    /// Returns whether this thread holds this lock and no other.
     #[inline(always)]
     pub(crate) fn holds_only(self, node: Node) -> bool {
-        self.is_newest(node) && self.block().below.get() == 0
+        self.is_innermost(node) && self.block().below.get() == 0
     }
 
     #[inline(always)]
-    fn is_newest(self, node: Node) -> bool {
+    fn is_innermost(self, node: Node) -> bool {
         self.block().first.next.get() == node
     }
 
     #[cold]
     #[inline(never)]
-    fn holds_below(self, node: Node) -> bool {
+    fn holds_outer(self, node: Node) -> bool {
         let block = self.block();
-        block.older[..=block.below.get()].iter().skip(1).any(|older| older.get() == node)
+        block.outer[..=block.below.get()].iter().skip(1).any(|outer| outer.get() == node)
     }
-}
-
-/// This thread's id, as lock words hold it: asked of the kernel once a thread and after each fork.
-pub fn thread_id() -> u32 {
-    ThisThread::current().map_or_else(|_| sys::gettid(), |me| low(me.tid()))
-}
-
-/// The inode of this process's pid namespace: thread ids mean something only inside it. Not remembered, since a forked child may be in another one.
-/// 0 without /proc.
-pub fn pid_namespace() -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata("/proc/self/ns/pid").map_or(0, |m| m.ino())
-}
-
-/// The process that a thread belongs to, as /proc tells it.
-///
-/// ```
-/// use multiproc_robust::identity;
-///
-/// assert_eq!(thread::process_of(thread::thread_id()), Some(std::process::id()));
-/// assert!(!thread::has_ended(thread::thread_id()));
-/// ```
-pub fn process_of(tid: u32) -> Option<u32> {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:")?.trim().parse().ok())
-}
-
-/// The signal that ended a process whose parent has not asked for its status yet; `None` if no signal did, or it cannot be known.
-pub fn signal_of_zombie(pid: u32) -> Option<i32> {
-    const EXIT_CODE: usize = 52;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name, which is in parentheses and may hold anything: the third field, and so on (proc_pid_stat(5)).
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
-    let is_zombie = fields.next()? == "Z";
-    let status: i32 = fields.nth(EXIT_CODE - 4)?.parse().ok()?;
-    Some(status & 0x7f).filter(|signal| is_zombie && *signal != 0)
-}
-
-/// Whether a thread has ended, or will not run a user's instruction any more; a zombie will not. Errs on the side of "no".
-pub fn has_ended(tid: u32) -> bool {
-    const PF_EXITING: u64 = 4;
-    let Ok(stat) = std::fs::read_to_string(format!("/proc/{tid}/stat")) else { return !sys::thread_exists(tid) };
-    // After the name, which is in parentheses and may hold anything: state, ppid, pgrp, session, tty, tpgid, flags.
-    let mut fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
-    let stopped = |state| is_planted(Bug::StoppedTakenForDead) && matches!(state, "T" | "t");
-    let gone = fields.next().is_some_and(|state| matches!(state, "Z" | "X" | "x") || stopped(state));
-    gone || fields.nth(5).and_then(|flags| flags.parse::<u64>().ok()).is_some_and(|flags| flags & PF_EXITING != 0)
-}
-
-/// Returns whether this thread belongs to this process. Errs on the side of "yes".
-pub fn is_thread_of_this_process(tid: u32) -> bool {
-    sys::is_thread_of_this_process(tid)
 }

@@ -1,27 +1,37 @@
-//! [`WaitSlot`]: a place where one thread waits to be called, and whose death there everybody else hears; [`Watch`]: to sleep on one's own seat and hear all that.
+//! [`WaitSlot`]: a slot in which one thread waits to be notified. The other waiters learn of its death there.
 //!
-//! A seat is a [`RobustLock`] that its waiter holds while it waits, so that the kernel marks it when the waiter dies. Two of the words beside the lock are the seat's:
+//! A slot is a [`RobustLock`] that its waiter holds while it waits (a [claim](RobustLock::claim)). So the
+//! kernel marks the slot when the waiter dies. Two of the three words that the lock guards belong to the
+//! slot:
 //!
-//! | word | means |
+//! | word | content |
 //! |---|---|
-//! | `beside[0]` | the ticket of who waits; 0: nobody |
-//! | `beside[1]` | low half: 1 while its waiter may sleep; high half: how often it was called, the futex word of that sleep |
+//! | `guarded[0]` | the waiter's ticket; 0: no waiter |
+//! | `guarded[1]`, low half | 1 while the waiter may sleep |
+//! | `guarded[1]`, high half | count of notifications: the futex word of the waiter's sleep |
 //!
-//! | owner word | ticket | the seat is |
+//! | owner word | ticket | the slot |
 //! |---|---|---|
-//! | free | 0 | free |
-//! | held | 0 | about to be taken, or about to be left |
-//! | held | not 0 | taken by a living waiter |
-//! | free | not 0 | its waiter has died in it (or abandoned it), and nobody has noticed yet |
+//! | free | 0 | is free |
+//! | held | 0 | is being occupied or vacated |
+//! | held | not 0 | is occupied by a living waiter |
+//! | free | not 0 | has a dead waiter, not yet dealt with (note 1) |
 //!
-//! Living waiters clear the ticket first and give the lock back then, so the last line has no other meaning, if the owner word is read before the ticket; or they [abandon](WaitSlot::abandon) the seat, to be taken for dead.
+//! 1. A living waiter clears the ticket first and then releases the lock. So this state has no other meaning,
+//!    if the owner word is read before the ticket. The exception is deliberate: a waiter may
+//!    [abandon](WaitSlot::abandon) its slot, and is then taken for dead.
 //!
-//! # Who hears a death
+//! # How a death is noticed
 //!
-//! The owner word of a seat always has `W` while it is held, and nobody alive ever wakes there. Whoever sleeps in another seat watches it. So a death wakes one of those who sleep, and that
-//! one, before anything else, looks for deaths. Should it die on the way, its own seat wakes the next. What changes between the look and the sleep, the kernel finds when it compares.
-//! Who still [parks briefly](WaitSlot::park_briefly) hears nothing of it, and looks for deaths within 5 ms.
-#![allow(unsafe_code, reason = "a lock whose mapping the caller keeps, and a pointer to one half of a word")]
+//! The owner word of a slot has `W` while it is held, and living threads wake no thread on it. Each waiter
+//! that sleeps watches the owner words of all slots (with a [`DeathWatch`](crate::DeathWatch)). So a death
+//! wakes one waiter, and that waiter looks for deaths before anything else. If it dies on the way, its own
+//! slot wakes the next waiter. A death between the look and the sleep changes a word that the kernel
+//! compares.
+//!
+//! A waiter that still [parks briefly](WaitSlot::park_briefly) does not notice deaths. It looks for them
+//! within 5 ms.
+#![allow(unsafe_code, reason = "a lock whose mapping the caller keeps")]
 
 use std::fmt;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
@@ -29,32 +39,32 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCs
 use crate::deadline::Deadline;
 use crate::lock::RobustLock;
 use crate::outcome::AcquireError;
-use crate::sys::{self, Woken};
-use crate::wait_set::{BRIEF, LIVENESS_POLL, WaitSet};
-use crate::word::{OWNER_DIED, TID, high, low};
+use crate::sys;
+use crate::wait_set::{BRIEF, Watched};
+use crate::word::{TID, high};
 
-/// A robust lock, used as a place to wait in. All zeros is a free seat.
+/// A robust lock in which one thread waits. All zeros is a free slot.
 ///
 /// ```
 /// use multiproc_robust::{RobustLock, WaitSlot};
 ///
 /// let lock = Box::new(RobustLock::new()); // in earnest: inside an object in shared memory
-/// let seat = WaitSlot(&lock);
-/// // SAFETY: the box outlives the time in the seat.
-/// assert!(unsafe { seat.occupy(7) }?);
-/// assert_eq!(seat.occupant(), Some(7));
-/// seat.vacate();
-/// assert!(seat.is_free());
+/// let slot = WaitSlot(&lock);
+/// // SAFETY: the box outlives the time in the slot.
+/// assert!(unsafe { slot.occupy(7) }?);
+/// assert_eq!(slot.occupant(), Some(7));
+/// slot.vacate();
+/// assert!(slot.is_free());
 /// # Ok::<(), multiproc_robust::AcquireError>(())
 /// ```
 #[derive(Clone, Copy)]
 pub struct WaitSlot<'a>(pub &'a RobustLock);
 
 impl WaitSlot<'_> {
-    const CALL: u64 = 1 << 32;
-    const ASLEEP: u64 = 1;
+    const ONE_NOTIFICATION: u64 = 1 << 32;
+    const MAY_SLEEP: u64 = 1;
 
-    /// Takes the seat with a ticket that is not 0; false when it is not free.
+    /// Occupies the slot with a ticket that is not 0. Returns false if the slot is not free.
     ///
     /// # Errors
     ///
@@ -62,121 +72,109 @@ impl WaitSlot<'_> {
     ///
     /// # Safety
     ///
-    /// - The lock stays mapped at this address until this thread has [left](Self::vacate) it.
-    /// - Only one thread at a time sits down anywhere in the object.
+    /// - The lock stays mapped at this address until this thread has [vacated](Self::vacate) the slot.
+    /// - Only one thread at a time occupies a slot of the object.
     pub unsafe fn occupy(self, ticket: u64) -> Result<bool, AcquireError> {
         if !self.is_free() {
             return Ok(false);
         }
-        // SAFETY: the caller's promise. (Who died in it was noticed before: there is no ticket.)
+        // The outcome does not matter: a death in this slot was dealt with, for there is no ticket.
+        // SAFETY: the caller's promise.
         if unsafe { self.0.claim() }?.is_none() {
             return Ok(false);
         }
-        self.calls().store(0, SeqCst);
-        // CRASH: before this store nobody had come; after it, one has died waiting.
-        self.tickets().store(ticket, SeqCst);
+        self.notifications().store(0, SeqCst);
+        // CRASH: before this store there was no waiter; after it, a waiter has died in the slot.
+        self.ticket().store(ticket, SeqCst);
         Ok(true)
     }
 
-    /// Forgets the ticket, and gives the seat back without waking anybody.
+    /// Clears the ticket and releases the slot. Wakes no thread.
     pub fn vacate(self) {
-        // CRASH: after this store it has been left.
-        self.0.release_claim(|| self.tickets().store(0, SeqCst), || ());
+        // CRASH: after this store the waiter has left.
+        self.0.release_claim(|| self.ticket().store(0, SeqCst), || ());
     }
 
-    /// Gives the seat back with the ticket in it, as if its waiter had died: whoever looks for deaths finds it, but nobody is woken for it.
+    /// Releases the slot with the ticket in it, as if its waiter had died. A thread that looks for deaths
+    /// finds it, but no thread is woken for it.
     pub fn abandon(self) {
         self.0.release_claim(|| (), || ());
     }
 
-    /// The ticket of the living waiter in it.
+    /// Returns the ticket of the living waiter in the slot.
     pub fn occupant(self) -> Option<u64> {
-        let held = self.word() & TID != 0;
-        let ticket = self.tickets().load(SeqCst);
+        let held = self.owner_word() & TID != 0;
+        let ticket = self.ticket().load(SeqCst);
         (held && ticket != 0).then_some(ticket)
     }
 
-    /// The ticket of the waiter that has died in it.
+    /// Returns the ticket of the waiter that died in the slot.
     pub fn dead_occupant(self) -> Option<u64> {
-        // ORDER: the owner word first: a living waiter clears the ticket before the word.
-        let free = self.word() & TID == 0;
-        let ticket = self.tickets().load(SeqCst);
+        // ORDER: the owner word first; pairs with `vacate`, where a living waiter clears the ticket before
+        // the word.
+        let free = self.owner_word() & TID == 0;
+        let ticket = self.ticket().load(SeqCst);
         (free && ticket != 0).then_some(ticket)
     }
 
-    /// Whether nobody has it.
+    /// Returns whether the slot has no waiter, neither a living nor a dead one.
     pub fn is_free(self) -> bool {
-        self.word() & TID == 0 && self.tickets().load(SeqCst) == 0
+        self.owner_word() & TID == 0 && self.ticket().load(SeqCst) == 0
     }
 
-    /// Forgets a waiter that has died in it.
+    /// Clears the ticket of a waiter that died in the slot.
     pub fn clear(self) {
-        self.tickets().store(0, SeqCst);
+        self.ticket().store(0, SeqCst);
     }
 
-    /// A first, brief sleep (at most 5 ms) of who has this seat, unless `ready`: ended by a call, and deaf to deaths. It costs a third of a [`Watch`], and most waits are no longer.
+    /// Sleeps for at most 5 ms, unless `ready`. For the waiter in this slot, as its first sleep: a
+    /// notification ends it, a death does not. It costs a third of a sleep with a
+    /// [`DeathWatch`](crate::DeathWatch), and most waits are no longer.
     pub fn park_briefly(self, deadline: Deadline, ready: impl FnOnce() -> bool) {
-        let call = high(self.calls().fetch_or(Self::ASLEEP, SeqCst));
-        // ORDER: a call after the read-modify-write above finds that we may sleep, and changes the word that the kernel compares.
+        let (word, seen) = self.watched();
+        // ORDER: the read-modify-write in `watched` pairs with that in `notify`: a later notification finds
+        // that this thread may sleep, and changes the word that the kernel compares.
         if !ready() {
-            sys::futex_wait(self.call_word(), call, deadline.within(BRIEF));
+            sys::futex_wait(word, seen, deadline.within(BRIEF).timespec());
         }
     }
 
-    /// Wakes its waiter.
+    /// Wakes the waiter in the slot.
     pub fn notify(self) {
-        // ORDER: a read-modify-write, as is the sleeper's: either it sees this call, or this sees that it may sleep.
-        if self.calls().fetch_add(Self::CALL, SeqCst) & Self::ASLEEP != 0 {
-            sys::futex_wake(self.call_word(), 1);
+        // ORDER: a read-modify-write, as in `watched`: either the waiter sees this notification, or this sees
+        // that the waiter may sleep.
+        if self.notifications().fetch_add(Self::ONE_NOTIFICATION, SeqCst) & Self::MAY_SLEEP != 0 {
+            sys::futex_wake(self.notifications_word(), 1);
         }
     }
 
-    fn tickets(&self) -> &AtomicU64 {
+    /// Notes that the waiter may sleep from here on. Returns the word to sleep on, and what it says now.
+    pub(crate) fn watched(self) -> Watched {
+        (self.notifications_word(), high(self.notifications().fetch_or(Self::MAY_SLEEP, SeqCst)))
+    }
+
+    fn ticket(&self) -> &AtomicU64 {
         &self.0.guarded[0]
     }
 
-    fn calls(&self) -> &AtomicU64 {
+    fn notifications(&self) -> &AtomicU64 {
         &self.0.guarded[1]
     }
 
-    fn call_word(&self) -> *const AtomicU32 {
-        self.calls().as_ptr().cast::<AtomicU32>().cast_const().wrapping_add(1)
+    fn notifications_word(&self) -> *const AtomicU32 {
+        self.notifications().as_ptr().cast::<AtomicU32>().cast_const().wrapping_add(1)
     }
 
-    fn word(&self) -> u64 {
+    fn owner_word(&self) -> u64 {
         self.0.word().load(SeqCst)
     }
 }
 
 impl fmt::Debug for WaitSlot<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WaitSlot").field("lock", self.0).field("ticket", &self.tickets().load(Relaxed)).finish()
-    }
-}
-
-/// What one sleep watches: the calls of one's own slot, and the deaths of those who hold some locks. First note everything, then look whether there is a reason not to sleep, then sleep.
-#[derive(Debug)]
-pub struct Watch(WaitSet);
-
-impl Watch {
-    /// To be called in this slot, which this thread holds.
-    pub fn of(slot: WaitSlot<'_>) -> Self {
-        let call = high(slot.calls().fetch_or(WaitSlot::ASLEEP, SeqCst));
-        let mut words = WaitSet::new();
-        words.push_main((slot.call_word(), call));
-        Self(words)
-    }
-
-    /// Notes a lock, and tells whether its owner has died and nobody has taken it since. As many as fit into a [`WaitSet`] are watched.
-    pub fn lock(&mut self, lock: &RobustLock) -> bool {
-        let word = low(lock.word().load(SeqCst));
-        self.0.push((lock.futex_word(), word));
-        u64::from(word) & OWNER_DIED != 0
-    }
-
-    /// Sleeps until called, or one of the locks has another owner or a dead one, or for a second; true when nothing of this happened: then look for deaths that the kernel has missed.
-    /// May wake for nothing.
-    pub fn sleep(&self, deadline: Deadline) -> bool {
-        self.0.wait(deadline.within(LIVENESS_POLL)) == Woken::TimedOut
+        f.debug_struct("WaitSlot")
+            .field("lock", self.0)
+            .field("ticket", &self.ticket().load(Relaxed))
+            .finish()
     }
 }

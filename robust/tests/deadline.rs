@@ -1,11 +1,11 @@
-//! Deadlines at their edges.
+//! `Deadline` at its limits.
 
 use std::time::Duration;
 
 use multiproc_robust::Deadline;
 
 #[test]
-fn zero_is_now() {
+fn zero_duration_is_now() {
     assert_eq!(Deadline::after(Duration::ZERO), Deadline::NOW);
     assert!(Deadline::NOW.has_passed());
     assert_eq!(Deadline::NOW.remaining(), Some(Duration::ZERO));
@@ -26,7 +26,7 @@ fn overflow_is_never() {
 }
 
 #[test]
-fn shortest_is_not_zero() {
+fn shortest_duration_is_not_now() {
     let soon = Deadline::after(Duration::from_nanos(1));
     assert_ne!(soon, Deadline::NOW);
     while !soon.has_passed() {}
@@ -34,7 +34,7 @@ fn shortest_is_not_zero() {
 }
 
 #[test]
-fn a_century_is_still_a_moment() {
+fn a_century_is_not_never() {
     let century = Duration::from_secs(100 * 365 * 24 * 3600);
     let deadline = Deadline::after(century);
     assert_ne!(deadline, Deadline::NEVER);
@@ -43,13 +43,13 @@ fn a_century_is_still_a_moment() {
 }
 
 #[test]
-fn order_is_time() {
+fn later_deadlines_compare_greater() {
     let (sooner, later) = (Deadline::after(Duration::from_secs(1)), Deadline::after(Duration::from_secs(2)));
     assert!(Deadline::NOW < sooner && sooner < later && later < Deadline::NEVER);
 }
 
 #[test]
-fn slice_is_the_earlier() {
+fn within_is_the_earlier_of_two() {
     let near = Deadline::after(Duration::from_millis(1));
     assert_eq!(near.within(Duration::from_secs(60)), near);
     assert_eq!(near.within(Duration::MAX), near);

@@ -1,5 +1,5 @@
-//! The wait words between threads: who is woken, and when a wait ends by itself.
-#![allow(clippy::items_after_statements, reason = "a test's constants stand where they are used")]
+//! `EventCount` and `RawEvent` between threads: which waiters are woken, and when a wait ends by itself.
+#![allow(clippy::items_after_statements, reason = "a test's constants are declared where they are used")]
 
 mod common;
 
@@ -14,83 +14,84 @@ use common::{Outcome, wait_until, watchdog};
 const SHORT: Duration = Duration::from_millis(30);
 
 #[test]
-fn seq_condition_that_is_true_already() {
-    let seq = EventCount::new();
-    assert!(seq.wait_until(Deadline::NOW, || true));
-    assert!(seq.wait_until(Deadline::NEVER, || true));
+fn event_count_does_not_wait_for_a_condition_that_holds() {
+    let changes = EventCount::new();
+    assert!(changes.wait_until(Deadline::NOW, || true));
+    assert!(changes.wait_until(Deadline::NEVER, || true));
 }
 
 #[test]
-fn seq_timeout() {
-    let seq = EventCount::new();
+fn event_count_wait_times_out() {
+    let changes = EventCount::new();
     let start = Instant::now();
-    assert!(!seq.wait_until(Deadline::NOW, || false));
-    assert!(!seq.wait_until(Deadline::after(SHORT), || false));
+    assert!(!changes.wait_until(Deadline::NOW, || false));
+    assert!(!changes.wait_until(Deadline::after(SHORT), || false));
     assert!(start.elapsed() >= SHORT);
-    // Nobody is left counted as a sleeper.
-    assert!(!seq.wake_one());
-    assert_eq!(seq.wake_all(), 0);
+    // No waiter is left in the count.
+    assert!(!changes.wake_one());
+    assert_eq!(changes.wake_all(), 0);
 }
 
 #[test]
-fn seq_wake_all_reaches_all() {
+fn event_count_wake_all_wakes_every_waiter() {
     let _watchdog = watchdog();
-    let (seq, flag, asleep) = (EventCount::new(), AtomicBool::new(false), AtomicU32::new(0));
+    let (changes, flag, asleep) = (EventCount::new(), AtomicBool::new(false), AtomicU32::new(0));
     let start = Instant::now();
     thread::scope(|s| {
         for _ in 0..4 {
             s.spawn(|| {
                 asleep.fetch_add(1, SeqCst);
-                assert!(seq.wait_until(Deadline::NEVER, || flag.load(SeqCst)));
+                assert!(changes.wait_until(Deadline::NEVER, || flag.load(SeqCst)));
             });
         }
         wait_until(|| asleep.load(SeqCst) == 4);
         flag.store(true, SeqCst);
-        seq.wake_all();
+        changes.wake_all();
     });
     assert!(start.elapsed() < common::LONG);
 }
 
 #[test]
-fn seq_wake_one_at_a_time() {
+fn event_count_wake_one_loses_no_wake_up() {
     const ROUNDS: u32 = 300;
     let _watchdog = watchdog();
-    let (seq, tokens, taken) = (EventCount::new(), AtomicU32::new(0), AtomicU32::new(0));
+    let (changes, tokens, taken) = (EventCount::new(), AtomicU32::new(0), AtomicU32::new(0));
     let take = || tokens.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
     let start = Instant::now();
     thread::scope(|s| {
         for _ in 0..3 {
             s.spawn(|| {
                 for _ in 0..ROUNDS {
-                    assert!(seq.wait_until(Deadline::NEVER, take));
+                    assert!(changes.wait_until(Deadline::NEVER, take));
                     taken.fetch_add(1, SeqCst);
                 }
             });
         }
         for round in 0..3 * ROUNDS {
             tokens.fetch_add(1, SeqCst);
-            seq.wake_one();
-            // Each token finds a taker without another wake.
+            changes.wake_one();
+            // A waiter takes each token without another wake-up.
             wait_until(|| taken.load(SeqCst) > round);
         }
     });
-    // A wake that got lost would have cost a second, the belt's time; a few may be the machine's.
+    // A lost wake-up costs a second, the interval of the liveness poll. A slow machine may cost a few
+    // seconds, too.
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]
-fn seq_ping_pong() {
+fn event_count_passes_turns_between_two_threads() {
     const ROUNDS: u32 = 3_000;
     let _watchdog = watchdog();
-    let (seq, turn) = (EventCount::new(), AtomicU32::new(0));
+    let (changes, turn) = (EventCount::new(), AtomicU32::new(0));
     thread::scope(|s| {
         for me in 0..2 {
-            let (seq, turn) = (&seq, &turn);
+            let (changes, turn) = (&changes, &turn);
             s.spawn(move || {
                 for round in 0..ROUNDS {
-                    assert!(seq.wait_until(Deadline::NEVER, || turn.load(SeqCst) == 2 * round + me));
+                    assert!(changes.wait_until(Deadline::NEVER, || turn.load(SeqCst) == 2 * round + me));
                     turn.fetch_add(1, SeqCst);
-                    seq.wake_all();
+                    changes.wake_all();
                 }
             });
         }
@@ -99,7 +100,7 @@ fn seq_ping_pong() {
 }
 
 #[test]
-fn event_is_a_level() -> Outcome {
+fn event_stays_set_until_cleared() -> Outcome {
     let event = RawEvent::new();
     assert!(!event.is_set());
     assert!(!event.wait(Deadline::NOW));
@@ -116,12 +117,12 @@ fn event_is_a_level() -> Outcome {
 }
 
 #[test]
-fn event_timeout() -> Outcome {
+fn event_wait_times_out() -> Outcome {
     let event = RawEvent::new();
     let start = Instant::now();
     assert!(!event.wait(Deadline::after(SHORT)));
     assert!(start.elapsed() >= SHORT);
-    // It can be is_heard and silenced as if nobody had waited.
+    // It can be set and cleared as if no thread had waited.
     event.set();
     assert!(event.wait(Deadline::NOW));
     event.clear();
@@ -130,7 +131,7 @@ fn event_timeout() -> Outcome {
 }
 
 #[test]
-fn event_reaches_all_who_sleep() -> Outcome {
+fn event_wakes_every_waiter() -> Outcome {
     let _watchdog = watchdog();
     let (event, near) = (RawEvent::new(), AtomicU32::new(0));
     thread::scope(|s| {
@@ -147,10 +148,10 @@ fn event_reaches_all_who_sleep() -> Outcome {
 }
 
 #[test]
-fn event_rounds() -> Outcome {
+fn two_events_pass_turns_between_two_threads() -> Outcome {
     const ROUNDS: u32 = 500;
     let _watchdog = watchdog();
-    // Two bells, is_heard in turn: each round waits for an answer.
+    // Two events, set in turn: each round waits for an answer.
     let (there, back) = (RawEvent::new(), RawEvent::new());
     let start = Instant::now();
     thread::scope(|s| {
@@ -174,8 +175,8 @@ fn event_rounds() -> Outcome {
 }
 
 #[test]
-fn spin_gives_up() {
-    // A partner on our own CPU cannot run while we spin; any other may come, but not for ever.
+fn spinning_ends_by_itself() {
+    // A partner on this CPU cannot run while this thread spins. For any other, spinning ends after a while.
     assert!(!multiproc_robust::spin(multiproc_robust::NO_CPU, 1, 1, || false));
     assert!(
         multiproc_robust::spin(multiproc_robust::NO_CPU, 1, 1, || true)

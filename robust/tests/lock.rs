@@ -1,5 +1,5 @@
-//! The robust lock between threads of one process, and the list of what one thread holds.
-#![allow(unsafe_code, reason = "taking a bare robust lock is a promise about its memory")]
+//! The robust lock between threads of one process, and the list of the locks that one thread holds.
+#![allow(unsafe_code, reason = "to take a bare robust lock is to promise that it stays mapped")]
 
 mod common;
 
@@ -13,17 +13,17 @@ use common::{wait_until, watchdog};
 
 const SHORT: Duration = Duration::from_millis(30);
 
-/// Locks that stay where they are for as long as the program runs, so that a thread that ends may still hold some.
+/// Returns locks that are never freed, so that a thread may end while it holds some.
 fn locks(count: usize) -> &'static [RobustLock] {
     Vec::leak(std::iter::repeat_with(RobustLock::new).take(count).collect())
 }
 
 fn take(lock: &'static RobustLock, deadline: Deadline) -> Result<Acquired, AcquireError> {
-    // SAFETY: it lives for ever.
+    // SAFETY: it is never freed.
     unsafe { lock.acquire(deadline) }
 }
 
-fn one() -> &'static RobustLock {
+fn new_lock() -> &'static RobustLock {
     &locks(1)[0]
 }
 
@@ -33,8 +33,8 @@ fn tid() -> u32 {
 }
 
 #[test]
-fn smoke() {
-    let lock = one();
+fn lock_names_its_owner_while_it_is_held() {
+    let lock = new_lock();
     assert!(!lock.is_held() && lock.owner().is_none());
     assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
     assert!(lock.is_held() && lock.is_held_by_this_thread());
@@ -45,8 +45,8 @@ fn smoke() {
 }
 
 #[test]
-fn release_of_what_is_not_held() {
-    let lock = one();
+fn release_of_a_lock_not_held_does_nothing() {
+    let lock = new_lock();
     assert!(!lock.release());
     assert_eq!(take(lock, Deadline::NOW), Ok(Acquired::Clean));
     thread::scope(|s| {
@@ -61,8 +61,8 @@ fn release_of_what_is_not_held() {
 }
 
 #[test]
-fn already_held() {
-    let lock = one();
+fn second_acquire_by_the_owner_fails() {
+    let lock = new_lock();
     assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
     for deadline in [Deadline::NOW, Deadline::NEVER, Deadline::after(SHORT)] {
         assert_eq!(take(lock, deadline), Err(AcquireError::AlreadyHeld));
@@ -73,9 +73,9 @@ fn already_held() {
 }
 
 #[test]
-fn timeout() {
+fn acquire_times_out() {
     let _watchdog = watchdog();
-    let lock = one();
+    let lock = new_lock();
     assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
     thread::scope(|s| {
         s.spawn(|| {
@@ -89,14 +89,14 @@ fn timeout() {
 }
 
 #[test]
-fn timeout_longer_than_the_belt() {
+fn timeout_may_exceed_the_liveness_poll() {
     let _watchdog = watchdog();
-    let lock = one();
+    let lock = new_lock();
     assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
     thread::scope(|s| {
         s.spawn(|| {
             let start = Instant::now();
-            // The once-a-second look finds the owner alive.
+            // The liveness poll, once a second, finds the owner alive.
             assert_eq!(take(lock, Deadline::after(Duration::from_millis(1200))), Err(AcquireError::TimedOut));
             assert!(start.elapsed() >= Duration::from_millis(1200));
         });
@@ -108,15 +108,15 @@ fn timeout_longer_than_the_belt() {
 fn threads_exclude_each_other() {
     const ROUNDS: u64 = 20_000;
     let _watchdog = watchdog();
-    let lock = one();
+    let lock = new_lock();
     let (count, inside) = (AtomicU64::new(0), AtomicBool::new(false));
     thread::scope(|s| {
         for _ in 0..4 {
             s.spawn(|| {
                 for _ in 0..ROUNDS {
                     assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
-                    assert!(!inside.swap(true, Relaxed), "two at once");
-                    // Two steps that only the lock makes one.
+                    assert!(!inside.swap(true, Relaxed), "two owners at once");
+                    // Two steps, which only the lock makes atomic.
                     count.store(count.load(Relaxed) + 1, Relaxed);
                     inside.store(false, Relaxed);
                     assert!(lock.release());
@@ -129,12 +129,12 @@ fn threads_exclude_each_other() {
 }
 
 #[test]
-fn sleepers_are_woken() {
+fn sleeping_waiters_are_woken() {
     const ROUNDS: u64 = 300;
     let _watchdog = watchdog();
-    let (first, second) = (one(), one());
+    let (first, second) = (new_lock(), new_lock());
     let start = Instant::now();
-    // Whoever waits for the second one sleeps, since the first one's holder keeps it for a while.
+    // A waiter for the second lock sleeps, since the owner holds it for a while.
     thread::scope(|s| {
         for _ in 0..3 {
             s.spawn(|| {
@@ -149,12 +149,12 @@ fn sleepers_are_woken() {
             });
         }
     });
-    // A lost wake would have cost a second each time.
+    // Each lost wake-up would cost a second.
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]
-fn a_thousand_held_and_no_more() {
+fn thread_holds_at_most_a_thousand_locks() {
     let locks = locks(MAX_HELD + 1);
     for lock in &locks[..MAX_HELD] {
         assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
@@ -163,7 +163,7 @@ fn a_thousand_held_and_no_more() {
         assert_eq!(take(&locks[MAX_HELD], deadline), Err(AcquireError::TooManyHeld));
     }
     assert!(!locks[MAX_HELD].is_held());
-    // One out, one in.
+    // After one release there is room for one lock.
     assert!(locks[500].release());
     assert_eq!(take(&locks[MAX_HELD], Deadline::NEVER), Ok(Acquired::Clean));
     for (at, lock) in locks.iter().enumerate() {
@@ -171,8 +171,9 @@ fn a_thousand_held_and_no_more() {
     }
 }
 
-/// Takes all, and releases them in this order, looking each time who else is still held.
-fn released_in(order: impl Fn(&mut [usize])) {
+/// Takes all locks, and releases them in this order. After each release, checks that the others are still
+/// held.
+fn check_release_in(order: impl Fn(&mut [usize])) {
     const COUNT: usize = 200;
     let locks = locks(COUNT);
     for _ in 0..2 {
@@ -190,34 +191,34 @@ fn released_in(order: impl Fn(&mut [usize])) {
 }
 
 #[test]
-fn released_newest_first() {
-    released_in(|_| ());
+fn locks_can_be_released_innermost_first() {
+    check_release_in(|_| ());
 }
 
 #[test]
-fn released_oldest_first() {
-    released_in(|order| order.reverse());
+fn locks_can_be_released_outermost_first() {
+    check_release_in(|order| order.reverse());
 }
 
 #[test]
-fn released_in_any_order() {
-    released_in(shuffle);
+fn locks_can_be_released_in_any_order() {
+    check_release_in(shuffle);
 }
 
-/// The same disorder each time.
+/// Shuffles, the same way each time.
 fn shuffle(order: &mut [usize]) {
     order.sort_by_key(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20);
 }
 
 #[test]
-fn thread_that_ends_gives_back_all_it_holds() {
+fn locks_of_an_ended_thread_are_released() {
     let _watchdog = watchdog();
     let locks = locks(MAX_HELD);
     let ended = thread::spawn(move || {
         for lock in locks {
             assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
         }
-        // Some are given back, here and there.
+        // Releases every seventh lock.
         for lock in locks.iter().step_by(7) {
             assert!(lock.release());
         }
@@ -237,15 +238,15 @@ fn thread_that_ends_gives_back_all_it_holds() {
     for lock in locks {
         assert!(lock.release());
     }
-    // That was told once.
+    // The death is reported once.
     assert_eq!(take(&locks[1], Deadline::NOW), Ok(Acquired::Clean));
     assert!(locks[1].release());
 }
 
 #[test]
-fn waiter_is_woken_by_a_thread_that_ends() {
+fn end_of_the_owner_thread_wakes_a_waiter() {
     let _watchdog = watchdog();
-    let lock = one();
+    let lock = new_lock();
     let (held, waits) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|s| {
         s.spawn(|| {
@@ -263,10 +264,10 @@ fn waiter_is_woken_by_a_thread_that_ends() {
 }
 
 #[test]
-fn threads_come_and_go() {
+fn many_threads_use_the_lock_one_after_another() {
     let _watchdog = watchdog();
-    // Each thread's place in the kernel's list is set up, and given to the next.
-    let lock = one();
+    // Each thread sets up its block, and returns it for the next thread.
+    let lock = new_lock();
     for _ in 0..200 {
         thread::spawn(move || {
             assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
@@ -278,14 +279,14 @@ fn threads_come_and_go() {
 }
 
 #[test]
-fn lock_taken_while_the_thread_ends() {
+fn lock_can_be_taken_while_the_thread_ends() {
     struct Late;
     impl Drop for Late {
         fn drop(&mut self) {
-            let lock = one();
+            let lock = new_lock();
             assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
             assert!(lock.release());
-            // And one that is never given back.
+            // One more, which this thread never releases.
             assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
             LEFT.store(std::ptr::from_ref(lock).cast_mut(), Relaxed);
         }
@@ -293,18 +294,19 @@ fn lock_taken_while_the_thread_ends() {
     thread_local! {
         static BEFORE: Late = const { Late };
     }
-    static LEFT: std::sync::atomic::AtomicPtr<RobustLock> = std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+    static LEFT: std::sync::atomic::AtomicPtr<RobustLock> =
+        std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
     let _watchdog = watchdog();
     thread::spawn(|| {
-        // Registered before this thread's list is: dropped after it.
+        // Registered before the end of this thread's list is, hence dropped after it.
         BEFORE.with(|_| ());
-        let lock = one();
+        let lock = new_lock();
         assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
         assert!(lock.release());
     })
     .join()
     .expect("no panic");
-    // SAFETY: a lock that lives for ever.
+    // SAFETY: a lock that is never freed.
     let left = unsafe { &*LEFT.load(Relaxed) };
     assert!(matches!(take(left, Deadline::NEVER), Ok(Acquired::OwnerDied(_))));
     assert!(left.release());

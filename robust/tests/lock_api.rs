@@ -1,4 +1,4 @@
-//! `RobustMutex`: `lock_api`'s mutex over the robust lock, and what it does where others hang.
+//! `RobustMutex`: `lock_api`'s mutex over the robust lock, and what it does where other mutexes hang.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
@@ -9,7 +9,7 @@ use multiproc_robust::RobustMutex;
 use multiproc_robust::lock_api::MutexGuard;
 
 #[test]
-fn excludes() {
+fn mutex_excludes_threads() {
     let total = RobustMutex::new((0_u64, 0_u64));
     thread::scope(|s| {
         for _ in 0..4 {
@@ -27,7 +27,7 @@ fn excludes() {
 }
 
 #[test]
-fn moves_and_times_out() {
+fn mutex_can_be_moved_and_times_out() {
     let mutex = RobustMutex::new(1);
     drop(mutex.lock());
     let mutex = Box::new(mutex);
@@ -47,7 +47,7 @@ fn moves_and_times_out() {
 }
 
 #[test]
-fn taken_twice_is_a_panic() {
+fn lock_by_the_owner_panics() {
     let mutex = RobustMutex::new(());
     let _guard = mutex.lock();
     assert!(mutex.try_lock().is_none());
@@ -56,7 +56,7 @@ fn taken_twice_is_a_panic() {
 }
 
 #[test]
-fn panic_with_a_guard_gives_it_back() {
+fn panic_with_a_guard_unlocks_the_mutex() {
     let mutex = RobustMutex::new(());
     assert!(
         thread::scope(|s| s
@@ -71,11 +71,11 @@ fn panic_with_a_guard_gives_it_back() {
 }
 
 #[test]
-fn what_was_leaked_is_nobodys_and_nobody_hangs() {
+fn mutex_of_a_leaked_guard_is_refused_and_no_thread_hangs() {
     let mutex: &'static RobustMutex<u32> = Box::leak(Box::new(RobustMutex::new(1)));
     let (leaked, ended) = (Barrier::new(2), Barrier::new(2));
     let lent = thread::scope(|s| {
-        // Waits when the owner ends.
+        // Waits for the mutex when the owner ends.
         let waiter = s.spawn(|| {
             leaked.wait();
             ended.wait();
@@ -88,7 +88,7 @@ fn what_was_leaked_is_nobodys_and_nobody_hangs() {
             lent
         });
         let lent = owner.join().expect("no panic");
-        assert!(waiter.join().expect("no panic"), "two would have it");
+        assert!(waiter.join().expect("no panic"), "two threads would own it");
         lent
     });
     *lent += 1;
@@ -96,12 +96,13 @@ fn what_was_leaked_is_nobodys_and_nobody_hangs() {
 }
 
 #[test]
-fn dropped_while_a_leaked_guard_holds_it() {
+fn mutex_can_be_dropped_while_a_forgotten_guard_holds_it() {
     thread::scope(|s| {
         s.spawn(|| {
             let mutex = RobustMutex::new([7; 100]);
             std::mem::forget(mutex.lock());
-            // Moved, and gone; what the kernel looks at when this thread ends is still there.
+            // The mutex is moved and dropped. The lock that the kernel looks at when this thread ends is
+            // still there.
             drop(Box::new(mutex));
             let other = RobustMutex::new(());
             drop(other.lock());

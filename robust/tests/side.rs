@@ -1,4 +1,5 @@
-//! Two sides between threads: the two roles take turns, whoever sleeps is woken, and nobody sleeps for longer than it must.
+//! Two sides between threads: the two kinds of threads take turns, each parked thread is woken, and none
+//! sleeps longer than it must.
 #![allow(unsafe_code, reason = "entering a bare side is a promise about its memory")]
 
 mod common;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use multiproc_robust::{AcquireError, Acquired, Deadline, Side, Sleep};
+use multiproc_robust::{AcquireError, Acquired, Deadline, Park, Side, SidePeer, Waiter};
 
 use common::watchdog;
 
@@ -18,12 +19,42 @@ struct Cell {
     content: AtomicU64,
 }
 
+/// Whether what a thread waits for is there; new work is always worth a look.
+struct Asked<'a, F>(&'a F);
+
+impl<F: Fn() -> bool> SidePeer for Asked<'_, F> {
+    fn more(&self, _: bool) -> bool {
+        self.0()
+    }
+
+    fn worth_it(&self) -> bool {
+        true
+    }
+
+    fn news(&self) -> bool {
+        true
+    }
+}
+
+impl<F: Fn() -> bool> Waiter for Asked<'_, F> {
+    fn ready(&self) -> bool {
+        self.0()
+    }
+
+    fn news(&self) -> bool {
+        true
+    }
+
+    fn woken(&self) {}
+}
+
 impl Cell {
     fn leaked() -> &'static Self {
         Box::leak(Box::new(Self { puts: Side::new(), takes: Side::new(), content: AtomicU64::new(0) }))
     }
 
-    /// One role's turn: `mine` is its side, `other` the opposite one; `ready` tells whether there is something for it to do, `act` does it.
+    /// One thread's turn: `mine` is its side, `other` the opposite one; `ready` tells whether it can act,
+    /// `act` does.
     fn turn(
         mine: &'static Side,
         other: &'static Side,
@@ -40,11 +71,11 @@ impl Cell {
             if acted {
                 act();
             }
-            assert!(mine.leave(other, |_| ready(), || true));
+            assert!(mine.leave(other, Asked(&ready)));
             if acted {
                 return Ok(());
             }
-            if !other.sleep(mine, Sleep::new(brief, deadline), &ready, || true, || ())? {
+            if !other.park(mine, Park::new(brief, deadline), &Asked(&ready))? {
                 return Err(AcquireError::TimedOut);
             }
             brief = false;
@@ -52,7 +83,13 @@ impl Cell {
     }
 
     fn put(&'static self, value: u64, deadline: Deadline) -> Result<(), AcquireError> {
-        Self::turn(&self.puts, &self.takes, deadline, || self.content.load(SeqCst) == 0, || self.content.store(value, SeqCst))
+        Self::turn(
+            &self.puts,
+            &self.takes,
+            deadline,
+            || self.content.load(SeqCst) == 0,
+            || self.content.store(value, SeqCst),
+        )
     }
 
     fn take(&'static self, deadline: Deadline) -> Result<u64, AcquireError> {
@@ -69,7 +106,7 @@ impl Cell {
 }
 
 #[test]
-fn roles_take_turns() {
+fn two_sides_take_turns() {
     const ROUNDS: u64 = 20_000;
     let _watchdog = watchdog();
     let cell = Cell::leaked();
@@ -81,7 +118,7 @@ fn roles_take_turns() {
 }
 
 #[test]
-fn many_of_each_role() {
+fn many_threads_on_each_side_lose_no_wake_up() {
     const ROUNDS: u64 = 3_000;
     let _watchdog = watchdog();
     let cell = Cell::leaked();
@@ -98,12 +135,12 @@ fn many_of_each_role() {
     });
     assert_eq!(sum.load(SeqCst), 3 * ROUNDS * (ROUNDS + 1) / 2);
     assert!(!cell.puts.has_waiters() && !cell.takes.has_waiters());
-    // Each lost wake would have cost up to a second.
+    // Each lost wake-up would have cost up to one second.
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 
 #[test]
-fn timeout() {
+fn wait_ends_at_its_deadline() {
     let _watchdog = watchdog();
     let cell = Cell::leaked();
     let start = Instant::now();
@@ -117,21 +154,25 @@ fn timeout() {
 }
 
 #[test]
-fn sleeper_that_stops_waiting_takes_no_wake_with_it() {
+fn waiter_that_times_out_takes_no_wake_up_with_it() {
     const ROUNDS: u64 = 100;
     let _watchdog = watchdog();
     let cell = Cell::leaked();
     let timeouts = AtomicU32::new(0);
     let start = Instant::now();
     thread::scope(|s| {
-        // Impatient takers come and go beside a patient one, who must get the rest.
+        // Two impatient takers time out again and again beside a patient one, which must get the rest.
         let taken: Vec<_> = (0..3)
             .map(|taker| {
                 let timeouts = &timeouts;
                 s.spawn(move || {
                     let mut taken = 0_u64;
                     loop {
-                        let deadline = if taker == 0 { Deadline::NEVER } else { Deadline::after(Duration::from_micros(300)) };
+                        let deadline = if taker == 0 {
+                            Deadline::NEVER
+                        } else {
+                            Deadline::after(Duration::from_micros(300))
+                        };
                         match cell.take(deadline) {
                             Ok(u64::MAX) => return taken,
                             Ok(_) => taken += 1,
@@ -156,7 +197,7 @@ fn sleeper_that_stops_waiting_takes_no_wake_with_it() {
 }
 
 #[test]
-fn side_is_its_lock() {
+fn only_the_thread_inside_can_leave() {
     let cell = Cell::leaked();
     // SAFETY: it lives for ever.
     assert_eq!(unsafe { cell.puts.enter(Deadline::NOW) }, Ok(Acquired::Clean));
@@ -167,15 +208,15 @@ fn side_is_its_lock() {
         s.spawn(|| {
             // SAFETY: as above.
             assert_eq!(unsafe { cell.puts.enter(Deadline::NOW) }, Err(AcquireError::TimedOut));
-            assert!(!cell.puts.leave(&cell.takes, |_| false, || false));
+            assert!(!cell.puts.leave_without_peer());
         });
     });
-    assert!(cell.puts.leave(&cell.takes, |_| false, || false));
+    assert!(cell.puts.leave_without_peer());
     assert!(!cell.puts.lock().is_held());
 }
 
 #[test]
-fn thread_that_ends_inside_a_side() {
+fn next_thread_learns_that_the_owner_ended_inside() {
     let _watchdog = watchdog();
     let cell = Cell::leaked();
     thread::scope(|s| {
@@ -184,5 +225,5 @@ fn thread_that_ends_inside_a_side() {
     });
     // SAFETY: as above.
     assert!(matches!(unsafe { cell.puts.enter(Deadline::NEVER) }, Ok(Acquired::OwnerDied(_))));
-    assert!(cell.puts.leave(&cell.takes, |_| false, || false));
+    assert!(cell.puts.leave_without_peer());
 }

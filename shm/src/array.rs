@@ -2,56 +2,71 @@
 //!
 //! # What a death leaves
 //!
-//! An array is written in place, however large it is, so a writer that dies may leave it half written. One word beside the lock, the **writer**, says so: 0 for whole, else
-//! process and thread of who began to write and has not ended. A guard signs it before its first write, and clears it as the last thing before the lock is given back.
+//! An array is written in place, so a writer that dies may leave it half written. One word beside the lock,
+//! the **writer**, says so. It is 0 if the array is whole. Otherwise it names the process and thread that
+//! began to write and did not end. A guard sets the word before its first write, and clears it right before
+//! it releases the lock.
 //!
-//! | the last owner | writer | the next to lock gets |
+//! | the last owner | writer | the next owner gets |
 //! |---|---|---|
-//! | released | 0 | `Ok` |
-//! | died before its first write, or after it had cleared the word | 0 | `Ok`, and `previous_owner_died` tells |
-//! | died, or panicked, in between | its own | `Err(OwnerDied)`: the guard, and who it was |
-//! | got `Err(OwnerDied)`, and died or dropped it | as it was | the same again |
-//! | got it, recovered, and died before its guard was dropped | its own | `Err(OwnerDied)`, and it is the one |
-//! | got it, recovered, and released | 0 | `Ok` |
+//! | released the lock | 0 | `Ok` |
+//! | died before its first write, or after clearing the word | 0 | `Ok` (note 1) |
+//! | died or panicked in between | the last owner | `Err(OwnerDied)` with the guard and the writer |
+//! | got `Err(OwnerDied)`, then died or dropped it | unchanged | the same error |
+//! | got it, recovered, and died before its guard was dropped | the last owner | `Err(OwnerDied)` (note 2) |
+//! | got it, recovered, and released the lock | 0 | `Ok` |
 //!
-//! So nobody who locks is ever handed a half-written array as if it were whole, in whatever order they die. `Array::set` and `Array::update` of an element that lies
-//! within one word (1, 2, 4 or 8 bytes) are a single store: there is nothing half, and nothing is signed.
+//! 1. `previous_owner_died` returns the last owner.
+//! 2. The error names the last owner.
+//!
+//! So no owner ever gets a half-written array as a whole one, in whatever order owners die. `Array::set` and
+//! `Array::update` of an element that lies within one word (1, 2, 4 or 8 bytes) are a single store. They
+//! never leave half an element, and do not set the word.
 //!
 //! # Order
 //!
-//! The word and the elements are only ever touched by the owner of the lock, whose `Acquire` and `SeqCst` order them between owners. What a death leaves is what the dead thread had
-//! executed, in the order of its program: so between the writer and the elements it is enough to hold back the compiler.
+//! Only the owner of the lock accesses the word and the elements. The lock's `Acquire` and `SeqCst` order
+//! these accesses between owners. A death leaves what the thread had executed, in program order. So between
+//! the writer and the elements only the compiler must not reorder.
 #![allow(unsafe_code, reason = "promises the layout of its block, and takes its lock")]
+
+mod error;
+mod guard;
+mod owner_died;
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytemuck::Pod;
+use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock, ThisThread};
 use serde::{Deserialize, Serialize};
 
-use crate::array_error::{ArrayError, ArrayLockError};
-use crate::array_guard::ArrayGuard;
 use crate::copy;
 use crate::error::Error;
 use crate::header::Element;
 use crate::shared::{Object, Shared};
-use multiproc_robust::Deadline;
-use multiproc_robust::RobustLock;
-use multiproc_robust::ThisThread;
-use multiproc_robust::{AcquireError, Acquired, LockError, Owner};
+
+pub use error::{ArrayError, HalfWritten, OutOfRange};
+pub use guard::ArrayGuard;
+pub use owner_died::{ArrayLockError, OwnerDied};
 
 /// A fixed number of elements that processes share, with one lock (Python's `Array`).
 ///
-/// `T` is plain data ([`bytemuck::Pod`]): numbers, arrays of them, and structs that derive it. Elements are copied in and out, never referenced. The methods here lock for one
-/// operation; [`lock`](Self::lock) is for several.
+/// `T` is plain data ([`bytemuck::Pod`]): numbers, arrays of them, and structs that derive it. Elements are
+/// copied in and out, never referenced. Each method here locks for one operation; use [`lock`](Self::lock)
+/// for several.
 ///
 /// # When a process dies
 ///
-/// A writer that is killed may leave the array half written. Whoever locks it next, by whatever method, is told: [`ArrayLockError::OwnerDied`] with the guard inside, or
-/// [`ArrayError::HalfWritten`]; and so is everybody after, until somebody has [recovered](crate::OwnerDied::recover) it. A killed owner that had written nothing, or whose guard
-/// had been dropped, leaves it whole, and so does one in [`set`](Self::set) or [`update`](Self::update) when an element has 1, 2, 4 or 8 bytes.
+/// A killed writer may leave the array half written. Then every method that locks returns
+/// [`ArrayLockError::OwnerDied`] with the guard inside, or [`ArrayError::HalfWritten`], until a process has
+/// [recovered](crate::OwnerDied::recover) the array.
+///
+/// A killed owner leaves the array whole if it had written nothing, or if its guard had been dropped. So does
+/// one that is killed in [`set`](Self::set) or [`update`](Self::update) of an element with 1, 2, 4 or 8
+/// bytes.
 ///
 /// ```
 /// use multiproc_shm::{Array, ArrayLockError};
@@ -60,7 +75,7 @@ use multiproc_robust::{AcquireError, Acquired, LockError, Owner};
 /// squares.set(3, 10)?;
 /// squares.update(3, |it| *it -= 1)?;
 /// {
-///     let mut guard = squares.lock().map_err(ArrayLockError::into_static)?; // an error that may outlive the array
+///     let mut guard = squares.lock().map_err(ArrayLockError::into_static)?; // borrows nothing
 ///     assert_eq!(guard.get(3), Some(9));
 ///     guard.write_at(1, &[10, 20])?;
 /// }
@@ -73,7 +88,8 @@ pub struct Array<T: Pod> {
     pub(crate) shared: Shared<ArrayBlock<T>>,
 }
 
-/// The shared part of an [`Array`]: a lock, whose first free word is the writer. Behind it lie the elements, as in a slice.
+/// The shared part of an [`Array`]: a lock, whose first free word is the writer. The elements lie behind it
+/// as in a slice.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct ArrayBlock<T> {
@@ -84,10 +100,14 @@ pub struct ArrayBlock<T> {
 const _: () = assert!(size_of::<ArrayBlock<u64>>() == 64);
 
 impl<T> ArrayBlock<T> {
-    /// So that a slice of what lies behind the block is aligned.
-    const FITS: () = assert!(align_of::<T>() <= align_of::<Self>(), "an element of an Array is aligned to at most 64 bytes");
+    /// Makes sure that a slice of what lies behind the block is aligned.
+    const FITS: () = assert!(
+        align_of::<T>() <= align_of::<Self>(),
+        "an element of an Array is aligned to at most 64 bytes"
+    );
 
-    /// Process id << 32 | thread id of who began to write and has not ended; 0: whole.
+    /// Process id << 32 | thread id of the thread that began to write and has not ended; 0: the array is
+    /// whole.
     #[inline]
     pub(crate) fn writer(&self) -> &AtomicU64 {
         &self.lock.guarded[0]
@@ -98,7 +118,7 @@ impl<T> ArrayBlock<T> {
 unsafe impl<T: Pod> Object for ArrayBlock<T> {
     const KIND: &'static str = "array";
     const LAYOUT: u32 = 1;
-    /// How many elements.
+    /// The number of elements.
     type Params = usize;
 
     fn extents(length: &usize) -> Result<[u64; 2], String> {
@@ -118,8 +138,6 @@ unsafe impl<T: Pod> Object for ArrayBlock<T> {
         Element::of::<T>()
     }
 
-    unsafe fn init(&self, _: *const AtomicU64, _: usize) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [Some(&self.lock), None]
     }
@@ -130,50 +148,56 @@ crate::verbs! {
     "array" "of `length` zeros"; new(length: usize) => length;
     /// Its length is what its maker chose.
     open;
-    invalid "`length` is too large"; other "its elements are of another type"; differs "it has another length";
+    invalid "`length` is too large";
+    other "its elements are of another type";
+    differs "it has another length";
 }
 
 impl<T: Pod> Array<T> {
-    /// Whether any element lies within one word, so that it is written in one store.
+    /// Whether an element always lies within one word, so that one store writes it.
     const ONE_WORD: bool = matches!(size_of::<T>(), 1 | 2 | 4 | 8);
 
-    /// A copy of these elements, without a name.
+    /// Makes an anonymous array with a copy of these elements.
     ///
     /// # Errors
     ///
-    /// [`Error`]: no space.
+    /// Returns [`Error`] if there is no space.
     pub fn from_slice(elements: &[T]) -> Result<Self, Error> {
         let array = Self::new(elements.len())?;
-        // SAFETY: as many elements as it was made for; nobody else knows it yet.
+        // SAFETY: as many elements as it was made for. No other thread knows it.
         unsafe { copy::store_at(array.shared.tail(), 0, bytemuck::cast_slice(elements)) };
         Ok(array)
     }
 
-    /// Takes the lock, waiting as long as it takes.
+    /// Takes the lock, and blocks until it has.
     ///
     /// # Errors
     ///
-    /// [`ArrayLockError`]: who wrote last died, or panicked, before it was done; this thread holds the lock already, or too many locks.
+    /// Returns [`ArrayLockError`] if the last writer died or panicked before it had ended, or if this thread
+    /// holds the lock already or holds too many locks.
     #[inline(always)]
     pub fn lock(&self) -> Result<ArrayGuard<'_, T>, ArrayLockError<'_, T>> {
         self.lock_until(Deadline::NEVER).map_err(|cause| self.refused(cause))?
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock if it is free, without blocking.
     ///
     /// # Errors
     ///
-    /// [`ArrayLockError`], as [`lock`](Self::lock).
+    /// Returns the errors of [`lock`](Self::lock).
     pub fn try_lock(&self) -> Result<Option<ArrayGuard<'_, T>>, ArrayLockError<'_, T>> {
         self.lock_timeout(Duration::ZERO)
     }
 
-    /// Takes the lock, waiting at most this long; `None` if that was not enough.
+    /// Takes the lock, and blocks for at most this long. Returns `None` if that did not suffice.
     ///
     /// # Errors
     ///
-    /// [`ArrayLockError`], as [`lock`](Self::lock).
-    pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<ArrayGuard<'_, T>>, ArrayLockError<'_, T>> {
+    /// Returns the errors of [`lock`](Self::lock).
+    pub fn lock_timeout(
+        &self,
+        timeout: Duration,
+    ) -> Result<Option<ArrayGuard<'_, T>>, ArrayLockError<'_, T>> {
         match self.lock_until(Deadline::after(timeout)) {
             Ok(locked) => locked.map(Some),
             Err(AcquireError::TimedOut) => Ok(None),
@@ -181,11 +205,12 @@ impl<T: Pod> Array<T> {
         }
     }
 
-    /// The element at `index`.
+    /// Returns the element at `index`.
     ///
     /// # Errors
     ///
-    /// [`ArrayError`]: there is no such element; the array is half written; it cannot be locked.
+    /// Returns [`ArrayError`] if there is no such element, if the array is half written, or if it cannot be
+    /// locked.
     #[inline(always)]
     pub fn get(&self, index: usize) -> Result<T, ArrayError> {
         let guard = self.lock()?;
@@ -196,18 +221,19 @@ impl<T: Pod> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`ArrayError`], as [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     #[inline(always)]
     pub fn set(&self, index: usize, value: T) -> Result<(), ArrayError> {
         let mut guard = self.lock()?;
         if Self::ONE_WORD { guard.set_in_one_store(index, value) } else { guard.set(index, value) }
     }
 
-    /// Changes the element at `index` under the lock, and returns what it is then. If `change` panics, nothing changes.
+    /// Changes the element at `index` under the lock and returns the new one. If `change` panics, nothing
+    /// changes.
     ///
     /// # Errors
     ///
-    /// [`ArrayError`], as [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     #[inline(always)]
     pub fn update(&self, index: usize, change: impl FnOnce(&mut T)) -> Result<T, ArrayError> {
         let mut guard = self.lock()?;
@@ -221,43 +247,44 @@ impl<T: Pod> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`ArrayError`], as [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     pub fn fill(&self, value: T) -> Result<(), ArrayError> {
         self.lock()?.fill(value)
     }
 
-    /// A copy of all elements.
+    /// Returns a copy of all elements.
     ///
     /// # Errors
     ///
-    /// [`ArrayError`], as [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     pub fn to_vec(&self) -> Result<Vec<T>, ArrayError> {
         Ok(self.lock()?.to_vec())
     }
 
-    /// Copies all elements into `target`, which has as many.
+    /// Copies all elements into `target`, which must have the same length.
     ///
     /// # Errors
     ///
-    /// [`ArrayError`], as [`get`](Self::get): also when it has not.
+    /// Returns the errors of [`get`](Self::get); and [`OutOfRange`](crate::OutOfRange) if the lengths differ.
     pub fn copy_to(&self, target: &mut [T]) -> Result<(), ArrayError> {
         self.lock()?.copy_to(target)
     }
 
-    /// Sets all elements to those of `source`, which has as many.
+    /// Sets all elements to those of `source`, which must have the same length.
     ///
     /// # Errors
     ///
-    /// [`ArrayError`], as [`get`](Self::get): also when it has not; then nothing has changed.
+    /// Returns the errors of [`get`](Self::get); and [`OutOfRange`](crate::OutOfRange) if the lengths differ.
+    /// Then nothing changes.
     pub fn copy_from(&self, source: &[T]) -> Result<(), ArrayError> {
         self.lock()?.copy_from(source)
     }
 
-    /// Copies the elements from `offset` on into `target`.
+    /// Copies the elements from `offset` on into `target`, until it is full.
     ///
     /// # Errors
     ///
-    /// [`ArrayError`], as [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     pub fn read_at(&self, offset: usize, target: &mut [T]) -> Result<(), ArrayError> {
         self.lock()?.read_at(offset, target)
     }
@@ -266,38 +293,46 @@ impl<T: Pod> Array<T> {
     ///
     /// # Errors
     ///
-    /// [`ArrayError`], as [`get`](Self::get); then nothing has changed.
+    /// Returns the errors of [`get`](Self::get). Then nothing changes.
     pub fn write_at(&self, offset: usize, source: &[T]) -> Result<(), ArrayError> {
         self.lock()?.write_at(offset, source)
     }
 
-    /// How many elements it has: always the same.
+    /// Returns the number of elements, which never changes.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "its object is mapped, so it fits")]
     pub fn len(&self) -> usize {
         self.shared.extents()[0] as usize
     }
 
-    /// Whether it has no elements.
+    /// Returns whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Who holds the lock now.
+    /// Returns the current owner of the lock.
     pub fn owner(&self) -> Option<Owner> {
         self.shared.lock.owner()
     }
 
     // Inlined as in `Value`.
     #[inline(always)]
-    fn lock_until(&self, deadline: Deadline) -> Result<Result<ArrayGuard<'_, T>, ArrayLockError<'_, T>>, AcquireError> {
+    fn lock_until(
+        &self,
+        deadline: Deadline,
+    ) -> Result<Result<ArrayGuard<'_, T>, ArrayLockError<'_, T>>, AcquireError> {
         let me = ThisThread::current()?;
-        // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping (`Segment::drop`).
+        // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping
+        // (`Segment::drop`).
         let died = match unsafe { self.shared.lock.acquire(deadline) }? {
             Acquired::Clean => None,
             Acquired::OwnerDied(death) => Some(death),
         };
-        Ok(ArrayGuard::take(self, me, died))
+        let guard = ArrayGuard::new(self, me, died);
+        Ok(match self.shared.writer().load(Relaxed) {
+            0 => Ok(guard),
+            writer => Err(ArrayLockError::OwnerDied(OwnerDied::new(guard, Death::of(writer)))),
+        })
     }
 
     #[cold]
@@ -310,6 +345,10 @@ impl<T: Pod> Array<T> {
 impl<T: Pod> fmt::Debug for Array<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let owner = self.owner();
-        f.debug_struct("Array").field("object", &self.shared).field("len", &self.len()).field("owner", &owner).finish()
+        f.debug_struct("Array")
+            .field("object", &self.shared)
+            .field("len", &self.len())
+            .field("owner", &owner)
+            .finish()
     }
 }

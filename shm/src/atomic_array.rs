@@ -6,19 +6,21 @@ use std::marker::PhantomData;
 use std::sync::atomic::AtomicU64;
 
 use bytemuck::Pod;
+use multiproc_robust::RobustLock;
 use serde::{Deserialize, Serialize};
 
-use crate::array_error::OutOfRange;
+use crate::array::OutOfRange;
 use crate::atomic_word::Word;
 use crate::copy;
 use crate::error::Error;
 use crate::header::Element;
 use crate::shared::{Object, Shared};
-use multiproc_robust::RobustLock;
 
-/// A fixed number of plain values of at most eight bytes that processes share without a lock (Python's `RawArray`, made safe).
+/// A fixed number of plain values of at most eight bytes that processes share without a lock (Python's
+/// `RawArray`, made safe).
 ///
-/// Every operation is one atomic step on one element, sequentially consistent, and never waits; each element takes eight bytes. Larger types do not compile; they are for [`Array`](crate::Array):
+/// Every operation is one atomic step on one element, sequentially consistent, and never blocks. Each element
+/// takes eight bytes. Larger types do not compile; use [`Array`](crate::Array) for them:
 ///
 /// ```compile_fail,E0080
 /// let _ = multiproc_shm::AtomicArray::<[u64; 2]>::new(1);
@@ -26,7 +28,7 @@ use multiproc_robust::RobustLock;
 ///
 /// # When a process dies
 ///
-/// An operation has happened or it has not.
+/// Its last operation has happened completely, or not at all.
 ///
 /// ```
 /// use multiproc_shm::AtomicArray;
@@ -46,7 +48,8 @@ pub struct AtomicArray<T: Pod> {
     shared: Shared<AtomicArrayBlock<T>>,
 }
 
-/// The shared part of an [`AtomicArray`]: nothing yet. Behind it lies one word for each element, whose first bytes are the value and whose others are zero.
+/// The shared part of an [`AtomicArray`]: only reserved words. Behind it lies one word for each element. Its
+/// first bytes are the value, the others are zero.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct AtomicArrayBlock<T> {
@@ -60,7 +63,7 @@ const _: () = assert!(size_of::<AtomicArrayBlock<u64>>() == 64);
 unsafe impl<T: Pod> Object for AtomicArrayBlock<T> {
     const KIND: &'static str = "atomic array";
     const LAYOUT: u32 = 1;
-    /// How many elements.
+    /// The number of elements.
     type Params = usize;
 
     fn extents(length: &usize) -> Result<[u64; 2], String> {
@@ -78,8 +81,6 @@ unsafe impl<T: Pod> Object for AtomicArrayBlock<T> {
         Element::of::<T>()
     }
 
-    unsafe fn init(&self, _: *const AtomicU64, _: usize) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [None, None]
     }
@@ -90,26 +91,28 @@ crate::verbs! {
     "array" "of `length` zeros"; new(length: usize) => length;
     /// Its length is what its maker chose.
     open;
-    invalid "`length` is too large"; other "its elements are of another type"; differs "it has another length";
+    invalid "`length` is too large";
+    other "its elements are of another type";
+    differs "it has another length";
 }
 
 impl<T: Pod> AtomicArray<T> {
-    /// A copy of these elements, without a name.
+    /// Makes an anonymous array with a copy of these elements.
     ///
     /// # Errors
     ///
-    /// [`Error`]: no space.
+    /// Returns [`Error`] if there is no space.
     pub fn from_slice(elements: &[T]) -> Result<Self, Error> {
         let array = Self::new(elements.len())?;
         array.words().iter().zip(elements).for_each(|(word, element)| word.store(*element));
         Ok(array)
     }
 
-    /// The element at `index` now.
+    /// Returns the element at `index`.
     ///
     /// # Errors
     ///
-    /// [`OutOfRange`]: there is none.
+    /// Returns [`OutOfRange`] if there is no such element.
     #[inline]
     pub fn load(&self, index: usize) -> Result<T, OutOfRange> {
         Ok(self.word(index)?.load())
@@ -119,56 +122,60 @@ impl<T: Pod> AtomicArray<T> {
     ///
     /// # Errors
     ///
-    /// [`OutOfRange`]: there is none.
+    /// Returns [`OutOfRange`] if there is no such element.
     #[inline]
     pub fn store(&self, index: usize, value: T) -> Result<(), OutOfRange> {
         self.word(index)?.store(value);
         Ok(())
     }
 
-    /// Sets the element at `index`, and returns the one before.
+    /// Sets the element at `index` and returns the previous one.
     ///
     /// # Errors
     ///
-    /// [`OutOfRange`]: there is none.
+    /// Returns [`OutOfRange`] if there is no such element.
     #[inline]
     pub fn swap(&self, index: usize, value: T) -> Result<T, OutOfRange> {
         Ok(self.word(index)?.swap(value))
     }
 
-    /// Sets the element at `index` to `new` if its bytes are those of `current`; the value before, as `Ok` if it was set.
+    /// Sets the element at `index` to `new` if its bytes are those of `current`. Returns the previous
+    /// element, as `Ok` if it was set.
     ///
     /// # Errors
     ///
-    /// [`OutOfRange`]: there is none. The inner error is the value that was there instead.
+    /// Returns [`OutOfRange`] if there is no such element. The inner error is the element, if it differs from
+    /// `current`.
     #[inline]
     pub fn compare_exchange(&self, index: usize, current: T, new: T) -> Result<Result<T, T>, OutOfRange> {
         Ok(self.word(index)?.compare_exchange(current, new))
     }
 
-    /// Sets the element at `index` to what `change` makes of it, asking again when somebody else was faster; the value before.
+    /// Sets the element at `index` to what `change` returns for it, and returns the previous one. Calls
+    /// `change` again if another thread has changed the element meanwhile.
     ///
     /// # Errors
     ///
-    /// [`OutOfRange`]: there is none.
+    /// Returns [`OutOfRange`] if there is no such element.
     #[inline]
     pub fn fetch_update(&self, index: usize, change: impl FnMut(T) -> T) -> Result<T, OutOfRange> {
         Ok(self.word(index)?.fetch_update(change))
     }
 
-    /// A copy of all elements, each as it was when its turn came: what others change meanwhile is in it or not.
+    /// Returns a copy of all elements, each read in one step. A change by another thread meanwhile may or may
+    /// not be in it.
     pub fn to_vec(&self) -> Vec<T> {
         self.words().iter().map(Word::load).collect()
     }
 
-    /// How many elements it has: always the same.
+    /// Returns the number of elements, which never changes.
     #[inline]
     #[allow(clippy::cast_possible_truncation, reason = "its object is mapped, so it fits")]
     pub fn len(&self) -> usize {
         self.shared.extents()[0] as usize
     }
 
-    /// Whether it has no elements.
+    /// Returns whether it has no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -181,7 +188,8 @@ impl<T: Pod> AtomicArray<T> {
 
     #[inline]
     fn words(&self) -> &[Word<T>] {
-        // SAFETY: so many words lie behind the block, mapped as long as the handle; a `Word` is an atomic word, which others may change.
+        // SAFETY: so many words lie behind the block, and stay mapped as long as the handle lives. A `Word`
+        // is an atomic word, which other threads may change.
         unsafe { std::slice::from_raw_parts(self.shared.tail().cast(), self.len()) }
     }
 }
@@ -189,41 +197,43 @@ impl<T: Pod> AtomicArray<T> {
 macro_rules! integers {
     ($($int:ty)*) => {$(
         impl AtomicArray<$int> {
-            /// Adds to the element at `index`, wrapping around; the value before.
+            /// Adds to the element at `index`, wrapping around at the boundary, and returns the previous
+            /// element.
             ///
             /// # Errors
             ///
-            /// [`OutOfRange`]: there is none.
+            /// Returns [`OutOfRange`] if there is no such element.
             #[inline]
             pub fn fetch_add(&self, index: usize, by: $int) -> Result<$int, OutOfRange> {
                 Ok(self.word(index)?.fetch_add(by))
             }
 
-            /// Subtracts from the element at `index`, wrapping around; the value before.
+            /// Subtracts from the element at `index`, wrapping around at the boundary, and returns the
+            /// previous element.
             ///
             /// # Errors
             ///
-            /// [`OutOfRange`]: there is none.
+            /// Returns [`OutOfRange`] if there is no such element.
             #[inline]
             pub fn fetch_sub(&self, index: usize, by: $int) -> Result<$int, OutOfRange> {
                 Ok(self.word(index)?.fetch_sub(by))
             }
 
-            /// Keeps the larger in the element at `index`; the value before.
+            /// Sets the element at `index` to the larger of both, and returns the previous element.
             ///
             /// # Errors
             ///
-            /// [`OutOfRange`]: there is none.
+            /// Returns [`OutOfRange`] if there is no such element.
             #[inline]
             pub fn fetch_max(&self, index: usize, other: $int) -> Result<$int, OutOfRange> {
                 Ok(self.word(index)?.fetch_max(other))
             }
 
-            /// Keeps the smaller in the element at `index`; the value before.
+            /// Sets the element at `index` to the smaller of both, and returns the previous element.
             ///
             /// # Errors
             ///
-            /// [`OutOfRange`]: there is none.
+            /// Returns [`OutOfRange`] if there is no such element.
             #[inline]
             pub fn fetch_min(&self, index: usize, other: $int) -> Result<$int, OutOfRange> {
                 Ok(self.word(index)?.fetch_min(other))

@@ -5,20 +5,21 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 
 use bytemuck::Pod;
+use multiproc_robust::RobustLock;
 use serde::{Deserialize, Serialize};
 
 use crate::atomic_word::Word;
 use crate::header::Element;
 use crate::shared::{Object, Shared};
-use multiproc_robust::RobustLock;
 
 /// A plain value of at most eight bytes that processes share without a lock (Python's `RawValue`, made safe).
 ///
-/// Every operation is one atomic step, sequentially consistent, and never waits. Larger types do not compile.
+/// Every operation is one atomic step, sequentially consistent, and never blocks. Larger types do not
+/// compile.
 ///
 /// # When a process dies
 ///
-/// An operation has happened or it has not.
+/// Its last operation has happened completely, or not at all.
 ///
 /// ```
 /// use multiproc_shm::AtomicValue;
@@ -37,7 +38,7 @@ pub struct AtomicValue<T: Pod> {
     shared: Shared<AtomicBlock<T>>,
 }
 
-/// The shared part of an [`AtomicValue`]: one word, whose first bytes are the value and whose others are zero.
+/// The shared part of an [`AtomicValue`]: one word. Its first bytes are the value, the others are zero.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct AtomicBlock<T> {
@@ -80,7 +81,7 @@ crate::verbs! {
 }
 
 impl<T: Pod> AtomicValue<T> {
-    /// The value now.
+    /// Returns the value.
     #[inline]
     pub fn load(&self) -> T {
         self.shared.word.load()
@@ -92,23 +93,25 @@ impl<T: Pod> AtomicValue<T> {
         self.shared.word.store(value);
     }
 
-    /// Sets the value, and returns the one before.
+    /// Sets the value and returns the previous one.
     #[inline]
     pub fn swap(&self, value: T) -> T {
         self.shared.word.swap(value)
     }
 
-    /// Sets the value to `new` if its bytes are those of `current`; the value before, as `Ok` if it was set.
+    /// Sets the value to `new` if its bytes are those of `current`. Returns the previous value, as `Ok` if it
+    /// was set.
     ///
     /// # Errors
     ///
-    /// The value that was there instead.
+    /// Returns the value if it differs from `current`.
     #[inline]
     pub fn compare_exchange(&self, current: T, new: T) -> Result<T, T> {
         self.shared.word.compare_exchange(current, new)
     }
 
-    /// Sets the value to what `change` makes of it, asking again when somebody else was faster; the value before.
+    /// Sets the value to what `change` returns for it, and returns the previous one. Calls `change` again if
+    /// another thread has changed the value meanwhile.
     #[inline]
     pub fn fetch_update(&self, change: impl FnMut(T) -> T) -> T {
         self.shared.word.fetch_update(change)
@@ -118,25 +121,25 @@ impl<T: Pod> AtomicValue<T> {
 macro_rules! integers {
     ($($int:ty)*) => {$(
         impl AtomicValue<$int> {
-            /// Adds, wrapping around; the value before.
+            /// Adds, wrapping around at the boundary, and returns the previous value.
             #[inline]
             pub fn fetch_add(&self, by: $int) -> $int {
                 self.shared.word.fetch_add(by)
             }
 
-            /// Subtracts, wrapping around; the value before.
+            /// Subtracts, wrapping around at the boundary, and returns the previous value.
             #[inline]
             pub fn fetch_sub(&self, by: $int) -> $int {
                 self.shared.word.fetch_sub(by)
             }
 
-            /// Keeps the larger; the value before.
+            /// Sets the value to the larger of both, and returns the previous value.
             #[inline]
             pub fn fetch_max(&self, other: $int) -> $int {
                 self.shared.word.fetch_max(other)
             }
 
-            /// Keeps the smaller; the value before.
+            /// Sets the value to the smaller of both, and returns the previous value.
             #[inline]
             pub fn fetch_min(&self, other: $int) -> $int {
                 self.shared.word.fetch_min(other)

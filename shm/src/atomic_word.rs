@@ -1,4 +1,4 @@
-//! [`Word`]: up to eight bytes in one shared word; what `AtomicValue` has one of, and `AtomicArray` many.
+//! [`Word`]: up to eight bytes in one shared word. `AtomicValue` has one, `AtomicArray` has many.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use bytemuck::Pod;
 
-/// One shared word, whose first bytes are the value and whose others are zero. Every operation is one atomic step.
+/// A shared word. Its first bytes are the value, the others are zero. Every operation is one atomic step.
 #[repr(transparent)]
 pub(crate) struct Word<T> {
     word: AtomicU64,
@@ -14,8 +14,9 @@ pub(crate) struct Word<T> {
 }
 
 impl<T: Pod> Word<T> {
-    /// To be evaluated where such a word is made.
-    pub(crate) const FITS: () = assert!(size_of::<T>() <= 8, "what is atomic has at most eight bytes; use Value, or Array");
+    /// Evaluated where such a word is made.
+    pub(crate) const FITS: () =
+        assert!(size_of::<T>() <= 8, "what is atomic has at most eight bytes; use Value, or Array");
 
     #[inline]
     pub(crate) fn load(&self) -> T {
@@ -34,7 +35,10 @@ impl<T: Pod> Word<T> {
 
     #[inline]
     pub(crate) fn compare_exchange(&self, current: T, new: T) -> Result<T, T> {
-        self.word.compare_exchange(to_word(current), to_word(new), SeqCst, SeqCst).map(from_word).map_err(from_word)
+        self.word
+            .compare_exchange(to_word(current), to_word(new), SeqCst, SeqCst)
+            .map(from_word)
+            .map_err(from_word)
     }
 
     #[inline]
@@ -54,12 +58,20 @@ macro_rules! integers {
         impl Word<$int> {
             #[inline]
             pub(crate) fn fetch_add(&self, by: $int) -> $int {
-                if size_of::<$int>() == 8 { from_word(self.word.fetch_add(to_word(by), SeqCst)) } else { self.fetch_update(|value| value.wrapping_add(by)) }
+                if size_of::<$int>() == 8 {
+                    from_word(self.word.fetch_add(to_word(by), SeqCst))
+                } else {
+                    self.fetch_update(|value| value.wrapping_add(by))
+                }
             }
 
             #[inline]
             pub(crate) fn fetch_sub(&self, by: $int) -> $int {
-                if size_of::<$int>() == 8 { from_word(self.word.fetch_sub(to_word(by), SeqCst)) } else { self.fetch_update(|value| value.wrapping_sub(by)) }
+                if size_of::<$int>() == 8 {
+                    from_word(self.word.fetch_sub(to_word(by), SeqCst))
+                } else {
+                    self.fetch_update(|value| value.wrapping_sub(by))
+                }
             }
 
             #[inline]

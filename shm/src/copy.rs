@@ -1,24 +1,27 @@
-//! Bytes in and out of memory that a peer may write at any instant.
+//! Copies bytes to and from memory that other processes may write at any time.
 //!
-//! Ordinary reads and writes of such memory would be data races, so it is reached in two ways only: relaxed atomic words for what is small, and
-//! assembly, which the compiler cannot look into, for what is long. A peer that writes meanwhile gives us wrong bytes, never undefined
-//! behaviour; whether bytes are right is decided by the protocol around the copy (a lock, a commit store, a version).
+//! Ordinary reads and writes of such memory would be data races. So small copies use relaxed atomic words,
+//! and long copies use assembly, which the compiler does not analyse. If another process writes meanwhile,
+//! the copy has wrong bytes, but the behaviour is defined. The protocol around the copy (a lock, a commit
+//! store, a version) decides whether the bytes are right.
 //!
-//! The shared side is always a run of whole, aligned 8-byte words; a message's last word is filled up with zeros.
+//! The shared side is always a run of whole, aligned 8-byte words. The last word of a message is padded with
+//! zeros.
 #![allow(unsafe_code, reason = "raw copies to and from shared memory")]
 
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Bytes in a shared word.
+/// Bytes of a shared word.
 pub const WORD: usize = 8;
-/// Up to this many bytes, words; above, assembly.
+/// Copies of more bytes than this use assembly.
 const LONG: usize = 256;
-/// From here on `rep movsb` is the faster assembly (measured between two CPUs; below it the start-up cost shows).
+/// Copies of at least this many bytes use `rep movsb`. Measured between two CPUs: below this its start-up
+/// cost is larger than its gain.
 #[cfg(all(target_arch = "x86_64", not(multiproc_asan)))]
 const STRING: usize = 4096;
 
-/// How many words hold `bytes` bytes.
+/// Returns how many words hold `bytes` bytes.
 #[inline]
 pub const fn words(bytes: usize) -> usize {
     bytes.div_ceil(WORD)
@@ -28,7 +31,8 @@ pub const fn words(bytes: usize) -> usize {
 ///
 /// # Safety
 ///
-/// `target` points to [`words`]`(source.len())` mapped words, which are only ever accessed as atomics or through this module.
+/// `target` points to [`words`]`(source.len())` mapped words, which are only ever accessed as atomics or
+/// through this module.
 #[inline]
 pub unsafe fn store(target: *const AtomicU64, source: &[u8]) {
     let mut done = 0;
@@ -41,14 +45,14 @@ pub unsafe fn store(target: *const AtomicU64, source: &[u8]) {
         // SAFETY: eight bytes from `done` are inside the slice.
         let word = unsafe { ptr::read_unaligned(source.as_ptr().wrapping_add(done).cast::<u64>()) };
         // SAFETY: the caller's promise: the word is inside the target.
-        unsafe { place(target, done) }.store(word, Relaxed);
+        unsafe { word_at(target, done) }.store(word, Relaxed);
         done += WORD;
     }
     if done < source.len() {
         let mut last = [0_u8; WORD];
         last[..source.len() - done].copy_from_slice(&source[done..]);
         // SAFETY: as above.
-        unsafe { place(target, done) }.store(u64::from_ne_bytes(last), Relaxed);
+        unsafe { word_at(target, done) }.store(u64::from_ne_bytes(last), Relaxed);
     }
 }
 
@@ -56,7 +60,8 @@ pub unsafe fn store(target: *const AtomicU64, source: &[u8]) {
 ///
 /// # Safety
 ///
-/// `source` points to [`words`]`(length)` mapped words, accessed as for [`store`]; `target` has room for `length` bytes, which nobody else accesses.
+/// `source` points to [`words`]`(length)` mapped words, accessed as for [`store`]. `target` has room for
+/// `length` bytes, which no other thread accesses.
 #[inline]
 pub unsafe fn load(source: *const AtomicU64, target: *mut u8, length: usize) {
     let mut done = 0;
@@ -67,24 +72,26 @@ pub unsafe fn load(source: *const AtomicU64, target: *mut u8, length: usize) {
     }
     while done + WORD <= length {
         // SAFETY: the caller's promise: the word is inside the source.
-        let word = unsafe { place(source, done) }.load(Relaxed);
+        let word = unsafe { word_at(source, done) }.load(Relaxed);
         // SAFETY: eight bytes from `done` are inside the target.
         unsafe { ptr::write_unaligned(target.wrapping_add(done).cast::<u64>(), word) };
         done += WORD;
     }
     if done < length {
         // SAFETY: as above: the last, partly used word is inside the source.
-        let word = unsafe { place(source, done) }.load(Relaxed).to_ne_bytes();
+        let word = unsafe { word_at(source, done) }.load(Relaxed).to_ne_bytes();
         // SAFETY: `length - done` < 8 bytes are left in the target.
         unsafe { ptr::copy_nonoverlapping(word.as_ptr(), target.wrapping_add(done), length - done) };
     }
 }
 
-/// Copies `source` to the bytes from `offset` on. What else is in the first and in the last word is read and written back, so nobody else may be writing there.
+/// Copies `source` to the bytes from `offset` on. The other bytes of the first and the last word are read and
+/// written back, so no other thread may write them meanwhile.
 ///
 /// # Safety
 ///
-/// `target` points to [`words`]`(offset + source.len())` mapped words, which are only ever accessed as atomics or through this module.
+/// `target` points to [`words`]`(offset + source.len())` mapped words, which are only ever accessed as
+/// atomics or through this module.
 #[inline]
 pub unsafe fn store_at(target: *const AtomicU64, offset: usize, source: &[u8]) {
     let (first, rest) = source.split_at(source.len().min(offset.wrapping_neg() % WORD));
@@ -106,21 +113,28 @@ pub unsafe fn store_at(target: *const AtomicU64, offset: usize, source: &[u8]) {
 ///
 /// # Safety
 ///
-/// `source` points to [`words`]`(offset + length)` mapped words, accessed as for [`store`]; `target` has room for `length` bytes, which nobody else accesses.
+/// `source` points to [`words`]`(offset + length)` mapped words, accessed as for [`store`]. `target` has room
+/// for `length` bytes, which no other thread accesses.
 #[inline]
 pub unsafe fn load_at(source: *const AtomicU64, offset: usize, target: *mut u8, length: usize) {
     let first = length.min(offset.wrapping_neg() % WORD);
     if first != 0 {
         // SAFETY: the caller's promise: the word is inside the source.
-        let word = unsafe { place(source, offset & !(WORD - 1)) }.load(Relaxed).to_ne_bytes();
+        let word = unsafe { word_at(source, offset & !(WORD - 1)) }.load(Relaxed).to_ne_bytes();
         // SAFETY: `first` bytes from `offset % WORD` on are inside the word, and the target has as many.
         unsafe { ptr::copy_nonoverlapping(word.as_ptr().wrapping_add(offset % WORD), target, first) };
     }
     // SAFETY: the rest of both, from a whole word on.
-    unsafe { load(source.wrapping_byte_add(offset.next_multiple_of(WORD)), target.wrapping_add(first), length - first) };
+    unsafe {
+        load(
+            source.wrapping_byte_add(offset.next_multiple_of(WORD)),
+            target.wrapping_add(first),
+            length - first,
+        )
+    };
 }
 
-/// Writes bytes that lie within one word, in one store.
+/// Writes bytes that lie within one word, by one store.
 ///
 /// # Safety
 ///
@@ -128,13 +142,14 @@ pub unsafe fn load_at(source: *const AtomicU64, offset: usize, target: *mut u8, 
 #[inline]
 unsafe fn merge(base: *const AtomicU64, offset: usize, bytes: &[u8]) {
     // SAFETY: the caller's promise.
-    let word = unsafe { place(base, offset & !(WORD - 1)) };
+    let word = unsafe { word_at(base, offset & !(WORD - 1)) };
     let mut merged = word.load(Relaxed).to_ne_bytes();
     merged[offset % WORD..][..bytes.len()].copy_from_slice(bytes);
     word.store(u64::from_ne_bytes(merged), Relaxed);
 }
 
-/// Asks the CPU to fetch the line of this word for writing; does nothing where there is no such instruction. Any address is allowed.
+/// Asks the CPU to fetch the cache line of this word for writing. Does nothing on CPUs without such an
+/// instruction. Any address is allowed.
 #[inline]
 pub fn prefetch_for_writing(word: *const AtomicU64) {
     #[cfg(target_arch = "x86_64")]
@@ -151,7 +166,8 @@ pub fn prefetch_for_writing(word: *const AtomicU64) {
     let _ = word;
 }
 
-/// Asks the CPU to fetch the line of this word for reading; does nothing where there is no such instruction. Any address is allowed.
+/// Asks the CPU to fetch the cache line of this word for reading. Does nothing on CPUs without such an
+/// instruction. Any address is allowed.
 #[inline]
 pub fn prefetch(word: *const AtomicU64) {
     #[cfg(target_arch = "x86_64")]
@@ -168,18 +184,18 @@ pub fn prefetch(word: *const AtomicU64) {
     let _ = word;
 }
 
-/// The shared word at a byte offset.
+/// Returns the shared word at a byte offset.
 ///
 /// # Safety
 ///
 /// `base + offset` is a mapped, aligned word that outlives `'a`.
 #[inline]
-unsafe fn place<'a>(base: *const AtomicU64, offset: usize) -> &'a AtomicU64 {
+unsafe fn word_at<'a>(base: *const AtomicU64, offset: usize) -> &'a AtomicU64 {
     // SAFETY: the caller's promise.
     unsafe { &*base.wrapping_byte_add(offset) }
 }
 
-/// Copies a multiple of 64 bytes without the compiler's knowledge.
+/// Copies a multiple of 64 bytes by assembly.
 ///
 /// # Safety
 ///
@@ -190,7 +206,13 @@ unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
     if length >= STRING {
         // SAFETY: the caller's promise.
         unsafe {
-            std::arch::asm!("rep movsb", inout("rcx") length => _, inout("rsi") source => _, inout("rdi") target => _, options(nostack, preserves_flags));
+            std::arch::asm!(
+                "rep movsb",
+                inout("rcx") length => _,
+                inout("rsi") source => _,
+                inout("rdi") target => _,
+                options(nostack, preserves_flags),
+            );
         }
         return;
     }
@@ -222,7 +244,7 @@ unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
     }
 }
 
-/// As above.
+/// Copies a multiple of 64 bytes by assembly.
 ///
 /// # Safety
 ///
@@ -252,7 +274,7 @@ unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
     }
 }
 
-/// Elsewhere, and for AddressSanitizer, which cannot look into assembly either: byte by byte.
+/// Copies byte by byte: on other CPUs, and for AddressSanitizer, which does not see what assembly accesses.
 ///
 /// # Safety
 ///
@@ -261,7 +283,7 @@ unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
 #[inline]
 unsafe fn long(target: *mut u8, source: *const u8, length: usize) {
     for at in 0..length {
-        // SAFETY: the caller's promise; one byte, which one side shares: volatile, so that it is read and written once.
+        // SAFETY: the caller's promise. One side is shared, so each byte is read and written once: volatile.
         unsafe { target.add(at).write_volatile(source.add(at).read_volatile()) };
     }
 }
@@ -271,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_length_comes_back() {
+    fn copies_of_every_length_come_back() {
         let shared: Vec<AtomicU64> = (0..2000).map(|_| AtomicU64::new(u64::MAX)).collect();
         for length in (0..600).chain([4095, 4096, 4097, 10_000]) {
             let bytes: Vec<u8> = (0..length).map(|i| u8::try_from(i * 7 % 251).unwrap_or(0)).collect();
@@ -285,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn every_offset_comes_back_and_its_neighbours_stay() {
+    fn copies_at_every_offset_come_back_and_leave_their_neighbours() {
         for offset in (0..40).chain([255, 257, 4099]) {
             for length in (0..40).chain([255, 256, 257, 300, 4097]) {
                 let shared: Vec<AtomicU64> = (0..1100).map(|_| AtomicU64::new(u64::MAX)).collect();

@@ -1,18 +1,20 @@
-//! The one setup error of all crates.
+//! [`Error`]: why an object could not be made, found, attached or removed, in all crates.
 
 use std::fmt;
 use std::io;
 
-use crate::sys;
+use crate::sys::{self, OsError};
 
-/// Why an object could not be made, found, attached or removed: what was tried, on which object, and why it failed.
+/// Why an object could not be made, found, attached or removed.
+///
+/// It says what was tried, on which object, and why it failed.
 ///
 /// ```
 /// use multiproc_shm::{ErrorKind, Value};
 ///
-/// let error = Value::<u64>::open("nobody-made-this").unwrap_err();
+/// let error = Value::<u64>::open("not-made").unwrap_err();
 /// assert_eq!(error.kind(), ErrorKind::NotFound);
-/// assert!(error.to_string().starts_with(r#"open value "nobody-made-this": no such object"#));
+/// assert!(error.to_string().starts_with(r#"open value "not-made": no such object"#));
 /// ```
 #[derive(Debug)]
 pub struct Error {
@@ -29,7 +31,7 @@ pub struct Error {
 pub enum ErrorKind {
     /// `create` of a name that is in use.
     AlreadyExists,
-    /// `open` or `unlink` of a name that nobody uses.
+    /// `open` or `unlink` of a name that is not in use.
     NotFound,
     /// A name outside `[A-Za-z0-9_.-]{1,200}`, or one with a leading dot.
     BadName,
@@ -37,33 +39,34 @@ pub enum ErrorKind {
     WrongKind,
     /// The object was made by a build with another layout.
     WrongVersion,
-    /// The object's parameters or element type are other ones.
+    /// The object has other parameters, or elements of another type.
     Mismatch,
     /// The object was made in another pid namespace, where thread ids mean other threads.
     OtherPidNamespace,
-    /// The object that a handle in a message meant has gone; the name may be another's by now.
+    /// The object of a handle in a message has gone. Its name may belong to another object now.
     Stale,
-    /// The file system has no room for it; nothing was left behind.
+    /// The file system has no space for it. Nothing was left behind.
     NoSpace,
-    /// A parameter that cannot be: zero, too large.
+    /// A parameter that is not possible: zero, too large.
     Invalid,
-    /// Somebody holds the namespace's lock and does not let go: a process stopped in the middle of an `open`.
+    /// Another process holds the namespace's lock: most likely it was stopped in the middle of an `open`.
     Busy,
-    /// Permissions: of the directory, the file, or a sandbox.
+    /// Permissions of the directory, the file, or a sandbox.
     Denied,
-    /// The bytes are not an object of ours.
+    /// The bytes are not an object of this crate.
     Corrupt,
-    /// The kernel or libc lacks what we need.
+    /// The kernel or libc lacks what is needed.
     Unsupported,
-    /// In memory of the user's: the object is being placed, or whoever placed it died before it was ready. Place it again.
+    /// In caller-provided memory: the object is being placed, or the process that placed it died before it
+    /// was ready. Place it again.
     NotReady,
-    /// Memory of the user's whose address is not a multiple of what the object needs.
+    /// Caller-provided memory whose address is not a multiple of what the object needs.
     Misaligned,
-    /// Memory of the user's that is smaller than the object.
+    /// Caller-provided memory that is smaller than the object.
     TooSmall,
     /// Too many open files, too many mappings, no memory.
     Exhausted,
-    /// Anything else the operating system said.
+    /// Any other error of the operating system.
     Os,
 }
 
@@ -77,9 +80,10 @@ impl Error {
         self
     }
 
-    /// One more fact, behind what is known already.
+    /// Adds a fact to the detail.
     pub(crate) fn also(mut self, fact: impl fmt::Display) -> Self {
-        self.detail = Some(self.detail.map_or_else(|| fact.to_string(), |detail| format!("{detail}; {fact}")));
+        self.detail =
+            Some(self.detail.map_or_else(|| fact.to_string(), |detail| format!("{detail}; {fact}")));
         self
     }
 
@@ -88,22 +92,29 @@ impl Error {
             io::ErrorKind::AlreadyExists => ErrorKind::AlreadyExists,
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Denied,
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => ErrorKind::NoSpace,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                ErrorKind::NoSpace
+            }
             io::ErrorKind::OutOfMemory => ErrorKind::Exhausted,
             io::ErrorKind::Unsupported => ErrorKind::Unsupported,
-            _ => sys::kind_of(&source).unwrap_or(ErrorKind::Os),
+            _ => match sys::classify(&source) {
+                Some(OsError::TooManyFiles) => ErrorKind::Exhausted,
+                Some(OsError::WrongPath) => ErrorKind::Denied,
+                Some(OsError::WrongFileType) => ErrorKind::Corrupt,
+                None => ErrorKind::Os,
+            },
         };
         let mut error = Self::new(kind, operation, object);
         error.source = Some(source);
         error
     }
 
-    /// The reason, to be matched on.
+    /// Returns the reason, to be matched on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// The object's name; empty for an anonymous one, a path for a namespace.
+    /// Returns the object's name: empty for an anonymous object, a path for a namespace.
     pub fn object(&self) -> &str {
         &self.object
     }

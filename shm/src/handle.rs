@@ -1,27 +1,29 @@
-//! [`Handle`]: what the verbs make.
+//! [`Handle`]: a public type around a shared object.
 
 use crate::error::{Error, ErrorKind};
 use crate::shared::{Object, Shared};
 
-/// A public type around a [`Shared`] object, so that [`Options`](crate::Options) can make it.
+/// A public type around a [`Shared`] object, which [`Options`](crate::Options) makes and finds.
 pub trait Handle: Sized {
-    /// What it is a handle to.
+    /// The type of the object.
     type Object: Object;
 
-    /// Wraps the object.
+    /// Makes a handle from the object.
     fn from_shared(shared: Shared<Self::Object>) -> Self;
 
-    /// The object: where it is, how large. `None` for a block of somebody else's ([`SharedMemory`](crate::SharedMemory)).
+    /// Returns the object. `None` for a block that Python or C made
+    /// ([`SharedMemory::attach_os`](crate::SharedMemory)).
     fn shared(&self) -> Option<&Shared<Self::Object>>;
 
-    /// Writes what has changed in an ordinary file to its disk: [`Shared::sync`].
+    /// Writes changes in an ordinary file to its disk, as [`Shared::sync`] does.
     ///
     /// # Errors
     ///
-    /// [`Error`]: it is in no file, or the disk fails.
+    /// Returns [`Error`] if the object is not in an ordinary file, or if the disk fails.
     fn sync(&self) -> Result<(), Error> {
-        let nowhere =
-            || Error::new(ErrorKind::Unsupported, "sync", Self::Object::KIND).with_detail("it is somebody else's block");
-        self.shared().ok_or_else(nowhere)?.sync()
+        let foreign = || {
+            Error::new(ErrorKind::Unsupported, "sync", Self::Object::KIND).with_detail("it was not made here")
+        };
+        self.shared().ok_or_else(foreign)?.sync()
     }
 }

@@ -1,4 +1,4 @@
-//! Names of objects: one function decides what is one.
+//! Names of objects.
 
 use std::ffi::{CStr, CString};
 use std::fmt;
@@ -6,7 +6,7 @@ use std::fmt;
 use crate::error::{Error, ErrorKind};
 use crate::sys;
 
-/// A checked name: a single path component that cannot leave the namespace's directory.
+/// A checked name: a single path component, which cannot lead out of the namespace's directory.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Name(CString);
 
@@ -31,7 +31,7 @@ impl Name {
         Err(Error::new(ErrorKind::BadName, operation, format_args!("{shown:?}")).with_detail(problem))
     }
 
-    /// A name in a message or a directory: also the reserved ones that we made.
+    /// A name from a message or a directory. It may be a reserved one, made by this crate.
     pub(crate) fn existing(name: &str, operation: &'static str) -> Result<Self, Error> {
         match name.strip_prefix('.') {
             Some(rest) => Self::chosen(rest, operation).and_then(|_| Self::of(name.to_owned(), operation)),
@@ -39,12 +39,12 @@ impl Name {
         }
     }
 
-    /// An unguessable name for an object that has none.
+    /// A random name for an anonymous object.
     pub(crate) fn anonymous(operation: &'static str) -> Result<Self, Error> {
         Self::random(".a-", operation)
     }
 
-    /// A name for a file that is not ready.
+    /// A random name for a file that is not complete.
     pub(crate) fn temporary(operation: &'static str) -> Result<Self, Error> {
         Self::random(TEMPORARY, operation)
     }
@@ -59,7 +59,9 @@ impl Name {
     }
 
     fn of(name: String, operation: &'static str) -> Result<Self, Error> {
-        CString::new(name).map(Self).map_err(|_| Error::new(ErrorKind::BadName, operation, "a name with a NUL"))
+        CString::new(name)
+            .map(Self)
+            .map_err(|_| Error::new(ErrorKind::BadName, operation, "a name with a NUL"))
     }
 
     pub(crate) fn as_c_str(&self) -> &CStr {
@@ -75,7 +77,11 @@ const TEMPORARY: &str = ".t-";
 
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.as_str().starts_with('.') { f.write_str("(anonymous)") } else { write!(f, "{:?}", self.as_str()) }
+        if self.as_str().starts_with('.') {
+            f.write_str("(anonymous)")
+        } else {
+            write!(f, "{:?}", self.as_str())
+        }
     }
 }
 
@@ -84,11 +90,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_a_name() {
+    fn names_are_checked() {
         for good in ["a", "jobs", "A.b-c_9", "x.", &"n".repeat(200)] {
             assert_eq!(Name::chosen(good, "open").unwrap().as_str(), good);
         }
-        for bad in ["", ".", "..", ".hidden", "a/b", "/a", "a\0b", "ä", "a b", "a\n", "a*", &"n".repeat(201)] {
+        for bad in ["", ".", "..", ".hidden", "a/b", "/a", "a\0b", "ä", "a b", "a\n", "a*", &"n".repeat(201)]
+        {
             let error = Name::chosen(bad, "open").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::BadName, "{bad:?}");
         }

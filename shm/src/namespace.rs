@@ -1,32 +1,32 @@
-//! The directory in which objects have their names, and its sweep.
+//! [`Namespace`]: the directory in which objects have their names.
 //!
-//! `multiproc-<uid>` below the shared memory file system, mode 0700, checked to be ours; or a directory that was given to a group, mode 2770. Every check-and-unlink, and every decision of `open`, happens under a `flock` on
-//! this directory, so that nobody mistakes an object that was made anew for the one that was there before. The kernel gives that lock back when its
-//! holder dies. Names are *made* without it: `linkat` is atomic by itself.
+//! It is `multiproc-<uid>` below the shared memory file system, of mode 0700 and checked to be this user's.
+//! Or it is a directory of mode 2770 that was given to a group.
+//!
+//! A process holds a `flock` on the directory while it decides what a name means: for every check-and-unlink,
+//! and in every `open`. So no process mistakes a new object for an old one of the same name. The kernel
+//! releases the lock when its holder dies. Names are *made* without the lock: `linkat` is atomic.
 
 use std::ffi::{CStr, CString};
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::access::{self, Access};
 use crate::error::{Error, ErrorKind};
-use crate::gc::TICKET_AGE;
-use crate::header;
+use crate::file_lock::lock_within;
 use crate::name::Name;
 use crate::sys;
-use multiproc_robust::Deadline;
-use multiproc_robust::planted_bugs::{Bug, is_planted};
 
 /// A directory of named objects.
 ///
-/// There is one by default for each user, which every verb without a namespace means; the environment variable `MULTIPROC_DIR` names another.
+/// Each user has one by default, which is meant wherever no namespace is given. The environment variable
+/// `MULTIPROC_DIR` selects another directory.
 ///
 /// ```
 /// let namespace = multiproc_shm::Namespace::current()?;
@@ -45,66 +45,73 @@ struct Directory {
     sharing: Option<Sharing>,
 }
 
-/// A group whose members share a namespace, and whose directory that is.
+/// The group whose members share a namespace, and the user that owns its directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sharing {
     pub(crate) group: u32,
     pub(crate) owner: u32,
 }
 
-/// Held: the namespace's directory is ours alone, until dropped or dead.
+/// A held lock on the namespace's directory. Dropping it, or the death of this process, releases the lock.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock(File);
 
 impl Drop for DirectoryLock {
     fn drop(&mut self) {
-        // Closing is not enough: a child that was forked meanwhile has the descriptor as well, and would keep the lock.
+        // Closing the descriptor does not suffice: a child that was forked meanwhile has a copy, which keeps
+        // the lock.
         let _ = self.0.unlock();
     }
 }
 
 const OPEN: &str = "open namespace";
-/// How long a `flock` on the directory is waited for: its holders need microseconds, unless one was stopped.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long the holder of a dropped handle waits for it; what stays behind is left to the sweep.
-const DROP_PATIENCE: Duration = Duration::from_millis(20);
-/// How many entries the first creation of a process looks at.
-const FIRST_SWEEP: usize = 64;
+/// How long to wait for the directory's lock. Holders need microseconds, unless they are stopped.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
 
 impl Namespace {
-    /// The namespace that names mean by default: `MULTIPROC_DIR` if it is set, else `/dev/shm/multiproc-<uid>`.
+    /// Returns the default namespace: `MULTIPROC_DIR` if it is set, else `/dev/shm/multiproc-<uid>`.
     ///
     /// # Errors
     ///
-    /// [`Error`] when the directory cannot be made, or is not this user's alone.
+    /// Returns [`Error`] if the directory cannot be made, or if other users can reach it.
     pub fn current() -> Result<Self, Error> {
         static CURRENT: Mutex<Option<Namespace>> = Mutex::new(None);
-        // A forked child may find the mutex locked by a thread that it does not have: then without the cache.
-        let Some(mut cached) = CURRENT.try_lock_for(Duration::from_secs(1)) else { return Self::at(default_path()) };
+        // In a forked child the mutex may be locked by a thread that the child does not have. Then it works
+        // without the cache.
+        let Some(mut cached) = CURRENT.try_lock_for(Duration::from_secs(1)) else {
+            return Self::at(default_path());
+        };
         match &*cached {
             Some(namespace) if namespace.still_there() => Ok(namespace.clone()),
             _ => Ok(cached.insert(Self::at(default_path())?).clone()),
         }
     }
 
-    /// The namespace in this directory, which is made if it is not there. Its file system should be in memory.
+    /// Returns the namespace in this directory, which is made if it does not exist. Its file system should be
+    /// in memory.
     ///
     /// # Errors
     ///
-    /// [`Error`] when the directory cannot be made, is a symbolic link, or is open to other users.
+    /// Returns [`Error`] if the directory cannot be made, is a symbolic link, or can be reached by other
+    /// users.
     pub fn at(path: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::open(path.into(), true)
     }
 
-    /// The namespace in this directory, shared by the members of a group: mode 2770, its objects 0660. It is made if it is not there; who makes it must be root, or
-    /// a member. Whoever else uses it says whose it is, by [`shared_by`](Self::shared_by), unless it is root's.
+    /// Returns the namespace in this directory, which the members of a group share: mode 2770, its objects
+    /// 0660.
     ///
-    /// A group shares trust: each member can change, cut short and take away what the others have made there. Who is no member cannot even look.
+    /// The directory is made if it does not exist; then this user must be root or a member of the group.
+    /// Other users state its owner, by [`shared_by`](Self::shared_by), unless that is root.
     ///
-    /// A maker that is killed leaves a whole directory, or none under this name; perhaps an empty one beside it, `.t-` and 32 digits.
+    /// The members trust each other: each can change, truncate and remove what the others have made there.
+    /// Users outside the group cannot even list it.
+    ///
+    /// A process that is killed while it makes the directory leaves a complete one or none. It may also leave
+    /// an empty directory beside it, named `.t-` and 32 digits.
     ///
     /// ```no_run
-    /// use multiproc_shm::{Namespace, Options, Value}; // not run: the group must be one's own
+    /// use multiproc_shm::{Namespace, Options, Value}; // not run: it needs a group of this user's
     ///
     /// let team = Namespace::shared("/dev/shm/team", 1234)?; // a group id
     /// let hits: Value<u64> = Options::new().namespace(&team).open_or_create("hits", 0)?;
@@ -113,22 +120,26 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// [`Error`]; [`Denied`](ErrorKind::Denied) when this user is no member, or the directory is not this user's or root's, not the group's, or open to others.
+    /// Returns [`Error`] if the directory cannot be made or opened. Returns [`Denied`](ErrorKind::Denied) if
+    /// this user is no member of the group. Also if the directory belongs to another group, belongs to
+    /// another user than this one or root, or can be reached by others.
     pub fn shared(path: impl Into<PathBuf>, group: u32) -> Result<Self, Error> {
         let sharing = Sharing { group, owner: sys::effective_user() };
         Self::open_shared(path.into(), sharing, true)
     }
 
-    /// As [`shared`](Self::shared), but the directory is this user's (or root's); nothing is made.
+    /// Returns a shared namespace whose directory this owner (or root) has made: as [`shared`](Self::shared),
+    /// but makes nothing.
     ///
     /// # Errors
     ///
-    /// As for [`shared`](Self::shared); [`NotFound`](ErrorKind::NotFound).
+    /// Returns the errors of [`shared`](Self::shared), and [`NotFound`](ErrorKind::NotFound).
     pub fn shared_by(path: impl Into<PathBuf>, group: u32, owner: u32) -> Result<Self, Error> {
         Self::open_shared(path.into(), Sharing { group, owner }, false)
     }
 
-    /// As [`at`](Self::at) and [`shared_by`](Self::shared_by), but makes nothing: a path out of a message is no reason to make directories.
+    /// As [`at`](Self::at) and [`shared_by`](Self::shared_by), but makes nothing: a path in a message is no
+    /// reason to make directories.
     pub(crate) fn existing(path: PathBuf, sharing: Option<Sharing>) -> Result<Self, Error> {
         match sharing {
             None => Self::open(path, false),
@@ -143,11 +154,11 @@ impl Namespace {
             sys::make_directory(&c_path).map_err(failed)?;
         }
         let file = sys::open_directory(&c_path).map_err(failed)?;
-        let facts = file.metadata().map_err(failed)?;
-        let problem = if facts.uid() != sys::effective_user() {
-            format!("belongs to user {}", facts.uid())
-        } else if facts.mode() & 0o077 != 0 {
-            format!("its mode is {:o}, others could reach it", facts.mode() & 0o7777)
+        let metadata = file.metadata().map_err(failed)?;
+        let problem = if metadata.uid() != sys::effective_user() {
+            format!("belongs to user {}", metadata.uid())
+        } else if metadata.mode() & 0o077 != 0 {
+            format!("its mode is {:o}, others could reach it", metadata.mode() & 0o7777)
         } else {
             return Ok(Self { directory: Arc::new(Directory { file, path, sharing: None }) });
         };
@@ -156,10 +167,12 @@ impl Namespace {
 
     fn open_shared(path: PathBuf, sharing: Sharing, make: bool) -> Result<Self, Error> {
         let (path, c_path) = absolute(&path)?;
-        let failed = |error: io::Error| {
-            let whose = std::fs::symlink_metadata(&path).map_or_else(|_| String::new(), |facts| access::describe(&facts));
+        let failed = |error| {
             let error = Error::os(OPEN, path.display(), error);
-            if error.kind() == ErrorKind::Denied && !whose.is_empty() { error.also(whose) } else { error }
+            match std::fs::symlink_metadata(&path) {
+                Ok(metadata) if error.kind() == ErrorKind::Denied => error.also(access::describe(&metadata)),
+                _ => error,
+            }
         };
         let file = match sys::open_directory(&c_path) {
             Err(error) if make && error.kind() == io::ErrorKind::NotFound => {
@@ -169,28 +182,27 @@ impl Namespace {
             result => result,
         };
         let file = file.map_err(failed)?;
-        let facts = file.metadata().map_err(failed)?;
-        let sound = [0, sharing.owner].contains(&facts.uid()) && facts.gid() == sharing.group && facts.mode() & 0o007 == 0;
-        if !sound {
+        let metadata = file.metadata().map_err(failed)?;
+        if !sharing.admits(&metadata) {
             let wanted = format!("not user {}'s or root's, for group {} alone", sharing.owner, sharing.group);
-            let problem = format!("{}; {wanted}", access::describe(&facts));
+            let problem = format!("{}; {wanted}", access::describe(&metadata));
             return Err(Error::new(ErrorKind::Denied, OPEN, path.display()).with_detail(problem));
         }
-        let sharing = Some(Sharing { owner: facts.uid(), ..sharing });
+        let sharing = Some(Sharing { owner: metadata.uid(), ..sharing });
         Ok(Self { directory: Arc::new(Directory { file, path, sharing }) })
     }
 
-    /// The group that shares it, if it is one that is shared.
+    /// The group that shares it, if a group does.
     pub(crate) fn sharing(&self) -> Option<Sharing> {
         self.directory.sharing
     }
 
-    /// Who may reach its objects.
+    /// Mode and group of its objects.
     pub(crate) fn access(&self) -> Access {
         self.sharing().map_or(Access::PRIVATE, |sharing| Access::of_group(sharing.group))
     }
 
-    /// Where it is.
+    /// Returns the path of its directory.
     pub fn path(&self) -> &Path {
         &self.directory.path
     }
@@ -199,102 +211,46 @@ impl Namespace {
         &self.directory.file
     }
 
-    /// Whether names without a namespace mean this one.
+    /// Whether it is meant where no namespace is given.
     pub(crate) fn is_default(&self) -> bool {
         self.sharing().is_none() && self.path() == default_path()
     }
 
     fn still_there(&self) -> bool {
-        self.path() == default_path() && self.file().metadata().is_ok_and(|facts| facts.nlink() > 0)
+        self.path() == default_path() && self.file().metadata().is_ok_and(|metadata| metadata.nlink() > 0)
     }
 
+    /// Takes the lock on the directory.
     pub(crate) fn lock(&self, operation: &'static str) -> Result<DirectoryLock, Error> {
         let failed = |error| Error::os(operation, self.path().display(), error);
-        self.lock_within(PATIENCE).map_err(failed)?.ok_or_else(|| {
+        self.lock_within(LOCK_LIMIT).map_err(failed)?.ok_or_else(|| {
             Error::new(ErrorKind::Busy, operation, self.path().display())
                 .with_detail("is one of its users stopped by SIGSTOP or a debugger?")
         })
     }
 
-    fn lock_within(&self, patience: Duration) -> io::Result<Option<DirectoryLock>> {
+    pub(crate) fn lock_within(&self, limit: Duration) -> io::Result<Option<DirectoryLock>> {
         let file = sys::open_directory_again(self.file())?;
-        let deadline = Deadline::after(patience);
-        let mut pause = Duration::from_micros(20);
-        while !sys::lock_file(&file, true)? {
-            if deadline.has_passed() {
-                return Ok(None);
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(1));
-        }
-        Ok(Some(DirectoryLock(file)))
+        let locked = lock_within(limit, || sys::lock_file(&file, true))?;
+        Ok(locked.then_some(DirectoryLock(file)))
     }
 
-    /// The last one out takes the name away; what cannot be done at once is left to the sweep.
-    pub(crate) fn leave(&self, name: &Name, identity: (u64, u64)) {
-        if let Ok(Some(lock)) = self.lock_within(DROP_PATIENCE) {
-            let _ = self.remove_if_unused(&lock, name, Some(identity), TICKET_AGE, false);
-        }
-    }
-
-    /// Takes a name away if nobody has the object mapped and nothing keeps it. `identity`: only if the name still means this inode. Tells whether it did (or, dry, would).
-    pub(crate) fn remove_if_unused(
-        &self,
-        _lock: &DirectoryLock,
-        name: &Name,
-        identity: Option<(u64, u64)>,
-        ticket_age: Duration,
-        dry: bool,
-    ) -> io::Result<bool> {
-        let file = sys::open_at(self.file(), name.as_c_str())?;
-        let facts = file.metadata()?;
-        if identity.is_some_and(|mine| mine != (facts.dev(), facts.ino())) && !is_planted(Bug::UnlinkWithoutInode) {
-            return Ok(false);
-        }
-        // Only holders of the directory lock ask for an exclusive lock, so a refusal means a user, not another asker.
-        if !facts.is_file() || (!sys::lock_file(&file, true)? && !is_planted(Bug::UnlinkWithoutInode)) {
-            return Ok(false);
-        }
-        let stays = match header::must_stay(&file, name.is_temporary(), ticket_age) {
-            Some(stays) => stays,
-            // No header: a creator that died early, where files are born with a temporary name; or not ours.
-            None => !name.is_temporary(),
-        };
-        if stays || dry {
-            // As for the directory: a forked child may have the descriptor as well.
-            file.unlock()?;
-            return Ok(!stays);
-        }
-        // CRASH: before this call the file is whole and unused, the next one to look removes it; after it, it is gone.
-        sys::remove_at(self.file(), name.as_c_str())?;
-        Ok(true)
-    }
-
-    pub(crate) fn remove_stale(&self, name: &Name, operation: &'static str) -> Result<bool, Error> {
-        let lock = self.lock(operation)?;
-        match self.remove_if_unused(&lock, name, None, TICKET_AGE, false) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
-            result => result.map_err(|error| Error::os(operation, name, error)),
-        }
-    }
-
-    /// Takes a name away, whoever uses the object.
+    /// Removes a name, whether or not the object is in use.
     pub(crate) fn unlink(&self, name: &Name, operation: &'static str) -> Result<(), Error> {
         let _lock = self.lock(operation)?;
         sys::remove_at(self.file(), name.as_c_str()).map_err(|error| Error::os(operation, name, error))
     }
+}
 
-    /// Once a process: clears away what killed processes left, but not for long.
-    pub(crate) fn first_sweep(&self) {
-        // No `OnceLock`: a child that is forked during the sweep would wait for a thread that it does not have.
-        static DONE: AtomicBool = AtomicBool::new(false);
-        if !DONE.swap(true, Relaxed) {
-            let _ = self.sweep(FIRST_SWEEP, TICKET_AGE, false);
-        }
+impl Sharing {
+    /// Whether a directory belongs to the owner (or root) and the group, and others cannot reach it.
+    fn admits(self, metadata: &Metadata) -> bool {
+        let owned = [0, self.owner].contains(&metadata.uid()) && metadata.gid() == self.group;
+        owned && metadata.mode() & 0o007 == 0
     }
 }
 
-/// It travels with handles to processes that run elsewhere.
+/// Namespaces are sent with handles to processes that run in other directories.
 fn absolute(path: &Path) -> Result<(PathBuf, CString), Error> {
     let failed = |error| Error::os(OPEN, path.display(), error);
     let path = std::path::absolute(path).map_err(failed)?;
@@ -302,7 +258,8 @@ fn absolute(path: &Path) -> Result<(PathBuf, CString), Error> {
     Ok((path, c_path))
 }
 
-/// Makes a directory of a group's: under another name first, since its group and mode come one after the other. One that is there already is no error.
+/// Makes a group's directory: first under a temporary name, because its group and its mode are set one after
+/// the other. If the directory exists already, that is no error.
 fn make_shared(path: &Path, c_path: &CStr, group: u32) -> io::Result<()> {
     let unusual = || io::Error::from(io::ErrorKind::InvalidInput);
     let parent = path.parent().ok_or_else(unusual)?;
@@ -311,11 +268,12 @@ fn make_shared(path: &Path, c_path: &CStr, group: u32) -> io::Result<()> {
     let c_temporary = CString::new(temporary.as_os_str().as_encoded_bytes())?;
     sys::make_directory(&c_temporary)?;
     let renamed = (|| {
-        // The umask may have locked us out.
+        // The umask may have taken this user's own rights away.
         std::fs::set_permissions(&temporary, Permissions::from_mode(0o700))?;
         let directory = sys::open_directory(&c_temporary)?;
         Access { mode: 0o2770, group: Some(group) }.give(&directory)?;
-        // CRASH: before this call there is no such directory (an empty one of another name stays); after it, a whole one.
+        // CRASH: before this call the directory does not exist (an empty one with a temporary name stays);
+        // after it, it is complete.
         sys::rename_new(&directory, &c_temporary, c_path)
     })();
     if renamed.is_err() {

@@ -1,4 +1,4 @@
-//! [`OsBlock`]: memory that others made under a POSIX name, and that is theirs to take away.
+//! [`OsBlock`]: memory that Python or C made under a POSIX name, and removes.
 #![allow(unsafe_code, reason = "a mapping that threads share")]
 
 use std::fmt;
@@ -11,28 +11,33 @@ use shared_memory::{Shmem, ShmemConf, ShmemError};
 
 use crate::error::{Error, ErrorKind};
 
-/// A block of Python's or C's, mapped.
+/// A mapped block that Python or C made.
 #[derive(Clone)]
 pub(crate) struct OsBlock {
     mapping: Arc<Mapping>,
 }
 
-/// Opened, not made: `Shmem` unlinks only what it has made, so this one never does.
+/// `Shmem` unlinks only what it has made. This one was opened, so it never does.
 struct Mapping(Shmem);
 
-// SAFETY: a pointer, a descriptor and a name; none of them belongs to a thread, and nothing in there changes after the opening.
+// SAFETY: a pointer, a descriptor and a name. None of them belongs to a thread, and none changes after the
+// opening.
 unsafe impl Send for Mapping {}
-// SAFETY: as above; the bytes are only reached as atomics or through `copy`.
+// SAFETY: as above; the bytes are only accessed as atomics or through `copy`.
 unsafe impl Sync for Mapping {}
 
-/// The longest file name.
+/// Bytes of the longest file name.
 const LONGEST: usize = 255;
 
 impl OsBlock {
     pub(crate) fn attach(id: &str) -> Result<Self, Error> {
         let operation = "attach";
         let name = id.strip_prefix('/').unwrap_or(id);
-        let plain = !name.contains(['/', '\0']) && !name.is_empty() && name.len() <= LONGEST && name != "." && name != "..";
+        let plain = !name.contains(['/', '\0'])
+            && !name.is_empty()
+            && name.len() <= LONGEST
+            && name != "."
+            && name != "..";
         if !plain {
             let shown: String = id.chars().take(LONGEST).collect();
             return Err(Error::new(ErrorKind::BadName, operation, format_args!("OS memory {shown:?}"))
@@ -43,11 +48,11 @@ impl OsBlock {
             Ok(mapping) => Ok(Self { mapping: Arc::new(Mapping(mapping)) }),
             Err(ShmemError::MapOpenFailed(code)) => {
                 let error = io::Error::from_raw_os_error(code.cast_signed());
-                // The name is sound, so this is the mapping of nothing; or a directory, which glibc's `shm_open` tells like that.
+                // The name is valid. So the block has no bytes, or it is a directory, for which glibc's
+                // `shm_open` fails in this way.
                 if error.kind() == io::ErrorKind::InvalidInput {
-                    return Err(
-                        Error::new(ErrorKind::Invalid, operation, shown).with_detail("it has no bytes (yet), or is no block")
-                    );
+                    return Err(Error::new(ErrorKind::Invalid, operation, shown)
+                        .with_detail("it has no bytes (yet), or is no block"));
                 }
                 Err(Error::os(operation, shown, error))
             }
@@ -55,12 +60,13 @@ impl OsBlock {
         }
     }
 
-    /// Bytes that it had when it was attached.
+    /// The bytes that it had when it was attached.
     pub(crate) fn len(&self) -> usize {
         self.mapping.0.len()
     }
 
-    /// Its first word, at the beginning of a page; its last page is mapped whole.
+    /// The address of its first word, which is at the beginning of a page. Its last page is mapped as a
+    /// whole.
     pub(crate) fn base(&self) -> *const AtomicU64 {
         self.mapping.0.as_ptr().cast_const().cast()
     }

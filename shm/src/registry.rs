@@ -1,32 +1,33 @@
-//! What this process has mapped: an object that is opened twice is mapped once.
+//! What this process has mapped, and what happens when it stops using an object.
 //!
-//! An object in a file is known by its inode, one in memory of the user's by the random generation in its header.
+//! A process maps an object once, however often it opens it. A lock is known by its address: through a second
+//! mapping a thread would not find that it holds the lock already. Objects in files are identified by their
+//! inode, objects in caller-provided memory by the random generation in their header.
 //!
-//! A lock is known by its address, so a thread that had an object mapped twice would not find that it holds the lock already. A forked child therefore begins with a copy
-//! of its parent's registry; with an empty one if that was locked at the fork, by a thread that the child does not have.
-#![allow(unsafe_code, reason = "one static that a fork replaces")]
+//! A forked child begins with a copy of its parent's registry. If another thread had locked the registry at
+//! the fork, the child begins with an empty one: that thread does not exist in the child.
+//!
+//! # The end of a mapping
+//!
+//! When the last handle of this process is dropped, the object is unmapped, and its name is removed if no
+//! other process uses the object. If a thread of this process still owns a lock in the object (a leaked
+//! guard), the mapping stays for ever. The kernel will walk the thread's robust list through it.
+#![allow(unsafe_code, reason = "a static that a fork replaces, the end of mappings")]
 
 use std::collections::HashMap;
+use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering::AcqRel, Ordering::Acquire};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::segment::Segment;
+use crate::gc;
+use crate::segment::{Address, Identity, Memory, Segment};
 
 struct Registry {
     process: u32,
     mapped: Mutex<HashMap<Identity, Weak<Segment>>>,
-}
-
-/// What makes an object the same object, seen from one process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Identity {
-    /// Device and inode.
-    File(u64, u64),
-    /// The generation.
-    Memory([u64; 2]),
 }
 
 static CURRENT: AtomicPtr<Registry> = AtomicPtr::new(ptr::null_mut());
@@ -40,10 +41,12 @@ fn current() -> &'static Registry {
             return registry;
         }
         // SAFETY: as above.
-        let inherited = unsafe { known.as_ref() }.and_then(|parents| parents.mapped.try_lock().map(|mapped| mapped.clone()));
-        let fresh = Box::into_raw(Box::new(Registry { process, mapped: Mutex::new(inherited.unwrap_or_default()) }));
+        let parent = unsafe { known.as_ref() };
+        let inherited = parent.and_then(|parent| parent.mapped.try_lock().map(|mapped| mapped.clone()));
+        let fresh =
+            Box::into_raw(Box::new(Registry { process, mapped: Mutex::new(inherited.unwrap_or_default()) }));
         if CURRENT.compare_exchange(known, fresh, AcqRel, Acquire).is_err() {
-            // SAFETY: nobody else has seen it.
+            // SAFETY: no other thread has seen it.
             drop(unsafe { Box::from_raw(fresh) });
         }
     }
@@ -55,27 +58,57 @@ pub(crate) fn find(identity: Identity) -> Option<Arc<Segment>> {
 
 pub(crate) fn insert(segment: Segment) -> Arc<Segment> {
     let segment = Arc::new(segment);
-    current().mapped.lock().insert(segment.identity(), Arc::downgrade(&segment));
+    current().mapped.lock().insert(segment.identity, Arc::downgrade(&segment));
     segment
 }
 
-/// As [`insert`], unless another thread has been faster with the same object: then its mapping is the one.
+/// Inserts a segment unless another thread has inserted the same object before; then returns that thread's.
 pub(crate) fn find_or_insert(segment: Segment) -> Arc<Segment> {
     let segment = Arc::new(segment);
     let mut mapped = current().mapped.lock();
-    let known = mapped.get(&segment.identity()).and_then(Weak::upgrade);
+    let known = mapped.get(&segment.identity).and_then(Weak::upgrade);
     if known.is_none() {
-        mapped.insert(segment.identity(), Arc::downgrade(&segment));
+        mapped.insert(segment.identity, Arc::downgrade(&segment));
     }
-    // Before our own is dropped, which asks for the lock.
+    // Unlocked before `segment` is dropped, which takes this lock.
     drop(mapped);
     known.unwrap_or(segment)
 }
 
-/// Forgets a segment that is being dropped, unless another mapping of the same file has taken its place.
-pub(crate) fn forget(identity: Identity) {
+/// Forgets a segment that is being dropped, unless another mapping of the same object has replaced it.
+fn forget(identity: Identity) {
     let mut mapped = current().mapped.lock();
     if mapped.get(&identity).is_some_and(|known| known.strong_count() == 0) {
         mapped.remove(&identity);
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        let held = (self.held_here)(self);
+        // SAFETY: taken once, here; nothing uses this segment any more.
+        let memory = unsafe { ManuallyDrop::take(&mut self.memory) };
+        if held {
+            // A leaked guard: the thread's robust list leads through the memory. Memory and name stay, known
+            // to the registry, until the process ends.
+            let kept =
+                Self::new(memory, self.address.clone(), self.identity, self.header.clone(), self.held_here);
+            std::mem::forget(insert(kept));
+            return;
+        }
+        forget(self.identity);
+        match memory {
+            // If the descriptor keeps the lock, the lock ends last.
+            Memory::Mapped { map, lock } => {
+                drop(map);
+                drop(lock);
+            }
+            Memory::Caller(memory) => drop(memory),
+        }
+        if let (Address::Name(namespace, name), Identity::File(device, inode)) =
+            (&self.address, self.identity)
+        {
+            gc::remove_if_last(namespace, name, (device, inode));
+        }
     }
 }

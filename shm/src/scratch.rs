@@ -1,7 +1,8 @@
 //! [`ScratchDirectory`]: a directory in a namespace, for files that two processes need for a moment.
 //!
-//! The process that makes it holds a `flock` on it. The kernel releases that lock when the process ends. So a scratch
-//! directory that nothing has locked was left by a killed process, and a sweep removes it with all that is in it.
+//! The process that makes it holds a `flock` on it. The kernel releases that lock when the process ends. So a
+//! scratch directory that nothing has locked was left by a killed process, and a sweep removes it with all
+//! that is in it.
 
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File};
@@ -14,7 +15,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use crate::namespace::Namespace;
 use crate::sys;
 
-/// A directory that no other process makes or removes while this value lives. Dropping it removes the directory.
+/// A directory that no other process makes or removes while this value lives. Dropping it removes the
+/// directory.
 #[derive(Debug)]
 pub struct ScratchDirectory {
     path: PathBuf,
@@ -29,7 +31,8 @@ const FIRST_SWEEP: usize = 64;
 impl Namespace {
     /// Makes a directory of mode 0700 for files that a few processes need for a moment. Its path is absolute.
     ///
-    /// The first call of a process also removes scratch directories that killed processes left in this namespace.
+    /// The first call of a process also removes scratch directories that killed processes left in this
+    /// namespace.
     ///
     /// # Errors
     ///
@@ -51,8 +54,8 @@ impl Namespace {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error),
             }
-            // CRASH: it is empty and not locked, so the next sweep removes it. A sweep may also do that between these
-            // two lines while this process lives; then this loop makes another one.
+            // CRASH: it is empty and not locked, so the next sweep removes it. A sweep may also do that
+            // between these two lines while this process lives; then this loop makes another one.
             match lock(&path) {
                 Ok(Some(directory)) => return Ok(ScratchDirectory { path, directory }),
                 Ok(None) => {}

@@ -1,39 +1,44 @@
-//! Handles on their way from one process to another.
+//! Handles in messages, on their way from one process to another.
 //!
-//! A handle in a message is a name; between the sender's drop and the receiver's open nobody would have the object mapped, and it would be swept. So serialising a handle inside a
-//! [`Transit`] takes a one-time *ticket* in the object's header, which the reader gives back once it has attached. A put that fails rolls the tickets back. A message that
-//! is lost with its reader leaves its ticket, which expires after ten minutes.
+//! A handle in a message is a name. Between the sender's drop and the receiver's open no process may have the
+//! object mapped, and a sweep would remove it. So a handle that is serialised inside a [`Transit`] takes an
+//! *in-flight reference* in the object's header, and the receiver releases it once it has attached. A put
+//! that fails releases the references, too. A message that is lost with its receiver leaves its references,
+//! which expire after ten minutes.
 //!
-//! Serialised outside a `Transit` (into a file, by a foreign transport) a handle takes no ticket: this process then keeps the object until it exits.
+//! A handle that is serialised outside a `Transit` (into a file, by another transport) takes no reference.
+//! Then this process keeps the object mapped until it exits.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread::LocalKey;
 
-use crate::header::Ticket;
+use crate::header::InFlightReference;
 use crate::segment::Segment;
 
-/// The tickets that one message took.
-type Taken = Vec<(Arc<Segment>, Ticket)>;
+/// The references of one message.
+type References = Vec<(Arc<Segment>, InFlightReference)>;
+
+/// The references of open scopes, each with the number of its scope.
+type Open = RefCell<Vec<(usize, Arc<Segment>, InFlightReference)>>;
 
 thread_local! {
-    /// How many scopes are open. Most messages have no handle in them, and need no more than this.
-    static DEPTH: Cell<usize> = const { Cell::new(0) };
-    /// Whether there is something in `OPEN`.
-    static ANY: Cell<bool> = const { Cell::new(false) };
-    /// What was taken in open scopes.
-    static OPEN: Open = const { RefCell::new(Vec::new()) };
-    /// The same of [`Reading`].
-    static READERS: Cell<usize> = const { Cell::new(0) };
+    /// How many `Transit` scopes are open. A message without handles, as most are, touches nothing but this
+    /// and `ANY_SENT`.
+    static SENDING: Cell<usize> = const { Cell::new(0) };
+    /// Whether `SENT` holds any reference.
+    static ANY_SENT: Cell<bool> = const { Cell::new(false) };
+    /// The references taken in open `Transit` scopes.
+    static SENT: Open = const { RefCell::new(Vec::new()) };
+    /// The same three for `Reading`.
+    static READING: Cell<usize> = const { Cell::new(0) };
     static ANY_READ: Cell<bool> = const { Cell::new(false) };
     static READ: Open = const { RefCell::new(Vec::new()) };
 }
 
-/// Tickets, each with the number of its scope.
-type Open = RefCell<Vec<(usize, Arc<Segment>, Ticket)>>;
-
-/// The time in which this thread serialises one message. Every handle in it takes a ticket.
+/// A scope in which this thread serialises one message. Every handle in it takes an in-flight reference.
 ///
 /// ```
 /// use multiproc_shm::{Transit, Value};
@@ -43,30 +48,30 @@ type Open = RefCell<Vec<(usize, Arc<Segment>, Ticket)>>;
 /// let bytes = postcard::to_stdvec(&value)?;
 /// // ... hand `bytes` over; if that worked:
 /// transit.sent();
-/// drop(value); // the object stays: its ticket is out
-/// let arrived: Value<u64> = postcard::from_bytes(&bytes)?;
-/// assert_eq!(arrived.get()?, 7);
+/// drop(value); // the object stays: a message references it
+/// let received: Value<u64> = postcard::from_bytes(&bytes)?;
+/// assert_eq!(received.get()?, 7);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-#[must_use = "dropped without `sent`, it takes the tickets back"]
+#[must_use = "dropped without `sent`, it releases the references"]
 pub struct Transit {
     here: PhantomData<*const ()>,
 }
 
 impl Transit {
-    /// Opens a scope on this thread; scopes nest.
+    /// Opens a scope on this thread. Scopes nest.
     #[inline]
     pub fn begin() -> Self {
-        DEPTH.set(DEPTH.get() + 1);
+        SENDING.set(SENDING.get() + 1);
         Self { here: PhantomData }
     }
 
-    /// The message is on its way: the tickets stay with it.
+    /// Ends the scope after the message was sent: its references stay in flight.
     #[inline]
     pub fn sent(self) {
-        if ANY.get() {
-            drop(taken_in(DEPTH.get(), &OPEN, &ANY));
+        if ANY_SENT.get() {
+            drop(take_scope(SENDING.get(), &SENT, &ANY_SENT));
         }
     }
 }
@@ -74,54 +79,61 @@ impl Transit {
 impl Drop for Transit {
     #[inline]
     fn drop(&mut self) {
-        if ANY.get() {
-            for (segment, ticket) in taken_in(DEPTH.get(), &OPEN, &ANY) {
-                segment.return_ticket(ticket);
-            }
+        if ANY_SENT.get() {
+            release(take_scope(SENDING.get(), &SENT, &ANY_SENT));
         }
-        DEPTH.set(DEPTH.get() - 1);
+        SENDING.set(SENDING.get() - 1);
     }
 }
 
-/// Forgets what was taken in this scope, the innermost.
+/// Removes the references of the innermost scope, which has this number, from the thread's list.
 #[cold]
-fn taken_in(scope: usize, open: &'static LocalKey<Open>, any: &'static LocalKey<Cell<bool>>) -> Taken {
+fn take_scope(scope: usize, open: &'static LocalKey<Open>, any: &'static LocalKey<Cell<bool>>) -> References {
     let taken = open.try_with(|open| {
         let mut open = open.borrow_mut();
         let first = open.iter().position(|(of, ..)| *of == scope).unwrap_or(open.len());
-        let taken = open.drain(first..).map(|(_, segment, ticket)| (segment, ticket)).collect();
+        let taken = open.drain(first..).map(|(_, segment, reference)| (segment, reference)).collect();
         any.set(!open.is_empty());
         taken
     });
     taken.unwrap_or_default()
 }
 
-/// The time in which this thread reads a message that may have to be read again: the tickets of the handles in it stay out.
+fn release(references: References) {
+    for (segment, reference) in references {
+        segment.release_reference(reference);
+    }
+}
+
+/// A scope in which this thread reads a message that may have to be read again. The references of its handles
+/// stay in flight.
 ///
-/// A handle that is read ends its ticket's life; a second reader would find the object gone if nobody else has it. What is delivered once more when its reader dies is therefore read in such a scope, and its
-/// tickets are [redeemed](Tickets::redeem) when it will not be read again.
+/// Otherwise a handle that is read releases its reference, and a second reader would not find an object that
+/// no process uses. So a message that is delivered again if its reader dies is read in such a scope. Its
+/// references are [released](InFlight::release) once it will not be read again.
 #[derive(Debug)]
-#[must_use = "dropped, it leaves the tickets out, and nobody can redeem them"]
+#[must_use = "dropped without `end`, it leaves the references in flight for ten minutes"]
 pub struct Reading {
     here: PhantomData<*const ()>,
 }
 
-/// Tickets of a message that was read, and may be read again. Dropped, they stay out: the next reader finds the objects, for ten minutes.
+/// The in-flight references of a message that was read and may be read again. Dropped without
+/// [`release`](Self::release), they stay in flight: the next reader finds the objects, for ten minutes.
 #[derive(Default)]
-pub struct Tickets(Taken);
+pub struct InFlight(References);
 
 impl Reading {
-    /// Opens a scope on this thread; scopes nest.
+    /// Opens a scope on this thread. Scopes nest.
     #[inline]
     pub fn begin() -> Self {
-        READERS.set(READERS.get() + 1);
+        READING.set(READING.get() + 1);
         Self { here: PhantomData }
     }
 
-    /// The message was read.
+    /// Ends the scope after the message was read, and returns its references.
     #[inline]
-    pub fn end(self) -> Tickets {
-        Tickets(if ANY_READ.get() { taken_in(READERS.get(), &READ, &ANY_READ) } else { Taken::new() })
+    pub fn end(self) -> InFlight {
+        InFlight(if ANY_READ.get() { take_scope(READING.get(), &READ, &ANY_READ) } else { References::new() })
     }
 }
 
@@ -129,50 +141,51 @@ impl Drop for Reading {
     #[inline]
     fn drop(&mut self) {
         if ANY_READ.get() {
-            drop(taken_in(READERS.get(), &READ, &ANY_READ));
+            drop(take_scope(READING.get(), &READ, &ANY_READ));
         }
-        READERS.set(READERS.get() - 1);
+        READING.set(READING.get() - 1);
     }
 }
 
-impl Tickets {
-    /// The message will not be read again.
-    pub fn redeem(self) {
-        for (segment, ticket) in self.0 {
-            segment.return_ticket(ticket);
-        }
+impl InFlight {
+    /// Releases the references: the message will not be read again.
+    pub fn release(self) {
+        release(self.0);
     }
 }
 
-impl std::fmt::Debug for Tickets {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Tickets").field(&self.0.len()).finish()
+impl fmt::Debug for InFlight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InFlight").field(&self.0.len()).finish()
     }
 }
 
-/// A handle has arrived with this ticket.
-pub(crate) fn arrived(segment: &Arc<Segment>, ticket: Ticket) {
-    let scope = READERS.get();
-    let kept = scope > 0 && READ.try_with(|read| read.borrow_mut().push((scope, Arc::clone(segment), ticket))).is_ok();
+/// Called when a handle with this reference was received: releases it, or leaves that to an open `Reading`.
+pub(crate) fn received(segment: &Arc<Segment>, reference: InFlightReference) {
+    let scope = READING.get();
+    let kept = scope > 0
+        && READ.try_with(|read| read.borrow_mut().push((scope, Arc::clone(segment), reference))).is_ok();
     if kept {
         ANY_READ.set(true);
     } else {
-        segment.return_ticket(ticket);
+        segment.release_reference(reference);
     }
 }
 
-/// A ticket for this object in the innermost scope; none (slot 255) outside of every scope or when all are out: then the process keeps the object.
-pub(crate) fn ticket_for(segment: &Arc<Segment>) -> Ticket {
-    let depth = DEPTH.get();
-    // In a destructor of another thread-local value the scopes may be gone: then handles are kept, as outside of every scope.
-    let taken = OPEN.try_with(|open| {
-        let ticket = (depth > 0).then(|| segment.take_ticket()).flatten()?;
-        open.borrow_mut().push((depth, Arc::clone(segment), ticket));
-        ANY.set(true);
-        Some(ticket)
+/// Takes a reference for a handle in the innermost `Transit`. Outside of every `Transit`, or if all
+/// references are taken, returns `NONE`: then this process keeps the object.
+pub(crate) fn reference_for(segment: &Arc<Segment>) -> InFlightReference {
+    let scope = SENDING.get();
+    // In a destructor of another thread-local value the list may have gone. Then it is as outside of every
+    // `Transit`.
+    let taken = SENT.try_with(|sent| {
+        let reference = (scope > 0).then(|| segment.take_reference()).flatten()?;
+        sent.borrow_mut().push((scope, Arc::clone(segment), reference));
+        ANY_SENT.set(true);
+        Some(reference)
     });
     taken.ok().flatten().unwrap_or_else(|| {
         std::mem::forget(Arc::clone(segment));
-        Ticket::from_wire((u8::MAX, 0))
+        InFlightReference::NONE
     })
 }

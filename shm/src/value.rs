@@ -1,5 +1,7 @@
-//! [`Value`]: one plain value and its lock, which no killed writer can tear.
+//! [`Value`]: a plain value and its lock. A killed writer never leaves it half written.
 #![allow(unsafe_code, reason = "copies in and out of the two buffers")]
+
+mod guard;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,26 +10,26 @@ use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Relaxed, Orderin
 use std::time::Duration;
 
 use bytemuck::Pod;
+use multiproc_robust::planted_bugs::{Bug, is_planted};
+use multiproc_robust::{AcquireError, Acquired, Deadline, LockError, Owner, RobustLock};
 use serde::{Deserialize, Serialize};
 
 use crate::copy;
 use crate::header::Element;
 use crate::shared::{Object, Shared};
-use crate::value_guard::ValueGuard;
-use multiproc_robust::Deadline;
-use multiproc_robust::RobustLock;
-use multiproc_robust::planted_bugs::{Bug, is_planted};
-use multiproc_robust::{AcquireError, Acquired, LockError, Owner};
+
+pub use guard::ValueGuard;
 
 /// A value that processes share, with its own lock (Python's `Value`).
 ///
-/// `T` is plain data ([`bytemuck::Pod`]): numbers, arrays of them, and structs that derive it. A guard works on a private copy, which becomes the value when the guard is dropped; readers
-/// do not wait for writers.
+/// `T` is plain data ([`bytemuck::Pod`]): numbers, arrays of them, and structs that derive it. A guard holds
+/// a private copy, which becomes the value when the guard is dropped. Readers do not wait for writers.
 ///
 /// # When a process dies
 ///
-/// A writer that is killed changes nothing: there are two buffers, and one store makes the other one current. Its lock goes to the next, who may ask
-/// [`previous_owner_died`](ValueGuard::previous_owner_died). A killed reader leaves no trace.
+/// A killed writer changes nothing: there are two buffers, and one store makes the other buffer current. The
+/// next owner of the lock can ask [`previous_owner_died`](ValueGuard::previous_owner_died). A killed reader
+/// leaves no trace.
 ///
 /// ```
 /// use multiproc_shm::Value;
@@ -39,7 +41,8 @@ use multiproc_robust::{AcquireError, Acquired, LockError, Owner};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// A struct derives what it takes, and says where bytemuck is (with the facade: `multiproc::bytemuck`); then this crate is all that a program depends on.
+/// A struct derives [`Pod`](crate::Pod) and [`Zeroable`](crate::Zeroable), and names the path to bytemuck
+/// (with the facade: `multiproc::bytemuck`). Then the program depends on this crate only.
 ///
 /// ```
 /// use multiproc_shm::{Pod, Value, Zeroable};
@@ -52,9 +55,9 @@ use multiproc_robust::{AcquireError, Acquired, LockError, Owner};
 ///     y: f64,
 /// }
 ///
-/// let place = Value::new(Point { x: 1.0, y: 2.0 })?;
-/// place.update(|it| it.x = 3.0)?;
-/// assert_eq!(place.get()?.x, 3.0);
+/// let position = Value::new(Point { x: 1.0, y: 2.0 })?;
+/// position.update(|it| it.x = 3.0)?;
+/// assert_eq!(position.get()?.x, 3.0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Serialize, Deserialize)]
@@ -63,7 +66,7 @@ pub struct Value<T: Pod> {
     pub(crate) shared: Shared<ValueBlock<T>>,
 }
 
-/// The shared part of a [`Value`]: behind it lie two buffers of whole words.
+/// The shared part of a [`Value`]. Two buffers of whole words lie behind it.
 ///
 /// | bytes | field |
 /// |---|---|
@@ -81,7 +84,8 @@ pub struct ValueBlock<T> {
 
 const _: () = assert!(size_of::<ValueBlock<u64>>() == 128);
 
-// SAFETY: `repr(C)`, atomics only; its size depends on `T` alone, which the element in the header pins; one lock.
+// SAFETY: `repr(C)`, atomics only; its size depends on `T` alone, which the element in the header pins; one
+// lock.
 unsafe impl<T: Pod> Object for ValueBlock<T> {
     const KIND: &'static str = "value";
     const LAYOUT: u32 = 1;
@@ -117,30 +121,30 @@ crate::verbs! {
 }
 
 impl<T: Pod> Value<T> {
-    /// Takes the lock, waiting as long as it takes.
+    /// Takes the lock, and blocks until it has.
     ///
     /// # Errors
     ///
-    /// [`LockError`]: this thread holds it already, or too many locks.
+    /// Returns [`LockError`] if this thread holds the lock already, or holds too many locks.
     #[inline(always)]
     pub fn lock(&self) -> Result<ValueGuard<'_, T>, LockError> {
         self.lock_until(Deadline::NEVER).map_err(|cause| self.error(cause))
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock if it is free, without blocking.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock).
+    /// Returns the errors of [`lock`](Self::lock).
     pub fn try_lock(&self) -> Result<Option<ValueGuard<'_, T>>, LockError> {
         self.lock_timeout(Duration::ZERO)
     }
 
-    /// Takes the lock, waiting at most this long; `None` if that was not enough.
+    /// Takes the lock, and blocks for at most this long. Returns `None` if that did not suffice.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock).
+    /// Returns the errors of [`lock`](Self::lock).
     pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<ValueGuard<'_, T>>, LockError> {
         match self.lock_until(Deadline::after(timeout)) {
             Ok(guard) => Ok(Some(guard)),
@@ -149,16 +153,18 @@ impl<T: Pod> Value<T> {
         }
     }
 
-    /// The value now. Does not wait for a writer, except when writers never pause: then it takes its turn.
+    /// Returns the value. It does not wait for a writer, unless 64 attempts to read between two writes have
+    /// failed. Then it takes the lock.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock).
+    /// Returns the errors of [`lock`](Self::lock).
     pub fn get(&self) -> Result<T, LockError> {
         for _ in 0..64 {
             let version = self.shared.version.load(Acquire);
             let value = self.read(version);
-            // ORDER: pairs with the fence in `commit`: if any word was of a later write, its version is seen here.
+            // ORDER: pairs with the fence in `commit`: if any word was of a later write, this load sees that
+            // write's version.
             fence(Acquire);
             if self.shared.version.load(Relaxed) == version {
                 return Ok(value);
@@ -171,28 +177,28 @@ impl<T: Pod> Value<T> {
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock).
+    /// Returns the errors of [`lock`](Self::lock).
     #[inline(always)]
     pub fn set(&self, value: T) -> Result<(), LockError> {
         self.replace(value).map(|_| ())
     }
 
-    /// Sets the value, and returns the one before.
+    /// Sets the value and returns the previous one.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock).
+    /// Returns the errors of [`lock`](Self::lock).
     #[inline(always)]
     pub fn replace(&self, value: T) -> Result<T, LockError> {
         let mut guard = self.lock()?;
         Ok(std::mem::replace(&mut *guard, value))
     }
 
-    /// Changes the value under the lock, and returns what it is then. If `change` panics, nothing changes.
+    /// Changes the value under the lock and returns the new one. If `change` panics, nothing changes.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock).
+    /// Returns the errors of [`lock`](Self::lock).
     #[inline(always)]
     pub fn update(&self, change: impl FnOnce(&mut T)) -> Result<T, LockError> {
         let mut guard = self.lock()?;
@@ -200,7 +206,8 @@ impl<T: Pod> Value<T> {
         Ok(*guard)
     }
 
-    /// Sets the value to `new` if its bytes are those of `expected`; the value before, as `Ok` if it was set.
+    /// Sets the value to `new` if its bytes are those of `expected`. Returns the previous value, as `Ok` if
+    /// it was set.
     ///
     /// ```
     /// # use multiproc_shm::Value;
@@ -212,7 +219,8 @@ impl<T: Pod> Value<T> {
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock). The inner error is the value that was there instead.
+    /// Returns the errors of [`lock`](Self::lock). The inner error is the current value, if it differs from
+    /// `expected`.
     pub fn compare_exchange(&self, expected: T, new: T) -> Result<Result<T, T>, LockError> {
         let mut guard = self.lock()?;
         let before = *guard;
@@ -223,20 +231,22 @@ impl<T: Pod> Value<T> {
         Ok(Ok(before))
     }
 
-    /// Who holds the lock now.
+    /// Returns the current owner of the lock.
     pub fn owner(&self) -> Option<Owner> {
         self.shared.lock.owner()
     }
 
-    // Inlined, and all that is between the lock and its user: the stores of a call would wait in front of the locked instruction, which is 10 ns.
+    // Inlined, as is all code between the lock and its user: the stores of a call would have to wait before
+    // the locked instruction, for 10 ns.
     #[inline(always)]
     fn lock_until(&self, deadline: Deadline) -> Result<ValueGuard<'_, T>, AcquireError> {
-        // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping (`Segment::drop`).
+        // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping
+        // (`Segment::drop`).
         let died = match unsafe { self.shared.lock.acquire(deadline) }? {
             Acquired::Clean => None,
             Acquired::OwnerDied(death) => Some(death),
         };
-        // Nothing to repair: a dead writer never made its buffer current.
+        // Nothing to repair: a writer that died never made its buffer current.
         let copy = self.read(self.shared.version.load(Relaxed));
         Ok(ValueGuard::new(self, copy, died))
     }
@@ -254,13 +264,13 @@ impl<T: Pod> Value<T> {
     #[inline(always)]
     fn read(&self, version: u64) -> T {
         let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: the buffer has `size_of::<T>()` bytes, and so has the target.
+        // SAFETY: the buffer and the target have `size_of::<T>()` bytes.
         unsafe { copy::load(self.buffer(version), value.as_mut_ptr().cast(), size_of::<T>()) };
         // SAFETY: all bytes were written, and every pattern is a `Pod`.
         unsafe { value.assume_init() }
     }
 
-    /// Makes a new value current; only with the lock held.
+    /// Makes a new value current. The caller holds the lock.
     #[inline(always)]
     pub(crate) fn commit(&self, value: &T) {
         let version = self.shared.version.load(Relaxed);
@@ -269,18 +279,24 @@ impl<T: Pod> Value<T> {
             unsafe { copy::store(self.buffer(version), bytemuck::bytes_of(value)) };
             return;
         }
-        // ORDER: pairs with the fence in `get`: whoever reads a word of the spare buffer below also sees the version that made it spare.
+        // ORDER: pairs with the fence in `get`: a reader that sees a word stored below also sees the version
+        // that made this buffer the spare one.
         fence(Release);
-        // CRASH: half a value in the spare buffer, which nobody reads.
+        // CRASH: half a value in the spare buffer, which no process reads.
         // SAFETY: the spare buffer has `size_of::<T>()` bytes.
         unsafe { copy::store(self.buffer(version.wrapping_add(1)), bytemuck::bytes_of(value)) };
-        // ORDER: Release pairs with the Acquire load in `get`. CRASH: the commit: before it the old value, after it the new one.
+        // ORDER: Release pairs with the Acquire load in `get`.
+        // CRASH: this store is the commit: before it the old value, after it the new one.
         self.shared.version.store(version.wrapping_add(1), Release);
     }
 }
 
 impl<T: Pod + fmt::Debug> fmt::Debug for Value<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Value").field("object", &self.shared).field("value", &self.get()).field("owner", &self.owner()).finish()
+        f.debug_struct("Value")
+            .field("object", &self.shared)
+            .field("value", &self.get())
+            .field("owner", &self.owner())
+            .finish()
     }
 }

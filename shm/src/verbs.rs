@@ -1,20 +1,23 @@
 //! `verbs!`: the functions that every type of named objects has, written once.
 
-/// Writes `new`, `create`, `open`, `open_or_create` and `unlink` of a handle type; and `name`, `Handle` and `Clone`.
+/// Writes `new`, `create`, `open`, `open_or_create` and `unlink` of a handle type; and `name`, `Handle` and
+/// `Clone`.
 ///
 /// ```text
 /// multiproc_shm::verbs! {
-///     impl[T: Pod] Array<T> { shared: ArrayBlock<T> }; // struct Array<T: Pod> { shared: Shared<ArrayBlock<T>> }
+///     impl[T: Pod] Array<T> { shared: ArrayBlock<T> }; // struct Array<T> { shared: Shared<ArrayBlock<T>> }
 ///     "array" "of `length` zeros"; new(length: usize) => length; // `=>`: `Params` of the block
 ///     /// Its length is what its maker chose.
 ///     open;
-///     invalid "`length` is too large"; other "its elements are of another type"; differs "it has another length";
+///     invalid "`length` is too large"; other "its elements are of another type";
+///     differs "it has another length";
 /// }
 /// ```
 ///
-/// All after the second line is optional. `invalid`, `other` and `differs` are reasons to fail beside the general
-/// ones: when an object is made, when it is found, when `open_or_create` finds it. Doc comments before `new` and
-/// `open;` are added to those of the two functions. With empty braces, `name`, `Handle` and `Clone` are left out.
+/// All after the second line is optional. `invalid`, `other` and `differs` are reasons to fail beside the
+/// general ones: when an object is made, when it is found, when `open_or_create` finds it. Doc comments
+/// before `new` and `open;` are added to those of the two functions. With empty braces, `name`, `Handle` and
+/// `Clone` are left out.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! verbs {
@@ -29,12 +32,16 @@ macro_rules! verbs {
         $(differs $differs:literal;)?
     ) => {
         impl<$($generics)*> $type {
-            #[doc = concat!("Makes an anonymous ", $what $(, " ", $made)?, ", for handles in arguments and messages.")]
+            #[doc = concat!(
+                "Makes an anonymous ", $what $(, " ", $made)?, ", for handles in arguments and messages."
+            )]
             $(#[$new])*
             ///
             /// # Errors
             ///
-            #[doc = concat!("Returns [`Error`](crate::Error) if ", $($invalid, ", or if ",)? "there is no space.")]
+            #[doc = concat!(
+                "Returns [`Error`](crate::Error) if ", $($invalid, ", or if ",)? "there is no space."
+            )]
             pub fn new($($parameter: $kind),*) -> Result<Self, $crate::Error> {
                 $crate::Options::new().anonymous($params)
             }
@@ -57,8 +64,8 @@ macro_rules! verbs {
             /// # Errors
             ///
             #[doc = concat!(
-                "Returns [`Error`](crate::Error) if the name is bad or not in use, or if the object is of another kind",
-                $(", or if ", $other,)? "."
+                "Returns [`Error`](crate::Error) if the name is bad or not in use, ",
+                "or if the object is of another kind", $(", or if ", $other,)? "."
             )]
             pub fn open(name: &str) -> Result<Self, $crate::Error> {
                 $crate::Options::new().open(name)
@@ -72,7 +79,8 @@ macro_rules! verbs {
             ///
             #[doc = concat!(
                 "Returns [`Error`](crate::Error) if the name is bad, if the object is of another kind, ",
-                $("if ", $other, ", ",)? $("if ", $differs, ", ",)? $("if ", $invalid, ", ",)? "or if there is no space."
+                $("if ", $other, ", ",)? $("if ", $differs, ", ",)? $("if ", $invalid, ", ",)?
+                "or if there is no space."
             )]
             pub fn open_or_create(name: &str $(, $parameter: $kind)*) -> Result<Self, $crate::Error> {
                 $crate::Options::new().open_or_create(name, $params)

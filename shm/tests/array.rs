@@ -1,4 +1,4 @@
-//! `Array` between threads: what goes in comes out, what is out of range changes nothing, and what a death or a panic leaves.
+//! `Array` between threads: elements, ranges, and the effects of a death or a panic.
 
 mod common;
 
@@ -11,14 +11,14 @@ use multiproc_shm::{Array, ArrayError, ArrayLockError, ErrorKind, Options, Owner
 
 use common::{Outcome, Space, unique, watchdog};
 
-/// The guard, or an error that is no reference.
+/// Returns the guard, or an error that borrows nothing.
 macro_rules! lock {
     ($array:expr) => {
         $array.lock().map_err(ArrayLockError::into_static)?
     };
 }
 
-/// Leaves an array as one who died would: `change` is done, and the thread ends with the guard.
+/// Leaves an array as an owner that dies: does `change` and ends the thread while it holds the guard.
 fn die_holding(array: &Array<u64>, change: fn(&mut multiproc_shm::ArrayGuard<'_, u64>)) {
     thread::scope(|s| {
         s.spawn(|| {
@@ -41,7 +41,7 @@ fn is_out_of_range<T>(result: Result<T, ArrayError>) -> bool {
 }
 
 #[test]
-fn smoke() -> Outcome {
+fn operations_return_what_they_promise() -> Outcome {
     let array = Array::from_slice(&[1_u64, 2, 3])?;
     assert_eq!((array.len(), array.is_empty(), array.get(1)?), (3, false, 2));
     array.set(1, 5)?;
@@ -62,7 +62,7 @@ fn smoke() -> Outcome {
 }
 
 #[test]
-fn guard() -> Outcome {
+fn guard_reads_and_writes_elements() -> Outcome {
     let array = Array::from_slice(&[1_u32, 2, 3, 4])?;
     let mut guard = lock!(array);
     assert_eq!((guard.len(), guard.is_empty(), guard.get(3), guard.get(4)), (4, false, Some(4), None));
@@ -85,11 +85,11 @@ fn guard() -> Outcome {
 }
 
 #[test]
-#[allow(unsafe_code, reason = "the two that are unsafe")]
-fn in_place() -> Outcome {
+#[allow(unsafe_code, reason = "the two unsafe functions")]
+fn slices_reach_the_elements_in_shared_memory() -> Outcome {
     let array = Array::from_slice(&[3_u16, 1, 2])?;
     let mut guard = lock!(array);
-    // SAFETY: nobody else knows this array.
+    // SAFETY: no other thread knows this array.
     unsafe { guard.as_mut_slice() }.sort_unstable();
     // SAFETY: as above.
     assert_eq!(unsafe { guard.as_slice() }, [1, 2, 3]);
@@ -99,9 +99,11 @@ fn in_place() -> Outcome {
 }
 
 #[test]
-fn every_element_size() -> Outcome {
+fn elements_of_every_size_come_back() -> Outcome {
     fn check<const N: usize>() -> Outcome {
-        let element = |seed: usize| std::array::from_fn::<u8, N, _>(|at| u8::try_from((seed * 31 + at * 7) % 251).unwrap_or(0));
+        let element = |seed: usize| {
+            std::array::from_fn::<u8, N, _>(|at| u8::try_from((seed * 31 + at * 7) % 251).unwrap_or(0))
+        };
         for length in [0, 1, 2, 7, 64, 5000 / N.max(1)] {
             let elements: Vec<[u8; N]> = (0..length).map(element).collect();
             let array = Array::from_slice(&elements)?;
@@ -133,7 +135,7 @@ fn every_element_size() -> Outcome {
 }
 
 #[test]
-fn new_is_zeros() -> Outcome {
+fn new_array_holds_zeros() -> Outcome {
     for _ in 0..3 {
         let array = Array::<f64>::new(600)?;
         assert_eq!(array.to_vec()?, [0.0; 600]);
@@ -143,7 +145,7 @@ fn new_is_zeros() -> Outcome {
 }
 
 #[test]
-fn no_elements() -> Outcome {
+fn array_may_have_no_elements() -> Outcome {
     let array = Array::<u64>::new(0)?;
     assert!(array.is_empty() && array.to_vec()?.is_empty());
     array.fill(1)?;
@@ -156,11 +158,17 @@ fn no_elements() -> Outcome {
 #[test]
 fn out_of_range_changes_nothing() -> Outcome {
     let array = Array::from_slice(&[1_u64, 2, 3])?;
-    assert!(is_out_of_range(array.get(3)) && is_out_of_range(array.set(3, 9)) && is_out_of_range(array.get(usize::MAX)));
-    assert!(is_out_of_range(array.update(3, |_| unreachable!("there is none"))));
+    assert!(
+        is_out_of_range(array.get(3))
+            && is_out_of_range(array.set(3, 9))
+            && is_out_of_range(array.get(usize::MAX))
+    );
+    assert!(is_out_of_range(array.update(3, |_| unreachable!("there is no such element"))));
     assert!(is_out_of_range(array.copy_from(&[9; 2])) && is_out_of_range(array.copy_from(&[9; 4])));
     assert!(is_out_of_range(array.copy_to(&mut [0; 4])) && is_out_of_range(array.read_at(2, &mut [0; 2])));
-    assert!(is_out_of_range(array.write_at(2, &[9; 2])) && is_out_of_range(array.write_at(usize::MAX, &[9; 2])));
+    assert!(
+        is_out_of_range(array.write_at(2, &[9; 2])) && is_out_of_range(array.write_at(usize::MAX, &[9; 2]))
+    );
     assert!(is_out_of_range(lock!(array).swap(0, 3)) && is_out_of_range(lock!(array).swap(3, 0)));
     assert_eq!(array.to_vec()?, [1, 2, 3]);
     let Err(ArrayError::OutOfRange(error)) = array.write_at(2, &[9; 2]) else { panic!("out of range") };
@@ -170,14 +178,15 @@ fn out_of_range_changes_nothing() -> Outcome {
 }
 
 #[test]
-fn verbs() -> Outcome {
+fn constructors_make_and_find_by_name() -> Outcome {
     let name = unique("array");
     let array = Array::<u32>::create(&name, 3)?;
     array.set(1, 7)?;
     let found = Array::<u32>::open(&name)?;
     assert_eq!((found.len(), found.to_vec()?, found.name()), (3, vec![0, 7, 0], Some(&*name)));
     assert_eq!(Array::<u32>::open_or_create(&name, 3)?.get(1)?, 7);
-    let kind = |result: Result<Array<u32>, multiproc_shm::Error>| result.map(drop).expect_err("another one").kind();
+    let kind =
+        |result: Result<Array<u32>, multiproc_shm::Error>| result.map(drop).expect_err("another one").kind();
     assert_eq!(kind(Array::open_or_create(&name, 4)), ErrorKind::Mismatch);
     assert_eq!(kind(Array::create(&name, 3)), ErrorKind::AlreadyExists);
     assert_eq!(Array::<i32>::open(&name).expect_err("another type").kind(), ErrorKind::Mismatch);
@@ -196,7 +205,7 @@ fn verbs() -> Outcome {
 }
 
 #[test]
-fn already_held_by_this_thread() -> Outcome {
+fn locking_twice_in_one_thread_is_an_error() -> Outcome {
     let array = Array::<u64>::new(2)?;
     let guard = lock!(array);
     for error in [array.get(0).map(drop), array.set(0, 1), array.fill(1), array.clone().to_vec().map(drop)] {
@@ -211,7 +220,7 @@ fn already_held_by_this_thread() -> Outcome {
 }
 
 #[test]
-fn timeout() -> Outcome {
+fn lock_attempts_time_out() -> Outcome {
     let _watchdog = watchdog();
     let array = Array::<u64>::new(2)?;
     let _guard = lock!(array);
@@ -227,7 +236,7 @@ fn timeout() -> Outcome {
 }
 
 #[test]
-fn threads_add_up() -> Outcome {
+fn no_update_of_several_threads_is_lost() -> Outcome {
     const ROUNDS: u64 = 3_000;
     let _watchdog = watchdog();
     let array = Array::<u64>::new(5)?;
@@ -239,8 +248,10 @@ fn threads_add_up() -> Outcome {
                     if (round + thread) % 2 == 0 {
                         (0..5).for_each(|index| assert!(array.update(index, |it| *it += 1).is_ok()));
                     } else {
-                        let mut guard = array.lock().expect("nobody dies");
-                        (0..5).for_each(|index| guard.set(index, guard.get(index).unwrap_or(0) + 1).expect("it is there"));
+                        let mut guard = array.lock().expect("no owner dies");
+                        (0..5).for_each(|index| {
+                            guard.set(index, guard.get(index).unwrap_or(0) + 1).expect("it is there")
+                        });
                     }
                 }
             });
@@ -251,13 +262,17 @@ fn threads_add_up() -> Outcome {
 }
 
 #[test]
-fn dead_writer_is_told_until_somebody_recovers() -> Outcome {
+fn array_of_a_dead_writer_is_half_written_until_recovered() -> Outcome {
     let _watchdog = watchdog();
     let array = Array::<u64>::new(3)?;
     die_holding(&array, |guard| guard.set(1, 5).expect("it is there"));
-    // Everybody is told, and whoever does not recover changes nothing about it.
-    assert!(is_half_written(array.get(0)) && is_half_written(array.set(0, 1)) && is_half_written(array.to_vec()));
-    assert!(is_half_written(array.update(0, |_| unreachable!("half written"))) && is_half_written(array.fill(1)));
+    // Every method reports it, and none but `recover` changes that.
+    assert!(
+        is_half_written(array.get(0)) && is_half_written(array.set(0, 1)) && is_half_written(array.to_vec())
+    );
+    assert!(
+        is_half_written(array.update(0, |_| unreachable!("half written"))) && is_half_written(array.fill(1))
+    );
     assert!(is_half_written(array.try_lock().map(drop).map_err(Into::into)));
     assert!(is_half_written(array.lock_timeout(Duration::from_secs(1)).map(drop).map_err(Into::into)));
     let Err(ArrayLockError::OwnerDied(died)) = array.lock() else { panic!("half written") };
@@ -268,7 +283,7 @@ fn dead_writer_is_told_until_somebody_recovers() -> Outcome {
     let ArrayError::HalfWritten(half) = &error else { panic!("{error}") };
     assert_eq!(half.writer().pid(), Some(std::process::id()));
     assert!(error.to_string().starts_with(&text), "{error}");
-    // It may go anywhere.
+    // It can be sent to another thread.
     let error: Box<dyn std::error::Error + Send + Sync> = error.into();
     assert!(thread::spawn(move || error.to_string()).join().is_ok());
 
@@ -280,7 +295,7 @@ fn dead_writer_is_told_until_somebody_recovers() -> Outcome {
 }
 
 #[test]
-fn recovered_without_a_change() -> Outcome {
+fn recovering_without_a_write_makes_the_array_whole() -> Outcome {
     let _watchdog = watchdog();
     let array = Array::<u64>::new(3)?;
     die_holding(&array, |guard| guard.set(1, 5).expect("it is there"));
@@ -290,11 +305,11 @@ fn recovered_without_a_change() -> Outcome {
 }
 
 #[test]
-fn recoverer_dies_as_well() -> Outcome {
+fn array_stays_half_written_if_its_recoverer_dies() -> Outcome {
     let _watchdog = watchdog();
     let array = Array::<u64>::new(3)?;
     die_holding(&array, |guard| guard.set(1, 5).expect("it is there"));
-    // One that recovers and writes nothing, one that writes, and one that was whole in between.
+    // One recovers and writes nothing, one writes, and one finds the array whole first.
     die_holding(&array, |_| ());
     assert!(is_half_written(array.get(0)));
     die_holding(&array, |guard| guard.fill(7).expect("no fork"));
@@ -307,7 +322,7 @@ fn recoverer_dies_as_well() -> Outcome {
 }
 
 #[test]
-fn dead_owner_that_wrote_nothing_leaves_it_whole() -> Outcome {
+fn dead_owner_that_wrote_nothing_leaves_the_array_whole() -> Outcome {
     let _watchdog = watchdog();
     let array = Array::<u64>::new(3)?;
     die_holding(&array, |guard| assert!(guard.get(1) == Some(0) && guard.write_at(3, &[1]).is_err()));
@@ -319,7 +334,7 @@ fn dead_owner_that_wrote_nothing_leaves_it_whole() -> Outcome {
 }
 
 #[test]
-fn panic_is_a_death_for_what_was_begun() -> Outcome {
+fn panic_after_a_write_leaves_the_array_half_written() -> Outcome {
     let array = Array::<u64>::new(3)?;
     let panicking = |work: &dyn Fn()| panic::catch_unwind(AssertUnwindSafe(work)).is_err();
     assert!(panicking(&|| {
@@ -349,7 +364,7 @@ fn panic_is_a_death_for_what_was_begun() -> Outcome {
 }
 
 #[test]
-fn drop_during_an_older_panic_is_whole() -> Outcome {
+fn write_during_an_older_panic_leaves_the_array_whole() -> Outcome {
     struct Late(Array<u64>);
     impl Drop for Late {
         fn drop(&mut self) {
@@ -368,19 +383,19 @@ fn drop_during_an_older_panic_is_whole() -> Outcome {
 }
 
 #[test]
-fn waiters_of_a_dead_writer_all_go_on() -> Outcome {
+fn all_waiters_get_the_lock_of_a_dead_writer() -> Outcome {
     let _watchdog = watchdog();
     let array = Array::<u64>::new(3)?;
     thread::scope(|s| {
-        let (told, begun) = std::sync::mpsc::channel();
+        let (notify, begun) = std::sync::mpsc::channel();
         let array = &array;
         s.spawn(move || {
             let mut guard = array.lock().expect("it is free");
             guard.set(0, 1).expect("it is there");
-            told.send(()).expect("somebody listens");
+            notify.send(()).expect("the main thread receives");
             std::mem::forget(guard);
         });
-        begun.recv().expect("a word");
+        begun.recv().expect("a message");
         for _ in 0..4 {
             s.spawn(move || {
                 let mut guard = match array.lock() {
@@ -396,10 +411,10 @@ fn waiters_of_a_dead_writer_all_go_on() -> Outcome {
 }
 
 #[test]
-fn errors_may_go_anywhere() {
-    fn anywhere<T: Send + Sync + 'static>() {}
-    anywhere::<ArrayError>();
-    anywhere::<Array<u64>>();
+fn errors_can_be_sent_to_other_threads() {
+    fn is_static<T: Send + Sync + 'static>() {}
+    is_static::<ArrayError>();
+    is_static::<Array<u64>>();
     fn is_error<T: std::error::Error>() {}
     is_error::<ArrayLockError<'_, u64>>();
     is_error::<OwnerDied<'_, u64>>();

@@ -1,4 +1,4 @@
-//! `AtomicArray`: every operation, every type it takes, and sums from many threads.
+//! `AtomicArray`: every operation, every element type, and sums from several threads.
 
 mod common;
 
@@ -9,7 +9,7 @@ use multiproc_shm::{AtomicArray, ErrorKind};
 use common::{Outcome, unique, watchdog};
 
 #[test]
-fn smoke() -> Outcome {
+fn operations_return_what_they_promise() -> Outcome {
     let array = AtomicArray::from_slice(&[5_u64, 6])?;
     assert_eq!((array.len(), array.is_empty(), array.load(1)?), (2, false, 6));
     array.store(0, 6)?;
@@ -22,7 +22,7 @@ fn smoke() -> Outcome {
     Ok(())
 }
 
-/// The same for each integer: at the ends it wraps around, and its neighbours stay.
+/// For each integer type: additions wrap around at the boundaries, and leave the neighbours unchanged.
 macro_rules! integers {
     ($($int:ident)*) => {$(
         #[test]
@@ -43,14 +43,14 @@ macro_rules! integers {
 integers!(u8 u16 u32 u64 i8 i16 i32 i64);
 
 #[test]
-fn out_of_range() -> Outcome {
+fn index_out_of_range_is_an_error() -> Outcome {
     let array = AtomicArray::from_slice(&[1_u32, 2])?;
     let errors = [
         array.load(2).map(drop),
         array.store(2, 9),
         array.swap(2, 9).map(drop),
         array.compare_exchange(2, 1, 9).map(drop),
-        array.fetch_update(2, |_| unreachable!("there is none")).map(drop),
+        array.fetch_update(2, |_| unreachable!("there is no such element")).map(drop),
         array.fetch_add(2, 1).map(drop),
         array.fetch_sub(2, 1).map(drop),
         array.fetch_max(2, 1).map(drop),
@@ -68,14 +68,17 @@ fn out_of_range() -> Outcome {
 }
 
 #[test]
-fn verbs() -> Outcome {
+fn constructors_make_and_find_by_name() -> Outcome {
     let name = unique("atomic-array");
     let array = AtomicArray::<f64>::create(&name, 3)?;
     array.store(1, 0.5)?;
     let found = AtomicArray::<f64>::open(&name)?;
     assert_eq!((found.to_vec(), found.name()), (vec![0.0, 0.5, 0.0], Some(&*name)));
     assert_eq!(AtomicArray::<f64>::open_or_create(&name, 3)?.load(1)?, 0.5);
-    assert_eq!(AtomicArray::<f64>::open_or_create(&name, 2).expect_err("another length").kind(), ErrorKind::Mismatch);
+    assert_eq!(
+        AtomicArray::<f64>::open_or_create(&name, 2).expect_err("another length").kind(),
+        ErrorKind::Mismatch
+    );
     assert_eq!(AtomicArray::<u64>::open(&name).expect_err("another type").kind(), ErrorKind::Mismatch);
     AtomicArray::<f64>::unlink(&name)?;
     assert_eq!(AtomicArray::<f64>::open(&name).expect_err("no name").kind(), ErrorKind::NotFound);
@@ -84,7 +87,7 @@ fn verbs() -> Outcome {
 }
 
 #[test]
-fn threads_add_up() -> Outcome {
+fn no_addition_of_several_threads_is_lost() -> Outcome {
     const ROUNDS: u32 = 20_000;
     let _watchdog = watchdog();
     let (wide, narrow) = (AtomicArray::<u64>::new(3)?, AtomicArray::<u16>::new(3)?);
@@ -100,6 +103,9 @@ fn threads_add_up() -> Outcome {
     });
     let half = 2 * 3 * u64::from(ROUNDS);
     assert_eq!(wide.to_vec(), [half, half, 0]);
-    assert_eq!((u32::from(narrow.load(1)?), narrow.load(0)?, narrow.load(2)?), (4 * ROUNDS % (1 << 16), 0, 0));
+    assert_eq!(
+        (u32::from(narrow.load(1)?), narrow.load(0)?, narrow.load(2)?),
+        (4 * ROUNDS % (1 << 16), 0, 0)
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `AtomicValue`: every operation, every type it takes, and sums from many threads.
+//! `AtomicValue`: every operation, every element type, and sums from several threads.
 
 mod common;
 
@@ -9,7 +9,7 @@ use multiproc_shm::AtomicValue;
 use common::{Outcome, watchdog};
 
 #[test]
-fn smoke() -> Outcome {
+fn operations_return_what_they_promise() -> Outcome {
     let value = AtomicValue::new(5_u64)?;
     assert_eq!(value.load(), 5);
     value.store(6);
@@ -22,7 +22,7 @@ fn smoke() -> Outcome {
     Ok(())
 }
 
-/// The same for each integer: at the ends it wraps around.
+/// For each integer type: additions wrap around at the boundaries.
 macro_rules! integers {
     ($($int:ident)*) => {$(
         #[test]
@@ -47,11 +47,11 @@ macro_rules! integers {
 integers!(u8 u16 u32 u64 i8 i16 i32 i64);
 
 #[test]
-fn other_plain_types() -> Outcome {
+fn other_plain_types_work() -> Outcome {
     let float = AtomicValue::new(1.5_f64)?;
     assert_eq!(float.fetch_update(|it| it / 2.0), 1.5);
     assert_eq!(float.load(), 0.75);
-    // Compared are the bytes: a NaN is equal to itself.
+    // The bytes are compared, so a NaN equals itself.
     float.store(f64::NAN);
     assert!(float.compare_exchange(f64::NAN, 1.0).is_ok_and(f64::is_nan));
 
@@ -60,9 +60,9 @@ fn other_plain_types() -> Outcome {
     assert_eq!(odd.compare_exchange([4, 5, 6], [7, 8, 9]), Ok([4, 5, 6]));
     assert_eq!(odd.load(), [7, 8, 9]);
 
-    let nothing = AtomicValue::new([0_u8; 0])?;
-    nothing.store([]);
-    assert_eq!(nothing.load(), [0_u8; 0]);
+    let empty = AtomicValue::new([0_u8; 0])?;
+    empty.store([]);
+    assert_eq!(empty.load(), [0_u8; 0]);
 
     let pair = AtomicValue::new([1_u32, 2])?;
     pair.fetch_update(|[a, b]| [b, a]);
@@ -71,7 +71,7 @@ fn other_plain_types() -> Outcome {
 }
 
 #[test]
-fn threads_add_up() -> Outcome {
+fn no_addition_of_several_threads_is_lost() -> Outcome {
     const ROUNDS: u32 = 20_000;
     let _watchdog = watchdog();
     let (wide, narrow) = (AtomicValue::new(0_u64)?, AtomicValue::new(0_u16)?);

@@ -1,5 +1,6 @@
-//! What may lie under a name without being a sound object of ours: each is an error of its kind, nothing is followed, nothing hangs, nothing is destroyed.
-#![allow(clippy::print_stdout, reason = "a test tells why it is skipped")]
+//! Files in a namespace that are no valid objects. Each is an error of its kind. Opening one follows no link,
+//! never hangs, and destroys nothing.
+#![allow(clippy::print_stdout, reason = "a skipped test says why")]
 
 mod common;
 
@@ -15,7 +16,7 @@ use common::{Outcome, Space, watchdog};
 
 const HEADER: u64 = 1024;
 
-/// A persistent value that nobody has open: a sound file, to be spoilt.
+/// Makes a persistent value that no process has open: a valid file, to be damaged.
 fn persistent(space: &Space, name: &str) -> Result<File, Error> {
     drop(space.options().persistent(true).create::<Value<u64>>(name, 7)?);
     Ok(OpenOptions::new().read(true).write(true).open(space.file(name)).expect("the file"))
@@ -25,38 +26,38 @@ fn open(space: &Space, name: &str) -> Result<u64, Error> {
     space.options().open::<Value<u64>>(name).map(|value| value.get().expect("its lock is free"))
 }
 
-/// Writes a file as ours are written: 0600.
+/// Writes a file of mode 0600, as objects have.
 fn write(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).expect("to write");
     fs::set_permissions(path, Permissions::from_mode(0o600)).expect("to change the mode");
 }
 
-/// Every verb must say so, and none may touch it.
+/// Checks that every function refuses the file and leaves it unchanged.
 fn assert_refused(space: &Space, name: &str, kind: ErrorKind) {
     let before = fs::symlink_metadata(space.file(name)).expect("it is there");
-    for (verb, error) in [
+    for (function, error) in [
         ("open", space.options().open::<Value<u64>>(name).err()),
         ("open_or_create", space.options().open_or_create::<Value<u64>>(name, 1).err()),
         ("open as another kind", space.options().open::<AtomicValue<u64>>(name).err()),
     ] {
-        let error = error.unwrap_or_else(|| panic!("{verb} worked"));
-        assert_eq!(error.kind(), kind, "{verb}: {error}");
-        assert!(error.to_string().contains(&format!("{name:?}")), "{verb}: {error}");
+        let error = error.unwrap_or_else(|| panic!("{function} worked"));
+        assert_eq!(error.kind(), kind, "{function}: {error}");
+        assert!(error.to_string().contains(&format!("{name:?}")), "{function}: {error}");
     }
     let error = space.options().create::<Value<u64>>(name, 1).expect_err("create");
     assert!([ErrorKind::AlreadyExists, kind].contains(&error.kind()), "create: {error}");
     let after = fs::symlink_metadata(space.file(name)).expect("it is still there");
     assert_eq!((before.ino(), before.len(), before.mode()), (after.ino(), after.len(), after.mode()));
-    // The sweep leaves alone what it does not know.
-    let swept = Gc::new().ticket_age(std::time::Duration::ZERO).run(space.namespace()).expect("a sweep");
+    // The sweep keeps what it does not know.
+    let swept = Gc::new().in_flight_age(std::time::Duration::ZERO).run(space.namespace()).expect("a sweep");
     assert_eq!(swept.removed, [""; 0]);
 }
 
 #[test]
-fn sound_persistent_file_opens() -> Outcome {
+fn valid_persistent_file_opens() -> Outcome {
     let space = Space::new();
-    persistent(&space, "sound")?;
-    assert_eq!(open(&space, "sound")?, 7);
+    persistent(&space, "valid")?;
+    assert_eq!(open(&space, "valid")?, 7);
     Ok(())
 }
 
@@ -124,24 +125,39 @@ fn longer_file_is_corrupt() -> Outcome {
 }
 
 #[test]
-fn wrong_lengths_in_the_header_are_corrupt() -> Outcome {
+fn wrong_length_in_the_header_is_corrupt() -> Outcome {
     let space = Space::new();
     let file = persistent(&space, "lengths")?;
     let whole = file.metadata()?.len();
-    // The length of the object, or its first extent: those that would lead out of the file, and those that lie.
-    for (offset, sound) in [(40, whole - HEADER), (48, 8)] {
-        for wrong in [0, 1, sound - 1, sound + 1, whole, u64::MAX, u64::MAX - HEADER, u64::MAX - HEADER + 1, 1 << 46, 1 << 63] {
+    // The length of the object, or its first extent: too large for the file, or wrong.
+    for (offset, right) in [(40, whole - HEADER), (48, 8)] {
+        for wrong in [
+            0,
+            1,
+            right - 1,
+            right + 1,
+            whole,
+            u64::MAX,
+            u64::MAX - HEADER,
+            u64::MAX - HEADER + 1,
+            1 << 46,
+            1 << 63,
+        ] {
             file.write_all_at(&wrong.to_le_bytes(), offset)?;
-            assert_eq!(open(&space, "lengths").expect_err("a lie").kind(), ErrorKind::Corrupt, "{wrong} at {offset}");
+            assert_eq!(
+                open(&space, "lengths").expect_err("it is wrong").kind(),
+                ErrorKind::Corrupt,
+                "{wrong} at {offset}"
+            );
         }
-        file.write_all_at(&sound.to_le_bytes(), offset)?;
+        file.write_all_at(&right.to_le_bytes(), offset)?;
     }
     assert_eq!(open(&space, "lengths")?, 7);
     Ok(())
 }
 
 #[test]
-fn every_byte_of_the_header_flipped() -> Outcome {
+fn every_flipped_byte_of_the_header_is_an_error_of_its_kind() -> Outcome {
     let space = Space::new();
     for offset in 0..HEADER {
         let file = persistent(&space, "flipped")?;
@@ -152,13 +168,13 @@ fn every_byte_of_the_header_flipped() -> Outcome {
             // Magic number; lengths and extents.
             (0..8 | 32..64, Err(ErrorKind::Corrupt)) => {}
             (8..16 | 20..24 | 112..120, Err(ErrorKind::WrongVersion)) => {}
-            // It says that it lives in two other places. The higher flags mean nothing.
+            // It says that the object lives in two other places. The higher flags mean nothing.
             (16, Err(ErrorKind::Corrupt)) => {}
             (17..20, Ok(7)) => {}
             (24..32, Err(ErrorKind::OtherPidNamespace)) => {}
             (64..80 | 128..256, Err(ErrorKind::Mismatch)) => {}
             (96..112, Err(ErrorKind::WrongKind)) => {}
-            // Generation, tickets, what is reserved.
+            // Generation, in-flight references, reserved bytes.
             (80..96 | 120..128 | 256..1024, Ok(7)) => {}
             (_, result) => panic!("byte {offset}: {result:?}"),
         }
@@ -188,14 +204,14 @@ fn garbage_of_every_length_is_corrupt() -> Outcome {
     assert_refused(&space, "garbage", ErrorKind::Corrupt);
     write(&path, &[0xff; 1216]);
     assert_refused(&space, "garbage", ErrorKind::Corrupt);
-    // It can be got rid of.
+    // It can be removed.
     space.options().unlink("garbage")?;
     assert_eq!(space.options().create::<Value<u64>>("garbage", 3)?.get()?, 3);
     Ok(())
 }
 
 #[test]
-fn magic_and_nothing_else() {
+fn magic_number_alone_is_no_object() {
     let space = Space::new();
     // Alone, in a header of zeros, in a file of the right length.
     for length in [8, 1023, 1024, 1216] {
@@ -203,7 +219,7 @@ fn magic_and_nothing_else() {
         bytes[..8].copy_from_slice(b"multiprc");
         write(&space.file("magic"), &bytes);
         let kind = open(&space, "magic").expect_err("only a magic number").kind();
-        // From a whole header on it is one of ours, of another version; nobody uses it, so it counts as a leftover.
+        // With a complete header it is an object of another version. No process uses it, so it is a leftover.
         let wanted = if length < 1024 { ErrorKind::Corrupt } else { ErrorKind::NotFound };
         assert_eq!(kind, wanted, "{length} bytes");
     }
@@ -245,11 +261,11 @@ fn symbolic_link_is_not_followed() -> Outcome {
     persistent(&space, "target")?;
     symlink(space.file("target"), space.file("link"))?;
     assert_refused(&space, "link", ErrorKind::Denied);
-    // To nowhere: nothing is made at the other end.
+    // If its target is missing, nothing is made there.
     symlink(space.file("nowhere"), space.file("dangling"))?;
     assert_refused(&space, "dangling", ErrorKind::Denied);
     assert_eq!(space.entries(), ["dangling", "link", "target"]);
-    // What is unlinked is the link.
+    // `unlink` removes the link.
     space.options().unlink("link")?;
     assert_eq!(open(&space, "target")?, 7);
     Ok(())
@@ -290,7 +306,7 @@ fn files_are_made_0600_in_a_directory_0700() -> Outcome {
 }
 
 #[test]
-fn namespace_of_another_mode_is_denied() -> Outcome {
+fn namespace_of_a_wrong_mode_is_denied() -> Outcome {
     let space = Space::new();
     for mode in [0o777, 0o755, 0o750, 0o701, 0o710, 0o1777] {
         fs::set_permissions(space.namespace().path(), Permissions::from_mode(mode))?;
@@ -306,10 +322,10 @@ fn namespace_of_another_mode_is_denied() -> Outcome {
 fn namespace_of_another_user_is_denied() -> Outcome {
     let space = Space::new();
     if std::os::unix::fs::chown(space.namespace().path(), Some(12345), None).is_err() {
-        println!("skipped: only root may give a directory away");
+        println!("skipped: only root can change the owner of a directory");
         return Ok(());
     }
-    let error = Namespace::at(space.namespace().path()).expect_err("it is another's");
+    let error = Namespace::at(space.namespace().path()).expect_err("it belongs to another user");
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("belongs to user 12345"), "{error}");
     Ok(())
@@ -327,7 +343,7 @@ fn namespace_behind_a_symbolic_link_is_denied() -> Outcome {
 }
 
 #[test]
-fn namespace_that_is_no_directory() -> Outcome {
+fn namespace_that_is_no_directory_is_an_error() -> Outcome {
     let space = Space::new();
     write(&space.file("file"), b"");
     let error = Namespace::at(space.file("file")).expect_err("a file");

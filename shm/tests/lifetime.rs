@@ -1,4 +1,4 @@
-//! When an object ends, seen from one process: its name, its mapping, its descriptor.
+//! When an object's name, mapping and descriptor disappear, seen from one process.
 
 mod common;
 
@@ -14,29 +14,32 @@ use common::{Outcome, Space, unique, watchdog};
 
 /// Device and inode of a file in a space.
 fn inode(space: &Space, name: &str) -> (u64, u64) {
-    let facts = fs::metadata(space.file(name)).expect("it is there");
-    (facts.dev(), facts.ino())
+    let metadata = fs::metadata(space.file(name)).expect("it is there");
+    (metadata.dev(), metadata.ino())
 }
 
-/// How often this process has a file mapped.
+/// Returns how often this process has a file mapped.
 fn mappings((device, inode): (u64, u64)) -> usize {
     let device = format!("{:02x}:{:02x}", libc::major(device), libc::minor(device));
     let maps = fs::read_to_string("/proc/self/maps").expect("a list of mappings");
-    let is_it = |line: &&str| {
+    let matches = |line: &&str| {
         let mut fields = line.split_ascii_whitespace().skip(3);
         fields.next() == Some(&device) && fields.next() == Some(&inode.to_string())
     };
-    maps.lines().filter(is_it).count()
+    maps.lines().filter(matches).count()
 }
 
-/// How many descriptors this process has for a file.
+/// Returns how many descriptors this process has for a file.
 fn descriptors(identity: (u64, u64)) -> usize {
     let entries = fs::read_dir("/proc/self/fd").expect("a list of descriptors").flatten();
-    entries.filter_map(|entry| fs::metadata(entry.path()).ok()).filter(|facts| (facts.dev(), facts.ino()) == identity).count()
+    entries
+        .filter_map(|entry| fs::metadata(entry.path()).ok())
+        .filter(|metadata| (metadata.dev(), metadata.ino()) == identity)
+        .count()
 }
 
 #[test]
-fn last_handle_takes_the_name_away() -> Outcome {
+fn last_handle_removes_the_name() -> Outcome {
     let space = Space::new();
     let made: Value<u64> = space.options().create("short", 1)?;
     let found: Value<u64> = space.options().open("short")?;
@@ -48,12 +51,15 @@ fn last_handle_takes_the_name_away() -> Outcome {
     assert_eq!(clone.get()?, 1);
     drop(clone);
     assert!(space.entries().is_empty());
-    assert_eq!(space.options().open::<Value<u64>>("short").expect_err("it has gone").kind(), ErrorKind::NotFound);
+    assert_eq!(
+        space.options().open::<Value<u64>>("short").expect_err("it has gone").kind(),
+        ErrorKind::NotFound
+    );
     Ok(())
 }
 
 #[test]
-fn default_namespace_is_cleared_too() -> Outcome {
+fn last_handle_removes_the_name_in_the_default_namespace() -> Outcome {
     let name = unique("short");
     let made = Value::create(&name, 1_u64)?;
     let path = multiproc_shm::Namespace::current()?.path().join(&name);
@@ -64,17 +70,20 @@ fn default_namespace_is_cleared_too() -> Outcome {
 }
 
 #[test]
-fn persistent_stays_until_unlink() -> Outcome {
+fn persistent_object_stays_until_unlinked() -> Outcome {
     let space = Space::new();
     drop(space.options().persistent(true).create::<Value<u64>>("kept", 41)?);
     assert_eq!(space.entries(), ["kept"]);
     let found: Value<u64> = space.options().open("kept")?;
     found.update(|value| *value += 1)?;
     drop(found);
-    // Found through `open_or_create` it is as it was, whatever was asked for.
+    // `open_or_create` finds it unchanged, whatever value it is given.
     assert_eq!(space.options().open_or_create::<Value<u64>>("kept", 0)?.get()?, 42);
-    assert_eq!(space.options().create::<Value<u64>>("kept", 0).expect_err("it exists").kind(), ErrorKind::AlreadyExists);
-    assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?.kept, ["kept"]);
+    assert_eq!(
+        space.options().create::<Value<u64>>("kept", 0).expect_err("it exists").kind(),
+        ErrorKind::AlreadyExists
+    );
+    assert_eq!(Gc::new().in_flight_age(Duration::ZERO).run(space.namespace())?.kept, ["kept"]);
     space.options().unlink("kept")?;
     assert!(space.entries().is_empty());
     assert_eq!(space.options().open::<Value<u64>>("kept").expect_err("unlinked").kind(), ErrorKind::NotFound);
@@ -82,21 +91,24 @@ fn persistent_stays_until_unlink() -> Outcome {
 }
 
 #[test]
-fn unlink_while_open() -> Outcome {
+fn handles_keep_an_unlinked_object() -> Outcome {
     let space = Space::new();
     let old: Value<u64> = space.options().create("twice", 1)?;
     let old_too = old.clone();
     space.options().unlink("twice")?;
-    assert_eq!(space.options().open::<Value<u64>>("twice").expect_err("unlinked").kind(), ErrorKind::NotFound);
+    assert_eq!(
+        space.options().open::<Value<u64>>("twice").expect_err("unlinked").kind(),
+        ErrorKind::NotFound
+    );
     assert_eq!(space.options().unlink("twice").expect_err("unlinked").kind(), ErrorKind::NotFound);
-    // Those who have it keep it.
+    // Handles keep the object.
     old.set(5)?;
     assert_eq!(old_too.get()?, 5);
-    // The name made anew means another object.
+    // The new object of this name is another one.
     let new: Value<u64> = space.options().create("twice", 2)?;
     old.set(6)?;
     assert_eq!((old_too.get()?, new.get()?), (6, 2));
-    // The old one's end does not touch the new one's name.
+    // The end of the old object does not remove the name of the new one.
     drop((old, old_too));
     assert_eq!(space.entries(), ["twice"]);
     assert_eq!(space.options().open::<Value<u64>>("twice")?.get()?, 2);
@@ -106,7 +118,7 @@ fn unlink_while_open() -> Outcome {
 }
 
 #[test]
-fn unlink_takes_any_kind() -> Outcome {
+fn unlink_removes_a_name_of_any_kind() -> Outcome {
     let space = Space::new();
     let _value: Value<u64> = space.options().create("any", 1)?;
     space.options().unlink("any")?;
@@ -115,7 +127,7 @@ fn unlink_takes_any_kind() -> Outcome {
 }
 
 #[test]
-fn attached_twice_is_mapped_once() -> Outcome {
+fn object_opened_twice_is_mapped_once() -> Outcome {
     let space = Space::new();
     let made: Value<u64> = space.options().create("once", 1)?;
     let identity = inode(&space, "once");
@@ -130,7 +142,7 @@ fn attached_twice_is_mapped_once() -> Outcome {
 }
 
 #[test]
-fn attached_by_many_threads_is_mapped_once() -> Outcome {
+fn object_opened_by_many_threads_is_mapped_once() -> Outcome {
     let _watchdog = watchdog();
     let space = Space::new();
     let made: Value<u64> = space.options().persistent(true).create("once", 0)?;
@@ -138,7 +150,8 @@ fn attached_by_many_threads_is_mapped_once() -> Outcome {
     drop(made);
     for _ in 0..50 {
         let handles: Vec<Value<u64>> = thread::scope(|s| {
-            let threads: Vec<_> = (0..4).map(|_| s.spawn(|| space.options().open("once").expect("it is there"))).collect();
+            let threads: Vec<_> =
+                (0..4).map(|_| s.spawn(|| space.options().open("once").expect("it is there"))).collect();
             threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
         });
         assert_eq!(mappings(identity), 1);
@@ -150,7 +163,7 @@ fn attached_by_many_threads_is_mapped_once() -> Outcome {
 
 #[test]
 #[cfg_attr(multiproc_force_fallback, ignore = "the fallback keeps descriptors")]
-fn no_descriptor_is_kept() -> Outcome {
+fn handles_keep_no_descriptor() -> Outcome {
     let space = Space::new();
     let made: Value<u64> = space.options().create("closed", 1)?;
     let identity = inode(&space, "closed");
@@ -170,7 +183,7 @@ fn lock_outlives_the_descriptor() -> Outcome {
     let made: Value<u64> = space.options().create("held", 1)?;
     let file = File::open(space.file("held"))?;
     assert!(matches!(file.try_lock(), Err(TryLockError::WouldBlock)));
-    // Others may have it as well.
+    // Shared locks go together.
     file.try_lock_shared()?;
     file.unlock()?;
     drop(made);
@@ -179,31 +192,32 @@ fn lock_outlives_the_descriptor() -> Outcome {
 }
 
 #[test]
-fn sweep_leaves_what_is_in_use() -> Outcome {
+fn sweep_keeps_objects_in_use() -> Outcome {
     let space = Space::new();
     let _named: Value<u64> = space.options().create("used", 1)?;
     let _anonymous: AtomicValue<u64> = space.options().anonymous(1)?;
-    let report = Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?;
+    let report = Gc::new().in_flight_age(Duration::ZERO).run(space.namespace())?;
     assert_eq!((report.removed.len(), report.kept.len()), (0, 2));
     assert_eq!(space.entries().len(), 2);
     Ok(())
 }
 
 #[test]
-fn sweep_of_nothing() -> Outcome {
+fn sweep_of_an_empty_namespace_removes_nothing() -> Outcome {
     let space = Space::new();
     let report = Gc::new().run(space.namespace())?;
     assert_eq!((report.removed.len(), report.kept.len()), (0, 0));
-    // The namespace itself may have gone.
+    // Without the directory it is an error.
     fs::remove_dir(space.namespace().path())?;
     assert_eq!(Gc::new().run(space.namespace()).expect_err("no directory").kind(), ErrorKind::NotFound);
     Ok(())
 }
 
 #[test]
-fn file_of_a_creator_that_died_is_swept() -> Outcome {
+fn sweep_removes_the_file_of_a_maker_that_died() -> Outcome {
     let space = Space::new();
-    // Where files are born with a temporary name: empty, or whole and even meant to stay, but never renamed.
+    // Left where files begin with a temporary name: one is empty; one is complete and persistent, but was
+    // never renamed.
     drop(space.options().persistent(true).create::<Value<u64>>("kept", 1)?);
     let temporary = |digit: &str| format!(".t-{}", digit.repeat(32));
     fs::copy(space.file("kept"), space.file(&temporary("1")))?;
@@ -216,7 +230,7 @@ fn file_of_a_creator_that_died_is_swept() -> Outcome {
 }
 
 #[test]
-fn namespaces_do_not_mix() -> Outcome {
+fn name_means_different_objects_in_different_namespaces() -> Outcome {
     let (here, there) = (Space::new(), Space::new());
     let _mine: Value<u64> = here.options().create("same", 1)?;
     let _yours: Value<u64> = there.options().create("same", 2)?;
@@ -235,19 +249,19 @@ fn leaked_guard_keeps_mapping_and_name() -> Outcome {
             let identity = inode(&space, "leaked");
             std::mem::forget(value.lock().expect("it is free"));
             drop(value);
-            // The kernel will walk through it at this thread's end.
+            // The kernel will read it when this thread ends.
             assert_eq!(mappings(identity), 1);
             assert_eq!(space.entries(), ["leaked"]);
-            // Found again it is the same mapping, and still held by this very thread.
+            // Opened again it is the same mapping, and this thread still holds the lock.
             let again: Value<u64> = space.options().open("leaked")?;
             assert_eq!(mappings(identity), 1);
-            let error = again.lock().expect_err("this thread has it");
+            let error = again.lock().expect_err("this thread holds it");
             assert_eq!(error.cause(), multiproc_robust::AcquireError::AlreadyHeld);
             Ok(())
         });
         leaked.join().expect("no panic")
     })?;
-    // The thread has ended: the next one is told so.
+    // The thread has ended, and the next owner learns of it.
     let found: Value<u64> = space.options().open("leaked")?;
     let guard = found.lock()?;
     let death = multiproc_shm::ValueGuard::previous_owner_died(&guard).expect("its thread ended");
@@ -256,7 +270,7 @@ fn leaked_guard_keeps_mapping_and_name() -> Outcome {
 }
 
 #[test]
-fn open_and_drop_by_threads_at_once() -> Outcome {
+fn threads_open_and_drop_the_same_name_at_once() -> Outcome {
     let _watchdog = watchdog();
     let space = Space::new();
     let failed = AtomicBool::new(false);
@@ -265,8 +279,8 @@ fn open_and_drop_by_threads_at_once() -> Outcome {
             s.spawn(|| {
                 for _ in 0..200 {
                     let value: Result<Value<[u64; 4]>, _> = space.options().open_or_create("busy", [9; 4]);
-                    let sound = value.is_ok_and(|value| value.get().is_ok_and(|found| found == [9; 4]));
-                    if !sound {
+                    let right = value.is_ok_and(|value| value.get().is_ok_and(|found| found == [9; 4]));
+                    if !right {
                         failed.store(true, Ordering::Relaxed);
                     }
                 }
@@ -274,14 +288,14 @@ fn open_and_drop_by_threads_at_once() -> Outcome {
         }
     });
     assert!(!failed.load(Ordering::Relaxed));
-    // A drop that found the directory busy leaves its file to the sweep.
+    // A drop that does not get the directory's lock in time leaves its file to the sweep.
     Gc::new().run(space.namespace())?;
     assert!(space.entries().is_empty());
     Ok(())
 }
 
 #[test]
-fn options_can_be_used_again() -> Outcome {
+fn options_can_be_reused() -> Outcome {
     let space = Space::new();
     let options = space.options().persistent(true);
     let first: Value<u64> = options.create("a", 1)?;

@@ -1,4 +1,4 @@
-//! What a name may be, and what each verb says of one that does not do.
+//! Valid names, and the errors for invalid ones.
 
 mod common;
 
@@ -9,10 +9,10 @@ use multiproc_shm::{AtomicValue, Error, ErrorKind, Handle, Object, Shared, Value
 
 use common::{Outcome, Space, unique};
 
-/// Every way to be no name.
+/// Invalid names of every kind.
 const BAD: [&str; 12] = ["", ".", "..", ".hidden", "a/b", "/a", "../a", "a\0b", "ä", "a b", "a\n", "a*"];
 
-/// The error must name what was tried, on what, and why not.
+/// The error must say what was tried, on which name, and why it failed.
 fn assert_bad<T>(result: Result<T, Error>, verb: &str, name: &str) {
     let Err(error) = result else { panic!("{verb} {name:?} worked") };
     assert_eq!(error.kind(), ErrorKind::BadName, "{verb} {name:?}: {error}");
@@ -22,7 +22,7 @@ fn assert_bad<T>(result: Result<T, Error>, verb: &str, name: &str) {
 }
 
 #[test]
-fn bad_name_is_refused_by_each_verb() {
+fn bad_name_is_refused_by_every_function() {
     let long = "n".repeat(201);
     for name in BAD.into_iter().chain([long.as_str()]) {
         assert_bad(Value::<u64>::create(name, 1), "create", name);
@@ -37,7 +37,7 @@ fn bad_name_is_refused_by_each_verb() {
 }
 
 #[test]
-fn longest_and_oddest_good_names() -> Outcome {
+fn longest_and_unusual_names_are_valid() -> Outcome {
     let space = Space::new();
     for name in ["a", "-", "_", "A.b-c_9", "x.", "0", "--help", &"n".repeat(200)] {
         let made: Value<u64> = space.options().create(name, 5)?;
@@ -59,13 +59,13 @@ fn names_differ_by_case() -> Outcome {
 }
 
 #[test]
-fn create_of_an_existing_name() -> Outcome {
+fn create_of_a_name_in_use_is_an_error() -> Outcome {
     let name = unique("existing");
     let first = Value::create(&name, 1_u64)?;
     let error = Value::create(&name, 2_u64).expect_err("it is in use");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(error.to_string(), format!("create value {name:?}: already exists"));
-    // Whatever its kind.
+    // Also for an object of another kind.
     let error = AtomicValue::create(&name, 2_u8).expect_err("it is in use");
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert_eq!(first.get()?, 1);
@@ -73,12 +73,12 @@ fn create_of_an_existing_name() -> Outcome {
 }
 
 #[test]
-fn open_and_unlink_of_a_missing_name() {
+fn open_and_unlink_of_a_missing_name_are_errors() {
     let name = unique("missing");
-    let error = Value::<u64>::open(&name).expect_err("there is none");
+    let error = Value::<u64>::open(&name).expect_err("there is no such object");
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(error.to_string(), format!("open value {name:?}: no such object"));
-    assert_eq!(Value::<u64>::unlink(&name).expect_err("there is none").kind(), ErrorKind::NotFound);
+    assert_eq!(Value::<u64>::unlink(&name).expect_err("there is no such object").kind(), ErrorKind::NotFound);
 }
 
 #[test]
@@ -94,24 +94,29 @@ fn open_or_create_finds_or_makes() -> Outcome {
 }
 
 #[test]
-fn wrong_kind_names_both() -> Outcome {
+fn error_of_a_wrong_kind_names_both_kinds() -> Outcome {
     let name = unique("kind");
     let _value = Value::create(&name, 1_u64)?;
-    for error in [AtomicValue::<u64>::open(&name).map(drop), AtomicValue::open_or_create(&name, 1_u64).map(drop)] {
+    for error in
+        [AtomicValue::<u64>::open(&name).map(drop), AtomicValue::open_or_create(&name, 1_u64).map(drop)]
+    {
         let error = error.expect_err("it is a value");
         assert_eq!(error.kind(), ErrorKind::WrongKind);
-        assert_eq!(error.to_string(), format!("open atomic value {name:?}: is of another kind: it is a value"));
+        assert_eq!(
+            error.to_string(),
+            format!("open atomic value {name:?}: is of another kind: it is a value")
+        );
     }
     Ok(())
 }
 
-/// As large as a `u64`, and not one.
+/// A type with the size of a `u64`.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
 struct Millimetres(u64);
 
 #[test]
-fn mismatch_of_element_names_both() -> Outcome {
+fn error_of_a_wrong_element_names_both_types() -> Outcome {
     let name = unique("element");
     let _value = Value::create(&name, 1_u32)?;
     let results = [
@@ -124,19 +129,20 @@ fn mismatch_of_element_names_both() -> Outcome {
     for (result, wanted) in results {
         let error = result.expect_err("it is a u32");
         assert_eq!(error.kind(), ErrorKind::Mismatch, "{error}");
-        let detail = format!("was made with other parameters: it holds u32 (4 bytes, aligned to 4), not {wanted}");
+        let detail =
+            format!("was made with other parameters: it holds u32 (4 bytes, aligned to 4), not {wanted}");
         assert!(error.to_string().ends_with(&detail), "{error}");
     }
     Ok(())
 }
 
-/// An object with two sizes of the maker's choice.
+/// An object with two sizes that its maker chooses.
 #[repr(C)]
 struct Sized2 {
     word: AtomicU64,
 }
 
-// SAFETY: one atomic word, and behind it as many bytes as its extents say; no locks.
+// SAFETY: one atomic word, behind it as many bytes as its extents say, no locks.
 #[allow(unsafe_code, reason = "the promise of an object's layout")]
 unsafe impl Object for Sized2 {
     const KIND: &'static str = "test sizes";
@@ -150,8 +156,6 @@ unsafe impl Object for Sized2 {
     fn size([first, second]: [u64; 2]) -> Option<usize> {
         size_of::<Self>().checked_add(usize::try_from(first.checked_mul(second)?).ok()?)
     }
-
-    unsafe fn init(&self, _: *const AtomicU64, _: [u64; 2]) {}
 
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [None, None]
@@ -173,13 +177,15 @@ impl Handle for SizedHandle {
 }
 
 #[test]
-fn mismatch_of_sizes_names_both() -> Outcome {
+fn error_of_wrong_sizes_names_both() -> Outcome {
     let space = Space::new();
     let made: SizedHandle = space.options().create("sized", [8, 4])?;
-    let Err(error) = space.options().open_or_create::<SizedHandle>("sized", [8, 5]) else { panic!("other sizes worked") };
+    let Err(error) = space.options().open_or_create::<SizedHandle>("sized", [8, 5]) else {
+        panic!("other sizes worked")
+    };
     assert_eq!(error.kind(), ErrorKind::Mismatch);
     assert!(error.to_string().ends_with("its sizes are [8, 4], not [8, 5]"), "{error}");
-    // Those that ask for nothing get it as it is.
+    // `open` accepts any sizes.
     let found: SizedHandle = space.options().open("sized")?;
     assert_eq!((found.0.extents(), found.0.bytes()), ([8, 4], 40));
     assert!(found.0.is_same(&made.0));
@@ -196,14 +202,18 @@ fn invalid_sizes_make_nothing() {
         ([1 << 46, 1], "are too large"),
         ([u64::MAX - 8, 1], "are too large"),
     ] {
-        let Err(error) = space.options().create::<SizedHandle>("sized", sizes) else { panic!("{sizes:?} worked") };
+        let Err(error) = space.options().create::<SizedHandle>("sized", sizes) else {
+            panic!("{sizes:?} worked")
+        };
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
         assert!(error.to_string().contains(problem), "{error}");
         let Err(error) = space.options().anonymous::<SizedHandle>(sizes) else { panic!("{sizes:?} worked") };
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
     }
-    // Possible, but not on this machine.
-    let Err(error) = space.options().create::<SizedHandle>("sized", [1 << 45, 1]) else { panic!("32 TiB worked") };
+    // A possible size, but too large for this machine.
+    let Err(error) = space.options().create::<SizedHandle>("sized", [1 << 45, 1]) else {
+        panic!("32 TiB worked")
+    };
     assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     assert!(space.entries().is_empty());
 }
@@ -218,7 +228,10 @@ fn anonymous_objects_cannot_be_found() -> Outcome {
     assert_eq!(entries.len(), 2);
     for entry in entries {
         assert!(entry.starts_with(".a-") && entry.len() == 35, "{entry}");
-        assert_eq!(space.options().open::<Value<u64>>(&entry).expect_err("a leading dot").kind(), ErrorKind::BadName);
+        assert_eq!(
+            space.options().open::<Value<u64>>(&entry).expect_err("a leading dot").kind(),
+            ErrorKind::BadName
+        );
     }
     drop((first, second));
     assert!(space.entries().is_empty());

@@ -16,7 +16,7 @@ fn two_mappings_of_a_shmem_share_a_value() -> Outcome {
     there.set(8)?;
     assert_eq!(here.get()?, 8);
     drop((here, there));
-    // The handles kept it, and its maker removes it.
+    // The handles kept the region; dropping it removes the memory.
     assert!(ShmemConf::new().os_id(id).open().is_err());
     Ok(())
 }

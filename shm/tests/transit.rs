@@ -1,4 +1,4 @@
-//! Handles in messages: the object stays while one is on its way, and no longer.
+//! Handles in messages: an in-flight reference keeps the object, and nothing longer than that.
 
 mod common;
 
@@ -8,7 +8,7 @@ use multiproc_shm::{AtomicValue, Gc, Transit, Value};
 
 use common::{Outcome, Space};
 
-/// Serialises a handle as a message that is then sent.
+/// Serialises a handle as a message that is sent.
 fn send(value: &Value<u64>) -> Vec<u8> {
     let transit = Transit::begin();
     let bytes = postcard::to_stdvec(value).expect("a handle can be serialised");
@@ -20,13 +20,13 @@ fn receive(bytes: &[u8]) -> Result<Value<u64>, postcard::Error> {
     postcard::from_bytes(bytes)
 }
 
-/// Sweeps as if every ticket were old.
+/// Sweeps as if every in-flight reference were old.
 fn sweep(space: &Space) -> Vec<String> {
-    Gc::new().ticket_age(Duration::ZERO).run(space.namespace()).expect("a sweep").removed
+    Gc::new().in_flight_age(Duration::ZERO).run(space.namespace()).expect("a sweep").removed
 }
 
 #[test]
-fn handle_on_its_way_keeps_the_object() -> Outcome {
+fn handle_in_flight_keeps_the_object() -> Outcome {
     for name in [Some("named"), None] {
         let space = Space::new();
         let value: Value<u64> = match name {
@@ -37,23 +37,23 @@ fn handle_on_its_way_keeps_the_object() -> Outcome {
         drop(value);
         assert_eq!(space.entries().len(), 1);
         assert_eq!(Gc::new().run(space.namespace())?.removed, [""; 0]);
-        let arrived = receive(&bytes)?;
-        assert_eq!((arrived.get()?, arrived.name()), (7, name));
-        // Redeemed: from here on it lives as long as its users.
-        drop(arrived);
+        let received = receive(&bytes)?;
+        assert_eq!((received.get()?, received.name()), (7, name));
+        // The reference is released, so the object lives as long as its users.
+        drop(received);
         assert!(space.entries().is_empty());
     }
     Ok(())
 }
 
 #[test]
-fn named_object_on_its_way_can_be_opened() -> Outcome {
+fn named_object_in_flight_can_be_opened() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().create("open", 7)?;
     let bytes = send(&value);
     drop(value);
     assert_eq!(space.options().open::<Value<u64>>("open")?.get()?, 7);
-    // That user's end is not the end of the object: its ticket is still out.
+    // The end of that user is not the end of the object: a message still references it.
     assert_eq!(space.entries(), ["open"]);
     assert_eq!(receive(&bytes)?.get()?, 7);
     assert!(space.entries().is_empty());
@@ -61,13 +61,13 @@ fn named_object_on_its_way_can_be_opened() -> Outcome {
 }
 
 #[test]
-fn transit_that_is_not_sent_is_rolled_back() -> Outcome {
+fn dropped_transit_releases_its_references() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().anonymous(7)?;
     let transit = Transit::begin();
     let bytes = postcard::to_stdvec(&value)?;
     drop(value);
-    // The open transit has it.
+    // The open transit keeps it.
     assert_eq!(space.entries().len(), 1);
     drop(transit);
     assert!(space.entries().is_empty());
@@ -76,13 +76,13 @@ fn transit_that_is_not_sent_is_rolled_back() -> Outcome {
 }
 
 #[test]
-fn message_decoded_twice() -> Outcome {
+fn message_can_be_decoded_twice_while_the_object_is_used() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().anonymous(7)?;
     let bytes = send(&value);
     drop(value);
     let first = receive(&bytes)?;
-    // The second finds the same object, as long as somebody has it.
+    // The second reader finds the same object while a handle to it lives.
     let second = receive(&bytes)?;
     first.set(8)?;
     assert_eq!(second.get()?, 8);
@@ -93,12 +93,12 @@ fn message_decoded_twice() -> Outcome {
 }
 
 #[test]
-fn second_decoder_does_not_redeem_another_ticket() -> Outcome {
+fn second_decoding_releases_no_other_reference() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().anonymous(7)?;
     let first = send(&value);
     drop(receive(&first)?);
-    // The same slot, another ticket.
+    // The same index in the header, another id.
     let second = send(&value);
     drop(receive(&first)?);
     drop(value);
@@ -109,12 +109,12 @@ fn second_decoder_does_not_redeem_another_ticket() -> Outcome {
 }
 
 #[test]
-fn lost_message_expires() -> Outcome {
+fn reference_of_a_lost_message_expires() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().create("lost", 7)?;
     let bytes = send(&value);
     drop(value);
-    let dry = Gc::new().ticket_age(Duration::ZERO).dry_run(true).run(space.namespace())?;
+    let dry = Gc::new().in_flight_age(Duration::ZERO).dry_run(true).run(space.namespace())?;
     assert_eq!((dry.removed, space.entries()), (vec!["lost".to_owned()], vec!["lost".to_owned()]));
     assert_eq!(sweep(&space), ["lost"]);
     assert!(space.entries().is_empty());
@@ -123,7 +123,7 @@ fn lost_message_expires() -> Outcome {
 }
 
 #[test]
-fn more_tickets_than_slots() -> Outcome {
+fn process_keeps_the_object_if_all_references_are_taken() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().anonymous(7)?;
     let messages: Vec<Vec<u8>> = (0..33).map(|_| send(&value)).collect();
@@ -131,28 +131,28 @@ fn more_tickets_than_slots() -> Outcome {
     for bytes in &messages {
         assert_eq!(receive(bytes)?.get()?, 7);
     }
-    // The one without a ticket keeps the object as long as this process lives.
+    // The handle without a reference keeps the object as long as this process lives.
     assert_eq!(space.entries().len(), 1);
     assert_eq!(sweep(&space), [""; 0]);
     Ok(())
 }
 
 #[test]
-fn one_message_with_more_handles_than_slots() -> Outcome {
+fn one_message_can_have_more_handles_than_references() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().anonymous(7)?;
     let transit = Transit::begin();
     let bytes = postcard::to_stdvec(&vec![value.clone(); 33])?;
     transit.sent();
     drop(value);
-    let arrived: Vec<Value<u64>> = postcard::from_bytes(&bytes)?;
-    arrived[0].set(1)?;
-    assert_eq!((arrived.len(), arrived[32].get()?), (33, 1));
+    let received: Vec<Value<u64>> = postcard::from_bytes(&bytes)?;
+    received[0].set(1)?;
+    assert_eq!((received.len(), received[32].get()?), (33, 1));
     Ok(())
 }
 
 #[test]
-fn outside_of_a_transit_the_process_keeps_it() -> Outcome {
+fn process_keeps_an_object_that_is_serialised_outside_of_a_transit() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().anonymous(7)?;
     let bytes = postcard::to_stdvec(&value)?;
@@ -167,7 +167,8 @@ fn outside_of_a_transit_the_process_keeps_it() -> Outcome {
 #[test]
 fn transits_nest() -> Outcome {
     let space = Space::new();
-    let (outer, inner): (Value<u64>, Value<u64>) = (space.options().create("outer", 1)?, space.options().create("inner", 2)?);
+    let (outer, inner): (Value<u64>, Value<u64>) =
+        (space.options().create("outer", 1)?, space.options().create("inner", 2)?);
     let outer_transit = Transit::begin();
     let outer_bytes = postcard::to_stdvec(&outer)?;
     let inner_transit = Transit::begin();
@@ -184,27 +185,27 @@ fn transits_nest() -> Outcome {
 }
 
 #[test]
-fn sent_covers_what_came_before_it_only() -> Outcome {
+fn sent_keeps_the_references_of_its_own_scope_only() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().anonymous(7)?;
     drop(send(&value));
     let transit = Transit::begin();
     let _bytes = postcard::to_stdvec(&value)?;
     drop((value, transit));
-    // The first ticket is out.
+    // The reference of the first message is in flight.
     assert_eq!(space.entries().len(), 1);
     assert_eq!(sweep(&space).len(), 1);
     Ok(())
 }
 
 #[test]
-fn stale_handle_is_no_other_object() -> Outcome {
+fn stale_handle_means_no_other_object() -> Outcome {
     let space = Space::new();
     let value: Value<u64> = space.options().create("stale", 7)?;
     let bytes = send(&value);
     space.options().unlink("stale")?;
     drop(value);
-    // Nobody has the name, then another value, then something of another kind.
+    // The name means nothing, then another value, then an object of another kind.
     assert!(receive(&bytes).is_err());
     let newer: Value<u64> = space.options().create("stale", 8)?;
     assert!(receive(&bytes).is_err());
@@ -216,16 +217,16 @@ fn stale_handle_is_no_other_object() -> Outcome {
 }
 
 #[test]
-fn nonsense_is_an_error() {
+fn wrong_bytes_are_an_error() {
     let space = Space::new();
-    let sound: Value<u64> = space.options().create("sound", 1).expect("a value");
-    let bytes = send(&sound);
-    // Any byte of the message may be anything.
+    let value: Value<u64> = space.options().create("value", 1).expect("a value");
+    let bytes = send(&value);
+    // Any byte of the message may be wrong.
     for at in 0..bytes.len() {
         for byte in [0, 1, 0x2f, 0x7f, 0x80, 0xff, !bytes[at]] {
             let mut wrong = bytes.clone();
             wrong[at] = byte;
-            // The value, or an error: the directory may be another, and is then made, so the path stays as it is.
+            // The result is the value or an error. The bytes of the path are left out.
             let in_path = at < 2 + space.namespace().path().as_os_str().len();
             if !in_path {
                 let _ = receive(&wrong).map(|value| value.get());
@@ -235,5 +236,5 @@ fn nonsense_is_an_error() {
     for length in 0..bytes.len() {
         assert!(receive(&bytes[..length]).is_err());
     }
-    assert_eq!(sound.get(), Ok(1));
+    assert_eq!(value.get(), Ok(1));
 }

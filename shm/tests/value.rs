@@ -1,4 +1,4 @@
-//! `Value` between threads: the guard's private copy, its commit, and what a panic leaves.
+//! `Value` between threads: the guard's private copy, its commit, and the effects of a panic.
 
 mod common;
 
@@ -13,7 +13,7 @@ use multiproc_shm::{Value, ValueGuard};
 use common::{Outcome, watchdog};
 
 #[test]
-fn smoke() -> Outcome {
+fn operations_return_what_they_promise() -> Outcome {
     let value = Value::new(1_u64)?;
     assert_eq!(value.get()?, 1);
     value.set(2)?;
@@ -27,7 +27,7 @@ fn smoke() -> Outcome {
 }
 
 #[test]
-fn guard_is_a_private_copy() -> Outcome {
+fn guard_holds_a_private_copy_until_it_is_dropped() -> Outcome {
     let value = Value::new([1_u32; 3])?;
     let mut guard = value.lock()?;
     guard[1] = 9;
@@ -39,7 +39,7 @@ fn guard_is_a_private_copy() -> Outcome {
 }
 
 #[test]
-fn every_size() -> Outcome {
+fn values_of_every_size_come_back() -> Outcome {
     fn check<const N: usize>() -> Outcome {
         let mut bytes = [0_u8; N];
         let value = Value::new(bytes)?;
@@ -62,23 +62,28 @@ fn every_size() -> Outcome {
     check::<4095>()?;
     check::<4096>()?;
     check::<10_007>()?;
-    // Nothing at all is a value, too.
-    let nothing = Value::new([0_u8; 0])?;
-    nothing.set([])?;
-    assert_eq!(nothing.get()?, [0_u8; 0]);
+    // A value may have no bytes.
+    let empty = Value::new([0_u8; 0])?;
+    empty.set([])?;
+    assert_eq!(empty.get()?, [0_u8; 0]);
     Ok(())
 }
 
 #[test]
-fn already_held_by_this_thread() -> Outcome {
+fn locking_twice_in_one_thread_is_an_error() -> Outcome {
     let value = Value::new(1_u64)?;
     let guard = value.lock()?;
-    for error in [value.lock().map(drop), value.set(2), value.try_lock().map(drop), value.clone().update(|_| ()).map(drop)] {
-        let error = error.expect_err("this thread has it");
+    for error in [
+        value.lock().map(drop),
+        value.set(2),
+        value.try_lock().map(drop),
+        value.clone().update(|_| ()).map(drop),
+    ] {
+        let error = error.expect_err("this thread holds it");
         assert_eq!(error.cause(), AcquireError::AlreadyHeld);
         assert_eq!(error.to_string(), "value (anonymous): already held by this thread");
     }
-    // Looking is allowed.
+    // Reading is allowed.
     assert_eq!(value.get()?, 1);
     drop(guard);
     value.set(2)?;
@@ -96,7 +101,7 @@ fn panic_in_update_changes_nothing() -> Outcome {
     }));
     assert!(caught.is_err());
     assert_eq!(value.get()?, [1; 100]);
-    // And the lock is free, without a death.
+    // The lock is free, and no owner has died.
     let guard = value.lock()?;
     assert!(ValueGuard::previous_owner_died(&guard).is_none());
     Ok(())
@@ -135,13 +140,15 @@ fn drop_during_an_older_panic_commits() -> Outcome {
 }
 
 #[test]
-fn threads_add_up() -> Outcome {
+fn no_update_of_several_threads_is_lost() -> Outcome {
     const ROUNDS: u64 = 5_000;
     let _watchdog = watchdog();
     let value = Value::new([0_u64; 5])?;
     thread::scope(|s| {
         for _ in 0..4 {
-            s.spawn(|| (0..ROUNDS).for_each(|_| drop(value.update(|it| it.iter_mut().for_each(|word| *word += 1)))));
+            s.spawn(|| {
+                (0..ROUNDS).for_each(|_| drop(value.update(|it| it.iter_mut().for_each(|word| *word += 1))))
+            });
         }
     });
     assert_eq!(value.get()?, [4 * ROUNDS; 5]);
@@ -157,7 +164,7 @@ fn readers_never_see_half_of_a_commit() -> Outcome {
         s.spawn(|| {
             let mut number = 0;
             let mut begun = None;
-            // For a while from when both have looked.
+            // For 150 ms after both readers have begun.
             while begun.is_none_or(|begun: Instant| begun.elapsed() < Duration::from_millis(150)) {
                 number += 1;
                 value.set([number; 64]).expect("it is free");
@@ -169,14 +176,14 @@ fn readers_never_see_half_of_a_commit() -> Outcome {
         });
         for _ in 0..2 {
             s.spawn(|| {
-                let (mut looks, mut last) = (0_u64, 0);
+                let (mut reads, mut last) = (0_u64, 0);
                 while !done.load(Ordering::Relaxed) {
                     let it = value.get().expect("no lock is held for long");
                     assert!(it.iter().all(|word| *word == it[0]), "torn: {it:?}");
-                    assert!(it[0] >= last, "back in time: {} after {last}", it[0]);
+                    assert!(it[0] >= last, "older than the value before: {} after {last}", it[0]);
                     last = it[0];
-                    looks += 1;
-                    if looks == 1 {
+                    reads += 1;
+                    if reads == 1 {
                         ready.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -187,7 +194,7 @@ fn readers_never_see_half_of_a_commit() -> Outcome {
 }
 
 #[test]
-fn timeout() -> Outcome {
+fn lock_attempts_time_out() -> Outcome {
     let _watchdog = watchdog();
     let value = Value::new(1_u64)?;
     let _guard = value.lock()?;
@@ -213,7 +220,7 @@ fn thread_that_ends_with_a_guard_changes_nothing() -> Outcome {
             *guard = 2;
             std::mem::forget(guard);
             // SAFETY: no arguments.
-            #[allow(unsafe_code, reason = "std does not tell thread ids")]
+            #[allow(unsafe_code, reason = "std has no thread ids")]
             unsafe { libc::gettid() }.cast_unsigned()
         });
         thread.join().expect("no panic")
@@ -238,7 +245,8 @@ fn compare_exchange() -> Outcome {
             s.spawn(|| {
                 for _ in 0..1_000 {
                     let mut seen = sum.get().expect("no error");
-                    while let Err(now) = sum.compare_exchange(seen, seen.map(|it| it + 1)).expect("no error") {
+                    while let Err(now) = sum.compare_exchange(seen, seen.map(|it| it + 1)).expect("no error")
+                    {
                         seen = now;
                     }
                 }

@@ -1,4 +1,4 @@
-//! [`BoundedSemaphore`]: a count that anybody may raise, up to a limit.
+//! [`BoundedSemaphore`]: a count that any process may raise, up to a limit.
 #![allow(unsafe_code, reason = "its block")]
 
 use std::fmt;
@@ -9,18 +9,21 @@ use multiproc_robust::{AcquireError, Deadline, EventCount, LockError, RobustLock
 use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
-
-/// A count that processes share: to acquire takes one from it, and waits while it is zero; to release adds to it, up to a limit (Python's `BoundedSemaphore`). It is made with its count, `initial`, and that `limit`.
+/// A counting semaphore between processes with an upper limit (Python's `BoundedSemaphore`).
 ///
-/// Nothing is held: whoever acquires need not be the one who releases, be it another thread or another process, and the count may begin at 0. So it suits hand-over (a job server's tokens,
-/// a signal that something was made), where [`Semaphore`](crate::Semaphore) suits what is used and given back. Python's `Semaphore`, whose count anybody may
-/// raise as far as they like, is this one with [`NO_LIMIT`](Self::NO_LIMIT).
+/// To acquire takes one from the count, and waits while the count is zero. To release adds to the count, up
+/// to the limit. The semaphore is made with `initial`, its count at first, and `limit`.
+///
+/// No thread or process holds anything: a process may release what another one has acquired, and the count
+/// may begin at 0. So this type suits hand-over: a job server's tokens, or a signal that something was made.
+/// [`Semaphore`](crate::Semaphore) suits what is used and given back. Python's `Semaphore`, whose count every
+/// process may raise without limit, is this type with [`NO_LIMIT`](Self::NO_LIMIT).
 ///
 /// # When a process dies
 ///
-/// What it had taken stays taken, since nobody knows who would have given it back: that is what [`Semaphore`](crate::Semaphore) is for. A killed waiter, or one who releases and is killed before it has woken
-/// anybody, costs those who wait a second at most.
+/// What it had acquired stays acquired, since the count does not say which process would have released it:
+/// that is what [`Semaphore`](crate::Semaphore) is for. A process that is killed while it waits, or in
+/// `release` before it has woken a waiter, costs the waiting threads at most 1 s.
 ///
 /// ```
 /// use multiproc_sync::BoundedSemaphore;
@@ -35,13 +38,13 @@ use crate::verbs::verbs;
 /// assert!(tokens.release(1).is_err(), "one too many");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BoundedSemaphore {
     shared: Shared<BoundedBlock>,
 }
 
-/// The shared part of a [`BoundedSemaphore`].
+/// The shared bytes of a [`BoundedSemaphore`].
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct BoundedBlock {
@@ -49,11 +52,11 @@ pub struct BoundedBlock {
     released: EventCount,
 }
 
-// SAFETY: `repr(C)`, atomics only, always the same size, no locks.
+// SAFETY: `repr(C)`, atomics only, always the same size; there are no locks.
 unsafe impl Object for BoundedBlock {
     const KIND: &'static str = "bounded";
     const LAYOUT: u32 = 1;
-    /// Initial count, limit.
+    /// Count at first, limit.
     type Params = (u32, u32);
 
     fn extents(&(initial, limit): &(u32, u32)) -> Result<[u64; 2], String> {
@@ -76,15 +79,21 @@ unsafe impl Object for BoundedBlock {
     }
 }
 
-verbs!(BoundedSemaphore, BoundedBlock, "bounded semaphore", (initial: u32, limit: u32), "more than the limit; ");
+multiproc_shm::verbs! {
+    impl[] BoundedSemaphore { shared: BoundedBlock };
+    "bounded semaphore" "with the count `initial`"; new(initial: u32, limit: u32) => (initial, limit);
+    invalid "`initial` is above `limit`"; differs "it was made with another `initial` or `limit`";
+}
 
 impl BoundedSemaphore {
-    /// As a limit: one that no program meets (2^32 - 1; Python's own is 2^31 - 1). So this is Python's `Semaphore`: untracked, unbounded, and the same four verbs make it.
+    /// A limit that no program reaches: 2^32 - 1 (Python's own is 2^31 - 1).
+    ///
+    /// A semaphore with this limit is Python's `Semaphore`, untracked and unbounded.
     ///
     /// ```
     /// # use multiproc_sync::BoundedSemaphore;
     /// let count = BoundedSemaphore::new(1, BoundedSemaphore::NO_LIMIT)?;
-    /// count.release(1)?; // nobody had taken one
+    /// count.release(1)?; // without an `acquire` before
     /// assert_eq!(count.available(), 2);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -92,33 +101,35 @@ impl BoundedSemaphore {
     #[doc(alias = "Semaphore")]
     pub const NO_LIMIT: u32 = u32::MAX;
 
-    /// Takes one, waiting as long as it takes.
+    /// Takes one from the count, waiting as long as necessary.
     pub fn acquire(&self) {
         while !self.acquire_until(Deadline::NEVER) {}
     }
 
-    /// Takes one if the count is not zero; whether it did.
+    /// Takes one from the count if that is not zero; returns whether it did.
     pub fn try_acquire(&self) -> bool {
         self.acquire_until(Deadline::NOW)
     }
 
-    /// Takes one, waiting at most this long; whether it did.
+    /// Takes one from the count, waiting at most `timeout`; returns whether it did.
     pub fn acquire_timeout(&self, timeout: Duration) -> bool {
         self.acquire_until(Deadline::after(timeout))
     }
 
-    /// Adds so many, and wakes those who wait for them.
+    /// Adds `count` to the semaphore's count, and wakes threads that wait for it.
     ///
     /// # Errors
     ///
-    /// [`LockError`] with [`TooMany`](AcquireError::TooMany): that would be more than the limit; nothing is added.
+    /// Returns [`LockError`] with [`TooMany`](AcquireError::TooMany) if the sum would be above the limit.
+    /// Nothing is added then.
     pub fn release(&self, count: u32) -> Result<(), LockError> {
         let [_, limit] = self.shared.extents();
         let more = |now: u64| now.checked_add(count.into()).filter(|sum| *sum <= limit);
-        // ORDER: Release pairs with the Acquire in `take`: what was done before is seen by who goes on.
+        // ORDER: Release pairs with the Acquire in `take`: the thread that takes one sees what this thread
+        // did before.
         let added = self.shared.count.fetch_update(Release, Relaxed, more);
         added.map_err(|_| LockError::new(self.shared.describe(), AcquireError::TooMany))?;
-        // CRASH: added, nobody woken: those who wait look again within a second.
+        // CRASH: added, but no thread woken: waiting threads look again within 1 s.
         match count {
             0 => {}
             1 => drop(self.shared.released.wake_one()),
@@ -127,12 +138,14 @@ impl BoundedSemaphore {
         Ok(())
     }
 
-    /// The count now.
+    /// Returns the count now.
     pub fn available(&self) -> u32 {
         u32::try_from(self.shared.count.load(Relaxed)).unwrap_or(u32::MAX)
     }
 
-    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    /// Returns how many threads sleep for the semaphore now, in all processes, as the kernel counts them.
+    ///
+    /// The number may change at once. Neither a killed thread nor a waiter that still spins is counted.
     pub fn waiters(&self) -> usize {
         self.shared.released.waiters()
     }
@@ -142,7 +155,8 @@ impl BoundedSemaphore {
     }
 
     fn take(&self) -> bool {
-        // ORDER: Acquire pairs with the Release in `release`. CRASH: taken, by somebody dead: it stays taken.
+        // ORDER: Acquire pairs with the Release in `release`.
+        // CRASH: the dead process has taken one, and it stays taken.
         self.shared.count.fetch_update(Acquire, Relaxed, |now| now.checked_sub(1)).is_ok()
     }
 }

@@ -1,6 +1,7 @@
-//! [`Event`]: something has happened, and everybody who waits for it goes on.
+//! [`Event`]: a manual-reset event between processes.
 //!
-//! The protocol, and why no wake is lost, is in `multiproc_shm`'s `flag.rs`; this is its handle.
+//! This is the handle. The protocol, and why no wake-up is lost, is described in `multiproc_robust`'s
+//! `raw_event.rs`.
 #![allow(unsafe_code, reason = "its block: `unsafe impl Object`")]
 
 use std::fmt;
@@ -11,15 +12,16 @@ use multiproc_robust::{Deadline, RawEvent, RobustLock};
 use multiproc_shm::{Object, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
-
-/// A flag that processes wait for (Python's `Event`), by name or as a handle in an argument or message. At first it is not set.
+/// A manual-reset event between processes (Python's `Event`), found by name or sent as a handle in an
+/// argument or message. A new event is not set.
 ///
-/// [`set`](Self::set) reaches everybody who waits at that moment, even if a [`clear`](Self::clear) follows at once.
+/// [`set`](Self::set) reaches every thread that waits at that moment, even if a [`clear`](Self::clear)
+/// follows at once.
 ///
 /// # When a process dies
 ///
-/// Killed in `set`, it has set it or it has not; if it has, everybody goes on at once, whoever else dies. A killed waiter leaves no trace and takes no wake-up with it.
+/// A process that is killed in `set` has set the event or has not. If it has, every waiting thread goes on at
+/// once, whichever other process dies. A killed waiter leaves no trace and takes no wake-up with it.
 ///
 /// ```
 /// use multiproc_sync::Event;
@@ -36,13 +38,13 @@ use crate::verbs::verbs;
 /// assert!(!ready.is_set());
 /// # Ok::<(), multiproc_sync::Error>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Event {
     shared: Shared<EventBlock>,
 }
 
-/// The shared part of an [`Event`].
+/// The shared bytes of an [`Event`].
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct EventBlock {
@@ -58,53 +60,51 @@ unsafe impl Object for EventBlock {
     const LAYOUT: u32 = 1;
     type Params = ();
 
-    fn extents((): &()) -> Result<[u64; 2], String> {
-        Ok([0, 0])
-    }
-
-    fn size(extents: [u64; 2]) -> Option<usize> {
-        (extents == [0, 0]).then_some(size_of::<Self>())
-    }
-
-    unsafe fn init(&self, _: *const AtomicU64, (): ()) {}
-
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [None, None]
     }
 }
 
-verbs!(Event, EventBlock, "event");
+multiproc_shm::verbs! { impl[] Event { shared: EventBlock }; "event"; new() => (); }
 
 impl Event {
-    /// Sets it: everybody who waits goes on, and nobody waits until it is cleared. Setting it again does nothing.
+    /// Sets the event: every waiting thread goes on, and no thread waits until the event is cleared.
+    ///
+    /// To set it again does nothing.
     pub fn set(&self) {
         self.shared.flag.set();
     }
 
-    /// Clears it: whoever comes from now on waits. Those whom a `set` has reached go on all the same.
+    /// Clears the event: a thread that comes from now on waits.
+    ///
+    /// Threads that a `set` has reached go on all the same.
     pub fn clear(&self) {
         self.shared.flag.clear();
     }
 
-    /// Whether it is set.
+    /// Returns whether the event is set.
     #[inline]
     pub fn is_set(&self) -> bool {
         self.shared.flag.is_set()
     }
 
-    /// Waits until it is set, as long as it takes.
+    /// Waits until the event is set, as long as necessary.
     #[inline]
     pub fn wait(&self) {
         self.shared.flag.wait(Deadline::NEVER);
     }
 
-    /// Waits at most this long; whether it was set when this was called, or has been since.
+    /// Waits until the event is set, at most `timeout`.
+    ///
+    /// Returns whether the event was set at the call, or has been set since.
     #[inline]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         self.shared.flag.wait(Deadline::after(timeout))
     }
 
-    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    /// Returns how many threads sleep for the event now, in all processes, as the kernel counts them.
+    ///
+    /// The number may change at once. Neither a killed thread nor a waiter that still spins is counted.
     pub fn waiters(&self) -> usize {
         self.shared.flag.waiters()
     }

@@ -1,25 +1,27 @@
-//! [`RLock`]: one thread at a time, which may take it again.
-#![allow(unsafe_code, reason = "the robust lock's mapping must outlive the time it is held; a raw pair for bindings")]
+//! [`RLock`]: mutual exclusion across processes that its owner may take again.
+#![allow(unsafe_code, reason = "the lock stays mapped while it is held; a raw pair for bindings")]
 
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock};
-use multiproc_shm::{Guarded, Object, Shared};
+use multiproc_robust::{AcquireError, Acquired, Deadline, Death, LockError, Owner, RobustLock, shared_words};
+use multiproc_shm::{Object, Shared, Suspend};
 use serde::{Deserialize, Serialize};
 
-use crate::verbs::verbs;
+use crate::timeout::unless_timed_out;
 
-/// A lock that processes share, and that the thread which holds it may take again (Python's `RLock`).
+/// A recursive lock between processes (Python's `RLock`): the thread that holds it may take it again.
 ///
-/// It is free when each taking has been given back, in whatever order. Everything else is as with [`Lock`](crate::Lock), which is a little faster.
+/// It is free once each guard has been dropped, in whatever order. Everything else is as with
+/// [`Lock`](crate::Lock), which is a little faster.
 ///
 /// # When a process dies
 ///
-/// However often it had taken the lock, the next one gets it at once, held once, and may ask [`previous_owner_died`](RLockGuard::previous_owner_died). So it does when a holder's
-/// thread ends, or calls `exec`. A killed waiter leaves no trace. A stopped holder keeps its lock.
+/// The next thread gets the lock at once and holds it once, however often the dead owner had taken it. It may
+/// ask [`previous_owner_died`](RLockGuard::previous_owner_died). The same holds if the owner's thread ends,
+/// or calls `exec`. A killed waiter leaves no trace. A stopped owner keeps its lock.
 ///
 /// ```
 /// use multiproc_sync::RLock;
@@ -36,149 +38,155 @@ use crate::verbs::verbs;
 /// assert_eq!(lock.depth(), 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct RLock {
     shared: Shared<RLockBlock>,
 }
 
-/// The shared part of an [`RLock`]: a lock, and beside it how often its owner has taken it.
+/// The shared bytes of an [`RLock`]: a lock, and in its guarded words how often the owner has taken it.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct RLockBlock {
     lock: RobustLock,
 }
 
-/// How often one thread may hold it.
+/// How often one thread may take the lock.
 const DEEPEST: u64 = u32::MAX as u64;
 
-impl RLockBlock {
-    /// How often the owner holds it. Only the owner writes it. A release leaves 1, so that the next owner need not write; a death leaves anything.
-    fn depth(&self) -> &AtomicU64 {
-        &self.lock.guarded[0]
+shared_words! {
+    /// The words that the lock guards.
+    struct RLockWords {
+        /// How often the owner has taken the lock. Only the owner writes it. A release leaves 1, so that the
+        /// next owner need not write it. A death leaves any value.
+        depth: AtomicU64,
+        reserved: [AtomicU64; 2],
     }
 }
 
-// SAFETY: `repr(C)`, atomics only, always the same size, one lock.
+impl RLockBlock {
+    #[inline(always)]
+    fn depth(&self) -> &AtomicU64 {
+        &self.lock.guarded_as::<RLockWords>().depth
+    }
+}
+
+// SAFETY: `repr(C)`, atomics only, always the same size; `locks` names its one lock.
 unsafe impl Object for RLockBlock {
     const KIND: &'static str = "rlock";
     const LAYOUT: u32 = 1;
     type Params = ();
-
-    fn extents((): &()) -> Result<[u64; 2], String> {
-        Ok([0, 0])
-    }
-
-    fn size(extents: [u64; 2]) -> Option<usize> {
-        (extents == [0, 0]).then_some(size_of::<Self>())
-    }
-
-    unsafe fn init(&self, _: *const AtomicU64, (): ()) {}
 
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [Some(&self.lock), None]
     }
 }
 
-verbs!(RLock, RLockBlock, "recursive lock");
+multiproc_shm::verbs! { impl[] RLock { shared: RLockBlock }; "recursive lock"; new() => (); }
 
 impl RLock {
-    /// Takes the lock, waiting as long as it takes; at once, if this thread holds it.
+    /// Takes the lock, waiting as long as necessary. Does not wait if this thread holds the lock already.
     ///
     /// # Errors
     ///
-    /// [`LockError`]: this thread holds too many locks, or this one 2^32 - 1 times.
+    /// Returns [`LockError`] if this thread holds too many locks, or has taken this one 2^32 - 1 times.
     #[inline(always)]
     pub fn lock(&self) -> Result<RLockGuard<'_>, LockError> {
         self.lock_until(Deadline::NEVER).map_err(|cause| self.error(cause))
     }
 
-    /// Takes the lock if no other thread holds it.
+    /// Takes the lock unless another thread holds it.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock).
+    /// Returns [`LockError`] as [`lock`](Self::lock) does.
     pub fn try_lock(&self) -> Result<Option<RLockGuard<'_>>, LockError> {
         self.lock_timeout(Duration::ZERO)
     }
 
-    /// Takes the lock, waiting at most this long; `None` if that was not enough.
+    /// Takes the lock, waiting at most `timeout`; returns `None` if another thread still held it then.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock).
+    /// Returns [`LockError`] as [`lock`](Self::lock) does.
     pub fn lock_timeout(&self, timeout: Duration) -> Result<Option<RLockGuard<'_>>, LockError> {
-        match self.lock_until(Deadline::after(timeout)) {
-            Ok(guard) => Ok(Some(guard)),
-            Err(AcquireError::TimedOut) => Ok(None),
-            Err(cause) => Err(self.error(cause)),
-        }
+        unless_timed_out(self.lock_until(Deadline::after(timeout)), |cause| self.error(cause))
     }
 
-    /// Whether anybody holds it now.
+    /// Returns whether a thread holds the lock now.
     pub fn is_locked(&self) -> bool {
         self.shared.lock.is_held()
     }
 
-    /// How often its owner holds it now; 0 when it is free. Exact for the owner, for others a moment's view.
+    /// Returns how often the owner has taken the lock; 0 if the lock is free.
+    ///
+    /// The number is exact for the owner; for other threads it may change at once.
     pub fn depth(&self) -> u32 {
         let depth = u32::try_from(self.shared.depth().load(Relaxed)).unwrap_or(u32::MAX);
         if self.is_locked() { depth.max(1) } else { 0 }
     }
 
-    /// Who holds it now.
+    /// Returns the thread that holds the lock now, and its process.
     pub fn owner(&self) -> Option<Owner> {
         self.shared.lock.owner()
     }
 
-    /// How many threads sleep for it now, in all processes, as the kernel counts them: a moment's view. One that has been killed is not counted, nor is one that has just come and still spins.
+    /// Returns how many threads sleep for the lock now, in all processes, as the kernel counts them.
+    ///
+    /// The number may change at once. Neither a killed thread nor a waiter that still spins is counted.
     pub fn waiters(&self) -> usize {
         self.shared.lock.waiters()
     }
 
-    /// Takes the lock without a guard, for language bindings; true when the previous owner died.
+    /// Takes the lock without a guard, for language bindings; returns true if the previous owner died.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`lock`](Self::lock).
+    /// Returns [`LockError`] as [`lock`](Self::lock) does.
     ///
     /// # Safety
     ///
-    /// - The same thread calls [`raw_unlock`](Self::raw_unlock) as often as this, and this handle (or a clone) lives until then.
+    /// - The same thread calls [`raw_unlock`](Self::raw_unlock) as often as this function.
+    /// - This handle, or a clone of it, lives until then.
     pub unsafe fn raw_lock(&self) -> Result<bool, LockError> {
         // SAFETY: the caller's promise.
         let died = unsafe { self.take(Deadline::NEVER) };
         died.map(|died| died.is_some()).map_err(|cause| self.error(cause))
     }
 
-    /// Gives back once what [`raw_lock`](Self::raw_lock) took; false, and nothing done, when this thread does not hold it.
+    /// Undoes one [`raw_lock`](Self::raw_lock).
+    ///
+    /// Does nothing and returns false if this thread does not hold the lock.
     ///
     /// # Safety
     ///
-    /// - This thread has taken it by [`raw_lock`](Self::raw_lock) more often than it has given it back.
+    /// - This thread has called [`raw_lock`](Self::raw_lock) more often than this function.
     pub unsafe fn raw_unlock(&self) -> bool {
         self.give()
     }
 
     #[inline(always)]
     fn lock_until(&self, deadline: Deadline) -> Result<RLockGuard<'_>, AcquireError> {
-        // SAFETY: the guard borrows this handle, so the mapping outlives it; a leaked guard keeps the mapping.
+        // SAFETY: the guard borrows this handle, so the mapping outlives the guard; a leaked guard keeps the
+        // mapping.
         let died = unsafe { self.take(deadline) }?;
         Ok(RLockGuard { lock: self, died, here: PhantomData })
     }
 
-    /// Takes it once more, or for the first time; who died holding it.
+    /// Takes the lock for the first time or once more; returns the death of the previous owner.
     ///
     /// # Safety
     ///
-    /// The object stays mapped until this thread has given it back as often.
+    /// - The object stays mapped until this thread has called [`give`](Self::give) as often.
     #[inline(always)]
     unsafe fn take(&self, deadline: Deadline) -> Result<Option<Death>, AcquireError> {
         let depth = self.shared.depth();
         if self.shared.lock.is_held_by_this_thread() {
             return match depth.load(Relaxed) {
                 DEEPEST.. => Err(AcquireError::TooDeep),
-                // ORDER: our own word as long as we hold the lock. CRASH: the next owner does not read it.
+                // ORDER: Relaxed: only the owner writes the word; the release and acquire of the lock hand it
+                // on.
+                // CRASH: the next owner does not read it.
                 times => {
                     depth.store(times.max(1) + 1, Relaxed);
                     Ok(None)
@@ -187,7 +195,7 @@ impl RLock {
         }
         // SAFETY: the caller's promise.
         let how = unsafe { self.shared.lock.acquire(deadline) }?;
-        // CRASH: held with the depth of somebody dead: the next owner sets it, too.
+        // CRASH: the lock is held with the depth that a dead owner left: the next owner sets it as well.
         if depth.load(Relaxed) != 1 {
             depth.store(1, Relaxed);
         }
@@ -197,13 +205,15 @@ impl RLock {
         })
     }
 
-    /// Gives it back once; false, and nothing done, when this thread does not hold it (in a forked child: a copy of its parent's guard).
+    /// Gives the lock back once.
+    ///
+    /// Does nothing and returns false if this thread does not hold the lock: a guard that `fork` has copied.
     #[inline(always)]
     fn give(&self) -> bool {
         let depth = self.shared.depth();
         let times = depth.load(Relaxed);
         if times <= 1 {
-            // Looks itself whether this thread holds it.
+            // `release` itself checks whether this thread holds the lock.
             return self.shared.lock.release();
         }
         let held = self.shared.lock.is_held_by_this_thread();
@@ -227,27 +237,33 @@ impl fmt::Debug for RLock {
     }
 }
 
-/// The lock, held once by this thread until dropped.
+/// An [`RLock`], held once by this thread until the guard is dropped.
 ///
-/// A copy that a `fork` made owns nothing: dropping it in the child does nothing.
+/// A guard that `fork` has copied owns nothing: dropping it in the child does nothing.
 #[must_use = "if unused, the lock is released at once"]
 pub struct RLockGuard<'a> {
     lock: &'a RLock,
     died: Option<Death>,
-    /// Not `Send`: the kernel gives the lock back when *this* thread ends.
+    /// Makes the guard not `Send`: the kernel gives the lock back when *this* thread ends.
     here: PhantomData<*const ()>,
 }
 
 impl RLockGuard<'_> {
-    /// Who held the lock before and died; what it guards may be half changed. Told to this thread's first guard, not to those taken while it has one.
+    /// Returns the death of the previous owner, if it died while it held the lock.
+    ///
+    /// What the lock guards may then be half changed. Of this thread's guards only the first reports the
+    /// death, not those taken while it has one.
     pub fn previous_owner_died(this: &Self) -> Option<Death> {
         this.died
     }
 }
 
-/// For [`Condition::wait`](crate::Condition::wait): gives the lock back however often this thread has taken it, and takes it again as often (as Python's `Condition` does). The thread's other
-/// guards stay as they are; what they guard may have changed. If it cannot be taken again, none of them holds anything.
-impl<'a> Guarded for RLockGuard<'a> {
+/// Lets [`Condition::wait`](crate::Condition::wait) give the lock back however often this thread has taken
+/// it, and take it again as often, as Python's `Condition` does.
+///
+/// The thread's other guards stay as they are; what they guard may have changed. If the lock cannot be taken
+/// again, none of them holds anything.
+impl<'a> Suspend for RLockGuard<'a> {
     type Held = (&'a RLock, u32);
     type Error = LockError;
 
@@ -257,9 +273,9 @@ impl<'a> Guarded for RLockGuard<'a> {
             return Err(lock.error(AcquireError::NotHeld));
         }
         let depth = lock.depth();
-        // CRASH: held once, or not at all: the next owner sets the depth.
+        // CRASH: the lock is held once, or free: the next owner sets the depth.
         lock.shared.depth().store(1, Relaxed);
-        // The drop of this guard gives it back.
+        // The drop of this guard gives the lock back.
         Ok((lock, depth))
     }
 
@@ -279,7 +295,10 @@ impl Drop for RLockGuard<'_> {
 
 impl fmt::Debug for RLockGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RLockGuard").field("lock", &self.lock.shared).field("previous_owner_died", &self.died).finish()
+        f.debug_struct("RLockGuard")
+            .field("lock", &self.lock.shared)
+            .field("previous_owner_died", &self.died)
+            .finish()
     }
 }
 
@@ -288,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deepest() -> Result<(), Box<dyn std::error::Error>> {
+    fn lock_at_its_greatest_depth_refuses_one_more() -> Result<(), Box<dyn std::error::Error>> {
         let lock = RLock::new()?;
         let _first = lock.lock()?;
         lock.shared.depth().store(DEEPEST - 1, Relaxed);

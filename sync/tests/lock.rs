@@ -20,7 +20,7 @@ fn unique(what: &str) -> String {
 }
 
 #[test]
-fn smoke() -> Outcome {
+fn lock_is_held_while_its_guard_lives() -> Outcome {
     let lock = Lock::new()?;
     assert!(!lock.is_locked() && lock.owner().is_none() && lock.name().is_none());
     let guard = lock.lock()?;
@@ -35,7 +35,7 @@ fn smoke() -> Outcome {
 }
 
 #[test]
-fn verbs() -> Outcome {
+fn names_are_made_found_and_unlinked() -> Outcome {
     let name = unique("verbs");
     assert_eq!(Lock::open(&name).expect_err("there is none").kind(), ErrorKind::NotFound);
     assert_eq!(Lock::unlink(&name).expect_err("there is none").kind(), ErrorKind::NotFound);
@@ -54,18 +54,21 @@ fn verbs() -> Outcome {
 }
 
 #[test]
-fn bad_name() {
+fn bad_names_are_refused() {
     for name in ["", ".", "a/b", "a\0b", &"n".repeat(201)] {
-        for error in
-            [Lock::create(name).map(drop), Lock::open(name).map(drop), Lock::open_or_create(name).map(drop), Lock::unlink(name)]
-        {
+        for error in [
+            Lock::create(name).map(drop),
+            Lock::open(name).map(drop),
+            Lock::open_or_create(name).map(drop),
+            Lock::unlink(name),
+        ] {
             assert_eq!(error.expect_err("a bad name").kind(), ErrorKind::BadName, "{name:?}");
         }
     }
 }
 
 #[test]
-fn wrong_kind() -> Outcome {
+fn lock_is_not_opened_as_a_value() -> Outcome {
     let name = unique("kind");
     let _lock = Lock::create(&name)?;
     let error = multiproc_shm::Value::<u64>::open(&name).expect_err("it is a lock");
@@ -79,9 +82,12 @@ fn already_held_names_the_lock() -> Outcome {
     let name = unique("mine");
     let lock = Lock::create(&name)?;
     let _guard = lock.lock()?;
-    for error in
-        [lock.lock().map(drop), lock.try_lock().map(drop), lock.lock_timeout(SHORT).map(drop), lock.clone().lock().map(drop)]
-    {
+    for error in [
+        lock.lock().map(drop),
+        lock.try_lock().map(drop),
+        lock.lock_timeout(SHORT).map(drop),
+        lock.clone().lock().map(drop),
+    ] {
         let error = error.expect_err("this thread has it");
         assert_eq!(error.cause(), AcquireError::AlreadyHeld);
         assert_eq!(error.to_string(), format!("lock {name:?}: already held by this thread"));
@@ -90,7 +96,7 @@ fn already_held_names_the_lock() -> Outcome {
 }
 
 #[test]
-fn timeout() -> Outcome {
+fn timeouts_end_waits_for_a_held_lock() -> Outcome {
     let lock = Lock::new()?;
     let _guard = lock.lock()?;
     thread::scope(|s| {
@@ -106,7 +112,7 @@ fn timeout() -> Outcome {
 }
 
 #[test]
-fn longest_timeout_is_for_ever() -> Outcome {
+fn longest_timeout_never_ends() -> Outcome {
     let lock = Lock::new()?;
     let guard = lock.lock()?;
     thread::scope(|s| {
@@ -122,7 +128,7 @@ fn longest_timeout_is_for_ever() -> Outcome {
 fn threads_exclude_each_other() -> Outcome {
     const ROUNDS: u32 = 10_000;
     struct Unprotected(Cell<u32>);
-    // SAFETY: that is what the lock is for.
+    // SAFETY: every thread takes the lock first.
     unsafe impl Sync for Unprotected {}
 
     let (lock, count) = (Lock::new()?, Unprotected(Cell::new(0)));
@@ -143,7 +149,7 @@ fn threads_exclude_each_other() -> Outcome {
 }
 
 #[test]
-fn leaked_guard_is_told_to_the_next() -> Outcome {
+fn leaked_guard_is_reported_to_the_next_owner() -> Outcome {
     let lock = Lock::new()?;
     thread::scope(|s| {
         s.spawn(|| std::mem::forget(lock.lock().expect("it is free")));
@@ -158,34 +164,35 @@ fn leaked_guard_is_told_to_the_next() -> Outcome {
 }
 
 #[test]
-fn leaked_guard_and_no_handle_left() -> Outcome {
-    // The mapping stays for the kernel to walk through when each thread ends.
+fn leaked_guard_keeps_the_mapping_without_a_handle() -> Outcome {
+    // The mapping stays, for the kernel walks through it when the thread ends.
     for _ in 0..20 {
-        let kept = thread::spawn(|| -> Result<Lock, String> {
-            let kept = Lock::new().map_err(|error| error.to_string())?;
+        let oldest = thread::spawn(|| -> Result<Lock, String> {
+            let oldest = Lock::new().map_err(|error| error.to_string())?;
+            std::mem::forget(oldest.lock());
             for _ in 0..10 {
                 let lock = Lock::new().map_err(|error| error.to_string())?;
                 std::mem::forget(lock.lock());
                 drop(lock);
             }
-            std::mem::forget(kept.lock());
-            Ok(kept)
+            Ok(oldest)
         });
-        let kept = kept.join().expect("no panic")?;
-        // The oldest on the list: the kernel came that far.
-        assert!(LockGuard::previous_owner_died(&kept.lock()?).is_some());
+        let oldest = oldest.join().expect("no panic")?;
+        // The oldest entry of the robust list: the kernel came that far.
+        assert!(LockGuard::previous_owner_died(&oldest.lock()?).is_some());
     }
     Ok(())
 }
 
 #[test]
-fn raw_pair() -> Outcome {
+fn raw_unlock_releases_what_raw_lock_took() -> Outcome {
     let lock = Lock::new()?;
     // SAFETY: this thread unlocks it below, and the handle lives.
     assert!(!unsafe { lock.raw_lock() }?);
     assert!(lock.is_locked());
     // SAFETY: as above.
-    assert_eq!(unsafe { lock.raw_lock() }.expect_err("this thread has it").cause(), AcquireError::AlreadyHeld);
+    let again = unsafe { lock.raw_lock() };
+    assert_eq!(again.expect_err("this thread has it").cause(), AcquireError::AlreadyHeld);
     thread::scope(|s| {
         // SAFETY: no guard of that thread is alive.
         s.spawn(|| assert!(!unsafe { lock.raw_unlock() }));
@@ -214,8 +221,8 @@ fn error_outlives_the_lock() -> Outcome {
         let _guard = lock.lock()?;
         lock.lock().map(drop).expect_err("this thread has it")
     };
-    fn is_an_error_for_everybody<E: std::error::Error + Send + Sync + 'static>(_: &E) {}
-    is_an_error_for_everybody(&error);
+    fn is_an_error_for_every_thread<E: std::error::Error + Send + Sync + 'static>(_: &E) {}
+    is_an_error_for_every_thread(&error);
     assert_eq!(error.to_string(), "lock (anonymous): already held by this thread");
     Ok(())
 }

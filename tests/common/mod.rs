@@ -1,13 +1,14 @@
-//! What the tests across processes share: children, handshakes, namespaces of one's own, and a watchdog.
+//! Helpers that the tests across processes share: children, handshakes, private namespaces, and a watchdog.
 #![allow(dead_code, reason = "each test program uses some of it")]
 #![allow(unsafe_code, reason = "fork, kill and wait, as a C program calls them")]
-#![allow(clippy::print_stderr, clippy::exit, reason = "a watchdog barks and bites")]
+#![allow(clippy::print_stderr, clippy::exit, reason = "the watchdog ends a program that hangs")]
 
 use std::any::Any;
 use std::fs;
 use std::io::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
+use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,29 +27,32 @@ pub(crate) type Outcome = Result<(), Box<dyn std::error::Error>>;
 /// Longer than any test takes on any machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-/// Ends the whole program if the test takes longer than anything here can take.
+/// Ends the whole program if the test runs longer than [`LONG`]. Dropping the return value stops the
+/// watchdog.
 #[must_use]
 pub(crate) fn watchdog() -> impl Drop {
-    struct Leash(Option<mpsc::Sender<()>>);
-    impl Drop for Leash {
+    struct Running(Option<mpsc::Sender<()>>);
+    impl Drop for Running {
         fn drop(&mut self) {
             self.0.take();
         }
     }
-    let (leash, held) = mpsc::channel();
+    let (running, closed) = mpsc::channel();
     let name = thread::current().name().unwrap_or_default().to_owned();
     thread::spawn(move || {
-        if let Err(RecvTimeoutError::Timeout) = held.recv_timeout(LONG) {
-            // Not by `eprintln!`, which libtest would keep for itself.
+        if let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(LONG) {
+            // `eprintln!` would be captured by libtest.
             let _ = writeln!(io::stderr(), "{name} hangs");
             std::process::exit(9);
         }
     });
-    Leash(Some(leash))
+    Running(Some(running))
 }
 
-/// One such test at a time, each with its watchdog: a child that another test forks or spawns has a copy of all that this process has
-/// mapped, if only until it calls `exec`; so an object that was dropped is still in use.
+/// Lets one such test run at a time, each with its watchdog.
+///
+/// A child that another test forks or spawns has a copy of all mappings of this process, if only until it
+/// calls `exec`. So an object that this test has dropped would still be in use.
 #[must_use]
 pub(crate) fn alone() -> impl Drop {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -63,30 +67,27 @@ pub(crate) fn alone() -> impl Drop {
     Turn { _watchdog: Box::new(watchdog()), _turn: turn }
 }
 
-/// Looks again and again; the watchdog ends it if it never comes true.
-pub(crate) fn wait_until(mut true_at_last: impl FnMut() -> bool) {
+/// Polls until the condition is true; the watchdog is the only limit.
+pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
+    const PAUSE: Duration = Duration::from_micros(200);
     let start = Instant::now();
-    while !true_at_last() {
-        if start.elapsed() < Duration::from_millis(1) {
-            thread::yield_now()
-        } else {
-            thread::sleep(Duration::from_micros(200))
-        }
+    while !condition() {
+        if start.elapsed() < Duration::from_millis(1) { thread::yield_now() } else { thread::sleep(PAUSE) }
     }
 }
 
-/// Waits until a step that two processes share has come so far.
+/// Waits until a step counter that several processes share has reached `at_least`.
 pub(crate) fn wait_for(step: &AtomicValue<u32>, at_least: u32) {
     wait_until(|| step.load() >= at_least);
 }
 
-/// A name that no other test has, in this run or another one.
+/// Returns a name that no other test has, in this run or any other.
 pub(crate) fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("test-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A child that ends with this program, should the test fail before it ends by itself.
+/// Starts a child as a daemon: it ends with this program, even if the test fails.
 pub(crate) fn spawn<A, R>(function: fn(A) -> R, args: A) -> Process<R>
 where
     A: Serialize + DeserializeOwned + 'static,
@@ -95,7 +96,7 @@ where
     Builder::new().daemon(true).spawn(function, args).expect("a child")
 }
 
-/// What a child's function returned.
+/// Returns the value of a child's function.
 pub(crate) fn value<R: Serialize + DeserializeOwned + std::fmt::Debug + 'static>(child: &Process<R>) -> R {
     match child.join().expect("its end") {
         Exit::Value(value) => value,
@@ -103,21 +104,42 @@ pub(crate) fn value<R: Serialize + DeserializeOwned + std::fmt::Debug + 'static>
     }
 }
 
-/// Kills a child, and returns when it is dead and what it had has been given back.
+/// Kills a child, and returns once it is dead and the kernel has released its locks.
 pub(crate) fn kill<R: Serialize + DeserializeOwned + std::fmt::Debug + 'static>(child: &Process<R>) {
     child.kill().expect("to kill it");
     let exit = child.join().expect("its end");
     assert!(matches!(exit, Exit::Signal(libc::SIGKILL)), "{exit:?}");
 }
 
-/// Sends a signal to a process or thread of ours.
+/// Sends a signal to a process.
 pub(crate) fn signal(pid: u32, signal: i32) {
     // SAFETY: numbers only.
     let sent = unsafe { libc::kill(pid.cast_signed(), signal) };
     assert_eq!(sent, 0, "signal {signal} to {pid}");
 }
 
-/// This thread, as the kernel numbers it.
+/// Returns the state letters of all threads of a process.
+pub(crate) fn states(pid: u32) -> Vec<char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
+}
+
+/// Stops a process, and returns once all its threads are stopped.
+pub(crate) fn stop(pid: u32) {
+    signal(pid, libc::SIGSTOP);
+    wait_until(|| states(pid).iter().all(|state| *state == 'T'));
+}
+
+/// Replaces this process by another program, which sleeps.
+pub(crate) fn exec() -> ! {
+    let arguments = [c"sleep".as_ptr(), c"1000".as_ptr(), ptr::null()];
+    // SAFETY: C strings, and a list that ends in null.
+    unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
+    panic!("there is no `sleep` here\n");
+}
+
+/// Returns the thread id of this thread.
 pub(crate) fn tid() -> u32 {
     // SAFETY: no arguments.
     unsafe { libc::gettid() }.cast_unsigned()
@@ -130,23 +152,24 @@ pub(crate) struct Forked {
     reaped: bool,
 }
 
-/// How a fork is made.
+/// How a fork is made: with or without libc's knowledge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum How {
-    /// By libc, which mends what it knows of.
+    /// By libc's `fork`, which resets libc's own state.
     Libc,
-    /// By the system call, behind libc's back.
+    /// By the system call, which libc does not notice.
     Raw,
 }
 
-/// Forks. The child has this thread only.
+/// Forks. The child has only this thread.
 pub(crate) fn fork(how: How, body: impl FnOnce() -> i32) -> Forked {
     let pid = match how {
-        // SAFETY: the child runs code that is made for this, and leaves by `_exit`.
+        // SAFETY: the child runs code that is written for this, and ends by `_exit`.
         How::Libc => unsafe { libc::fork() },
-        // SAFETY: as above; these arguments mean what `fork` means.
         How::Raw => {
-            i32::try_from(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) }).unwrap_or(-1)
+            // SAFETY: as above; these arguments mean what `fork` means.
+            let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+            i32::try_from(pid).unwrap_or(-1)
         }
     };
     assert!(pid >= 0, "cannot fork");
@@ -167,14 +190,15 @@ pub(crate) fn fork(how: How, body: impl FnOnce() -> i32) -> Forked {
     Forked { pid, reaped: false }
 }
 
-/// Runs a test in a copy of this process that has no other threads. Behind libc's back only that can fork and then allocate: the
-/// allocator's locks may be held by threads that the child does not have.
+/// Runs a test in a copy of this process that has no other threads. Only such a process can fork by the
+/// system call and then allocate: otherwise the allocator's locks may be held by threads that the child does
+/// not have.
 pub(crate) fn with_one_thread(test: impl FnOnce() -> Outcome) -> Outcome {
     let child = fork(How::Libc, || match test() {
         Ok(()) => 0,
         Err(error) => panic!("{error}\n"),
     });
-    assert_eq!(child.wait(), 0, "see what it wrote");
+    assert_eq!(child.wait(), 0, "its message is on standard error");
     Ok(())
 }
 
@@ -183,7 +207,7 @@ impl Forked {
         self.pid.cast_unsigned()
     }
 
-    /// Waits for its end: its exit code, or minus the signal that ended it.
+    /// Waits for its end; returns its exit code, or minus the signal that ended it.
     pub(crate) fn wait(mut self) -> i32 {
         self.reap()
     }
@@ -197,7 +221,7 @@ impl Forked {
     fn reap(&mut self) -> i32 {
         self.reaped = true;
         let mut status = 0;
-        // SAFETY: a child of ours, and a place for its status.
+        // SAFETY: a child of this process, and a place for its status.
         while unsafe { libc::waitpid(self.pid, &raw mut status, 0) } != self.pid {}
         if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) }
     }
@@ -212,7 +236,7 @@ impl Drop for Forked {
     }
 }
 
-/// A namespace of the test's own, gone afterwards with all that is in it.
+/// A namespace of the test's own; dropping it removes the directory with all its contents.
 #[derive(Debug)]
 pub(crate) struct Space {
     namespace: Namespace,
@@ -228,17 +252,17 @@ impl Space {
         &self.namespace
     }
 
-    /// How an object in it is made or found.
+    /// Returns options for objects in this namespace.
     pub(crate) fn options(&self) -> multiproc::Options {
         multiproc::Options::new().namespace(&self.namespace)
     }
 
-    /// A path in it.
+    /// Returns a path in it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.namespace.path().join(name)
     }
 
-    /// The file names in it.
+    /// Returns the file names in it, sorted.
     pub(crate) fn entries(&self) -> Vec<String> {
         let entries = fs::read_dir(self.namespace.path()).into_iter().flatten().flatten();
         let mut names: Vec<String> =
@@ -254,7 +278,7 @@ impl Drop for Space {
     }
 }
 
-/// Small, fast, good enough: a xorshift generator, to be seeded by what the test is.
+/// A xorshift generator: small, fast, and random enough for tests.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 
@@ -263,14 +287,14 @@ impl Dice {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// Seeded by the clock and the process, for storms that should differ from run to run; the seed is printed when a test fails, and can be given as `MULTIPROC_SEED`.
+    /// Seeds a generator by the clock and the process, for tests that should differ from run to run. The seed
+    /// is printed when a test fails, and can be given as `MULTIPROC_SEED`.
     pub(crate) fn of_this_run() -> Self {
         if let Some(seed) = std::env::var("MULTIPROC_SEED").ok().and_then(|seed| seed.parse().ok()) {
             return Self::new(seed);
         }
-        let clock = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(1, |since| since.as_nanos());
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let clock = since.map_or(1, |since| since.as_nanos());
         let seed =
             u64::try_from(clock & u128::from(u64::MAX)).unwrap_or(1) ^ u64::from(std::process::id()) << 32;
         eprintln!("dice: seed {seed}");
@@ -284,7 +308,7 @@ impl Dice {
         self.0
     }
 
-    /// From 0 to below `end`.
+    /// Returns a number from 0 to `end`, `end` excluded.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         (self.next() >> 11) % end
     }

@@ -69,7 +69,7 @@ pub(crate) fn beginnings(most: usize) -> Vec<Region> {
 /// Nothing is left: neither a file nor an in-flight reference that would keep a file.
 pub(crate) fn nothing_left() -> Result<(), Fault> {
     let namespace = Namespace::current()?;
-    Gc::new().ticket_age(Duration::ZERO).run(&namespace)?;
+    Gc::new().in_flight_age(Duration::ZERO).run(&namespace)?;
     let left = files(namespace.path());
     if left.is_empty() { Ok(()) } else { Err(Fault::Leaked(format!("{left:?}"))) }
 }

@@ -1,4 +1,4 @@
-//! Many producers and consumers in processes of their own: order, exactness, and that nobody is left asleep.
+//! Many producers and consumers in processes of their own: order, exactness, and no process left asleep.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use multiproc::shm::Namespace;
 use multiproc::{AtomicValue, Capacity, GetError, Process, PutError, Queue};
 
 use crate::common::{Dice, Outcome, kill, spawn, value, wait_until};
-use crate::kit::{message, naps, read, wait_until_blocked, watchdog};
+use crate::kit::{is_asleep, message, read, sleeps, wait_until_blocked, watchdog};
 
 #[test]
-fn processes() -> Outcome {
+fn every_message_arrives_once_and_in_order() -> Outcome {
     let _watchdog = watchdog();
     for (capacity, each) in [(1, 3000_u32), (3, 10_000), (10_000, 50_000)] {
         let queue: Queue<[u8]> = Queue::new(Capacity::messages(capacity).bytes(1 << 16))?;
@@ -31,7 +31,8 @@ fn processes() -> Outcome {
             }
         }
         let consumers: Vec<_> = (0..2).map(|_| spawn(consume, queue.clone())).collect();
-        let producers: Vec<_> = (0..2).map(|producer| spawn(produce, (queue.clone(), producer, each))).collect();
+        let producers: Vec<_> =
+            (0..2).map(|producer| spawn(produce, (queue.clone(), producer, each))).collect();
         producers.iter().for_each(value);
         queue.close();
         let mut count = 0;
@@ -55,10 +56,10 @@ fn processes() -> Outcome {
 #[test]
 fn try_get_is_exact() -> Outcome {
     let _watchdog = watchdog();
-    const PARTIES: u32 = 3;
-    // As many tokens as parties: whoever has none knows that one is in the queue, at every instant.
-    let queue = Queue::<u32>::new(PARTIES as usize)?;
-    for token in 0..PARTIES {
+    const PLAYERS: u32 = 3;
+    // As many tokens as processes: if a process has none, a token is in the queue at every instant.
+    let queue = Queue::<u32>::new(PLAYERS as usize)?;
+    for token in 0..PLAYERS {
         queue.put(token)?;
     }
     fn play((queue, patient): (Queue<u32>, bool)) {
@@ -75,13 +76,13 @@ fn try_get_is_exact() -> Outcome {
             }
         }
     }
-    let parties: Vec<_> = (0..PARTIES).map(|party| spawn(play, (queue.clone(), party == 0))).collect();
-    parties.iter().for_each(value);
-    assert_eq!(queue.len(), PARTIES as usize);
+    let players: Vec<_> = (0..PLAYERS).map(|player| spawn(play, (queue.clone(), player == 0))).collect();
+    players.iter().for_each(value);
+    assert_eq!(queue.len(), PLAYERS as usize);
     Ok(())
 }
 
-/// Counts itself, then takes and acknowledges messages until the queue is closed.
+/// Adds itself to `step`, then takes and acknowledges messages until the queue is closed.
 fn serve((jobs, done, step): (Queue<u32>, Queue<u32>, AtomicValue<u32>)) -> u32 {
     step.fetch_add(1);
     let mut count = 0;
@@ -97,7 +98,8 @@ fn bursts_reach_blocked_consumers() -> Outcome {
     let _watchdog = watchdog();
     const CONSUMERS: u32 = 8;
     let (jobs, done, step) = (Queue::new(100)?, Queue::new(100)?, AtomicValue::new(0)?);
-    let consumers: Vec<_> = (0..CONSUMERS).map(|_| spawn(serve, (jobs.clone(), done.clone(), step.clone()))).collect();
+    let start = |_| spawn(serve, (jobs.clone(), done.clone(), step.clone()));
+    let consumers: Vec<_> = (0..CONSUMERS).map(start).collect();
     let mut dice = Dice::of_this_run();
     let mut slowest = Duration::ZERO;
     let mut sent = 0;
@@ -116,7 +118,7 @@ fn bursts_reach_blocked_consumers() -> Outcome {
     }
     jobs.close();
     assert_eq!(consumers.iter().map(value).sum::<u32>(), sent);
-    // The belt of a sleeper is a second: without need of it every round is much shorter.
+    // The liveness poll comes once a second: a round that does not depend on it is much shorter.
     assert!(slowest < Duration::from_millis(900), "{slowest:?}");
     Ok(())
 }
@@ -125,7 +127,8 @@ fn bursts_reach_blocked_consumers() -> Outcome {
 fn producers_of_unequal_messages_get_room() -> Outcome {
     let _watchdog = watchdog();
     const EACH: usize = 100;
-    let (queue, step): (Queue<[u8]>, _) = (Queue::new(Capacity::messages(1000).bytes(4096))?, AtomicValue::new(0)?);
+    let (queue, step): (Queue<[u8]>, _) =
+        (Queue::new(Capacity::messages(1000).bytes(4096))?, AtomicValue::new(0)?);
     queue.put_bytes(&[0; 4000])?;
     fn produce((queue, length, step): (Queue<[u8]>, usize, AtomicValue<u32>)) {
         step.fetch_add(1);
@@ -137,8 +140,8 @@ fn producers_of_unequal_messages_get_room() -> Outcome {
     let mut slowest = Duration::ZERO;
     for n in 0..=EACH * lengths.len() {
         if n % 50 == 0 {
-            // Nobody can go on until we do.
-            wait_until(|| producers.iter().all(|producer| !producer.is_alive() || crate::kit::sleeps(producer.pid())));
+            // No producer can go on until this process takes a message.
+            wait_until(|| producers.iter().all(|producer| !producer.is_alive() || is_asleep(producer.pid())));
         }
         let begun = Instant::now();
         queue.get_bytes()?;
@@ -151,7 +154,7 @@ fn producers_of_unequal_messages_get_room() -> Outcome {
 }
 
 #[test]
-fn close_wakes_everybody() -> Outcome {
+fn close_wakes_all_waiting_processes() -> Outcome {
     let _watchdog = watchdog();
     for _ in 0..5 {
         let (empty, full, step) = (Queue::new(1)?, Queue::new(1)?, AtomicValue::new(0)?);
@@ -178,7 +181,7 @@ fn close_wakes_everybody() -> Outcome {
 }
 
 #[test]
-fn sleepers_leave_the_machine_alone() -> Outcome {
+fn idle_waiters_wake_about_once_per_second() -> Outcome {
     let _watchdog = watchdog();
     let (empty, full, step) = (Queue::<u8>::new(1)?, Queue::<u8>::new(1)?, AtomicValue::new(0)?);
     full.put(0)?;
@@ -190,24 +193,24 @@ fn sleepers_leave_the_machine_alone() -> Outcome {
         step.fetch_add(1);
         let _ = queue.put(7);
     }
-    let sleepers: Vec<Process<()>> =
-        (0..2).flat_map(|_| [spawn(get, (empty.clone(), step.clone())), spawn(put, (full.clone(), step.clone()))]).collect();
-    sleepers.iter().for_each(|child| wait_until_blocked(child.pid(), &step, 4));
-    let naps = || sleepers.iter().map(|child| naps(child.pid())).collect::<Vec<_>>();
-    // Behind their brief sleeps.
+    let pair = |_| [spawn(get, (empty.clone(), step.clone())), spawn(put, (full.clone(), step.clone()))];
+    let waiters: Vec<Process<()>> = (0..2).flat_map(pair).collect();
+    waiters.iter().for_each(|child| wait_until_blocked(child.pid(), &step, 4));
+    let sleeps = || waiters.iter().map(|child| sleeps(child.pid())).collect::<Vec<_>>();
+    // Until their brief sleeps are over.
     std::thread::sleep(24 * BRIEF);
-    let before = naps();
-    // What is tested is what happens while time goes by.
+    let before = sleeps();
+    // The test is about three idle seconds.
     std::thread::sleep(Duration::from_secs(3));
-    let naps: Vec<u64> = naps().iter().zip(before).map(|(now, then)| now - then).collect();
-    sleepers.iter().for_each(kill);
-    // About one a second, and what was left of the way to sleep.
-    assert!(naps.iter().all(|naps| *naps <= 8), "{naps:?}");
+    let sleeps: Vec<u64> = sleeps().iter().zip(before).map(|(now, then)| now - then).collect();
+    waiters.iter().for_each(kill);
+    // About one a second, and a few for the end of the brief sleeps.
+    assert!(sleeps.iter().all(|sleeps| *sleeps <= 8), "{sleeps:?}");
     Ok(())
 }
 
 #[test]
-fn nothing_is_left_behind() -> Outcome {
+fn killed_process_leaves_no_file() -> Outcome {
     let _watchdog = watchdog();
     let name = crate::common::unique("left");
     let queue: Queue<u8> = Queue::create(&name, 3)?;
@@ -222,7 +225,8 @@ fn nothing_is_left_behind() -> Outcome {
     drop(queue);
     assert!(file.exists());
     kill(&child);
-    // A killed process cannot clean up; whoever asks for the name does. (Another test may just have forked: its child has all that we had.)
+    // A killed process cannot clean up; the next `open` of the name does. (Another test may just have forked:
+    // its child has all mappings of this process.)
     wait_until(|| Queue::<u8>::open(&name).is_err());
     assert!(!file.exists());
     Ok(())

@@ -1,4 +1,5 @@
-//! What one process does to a queue, the other one sees. (Most of the contract is tested in `queue/tests`, without processes.)
+//! What one process does to a queue is seen by other processes. (Most of the contract is tested in
+//! `queue/tests`, within one process.)
 #![allow(unsafe_code, reason = "a limit, set as a shell sets it")]
 
 use std::fs;
@@ -11,7 +12,7 @@ use crate::common::{Outcome, spawn, unique, value, wait_until};
 use crate::kit::watchdog;
 
 #[test]
-fn smoke() -> Outcome {
+fn messages_go_to_a_child_and_back() -> Outcome {
     let _watchdog = watchdog();
     let (questions, answers) = (Queue::new(3)?, Queue::new(3)?);
     fn shout((questions, answers): (Queue<String>, Queue<String>)) -> usize {
@@ -29,11 +30,12 @@ fn smoke() -> Outcome {
 }
 
 #[test]
-fn capacity() -> Outcome {
+fn child_puts_as_many_as_the_capacity() -> Outcome {
     let _watchdog = watchdog();
+    let fill = |queue: Queue<usize>| (0..).take_while(|n| queue.try_put(*n).is_ok()).count();
     for capacity in [1, 2, 17, 1000] {
         let queue = Queue::<usize>::new(capacity)?;
-        let child = spawn(|queue: Queue<usize>| (0..).take_while(|n| queue.try_put(*n).is_ok()).count(), queue.clone());
+        let child = spawn(fill, queue.clone());
         assert_eq!(value(&child), capacity);
         assert!(queue.is_full());
         for n in 0..capacity {
@@ -44,7 +46,7 @@ fn capacity() -> Outcome {
 }
 
 #[test]
-fn len_empty_full() -> Outcome {
+fn child_sees_length_and_state() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::new(2)?;
     fn look(queue: Queue<u8>) -> (usize, bool, bool, Option<usize>, bool) {
@@ -60,7 +62,7 @@ fn len_empty_full() -> Outcome {
 }
 
 #[test]
-fn try_when_full() -> Outcome {
+fn try_put_of_a_child_to_a_full_queue_returns_the_message() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::new(1)?;
     queue.put("first".to_owned())?;
@@ -74,7 +76,7 @@ fn try_when_full() -> Outcome {
 }
 
 #[test]
-fn timeout() -> Outcome {
+fn timeouts_of_a_child_hold() -> Outcome {
     let _watchdog = watchdog();
     let (empty, full) = (Queue::new(1)?, Queue::new(1)?);
     full.put(1)?;
@@ -92,7 +94,7 @@ fn timeout() -> Outcome {
 }
 
 #[test]
-fn close() -> Outcome {
+fn close_by_a_child_closes_the_queue() -> Outcome {
     let _watchdog = watchdog();
     let queue = Queue::new(3)?;
     queue.put(1)?;
@@ -110,29 +112,29 @@ fn close() -> Outcome {
 }
 
 #[test]
-fn drops() -> Outcome {
+fn queue_lives_as_long_as_a_process_has_it_open() -> Outcome {
     let _watchdog = watchdog();
     let name = unique("drops");
     let queue = Queue::create(&name, 3)?;
     queue.put(1)?;
-    let door = Queue::<()>::new(1)?;
-    fn keep((queue, door): (Queue<u8>, Queue<()>)) -> u8 {
-        door.get().unwrap();
+    let release = Queue::<()>::new(1)?;
+    fn keep((queue, release): (Queue<u8>, Queue<()>)) -> u8 {
+        release.get().unwrap();
         queue.get().unwrap()
     }
-    let child = spawn(keep, (queue.clone(), door.clone()));
+    let child = spawn(keep, (queue.clone(), release.clone()));
     drop(queue);
-    // The child keeps it.
+    // The child has it open.
     Queue::<u8>::open(&name)?.put(2)?;
-    door.put(())?;
+    release.put(())?;
     assert_eq!(value(&child), 1);
-    // At once, but for what another test may just have forked: its child has all that we had.
+    // At once, unless another test has just forked: its child has all mappings of this process.
     wait_until(|| Queue::<u8>::open(&name).is_err_and(|error| error.kind() == ErrorKind::NotFound));
     Ok(())
 }
 
 #[test]
-fn names() -> Outcome {
+fn child_opens_a_queue_by_name_and_type() -> Outcome {
     let _watchdog = watchdog();
     let name = unique("names");
     let queue = Queue::<u32>::create(&name, 3)?;
@@ -155,7 +157,7 @@ struct Order {
 }
 
 #[test]
-fn handles_in_messages() -> Outcome {
+fn handles_in_messages_arrive() -> Outcome {
     let _watchdog = watchdog();
     let orders = Queue::new(10)?;
     fn work(orders: Queue<Order>) -> usize {
@@ -165,7 +167,7 @@ fn handles_in_messages() -> Outcome {
             order.sum.update(|sum| *sum += 1).unwrap();
             drop(order.lock.lock().unwrap());
             let reply_to = order.reply_to.clone();
-            // The order goes back, and this process forgets it.
+            // The order goes back, and this process keeps no handle.
             reply_to.put(order).unwrap();
             done += 1;
         }
@@ -185,14 +187,15 @@ fn handles_in_messages() -> Outcome {
 }
 
 #[test]
-fn no_memory_for_a_message_leaves_it_there() -> Outcome {
+fn message_without_memory_for_it_stays_in_the_queue() -> Outcome {
     const LENGTH: usize = 64 << 20;
     let _watchdog = watchdog();
-    fn frugal(queue: Queue<[u8]>) -> [GetError; 3] {
+    fn get_with_little_memory(queue: Queue<[u8]>) -> [GetError; 3] {
         let status = fs::read_to_string("/proc/self/status").unwrap();
-        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
-        let mut limit = (size.unwrap() << 10) + LENGTH as u64;
-        // Other threads may have had more for a moment when the size was read.
+        let number =
+            |line: &str| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
+        let mut limit = (status.lines().find_map(number).unwrap() << 10) + LENGTH as u64;
+        // Other threads may have had more memory for a moment when the size was read.
         while Vec::<u8>::new().try_reserve(LENGTH).is_ok() {
             limit -= LENGTH as u64 / 8;
             let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
@@ -209,7 +212,9 @@ fn no_memory_for_a_message_leaves_it_there() -> Outcome {
     }
     let queue: Queue<[u8]> = Queue::unbounded()?;
     queue.put_bytes(&vec![5; LENGTH])?;
-    for error in value(&spawn(|queue| frugal(queue).map(|error| error.to_string()), queue.clone())) {
+    for error in
+        value(&spawn(|queue| get_with_little_memory(queue).map(|error| error.to_string()), queue.clone()))
+    {
         assert!(error.ends_with("no memory for a message of 67108864 bytes"), "{error}");
     }
     assert_eq!(queue.len(), 1);

@@ -1,14 +1,14 @@
-//! What has gone through a queue, counted by all processes.
+//! The counters of a queue, which all processes share.
 
 use std::time::Duration;
 
 use multiproc::{AtomicValue, GetError, JobLimits, JoinableQueue, Queue};
 
 use crate::common::{Dice, Outcome, kill, spawn, unique, value, wait_for, wait_until};
-use crate::kit::{Naked, Side, message, read, stop_inside, wait_until_blocked, watchdog};
+use crate::kit::{RawQueue, Side, message, read, stop_inside, wait_until_blocked, watchdog};
 
 #[test]
-fn all_processes_count() -> Outcome {
+fn puts_and_gets_of_all_processes_are_counted() -> Outcome {
     const EACH: u32 = 20_000;
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(100)?;
@@ -40,7 +40,7 @@ fn all_processes_count() -> Outcome {
 }
 
 #[test]
-fn who_sleeps_is_counted() -> Outcome {
+fn sleeps_are_counted() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = (Queue::new(1)?, AtomicValue::new(0)?);
     fn get((queue, step): (Queue<u8>, AtomicValue<u32>)) -> Result<u8, String> {
@@ -61,21 +61,21 @@ fn who_sleeps_is_counted() -> Outcome {
 }
 
 #[test]
-fn the_dead_are_counted() -> Outcome {
+fn deaths_are_counted() -> Outcome {
     let _watchdog = watchdog();
     for (round, side) in [Side::Producers, Side::Consumers, Side::Producers].into_iter().enumerate() {
         let queue: Queue<[u8]> = Queue::create(&unique("deaths"), 100)?;
-        let naked = Naked::open(&queue);
-        fn toil(queue: Queue<[u8]>) {
+        let raw = RawQueue::open(&queue);
+        fn put_and_get(queue: Queue<[u8]>) {
             let mut dice = Dice::new(7);
             loop {
                 queue.put_bytes(&message(1, u32::try_from(dice.below(1000)).unwrap())).unwrap();
                 read(&queue.get_bytes().unwrap());
             }
         }
-        let child = spawn(toil, queue.clone());
-        wait_until(|| naked.head() != 0);
-        stop_inside(child.pid(), &naked, side);
+        let child = spawn(put_and_get, queue.clone());
+        wait_until(|| raw.head() != 0);
+        stop_inside(child.pid(), &raw, side);
         kill(&child);
         let before = queue.counters();
         queue.put_bytes(&message(2, 0))?;
@@ -83,7 +83,7 @@ fn the_dead_are_counted() -> Outcome {
         let after = queue.counters();
         assert_eq!(before.deaths, 0, "round {round}");
         assert_eq!(after.deaths, 1, "round {round}");
-        // Messages are exact: what it had put and not got is still there.
+        // Messages are exact: what the child put and did not get is still there.
         while queue.try_get_bytes().is_ok() {}
         let end = queue.counters();
         assert_eq!((end.puts, end.gets), (after.puts, after.puts));
@@ -93,11 +93,12 @@ fn the_dead_are_counted() -> Outcome {
 }
 
 #[test]
-fn a_killed_holder_is_no_less_counted() -> Outcome {
+fn deliveries_to_killed_processes_are_counted() -> Outcome {
     const JOBS: u32 = 20;
     let _watchdog = watchdog();
     type Desk = (JoinableQueue<[u8]>, AtomicValue<u32>);
-    let (queue, step): Desk = (JoinableQueue::new(JobLimits::from(100).max_deliveries(3))?, AtomicValue::new(0)?);
+    let (queue, step): Desk =
+        (JoinableQueue::new(JobLimits::from(100).max_deliveries(3))?, AtomicValue::new(0)?);
     fn hold((queue, step): Desk) {
         let jobs: Vec<_> = (0..3).map(|_| queue.get_bytes().unwrap()).collect();
         step.fetch_add(1);
@@ -109,20 +110,27 @@ fn a_killed_holder_is_no_less_counted() -> Outcome {
         let child = spawn(hold, (queue.clone(), step.clone()));
         wait_for(&step, round);
         kill(&child);
-        // The same three, until they are buried.
+        // The same three jobs, until they become dead letters.
         let counters = queue.counters();
         let expected = if round < 4 { (3, 3 * u64::from(round - 1), 0) } else { (6, 6, 3) };
         assert_eq!((counters.gets, counters.redelivered, counters.dead_lettered), expected, "round {round}");
     }
     fn work(queue: JoinableQueue<[u8]>) -> u64 {
-        queue.iter_bytes().map(|job| u64::from(job.map(|job| (job.attempts(), job.done()).0).unwrap() > 1)).sum()
+        let mut again = 0;
+        for job in queue.iter_bytes() {
+            let job = job.unwrap();
+            again += u64::from(job.attempts() > 1);
+            job.done();
+        }
+        again
     }
     let workers = [(); 2].map(|()| spawn(work, queue.clone()));
     queue.join()?;
     queue.close();
     assert_eq!(workers.iter().map(value).sum::<u64>(), 3);
     let counters = queue.counters();
-    assert_eq!((counters.puts, counters.gets, counters.bytes), (u64::from(JOBS), u64::from(JOBS), 4 * u64::from(JOBS)));
+    let jobs = u64::from(JOBS);
+    assert_eq!((counters.puts, counters.gets, counters.bytes), (jobs, jobs, 4 * jobs));
     assert_eq!((counters.redelivered, counters.dead_lettered, counters.deaths), (9, 3, 0));
     Ok(())
 }

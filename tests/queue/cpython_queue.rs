@@ -1,4 +1,5 @@
-//! CPython's own tests of `Queue` and `SimpleQueue` (`Lib/test/_test_multiprocessing.py`), under their names; a module for each class.
+//! CPython's own tests of `Queue` and `SimpleQueue` (`Lib/test/_test_multiprocessing.py`), under their names;
+//! one module for each class.
 
 mod test_queue {
     use std::thread;
@@ -10,7 +11,8 @@ mod test_queue {
 
     use crate::common::{Outcome, spawn, value, watchdog};
 
-    const TIMEOUTS: [Duration; 3] = [Duration::from_millis(82), Duration::from_millis(35), Duration::from_millis(140)];
+    const TIMEOUTS: [Duration; 3] =
+        [Duration::from_millis(82), Duration::from_millis(35), Duration::from_millis(140)];
 
     fn take_six((queue, child_can_start, parent_can_continue): (Queue<i32>, Event, Event)) {
         child_can_start.wait();
@@ -146,7 +148,7 @@ mod test_queue {
         Ok(())
     }
 
-    /// `true`, or what cannot be encoded.
+    /// `true`, or a value that cannot be encoded.
     #[derive(Debug, PartialEq)]
     enum Item {
         True,
@@ -171,7 +173,8 @@ mod test_queue {
     #[test]
     fn test_queue_feeder_donot_stop_onexc() -> Outcome {
         let _watchdog = watchdog();
-        let refused = |queue: &Queue<Item>| matches!(queue.put(Item::NotSerializable), Err(PutError::Encode { .. }));
+        let refused =
+            |queue: &Queue<Item>| matches!(queue.put(Item::NotSerializable), Err(PutError::Encode { .. }));
         let queue = Queue::unbounded()?;
         assert!(refused(&queue));
         queue.put(Item::True)?;
@@ -190,7 +193,7 @@ mod test_queue {
     #[test]
     fn test_queue_feeder_on_queue_feeder_error() -> Outcome {
         let queue = Queue::unbounded()?;
-        // The error has the object in it, and what was wrong: what the hook of Python's queue is told.
+        // The error holds the object and the reason, which Python's queue passes to its hook.
         match queue.put(Item::NotSerializable) {
             Err(PutError::Encode { value: Item::NotSerializable, .. }) => {}
             other => panic!("{other:?}"),
@@ -205,7 +208,8 @@ mod test_queue {
         let _watchdog = watchdog();
         let queue = Queue::unbounded()?;
         queue.close();
-        let (put, get) = (queue.put("foo".to_owned()).expect_err("closed"), queue.get().expect_err("closed"));
+        let put = queue.put("foo".to_owned()).expect_err("closed");
+        let get = queue.get().expect_err("closed");
         assert!(put.to_string().contains("is closed") && get.to_string().contains("is closed"));
         assert_eq!(put.into_inner(), "foo");
         Ok(())
@@ -219,7 +223,7 @@ mod test_queue {
         let queue = Queue::<String>::unbounded()?;
         queue.put("foo".to_owned())?;
         queue.close();
-        // To look is no error, and what was put is still to be had.
+        // `is_empty` is no error, and the message can still be got.
         assert!(!queue.is_empty());
         assert_eq!(queue.get(), Ok("foo".to_owned()));
         assert!(queue.is_empty());
@@ -244,7 +248,8 @@ mod test_simple_queue {
         let _watchdog = watchdog();
         let queue = SimpleQueue::new()?;
         let (child_can_start, parent_can_continue) = (Event::new()?, Event::new()?);
-        let child = spawn(put_whether_empty, (queue.clone(), child_can_start.clone(), parent_can_continue.clone()));
+        let child =
+            spawn(put_whether_empty, (queue.clone(), child_can_start.clone(), parent_can_continue.clone()));
         assert!(queue.is_empty());
         child_can_start.set();
         parent_can_continue.wait();
@@ -281,9 +286,9 @@ mod test_simple_queue {
         Ok(())
     }
 
-    /// It is a queue under its name, too.
+    /// Both types open the same named object.
     #[test]
-    fn one_name_for_both() -> Outcome {
+    fn simple_queue_opens_as_a_queue() -> Outcome {
         let name = unique("simple");
         let simple = SimpleQueue::create(&name)?;
         simple.put(1)?;

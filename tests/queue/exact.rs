@@ -1,10 +1,11 @@
-//! Whether one FIFO queue can have answered a short history, by trying everything (Wing and Gong; Lowe's memory of what was tried).
+//! Decides whether one FIFO queue can have produced a short history, by trying all orders (Wing and Gong's
+//! search, with Lowe's cache of visited states).
 
 use std::collections::{HashSet, VecDeque};
 
 use crate::history::{Step, What};
 
-/// Steps of one history: bits of a word.
+/// The most steps of one history: each is a bit of a word.
 pub(crate) const MOST: usize = u128::BITS as usize;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -13,11 +14,12 @@ struct State {
     closed: bool,
 }
 
-/// Whether some order of the steps, in which each lies between its moments, is what a queue that holds so many does.
+/// Returns whether a queue of this capacity can do the steps in some order in which each lies between its
+/// beginning and its end.
 ///
 /// # Panics
 ///
-/// If there are more than [`MOST`] steps.
+/// Panics if there are more than [`MOST`] steps.
 pub(crate) fn is_a_queues(steps: &[Step], capacity: Option<usize>) -> bool {
     assert!(steps.len() <= MOST, "{} steps are too many", steps.len());
     let precedes = |one: usize, other: usize| {
@@ -25,7 +27,9 @@ pub(crate) fn is_a_queues(steps: &[Step], capacity: Option<usize>) -> bool {
         if same { one < other } else { steps[one].ended < steps[other].begun }
     };
     let before: Vec<u128> = (0..steps.len())
-        .map(|step| (0..steps.len()).filter(|other| precedes(*other, step)).fold(0, |bits, other| bits | 1 << other))
+        .map(|step| {
+            (0..steps.len()).filter(|other| precedes(*other, step)).fold(0, |bits, other| bits | 1 << other)
+        })
         .collect();
     let all = if steps.len() == MOST { u128::MAX } else { (1 << steps.len()) - 1 };
     let mut tried = HashSet::new();
@@ -49,7 +53,7 @@ pub(crate) fn is_a_queues(steps: &[Step], capacity: Option<usize>) -> bool {
 }
 
 impl State {
-    /// What a queue is.
+    /// Applies a step to the queue; returns false if a queue cannot do it.
     fn may(&mut self, what: &What, capacity: usize) -> bool {
         match what {
             What::Put(value) if !self.closed && self.inside.len() < capacity => {

@@ -1,11 +1,11 @@
-//! Who has a job, between processes: killed, stopped, forked.
+//! Processes that hold a job and are killed, stopped or forked.
 
 use std::time::Duration;
 
 use multiproc::{AtomicValue, GetError, JobLimits, JoinableQueue};
 
-use crate::common::{How, Outcome, fork, kill, signal, spawn, value, wait_for, wait_until};
-use crate::kit::{go_on, sleeps, stop, watchdog};
+use crate::common::{How, Outcome, fork, kill, signal, spawn, stop, value, wait_for, wait_until};
+use crate::kit::{go_on, is_asleep, watchdog};
 
 type Desk = (JoinableQueue<u32>, AtomicValue<u32>);
 
@@ -15,7 +15,7 @@ fn desk(jobs: u32) -> Result<Desk, Box<dyn std::error::Error>> {
     Ok((queue, AtomicValue::new(0)?))
 }
 
-/// Takes a job, says so, and does it only when told to.
+/// Takes a job, adds itself to `step`, and finishes the job when `step` reaches 100.
 fn hold((queue, step): Desk) {
     let job = queue.get().unwrap();
     step.fetch_add(1);
@@ -24,7 +24,7 @@ fn hold((queue, step): Desk) {
 }
 
 #[test]
-fn killed() -> Outcome {
+fn job_of_a_killed_process_is_delivered_again() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = desk(1)?;
     let child = spawn(hold, (queue.clone(), step.clone()));
@@ -34,7 +34,7 @@ fn killed() -> Outcome {
     let job = queue.get()?;
     let holder = job.last_holder().unwrap();
     assert_eq!((job.attempts(), holder.pid(), holder.died()), (2, Some(child.pid()), true));
-    // Nobody has asked for its status yet.
+    // This process has not reaped the child yet, so its status is there.
     wait_until(|| holder.signal().is_some());
     assert_eq!(holder.signal(), Some(libc::SIGKILL));
     child.join()?;
@@ -45,7 +45,7 @@ fn killed() -> Outcome {
 }
 
 #[test]
-fn killed_again_and_again() -> Outcome {
+fn thirty_killed_processes_lose_no_job() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = desk(20)?;
     for round in 1..=30 {
@@ -65,13 +65,13 @@ fn killed_again_and_again() -> Outcome {
 }
 
 #[test]
-fn stopped() -> Outcome {
+fn stopped_process_keeps_its_job() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = desk(2)?;
     let child = spawn(hold, (queue.clone(), step.clone()));
     wait_for(&step, 1);
     stop(child.pid());
-    // It keeps its job; others get theirs, and time-outs hold.
+    // It keeps its job. Other consumers get theirs, and time-outs hold.
     queue.get()?.done();
     assert!(matches!(queue.get_timeout(Duration::from_millis(1200)), Err(GetError::Empty)));
     assert!(!queue.join_timeout(Duration::from_millis(1200))?);
@@ -84,30 +84,31 @@ fn stopped() -> Outcome {
 }
 
 #[test]
-fn sleeping_consumer_stopped() -> Outcome {
+fn stopped_waiting_consumer_delays_no_job_for_long() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = desk(0)?;
-    let sleepers: Vec<_> = (0..2).map(|_| spawn(hold, (queue.clone(), step.clone()))).collect();
-    wait_until(|| sleepers.iter().all(|child| sleeps(child.pid())));
-    stop(sleepers[0].pid());
-    // Whichever of the two the wake goes to, the one that runs has a job within the second in which it looks by itself.
+    let waiters: Vec<_> = (0..2).map(|_| spawn(hold, (queue.clone(), step.clone()))).collect();
+    wait_until(|| waiters.iter().all(|child| is_asleep(child.pid())));
+    stop(waiters[0].pid());
+    // Whichever consumer the wake-up goes to, the running one has a job within a second: then its liveness
+    // poll looks.
     queue.put(1)?;
     wait_for(&step, 1);
     queue.put(2)?;
-    go_on(sleepers[0].pid());
+    go_on(waiters[0].pid());
     wait_for(&step, 2);
     step.store(100);
-    sleepers.iter().for_each(value);
+    waiters.iter().for_each(value);
     queue.join()?;
     Ok(())
 }
 
 #[test]
-fn forked() -> Outcome {
+fn copy_of_a_job_in_a_forked_child_does_nothing() -> Outcome {
     let _watchdog = watchdog();
     let (queue, _) = desk(2)?;
     let job = queue.get()?;
-    // The copy in the child is nobody's: neither its drop nor its `done` is ours.
+    // The child's copy of the job holds no lease: neither its drop nor its `done` changes the parent's job.
     let mut copy = Some(job);
     let other = queue.clone();
     let child = fork(How::Libc, || {
@@ -116,7 +117,7 @@ fn forked() -> Outcome {
         i32::from(*mine != 1 || other.leased() != 2)
     });
     assert_eq!(child.wait(), 0);
-    // What it took itself came back with its end.
+    // The job that the child took itself came back when the child ended.
     assert_eq!((queue.unfinished(), queue.leased()), (2, 1));
     let job = copy.unwrap();
     assert_eq!(*job, 0);

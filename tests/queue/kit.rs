@@ -1,4 +1,5 @@
-//! What the tests of the queue share: messages that prove themselves, and a look at what other processes are doing.
+//! Helpers that the tests of the queue share: messages whose content can be checked, and the state of other
+//! processes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -6,9 +7,10 @@ use std::os::unix::fs::FileExt;
 use multiproc::shm::{Namespace, gc};
 use multiproc::{AtomicValue, Queue};
 
-use crate::common::{self, Dice, signal, wait_for, wait_until};
+use crate::common::{self, Dice, signal, states, stop, wait_for, wait_until};
 
-/// Ends the program if the test hangs, and clears away what its killed processes could not: declare it first, so that it goes last.
+/// Ends the program if the test hangs, and removes objects that killed processes have left. Declare it first,
+/// so that it is dropped last.
 #[must_use]
 pub(crate) fn watchdog() -> impl Sized {
     struct Sweep;
@@ -20,7 +22,7 @@ pub(crate) fn watchdog() -> impl Sized {
     (Sweep, common::watchdog())
 }
 
-/// The message with this number of this producer: its length and each byte follow from the two.
+/// Returns message `number` of `producer`: the two numbers determine its length and each byte.
 pub(crate) fn message(producer: u32, number: u32) -> Vec<u8> {
     let mut dice = Dice::new(u64::from(producer) << 32 | u64::from(number));
     let mut bytes = [producer.to_le_bytes(), number.to_le_bytes()].concat();
@@ -32,11 +34,11 @@ pub(crate) fn message(producer: u32, number: u32) -> Vec<u8> {
     bytes
 }
 
-/// Producer and number of a message.
+/// Returns producer and number of a message.
 ///
 /// # Panics
 ///
-/// If it is torn.
+/// Panics if the message is torn.
 pub(crate) fn read(bytes: &[u8]) -> (u32, u32) {
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     let (producer, number) = (number(0), number(4));
@@ -44,51 +46,37 @@ pub(crate) fn read(bytes: &[u8]) -> (u32, u32) {
     (producer, number)
 }
 
-/// The state letters of all threads of a process.
-fn states(pid: u32) -> Vec<char> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
-    stats.filter_map(|stat| stat.rsplit(") ").next()?.chars().next()).collect()
-}
-
-/// Whether all threads of a process sleep.
-pub(crate) fn sleeps(pid: u32) -> bool {
+/// Returns whether all threads of a process sleep.
+pub(crate) fn is_asleep(pid: u32) -> bool {
     let states = states(pid);
     !states.is_empty() && states.iter().all(|state| *state == 'S')
 }
 
-/// Waits until a child has come so far, and then sleeps.
+/// Waits until the step counter has reached `at_least` and the process sleeps.
 pub(crate) fn wait_until_blocked(pid: u32, step: &AtomicValue<u32>, at_least: u32) {
     wait_for(step, at_least);
-    wait_until(|| sleeps(pid));
+    wait_until(|| is_asleep(pid));
 }
 
-/// Stops a process, and returns when it stands still.
-pub(crate) fn stop(pid: u32) {
-    signal(pid, libc::SIGSTOP);
-    wait_until(|| states(pid).iter().all(|state| *state == 'T'));
-}
-
-/// Lets it go on.
+/// Continues a stopped process.
 pub(crate) fn go_on(pid: u32) {
     signal(pid, libc::SIGCONT);
 }
 
-/// How often the threads of a process have gone to sleep so far.
-pub(crate) fn naps(pid: u32) -> u64 {
+/// Returns how often the threads of a process have gone to sleep so far.
+pub(crate) fn sleeps(pid: u32) -> u64 {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let naps = |status: String| {
-        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
-    };
-    tasks.filter_map(|task| naps(fs::read_to_string(task.path().join("status")).ok()?)).sum()
+    let number = |line: &str| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok();
+    let sleeps = |status: String| status.lines().find_map(number);
+    tasks.filter_map(|task| sleeps(fs::read_to_string(task.path().join("status")).ok()?)).sum()
 }
 
-/// Stops a child again and again, until it stands in the middle of a put or a get.
-pub(crate) fn stop_inside(pid: u32, naked: &Naked, side: Side) {
+/// Stops and continues a child until it is stopped in the middle of a put or a get.
+pub(crate) fn stop_inside(pid: u32, raw: &RawQueue, side: Side) {
     let mut dice = Dice::new(u64::from(pid));
     loop {
         stop(pid);
-        if naked.holder(side) != 0 {
+        if raw.holder(side) != 0 {
             return;
         }
         go_on(pid);
@@ -96,23 +84,24 @@ pub(crate) fn stop_inside(pid: u32, naked: &Naked, side: Side) {
     }
 }
 
-/// The two sides of a ring.
+/// The two sides of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Side {
     Producers,
     Consumers,
 }
 
-/// The file of a named queue, seen past all its rules.
-pub(crate) struct Naked(File);
+/// The file of a named queue, read and written directly.
+pub(crate) struct RawQueue(File);
 
-impl Naked {
-    /// Where the object begins.
+impl RawQueue {
+    /// The offset of the object in the file.
     pub(crate) const OBJECT: u64 = 1024;
-    /// The word of the object that says, in its high half, how far the log has memory.
+    /// The word of the object whose high half holds the end of the log's memory.
     pub(crate) const TOP: u64 = 11;
     const SIDE: u64 = 128;
-    const BESIDE: u64 = 40;
+    /// The offset of the words after a side's lock and event count.
+    const AFTER_LOCK: u64 = 40;
 
     pub(crate) fn open<T: ?Sized>(queue: &Queue<T>) -> Self {
         Self::named(queue.name().unwrap())
@@ -123,7 +112,7 @@ impl Naked {
         Self(File::options().read(true).write(true).open(path).unwrap())
     }
 
-    /// The thread that holds the lock of a side; 0 if nobody does.
+    /// Returns the thread that holds the lock of a side; 0 if none does.
     pub(crate) fn holder(&self, side: Side) -> u32 {
         let at = match side {
             Side::Producers => Self::OBJECT,
@@ -132,12 +121,12 @@ impl Naked {
         u32::try_from(self.word(at) & 0x3fff_ffff).unwrap()
     }
 
-    /// How much has been taken: moves with each get.
+    /// Returns the head of the log, which each get moves.
     pub(crate) fn head(&self) -> u64 {
-        self.word(Self::OBJECT + Self::SIDE + Self::BESIDE)
+        self.word(Self::OBJECT + Self::SIDE + Self::AFTER_LOCK)
     }
 
-    /// Where the memory ends that a small queue has from the beginning.
+    /// Returns the end of a small queue's initial memory.
     pub(crate) fn end(&self) -> u64 {
         self.0.metadata().unwrap().len().min(Self::OBJECT + 256 + (16 << 10))
     }

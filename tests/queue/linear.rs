@@ -1,5 +1,8 @@
-//! Recorded histories of several processes, and of threads, are those of one FIFO queue: every value, and every *empty*, *full* and *closed*, with and without time-outs, one by one and many at once.
-//! Short ones are tried in all orders (`exact.rs`), long ones by what can be told quickly (`history.rs`); and the two checkers are held against each other, on right and on wrong histories.
+//! Recorded histories of several processes, and of threads, are those of one FIFO queue: every value, and
+//! every *empty*, *full* and *closed*, with and without time-outs, one at a time and many at once.
+//!
+//! Short histories are tried in all orders (`exact.rs`); long ones are checked for necessary conditions
+//! (`history.rs`). The two checkers are compared with each other, on right and on wrong histories.
 #![allow(unsafe_code, reason = "asks for the time as a C program does")]
 
 use std::collections::{HashMap, VecDeque};
@@ -13,34 +16,34 @@ use crate::exact::{MOST, is_a_queues};
 use crate::history::{Step, What, check, left};
 use crate::kit::watchdog;
 
-/// Nanoseconds of a clock that all processes share.
+/// Returns the nanoseconds of a clock that all processes share.
 fn now() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: a place for the time.
+    // SAFETY: `time` may be written.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     u64::try_from(time.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap()
 }
 
-/// Who calls a queue, and writes down what it answers.
-struct Scribe {
+/// Calls a queue, and records its answers.
+struct Recorder {
     queue: Queue<u64>,
     dice: Dice,
-    /// Above the values and calls of this one.
-    me: u64,
+    /// The upper bits of this recorder's values and calls.
+    id: u64,
     next: u64,
     calls: u64,
     steps: Vec<Step>,
 }
 
-impl Scribe {
-    fn new(queue: Queue<u64>, me: u64, seed: u64) -> Self {
-        Self { queue, dice: Dice::new(seed << 8 | me), me: me << 32, next: 0, calls: 0, steps: Vec::new() }
+impl Recorder {
+    fn new(queue: Queue<u64>, id: u64, seed: u64) -> Self {
+        Self { queue, dice: Dice::new(seed << 8 | id), id: id << 32, next: 0, calls: 0, steps: Vec::new() }
     }
 
-    fn note(&mut self, begun: u64, whats: impl IntoIterator<Item = What>) {
+    fn record(&mut self, begun: u64, whats: impl IntoIterator<Item = What>) {
         let ended = now();
         self.calls += 1;
-        let call = self.me | self.calls;
+        let call = self.id | self.calls;
         self.steps.extend(whats.into_iter().map(|what| Step { call, begun, ended, what }));
     }
 
@@ -48,52 +51,53 @@ impl Scribe {
         usize::try_from(self.dice.below(end as u64)).unwrap()
     }
 
-    fn moment(&mut self) -> Duration {
+    fn timeout(&mut self) -> Duration {
         Duration::from_nanos(self.dice.below(60_000))
     }
 
-    /// Puts one, or up to `most` at once; waits at most a moment, or, if it `may_wait`, as long as it takes.
+    /// Puts one value, or up to `most` at once. Waits no longer than a short time-out, or without limit if it
+    /// `may_wait`.
     fn put(&mut self, most: usize, may_wait: bool) {
         let count = 1 + self.below(most);
-        let (how, moment) = (self.below(if may_wait { 3 } else { 2 }), self.moment());
-        let values: Vec<u64> = (0..count as u64).map(|number| self.me | (self.next + number)).collect();
+        let (how, timeout) = (self.below(if may_wait { 3 } else { 2 }), self.timeout());
+        let values: Vec<u64> = (0..count as u64).map(|number| self.id | (self.next + number)).collect();
         self.next += count as u64;
         let begun = now();
-        // How many went in, and what was said of the next.
+        // How many were put, and the refusal of the next.
         let (done, refusal) = if count == 1 {
             let result = match how {
                 0 => self.queue.try_put(values[0]),
-                1 => self.queue.put_timeout(values[0], moment),
+                1 => self.queue.put_timeout(values[0], timeout),
                 _ => self.queue.put(values[0]),
             };
             (usize::from(result.is_ok()), result.err().map(|error| refused(&error)))
         } else {
             let result = match how {
                 0 => self.queue.try_put_many(values.clone()),
-                1 => self.queue.put_many_timeout(values.clone(), moment),
+                1 => self.queue.put_many_timeout(values.clone(), timeout),
                 _ => self.queue.put_many(values.clone()),
             };
             let refusal = result.as_ref().err().map(refused);
             (count - result.err().map_or(0, |error| error.into_inner().len()), refusal)
         };
-        self.note(begun, values.into_iter().take(done).map(What::Put).chain(refusal.flatten()));
+        self.record(begun, values.into_iter().take(done).map(What::Put).chain(refusal.flatten()));
     }
 
-    /// Gets one, or up to `most` at once. Tells false when it is closed.
+    /// Gets one value, or up to `most` at once. Returns false if the queue is closed and empty.
     fn get(&mut self, most: usize, may_wait: bool) -> bool {
-        let (how, moment) = (self.below(if may_wait { 3 } else { 2 }), self.moment());
+        let (how, timeout) = (self.below(if may_wait { 3 } else { 2 }), self.timeout());
         let begun = now();
         let result = if most == 1 {
             match how {
                 0 => self.queue.try_get(),
-                1 => self.queue.get_timeout(moment),
+                1 => self.queue.get_timeout(timeout),
                 _ => self.queue.get(),
             }
             .map(|value| vec![value])
         } else {
             match how {
                 0 => self.queue.try_get_many(most),
-                1 => self.queue.get_many_timeout(most, moment),
+                1 => self.queue.get_many_timeout(most, timeout),
                 _ => self.queue.get_many(most),
             }
             .map(|values| values.into_iter().map(Result::unwrap).collect())
@@ -106,18 +110,18 @@ impl Scribe {
             Err(GetError::Busy) => None,
             Err(error) => panic!("{error}"),
         };
-        self.note(begun, what);
+        self.record(begun, what);
         !closed
     }
 
     fn close(&mut self) {
         let begun = now();
         self.queue.close();
-        self.note(begun, [What::Close]);
+        self.record(begun, [What::Close]);
     }
 }
 
-/// What a refusal says of the queue.
+/// Returns the step that a refusal is.
 fn refused<V>(error: &PutError<V>) -> Option<What> {
     match error {
         PutError::Full(_) => Some(What::Full),
@@ -127,45 +131,46 @@ fn refused<V>(error: &PutError<V>) -> Option<What> {
     }
 }
 
-/// What each does in a short history.
+/// The calls of each participant in a short history.
 #[derive(Clone, Serialize, Deserialize)]
 struct Rules {
     capacity: usize,
     calls: usize,
-    /// Values that one call puts or gets, at most.
+    /// The most values that one call puts or gets.
     at_once: usize,
     closes: bool,
 }
 
-/// So many at once make a history.
-const PARTIES: u64 = 4;
+/// The number of processes or threads that make a history.
+const PARTICIPANTS: u64 = 4;
 
 type Play = (Vec<Queue<u64>>, Barrier, Rules, u64);
 
-/// One history after the other, each on a queue of its own; all begin together.
-fn play((queues, barrier, rules, me): Play) -> Vec<Vec<Step>> {
+/// Records this participant's part of one history after the other, each on a queue of its own; all
+/// participants begin together.
+fn play((queues, barrier, rules, id): Play) -> Vec<Vec<Step>> {
     let round = |(number, queue): (usize, Queue<u64>)| {
-        let mut scribe = Scribe::new(queue, me, number as u64);
+        let mut recorder = Recorder::new(queue, id, number as u64);
         barrier.wait().unwrap();
         for _ in 0..rules.calls {
-            let most = if scribe.below(3) == 0 { rules.at_once } else { 1 };
-            match scribe.below(20) {
-                0 if rules.closes => scribe.close(),
-                0..10 => scribe.put(most, false),
-                _ => drop(scribe.get(most, false)),
+            let most = if recorder.below(3) == 0 { rules.at_once } else { 1 };
+            match recorder.below(20) {
+                0 if rules.closes => recorder.close(),
+                0..10 => recorder.put(most, false),
+                _ => drop(recorder.get(most, false)),
             }
         }
         barrier.wait().unwrap();
-        // The first one takes what is left.
-        while me == 0 && !scribe.queue.is_empty() {
-            scribe.get(1, false);
+        // The first participant takes the rest.
+        while id == 0 && !recorder.queue.is_empty() {
+            recorder.get(1, false);
         }
-        scribe.steps
+        recorder.steps
     };
     queues.into_iter().enumerate().map(round).collect()
 }
 
-/// The histories of several parties, put together; each must be a queue's.
+/// Combines the parts of the participants; each history must be one of a queue.
 fn judge(parts: &[Vec<Vec<Step>>], rules: &Rules) {
     let (mut full, mut empty) = (0, 0);
     for round in 0..parts[0].len() {
@@ -173,11 +178,12 @@ fn judge(parts: &[Vec<Vec<Step>>], rules: &Rules) {
         let is_there = |what: &What| steps.iter().any(|step| step.what == *what);
         full += usize::from(is_there(&What::Full));
         empty += usize::from(is_there(&What::Empty));
-        assert_eq!(left(&steps), 0, "{}", told(&steps));
-        check(&steps, Some(rules.capacity)).unwrap_or_else(|fault| panic!("{fault}: {}", told(&steps)));
-        assert!(is_a_queues(&steps, Some(rules.capacity)), "no queue of {} does this: {}", rules.capacity, told(&steps));
+        let capacity = rules.capacity;
+        assert_eq!(left(&steps), 0, "{}", listed(&steps));
+        check(&steps, Some(capacity)).unwrap_or_else(|fault| panic!("{fault}: {}", listed(&steps)));
+        assert!(is_a_queues(&steps, Some(capacity)), "no queue of {capacity} does this: {}", listed(&steps));
     }
-    assert!(full > 0 && empty > 0, "a dull test: {full} full, {empty} empty");
+    assert!(full > 0 && empty > 0, "too few refusals for a test: {full} full, {empty} empty");
 }
 
 const RULES: [Rules; 4] = [
@@ -189,29 +195,30 @@ const RULES: [Rules; 4] = [
 const HISTORIES: usize = 120;
 
 #[test]
-fn short_histories_of_processes() -> Outcome {
+fn short_histories_of_processes_are_a_queues() -> Outcome {
     let _watchdog = watchdog();
     for rules in RULES {
         let queues = (0..HISTORIES).map(|_| Queue::new(rules.capacity)).collect::<Result<Vec<_>, _>>()?;
-        let barrier = Barrier::new(usize::try_from(PARTIES)?)?;
-        let parties: Vec<_> = (0..PARTIES).map(|me| spawn(play, (queues.clone(), barrier.clone(), rules.clone(), me))).collect();
-        judge(&parties.iter().map(value).collect::<Vec<_>>(), &rules);
+        let barrier = Barrier::new(usize::try_from(PARTICIPANTS)?)?;
+        let start = |id| spawn(play, (queues.clone(), barrier.clone(), rules.clone(), id));
+        let participants: Vec<_> = (0..PARTICIPANTS).map(start).collect();
+        judge(&participants.iter().map(value).collect::<Vec<_>>(), &rules);
     }
     Ok(())
 }
 
 #[test]
-fn short_histories_of_threads() -> Outcome {
+fn short_histories_of_threads_are_a_queues() -> Outcome {
     let _watchdog = watchdog();
     for rules in RULES {
         let queues = (0..HISTORIES).map(|_| Queue::new(rules.capacity)).collect::<Result<Vec<_>, _>>()?;
-        let barrier = Barrier::new(usize::try_from(PARTIES)?)?;
+        let barrier = Barrier::new(usize::try_from(PARTICIPANTS)?)?;
         let parts: Vec<_> = std::thread::scope(|scope| {
-            let start = |me| {
-                let given = (queues.clone(), barrier.clone(), rules.clone(), me);
+            let start = |id| {
+                let given = (queues.clone(), barrier.clone(), rules.clone(), id);
                 scope.spawn(move || play(given))
             };
-            let threads: Vec<_> = (0..PARTIES).map(start).collect();
+            let threads: Vec<_> = (0..PARTICIPANTS).map(start).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         judge(&parts, &rules);
@@ -220,28 +227,28 @@ fn short_histories_of_threads() -> Outcome {
 }
 
 #[test]
-fn long_histories_of_processes() -> Outcome {
+fn long_histories_of_processes_are_a_queues() -> Outcome {
     let _watchdog = watchdog();
     const CALLS: usize = 6000;
     for (capacity, at_once) in [(1, 1), (4, 1), (4, 3), (100_000, 5)] {
         let queue = Queue::new(capacity)?;
         type Work = (Queue<u64>, usize, u64);
-        fn produce((queue, at_once, me): Work) -> Vec<Step> {
-            let mut scribe = Scribe::new(queue, me, 1);
-            (0..CALLS).for_each(|_| scribe.put(at_once, true));
-            scribe.steps
+        fn produce((queue, at_once, id): Work) -> Vec<Step> {
+            let mut recorder = Recorder::new(queue, id, 1);
+            (0..CALLS).for_each(|_| recorder.put(at_once, true));
+            recorder.steps
         }
-        fn consume((queue, at_once, me): Work) -> Vec<Step> {
-            let mut scribe = Scribe::new(queue, me, 2);
-            while scribe.get(at_once, true) {}
-            scribe.steps
+        fn consume((queue, at_once, id): Work) -> Vec<Step> {
+            let mut recorder = Recorder::new(queue, id, 2);
+            while recorder.get(at_once, true) {}
+            recorder.steps
         }
-        let consumers = [2, 3].map(|me| spawn(consume, (queue.clone(), at_once, me)));
-        let producers = [0, 1].map(|me| spawn(produce, (queue.clone(), at_once, me)));
+        let consumers = [2, 3].map(|id| spawn(consume, (queue.clone(), at_once, id)));
+        let producers = [0, 1].map(|id| spawn(produce, (queue.clone(), at_once, id)));
         let mut steps = producers.each_ref().map(value).concat();
-        let mut scribe = Scribe::new(queue, 4, 3);
-        scribe.close();
-        steps.extend(scribe.steps);
+        let mut recorder = Recorder::new(queue, 4, 3);
+        recorder.close();
+        steps.extend(recorder.steps);
         steps.extend(consumers.each_ref().map(value).concat());
         assert_eq!(left(&steps), 0);
         check(&steps, Some(capacity))?;
@@ -249,12 +256,13 @@ fn long_histories_of_processes() -> Outcome {
     Ok(())
 }
 
-/// A history that a queue did, each step somewhere in a call that is a little longer; in parts, if calls have several steps.
-fn dream(dice: &mut Dice, capacity: Option<usize>, in_parts: bool) -> Vec<Step> {
+/// Invents a history that a queue can do: each step lies in a call that takes a little longer. `in_parts`:
+/// calls may have several steps.
+fn invent(dice: &mut Dice, capacity: Option<usize>, in_parts: bool) -> Vec<Step> {
     const SLACK: u64 = 60;
     let mut inside = VecDeque::new();
     let (mut steps, mut next, mut closed) = (Vec::<Step>::new(), 0, false);
-    // A call per thread at a time: the same caller's calls do not overlap.
+    // The calls of one caller do not overlap.
     let mut free = [0_u64; 3];
     let length = 3 + dice.below(9);
     for at in 0..length {
@@ -279,9 +287,9 @@ fn dream(dice: &mut Dice, capacity: Option<usize>, in_parts: bool) -> Vec<Step> 
         // As a further part of the caller's last call, or as a call of its own.
         let last = steps.iter().rposition(|step| step.call >> 32 == caller as u64);
         let joins = last.filter(|last| {
-            let both =
-                |one: &What, other: &What| matches!((one, other), (What::Put(_), What::Put(_)) | (What::Got(_), What::Got(_)));
-            in_parts && both(&steps[*last].what, &what) && dice.below(2) == 0
+            let pair = (&steps[*last].what, &what);
+            let alike = matches!(pair, (What::Put(_), What::Put(_)) | (What::Got(_), What::Got(_)));
+            in_parts && alike && dice.below(2) == 0
         });
         if let Some(last) = joins {
             let Step { call, begun, .. } = steps[last];
@@ -299,20 +307,20 @@ fn dream(dice: &mut Dice, capacity: Option<usize>, in_parts: bool) -> Vec<Step> 
     steps
 }
 
-/// A history to be read.
-fn told(steps: &[Step]) -> String {
+/// Returns a history as text, for a message.
+fn listed(steps: &[Step]) -> String {
     let line = |step: &Step| format!("\n{:x}: {}-{} {:?}", step.call, step.begun, step.ended, step.what);
     steps.iter().map(line).collect()
 }
 
-/// Changes a thing or two.
+/// Changes a few steps at random.
 fn spoil(steps: &mut [Step], dice: &mut Dice) {
     for _ in 0..dice.below(10) {
         let mut any = || usize::try_from(dice.below(steps.len() as u64)).unwrap();
         let (one, other) = (any(), any());
         let (first, second) = (steps[one].what.clone(), steps[other].what.clone());
         match (first, second) {
-            // Who got what.
+            // Exchange the values of two gets, or of two puts.
             (What::Got(first), What::Got(second)) => {
                 steps[one].what = What::Got(second);
                 steps[other].what = What::Got(first);
@@ -321,7 +329,7 @@ fn spoil(steps: &mut [Step], dice: &mut Dice) {
                 steps[one].what = What::Put(second);
                 steps[other].what = What::Put(first);
             }
-            // When.
+            // Move a call in time.
             _ => {
                 let call = steps[one].call;
                 let later = dice.below(160);
@@ -335,32 +343,34 @@ fn spoil(steps: &mut [Step], dice: &mut Dice) {
 }
 
 #[test]
-fn the_two_checkers_agree() {
-    // The same ones in each run; others if one likes.
-    let mut dice = Dice::new(std::env::var("MULTIPROC_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1));
+fn both_checkers_agree() {
+    // The same histories in each run, unless `MULTIPROC_SEED` is set.
+    let seed = std::env::var("MULTIPROC_SEED").ok().and_then(|seed| seed.parse().ok());
+    let mut dice = Dice::new(seed.unwrap_or(1));
     let (mut right, mut wrong, mut unseen) = (0, 0, 0);
     for round in 0..20_000 {
         let capacity = [None, None, Some(1), Some(2)][round % 4];
         let in_parts = round % 8 >= 4;
-        let mut steps = dream(&mut dice, capacity, in_parts);
-        assert!(is_a_queues(&steps, capacity), "a bad dream, {capacity:?}: {}", told(&steps));
+        let mut steps = invent(&mut dice, capacity, in_parts);
+        assert!(is_a_queues(&steps, capacity), "wrongly invented, {capacity:?}: {}", listed(&steps));
         spoil(&mut steps, &mut dice);
         let (exact, fast) = (is_a_queues(&steps, capacity), check(&steps, capacity));
         if exact {
             right += 1;
-            assert_eq!(fast, Ok(()), "{capacity:?}: {}", told(&steps));
+            assert_eq!(fast, Ok(()), "{capacity:?}: {}", listed(&steps));
         } else {
             wrong += 1;
-            // What it cannot see is a matter of how much there is room for, or of what one call does in several steps.
-            assert!(fast.is_err() || capacity.is_some() || in_parts, "not seen: {}", told(&steps));
+            // The fast checker misses only faults of capacity, and faults within calls of several steps.
+            assert!(fast.is_err() || capacity.is_some() || in_parts, "not found: {}", listed(&steps));
             unseen += usize::from(fast.is_ok());
         }
     }
-    assert!(right > 2000 && wrong > 2000, "a dull test: {right} right, {wrong} wrong");
-    assert!(unseen * 10 < wrong, "{unseen} of {wrong} wrong ones are not seen");
+    assert!(right > 2000 && wrong > 2000, "too few of a kind for a test: {right} right, {wrong} wrong");
+    assert!(unseen * 10 < wrong, "{unseen} of {wrong} wrong histories are not found");
 }
 
-/// Both must tell the same of a history in words: `begun-ended what value`.
+/// Gives a history in words (`begun-ended what value`) to both checkers, which must agree; returns their
+/// answer.
 fn both(capacity: Option<usize>, words: &str) -> bool {
     let mut calls = HashMap::new();
     let mut steps = Vec::new();
@@ -390,7 +400,7 @@ fn both(capacity: Option<usize>, words: &str) -> bool {
 }
 
 #[test]
-fn checkers_allow_what_overlaps() {
+fn checkers_allow_any_order_of_overlapping_calls() {
     assert!(both(None, "0-5 put 0, 2-3 put 1, 0-9 got 0, 4-5 got 1, 1-4 empty"));
     assert!(both(Some(1), "0-5 put 0, 2-7 put 1, 3-9 got 0, 8-9 got 1, 6-7 full"));
     assert!(both(None, "0-9 put 0, 3-4 empty, 5-6 empty, 7-20 got 0"));
@@ -399,7 +409,7 @@ fn checkers_allow_what_overlaps() {
 }
 
 #[test]
-fn checkers_see_an_overtaking() {
+fn checkers_find_values_out_of_order() {
     assert!(!both(None, "0-1 put 0, 2-3 put 1, 8-9 got 0, 4-5 got 1"));
     assert!(!both(None, "0-1 put 0, 2-3 put 1, 4-5 got 1"));
     assert!(!both(None, "0-1 put 0 1, 2-3 got 1, 4-5 got 0"));
@@ -408,7 +418,7 @@ fn checkers_see_an_overtaking() {
 }
 
 #[test]
-fn checkers_see_a_double_a_loss_and_an_invention() {
+fn checkers_find_duplicates_losses_and_inventions() {
     assert!(!both(None, "0-1 put 0, 2-3 got 0, 4-5 got 0"));
     assert!(!both(None, "0-1 put 0, 2-3 got 7"));
     assert!(!both(None, "5-6 put 0, 2-3 got 0"));
@@ -416,17 +426,17 @@ fn checkers_see_a_double_a_loss_and_an_invention() {
 }
 
 #[test]
-fn checkers_see_a_false_empty() {
+fn checkers_find_a_false_empty() {
     assert!(!both(None, "0-1 put 0, 2-3 empty, 4-5 got 0"));
-    // Always one of the two, though neither all the time.
+    // At every moment one of the two is inside, though neither is all the time.
     assert!(!both(None, "0-1 put 0, 4-5 put 1, 2-9 empty, 6-7 got 0, 10-11 got 1"));
     assert!(both(None, "0-1 put 0, 4-7 put 1, 2-9 empty, 6-7 got 0, 10-11 got 1"));
-    // The first of two that were put by one call is in when the second is got.
+    // Of two values that one call puts, the first is inside when the second is got.
     assert!(!both(None, "0-20 put 0 1, 2-3 got 1, 4-5 empty, 8-9 got 0"));
 }
 
 #[test]
-fn checkers_see_a_false_full() {
+fn checkers_find_a_false_full() {
     assert!(!both(Some(2), "0-1 put 0, 2-3 full, 4-5 got 0"));
     assert!(!both(Some(1), "0-1 put 0, 2-3 got 0, 4-5 full"));
     assert!(!both(Some(1), "0-1 put 0, 2-3 put 1, 4-5 got 0, 6-7 got 1"));
@@ -434,7 +444,7 @@ fn checkers_see_a_false_full() {
 }
 
 #[test]
-fn checkers_see_a_false_close() {
+fn checkers_find_a_false_closed() {
     assert!(!both(None, "0-1 put 0, 2-3 putclosed, 4-5 close"));
     assert!(!both(None, "0-1 close, 2-3 put 0"));
     assert!(!both(None, "0-1 close, 2-3 empty"));

@@ -1,4 +1,4 @@
-//! The queue between processes: what it promises, how it waits, and what is left of it when somebody dies.
+//! The queue between processes: its contract, how it waits, and its state after the death of a process.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 #[path = "../common/mod.rs"]
@@ -17,8 +17,8 @@ mod hostile;
 mod hostile_jobs;
 mod kit;
 mod linear;
+mod members;
 mod reserve;
-mod roles;
 mod stopped;
 mod wakes;
 

@@ -1,22 +1,24 @@
-//! Places that processes reserve, and messages that they read where they lie: killed and stopped in the midst of it.
+//! Reservations that processes fill, and messages that they read in place: killed and stopped in the middle
+//! of it.
 
 use std::time::Duration;
 
 use multiproc::{AtomicValue, Capacity, GetError, Queue};
 
-use crate::common::{Dice, Outcome, kill, spawn, value, wait_for};
-use crate::kit::{go_on, message, read, stop, wait_until_blocked, watchdog};
+use crate::common::{Dice, Outcome, kill, spawn, stop, value, wait_for};
+use crate::kit::{go_on, message, read, wait_until_blocked, watchdog};
 
 const BRIEFLY: Duration = Duration::from_millis(30);
 
-/// Reserves, writes half of it, and waits to be killed, or let on.
+/// Reserves, writes the first half, and waits to be killed or released; then it writes the second half and
+/// commits.
 fn fill_half((queue, step): (Queue<[u8]>, AtomicValue<u32>)) {
-    let mut place = queue.reserve(100_000).unwrap();
-    place.write_at(0, &[1; 50_000]);
+    let mut reserved = queue.reserve(100_000).unwrap();
+    reserved.write_at(0, &[1; 50_000]);
     step.store(1);
     wait_for(&step, 2);
-    place.write_at(50_000, &[1; 50_000]);
-    place.commit().unwrap();
+    reserved.write_at(50_000, &[1; 50_000]);
+    reserved.commit().unwrap();
 }
 
 fn get((queue, step): (Queue<[u8]>, AtomicValue<u32>)) -> Vec<u8> {
@@ -25,7 +27,7 @@ fn get((queue, step): (Queue<[u8]>, AtomicValue<u32>)) -> Vec<u8> {
 }
 
 #[test]
-fn killed_while_it_fills() -> Outcome {
+fn reservation_of_a_killed_process_is_skipped() -> Outcome {
     let _watchdog = watchdog();
     for _ in 0..20 {
         let (queue, step) = (Queue::new(10)?, AtomicValue::new(0)?);
@@ -44,14 +46,15 @@ fn killed_while_it_fills() -> Outcome {
 }
 
 #[test]
-fn stopped_while_it_fills() -> Outcome {
+fn reservation_of_a_stopped_process_is_kept() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step): (Queue<[u8]>, _) = (Queue::new(10)?, AtomicValue::new(0)?);
     let child = spawn(fill_half, (queue.clone(), step.clone()));
     wait_for(&step, 1);
     stop(child.pid());
     queue.put_bytes(b"behind")?;
-    // Longer than a second, after which those who sleep look for the dead; and more often than those who poll do.
+    // Longer than a second, the interval of a sleeping consumer's liveness poll; and more calls than the
+    // interval of a polling consumer's.
     assert_eq!(queue.get_bytes_timeout(Duration::from_millis(1500)), Err(GetError::Empty));
     (0..200).for_each(|_| assert_eq!(queue.try_get_bytes(), Err(GetError::Empty)));
     assert_eq!(queue.get_with_timeout(BRIEFLY, |_| ()), Err(GetError::Empty));
@@ -62,14 +65,14 @@ fn stopped_while_it_fills() -> Outcome {
 }
 
 #[test]
-fn killed_while_another_waits_for_a_lock() -> Outcome {
+fn killed_process_frees_its_reservations_for_a_waiting_one() -> Outcome {
     let _watchdog = watchdog();
     fn reserve((queue, count, step): (Queue<[u8]>, u32, AtomicValue<u32>)) {
         step.store(1);
-        let places: Vec<_> = (0..count).map(|_| queue.reserve(1).unwrap()).collect();
+        let reserved: Vec<_> = (0..count).map(|_| queue.reserve(1).unwrap()).collect();
         step.store(2);
         wait_for(&step, 3);
-        drop(places);
+        drop(reserved);
     }
     let queue: Queue<[u8]> = Queue::new(20)?;
     let [all, more] = [AtomicValue::new(0)?, AtomicValue::new(0)?];
@@ -86,7 +89,7 @@ fn killed_while_another_waits_for_a_lock() -> Outcome {
 }
 
 #[test]
-fn killed_while_it_reads() -> Outcome {
+fn message_of_a_reader_killed_in_place_stays() -> Outcome {
     let _watchdog = watchdog();
     fn look((queue, step): (Queue<[u8]>, AtomicValue<u32>)) {
         let _ = queue.get_with(|message| {
@@ -106,7 +109,8 @@ fn killed_while_it_reads() -> Outcome {
     Ok(())
 }
 
-/// Reserves, fills and commits or gives up, for ever; some are put the other way.
+/// Puts messages for ever: most of them by a reservation, some after an abandoned reservation, some by
+/// `put_bytes` alone.
 fn reserve_for_ever((queue, producer, noted): (Queue<[u8]>, u32, AtomicValue<u32>)) {
     let mut dice = Dice::new(u64::from(producer));
     for number in 0.. {
@@ -118,9 +122,9 @@ fn reserve_for_ever((queue, producer, noted): (Queue<[u8]>, u32, AtomicValue<u32
                 queue.put_bytes(&bytes).unwrap();
             }
             _ => {
-                let mut place = queue.reserve(bytes.len()).unwrap();
-                place.write_at(0, &bytes);
-                place.commit().unwrap();
+                let mut reserved = queue.reserve(bytes.len()).unwrap();
+                reserved.write_at(0, &bytes);
+                reserved.commit().unwrap();
             }
         }
         noted.store(number + 1);
@@ -128,15 +132,16 @@ fn reserve_for_ever((queue, producer, noted): (Queue<[u8]>, u32, AtomicValue<u32
 }
 
 #[test]
-fn killed_at_random() -> Outcome {
+fn reserving_producers_killed_at_random_lose_no_message() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::new(Capacity::messages(1000).bytes(1 << 14))?;
     let mut dice = Dice::of_this_run();
     for round in 0..60 {
-        // Two at a time, of whom one is killed while the other goes on.
+        // Two at a time: one is killed while the other goes on.
         let [first, second] = [0, 1].map(|n| (round * 2 + n, AtomicValue::new(0).unwrap()));
-        let start =
-            |(producer, noted): &(u32, AtomicValue<u32>)| spawn(reserve_for_ever, (queue.clone(), *producer, noted.clone()));
+        let start = |(producer, noted): &(u32, AtomicValue<u32>)| {
+            spawn(reserve_for_ever, (queue.clone(), *producer, noted.clone()))
+        };
         let children = [start(&first), start(&second)];
         let mut got = [0, 0];
         let mut enter = |bytes: &[u8]| {
@@ -150,7 +155,10 @@ fn killed_at_random() -> Outcome {
             match dice.below(3) {
                 0 => enter(&queue.get_bytes()?),
                 1 => queue.get_with(|message| enter(&message.to_vec()))?,
-                _ => queue.get_bytes_timeout(Duration::from_micros(50)).map(|bytes| enter(&bytes)).unwrap_or_default(),
+                _ => {
+                    let got = queue.get_bytes_timeout(Duration::from_micros(50));
+                    got.map(|bytes| enter(&bytes)).unwrap_or_default();
+                }
             }
         }
         kill(&children[0]);

@@ -1,15 +1,17 @@
-//! Processes that stand still (SIGSTOP): asleep, they are nobody's business; in the middle of a put or a get, others may wait for them, but not against their will, and nothing is taken from them.
+//! Stopped processes (SIGSTOP). A process that is stopped while it sleeps delays no other process. A process
+//! that is stopped in the middle of a put or a get delays others, whose time-outs hold, and its lock is not
+//! taken from it.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use multiproc::{AtomicValue, Capacity, GetError, PutError, Queue};
 
-use crate::common::{Dice, Outcome, spawn, unique, value, wait_for, wait_until};
-use crate::kit::{Naked, Side, go_on, message, read, stop, stop_inside, wait_until_blocked, watchdog};
+use crate::common::{Dice, Outcome, spawn, stop, unique, value, wait_for, wait_until};
+use crate::kit::{RawQueue, Side, go_on, message, read, stop_inside, wait_until_blocked, watchdog};
 
 #[test]
-fn sleeping_consumer() -> Outcome {
+fn stopped_waiting_consumer_delays_no_message() -> Outcome {
     let _watchdog = watchdog();
     let (jobs, done, step) = (Queue::new(10)?, Queue::new(10)?, AtomicValue::new(0)?);
     type Work = (Queue<u32>, Queue<(u8, u32)>, AtomicValue<u32>, u8);
@@ -24,10 +26,10 @@ fn sleeping_consumer() -> Outcome {
         stop(stopped.pid());
         for n in round * 1000..round * 1000 + 500 {
             jobs.put(n)?;
-            assert_eq!(done.get()?, (1, n), "somebody who stood still did it");
+            assert_eq!(done.get()?, (1, n), "the stopped process did it");
         }
         go_on(stopped.pid());
-        // Both are in it again.
+        // Both consumers take part again.
         for n in 0..500 {
             jobs.put(n)?;
             assert_eq!(done.get()?.1, n);
@@ -39,32 +41,34 @@ fn sleeping_consumer() -> Outcome {
 }
 
 #[test]
-fn most_of_many_sleepers() -> Outcome {
+fn one_running_consumer_of_many_stopped_ones_gets_all() -> Outcome {
     let _watchdog = watchdog();
-    const CREW: u32 = 8;
-    let (jobs, done, step) = (Queue::<u32>::create(&unique("stopped"), 100)?, AtomicValue::new(0)?, AtomicValue::new(0)?);
-    let naked = Naked::open(&jobs);
-    // What they say when a job is done is nothing that they could be stopped in the middle of.
+    const CONSUMERS: u32 = 8;
+    let jobs = Queue::<u32>::create(&unique("stopped"), 100)?;
+    let (done, step) = (AtomicValue::new(0)?, AtomicValue::new(0)?);
+    let raw = RawQueue::open(&jobs);
+    // A consumer reports a finished job by one atomic step: it cannot be stopped in the middle of that.
     fn serve((jobs, done, step): (Queue<u32>, AtomicValue<u32>, AtomicValue<u32>)) -> Vec<u32> {
         step.fetch_add(1);
         jobs.iter().map(Result::unwrap).inspect(|_| assert!(done.fetch_add(1) < u32::MAX)).collect()
     }
-    let crew: Vec<_> = (0..CREW).map(|_| spawn(serve, (jobs.clone(), done.clone(), step.clone()))).collect();
+    let start = |_| spawn(serve, (jobs.clone(), done.clone(), step.clone()));
+    let consumers: Vec<_> = (0..CONSUMERS).map(start).collect();
     let mut dice = Dice::of_this_run();
     let mut sent = 0;
     for _ in 0..80 {
-        crew.iter().for_each(|process| wait_until_blocked(process.pid(), &step, CREW));
-        let awake = usize::try_from(dice.below(u64::from(CREW)))?;
-        let stopped = || crew.iter().enumerate().filter(|(place, _)| *place != awake).map(|(_, process)| process.pid());
-        // Some of them before, and some of them just as they are woken.
+        consumers.iter().for_each(|process| wait_until_blocked(process.pid(), &step, CONSUMERS));
+        let running = consumers[usize::try_from(dice.below(u64::from(CONSUMERS)))?].pid();
+        let stopped = || consumers.iter().map(|process| process.pid()).filter(|pid| *pid != running);
+        // Some are stopped before the messages come, and some just as they are woken.
         let late = stopped().filter(|_| dice.below(2) == 0).collect::<Vec<_>>();
         stopped().filter(|pid| !late.contains(pid)).for_each(stop);
         let burst = 1 + u32::try_from(dice.below(20))?;
         jobs.put_many((sent..sent + burst).collect::<Vec<_>>())?;
         sent += burst;
         late.into_iter().for_each(stop);
-        // Who stands in the middle of a get does hold the others up.
-        let holder = naked.holder(Side::Consumers);
+        // A consumer that is stopped in the middle of a get does delay the others.
+        let holder = raw.holder(Side::Consumers);
         if !stopped().any(|pid| Path::new(&format!("/proc/{pid}/task/{holder}")).exists()) {
             wait_until(|| jobs.is_empty());
         }
@@ -72,14 +76,14 @@ fn most_of_many_sleepers() -> Outcome {
         wait_for(&done, sent);
     }
     jobs.close();
-    let mut all: Vec<u32> = crew.iter().flat_map(value).collect();
+    let mut all: Vec<u32> = consumers.iter().flat_map(value).collect();
     all.sort_unstable();
     assert!(all.into_iter().eq(0..sent));
     Ok(())
 }
 
 #[test]
-fn sleeping_producer() -> Outcome {
+fn stopped_waiting_producer_delays_no_message() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = (Queue::new(1)?, AtomicValue::new(0)?);
     queue.put((9, 0))?;
@@ -106,11 +110,11 @@ fn sleeping_producer() -> Outcome {
 }
 
 #[test]
-fn producer_in_the_middle_of_a_put() -> Outcome {
+fn producer_stopped_in_a_put_keeps_its_lock_and_timeouts_hold() -> Outcome {
     let _watchdog = watchdog();
     const COUNT: u32 = 100_000;
     let queue: Queue<[u8]> = Queue::create(&unique("stopped"), Capacity::messages(100).bytes(1 << 14))?;
-    let naked = Naked::open(&queue);
+    let raw = RawQueue::open(&queue);
     let step = AtomicValue::new(0)?;
     fn produce((queue, step): (Queue<[u8]>, AtomicValue<u32>)) {
         for number in 0.. {
@@ -142,20 +146,20 @@ fn producer_in_the_middle_of_a_put() -> Outcome {
             }
         })
     };
-    stop_inside(child.pid(), &naked, Side::Producers);
-    let holder = naked.holder(Side::Producers);
+    stop_inside(child.pid(), &raw, Side::Producers);
+    let holder = raw.holder(Side::Producers);
     wait_until(|| queue.is_empty());
     let begun = Instant::now();
     assert_eq!(queue.try_put_bytes(&message(1, 0)), Err(PutError::Busy(())));
     assert!(begun.elapsed() < Duration::from_secs(1));
-    // More than the second after which a dead owner would be found out.
+    // The longest is more than a second, the interval of the liveness poll.
     for timeout in [1, 100, 1500].map(Duration::from_millis) {
         let begun = Instant::now();
         assert_eq!(queue.put_bytes_timeout(&message(1, 0), timeout), Err(PutError::Busy(())));
         assert!(begun.elapsed() >= timeout);
         assert!(begun.elapsed() < timeout + Duration::from_secs(1));
     }
-    assert_eq!(naked.holder(Side::Producers), holder);
+    assert_eq!(raw.holder(Side::Producers), holder);
     go_on(child.pid());
     (0..COUNT / 100).try_for_each(|number| queue.put_bytes(&message(1, number)))?;
     step.store(2);
@@ -167,10 +171,10 @@ fn producer_in_the_middle_of_a_put() -> Outcome {
 }
 
 #[test]
-fn consumer_in_the_middle_of_a_get() -> Outcome {
+fn consumer_stopped_in_a_get_keeps_its_lock_and_timeouts_hold() -> Outcome {
     let _watchdog = watchdog();
     let queue: Queue<[u8]> = Queue::create(&unique("stopped"), Capacity::messages(100).bytes(1 << 14))?;
-    let naked = Naked::open(&queue);
+    let raw = RawQueue::open(&queue);
     let done = Queue::<(u32, u32)>::new(1000)?;
     fn consume((queue, done): (Queue<[u8]>, Queue<(u32, u32)>)) {
         while let Ok(bytes) = queue.get_bytes() {
@@ -181,7 +185,7 @@ fn consumer_in_the_middle_of_a_get() -> Outcome {
     let feed = {
         let (queue, done) = (queue.clone(), done.clone());
         std::thread::spawn(move || {
-            // Until it is caught nobody else takes anything.
+            // Until the consumer is stopped, no other process takes messages.
             for number in 0..u32::MAX {
                 if queue.put_bytes(&message(0, number)).is_err() {
                     return number;
@@ -193,12 +197,12 @@ fn consumer_in_the_middle_of_a_get() -> Outcome {
             0
         })
     };
-    stop_inside(child.pid(), &naked, Side::Consumers);
-    let holder = naked.holder(Side::Consumers);
+    stop_inside(child.pid(), &raw, Side::Consumers);
+    let holder = raw.holder(Side::Consumers);
     let begun = Instant::now();
     let tried = queue.try_get_bytes();
     assert!(begun.elapsed() < Duration::from_secs(1));
-    // It may have been caught before its message came, or after it was gone.
+    // It may have been stopped before its message came, or after it had taken it.
     assert!(matches!(tried, Err(GetError::Busy | GetError::Empty)), "{tried:?}");
     for timeout in [1, 100, 1500].map(Duration::from_millis) {
         let begun = Instant::now();
@@ -206,11 +210,11 @@ fn consumer_in_the_middle_of_a_get() -> Outcome {
         assert!(begun.elapsed() >= timeout);
         assert!(begun.elapsed() < timeout + Duration::from_secs(1));
     }
-    assert_eq!(naked.holder(Side::Consumers), holder);
+    assert_eq!(raw.holder(Side::Consumers), holder);
     go_on(child.pid());
-    // All is well again: a whole round more.
-    let head = naked.head();
-    wait_until(|| naked.head() != head);
+    // The consumer goes on: the head moves again.
+    let head = raw.head();
+    wait_until(|| raw.head() != head);
     queue.close();
     value(&child);
     let sent = feed.join().unwrap();

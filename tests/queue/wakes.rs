@@ -1,4 +1,5 @@
-//! Many sleepers: a message wakes one of them, not all; a burst wakes as many as it needs, and nobody is forgotten.
+//! Many waiters: a message wakes one of them, not all; a burst wakes as many as it needs, and leaves none
+//! asleep.
 #![allow(clippy::cast_possible_truncation, reason = "counts of a short test")]
 
 use std::thread;
@@ -9,24 +10,25 @@ use multiproc::robust::BRIEF;
 use multiproc::{AtomicValue, Process, Queue};
 
 use crate::common::{Dice, Outcome, spawn, value, wait_for};
-use crate::kit::{naps, wait_until_blocked, watchdog};
+use crate::kit::{sleeps, wait_until_blocked, watchdog};
 
-const SLEEPERS: u32 = 16;
+const WAITERS: u32 = 16;
 
-/// All threads of all of them sleep.
-fn wait_until_asleep(crew: &[Process<u32>], step: &AtomicValue<u32>) {
-    crew.iter().for_each(|process| wait_until_blocked(process.pid(), step, SLEEPERS));
+/// Waits until all threads of all waiters sleep.
+fn wait_until_asleep(waiters: &[Process<u32>], step: &AtomicValue<u32>) {
+    waiters.iter().for_each(|process| wait_until_blocked(process.pid(), step, WAITERS));
 }
 
 const MESSAGES: u32 = 100;
 
-/// How often one of them goes to sleep for one message, in the mean.
-fn naps_per_message(crew: &[Process<u32>], step: &AtomicValue<u32>, put: impl Fn()) -> f64 {
-    let all = || crew.iter().map(|process| naps(process.pid())).sum::<u64>();
-    let (mut woken, mut belts) = (0, 0);
+/// Returns how many sleeps of all waiters together one message costs, in the mean.
+fn sleeps_per_message(waiters: &[Process<u32>], step: &AtomicValue<u32>, put: impl Fn()) -> f64 {
+    let all = || waiters.iter().map(|process| sleeps(process.pid())).sum::<u64>();
+    let (mut woken, mut polls) = (0, 0);
     for number in 0..MESSAGES {
-        wait_until_asleep(crew, step);
-        // Behind their first, brief sleep, which would be that of the last one only: nobody stirs for longer than that.
+        wait_until_asleep(waiters, step);
+        // Until the brief sleeps of all are over: no waiter has gone to sleep for longer than such a sleep
+        // takes.
         let mut asleep = all();
         let mut begun = Instant::now();
         while begun.elapsed() < BRIEF * 2 {
@@ -36,36 +38,43 @@ fn naps_per_message(crew: &[Process<u32>], step: &AtomicValue<u32>, put: impl Fn
             }
         }
         put();
-        wait_for(step, SLEEPERS + number + 1);
+        wait_for(step, WAITERS + number + 1);
         thread::sleep(BRIEF * 2);
         woken += all() - asleep;
-        // Each looks round once a second, whatever happens.
-        belts += begun.elapsed().as_micros() as u64 * u64::from(SLEEPERS);
+        // Each waiter also wakes for its liveness poll, once a second.
+        polls += begun.elapsed().as_micros() as u64 * u64::from(WAITERS);
     }
-    (woken as f64 - belts as f64 / 1e6) / f64::from(MESSAGES)
+    (woken as f64 - polls as f64 / 1e6) / f64::from(MESSAGES)
 }
 
-/// What a message may cost: its taker's next sleep, which is brief, and the long one after that; and now and then a collision, or a passer-by.
+/// The most sleeps that a message may cost: its consumer's next, brief sleep and the long one after that; now
+/// and then a collision, or a waiter that finds the message taken.
 const FEW: f64 = 4.0;
 
 #[test]
-fn message_wakes_one_of_many() -> Outcome {
+fn message_wakes_one_of_many_consumers() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = (Queue::<u32>::new(100)?, AtomicValue::new(0)?);
     fn serve((queue, step): (Queue<u32>, AtomicValue<u32>)) -> u32 {
         step.fetch_add(1);
-        queue.iter().inspect(|message| assert!(message.is_ok() && step.fetch_add(1) < u32::MAX)).count().try_into().unwrap()
+        let mut count = 0;
+        for message in &queue {
+            assert!(message.is_ok());
+            step.fetch_add(1);
+            count += 1;
+        }
+        count
     }
-    let crew: Vec<_> = (0..SLEEPERS).map(|_| spawn(serve, (queue.clone(), step.clone()))).collect();
-    let naps = naps_per_message(&crew, &step, || queue.put(7).unwrap());
+    let consumers: Vec<_> = (0..WAITERS).map(|_| spawn(serve, (queue.clone(), step.clone()))).collect();
+    let sleeps = sleeps_per_message(&consumers, &step, || queue.put(7).unwrap());
     queue.close();
-    assert_eq!(crew.iter().map(value).sum::<u32>(), MESSAGES);
-    assert!(naps < FEW, "{naps} sleeps for each message");
+    assert_eq!(consumers.iter().map(value).sum::<u32>(), MESSAGES);
+    assert!(sleeps < FEW, "{sleeps} sleeps for each message");
     Ok(())
 }
 
 #[test]
-fn job_wakes_one_of_many() -> Outcome {
+fn job_wakes_one_of_many_consumers() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = (JoinableQueue::<u32>::new(100)?, AtomicValue::new(0)?);
     fn serve((queue, step): (JoinableQueue<u32>, AtomicValue<u32>)) -> u32 {
@@ -78,16 +87,16 @@ fn job_wakes_one_of_many() -> Outcome {
         }
         count
     }
-    let crew: Vec<_> = (0..SLEEPERS).map(|_| spawn(serve, (queue.clone(), step.clone()))).collect();
-    let naps = naps_per_message(&crew, &step, || queue.put(7).unwrap());
+    let consumers: Vec<_> = (0..WAITERS).map(|_| spawn(serve, (queue.clone(), step.clone()))).collect();
+    let sleeps = sleeps_per_message(&consumers, &step, || queue.put(7).unwrap());
     queue.close();
-    assert_eq!(crew.iter().map(value).sum::<u32>(), MESSAGES);
-    assert!(naps < FEW, "{naps} sleeps for each job");
+    assert_eq!(consumers.iter().map(value).sum::<u32>(), MESSAGES);
+    assert!(sleeps < FEW, "{sleeps} sleeps for each job");
     Ok(())
 }
 
 #[test]
-fn room_wakes_one_of_many() -> Outcome {
+fn room_wakes_one_of_many_producers() -> Outcome {
     let _watchdog = watchdog();
     let (queue, step) = (Queue::<u32>::new(1)?, AtomicValue::new(0)?);
     queue.put(0)?;
@@ -96,17 +105,18 @@ fn room_wakes_one_of_many() -> Outcome {
         let put = |number: &u32| queue.put(*number).is_ok() && step.fetch_add(1) < u32::MAX;
         (1..u32::MAX).take_while(put).count().try_into().unwrap()
     }
-    let crew: Vec<_> = (0..SLEEPERS).map(|_| spawn(produce, (queue.clone(), step.clone()))).collect();
-    let naps = naps_per_message(&crew, &step, || assert!(queue.get().is_ok()));
+    let producers: Vec<_> = (0..WAITERS).map(|_| spawn(produce, (queue.clone(), step.clone()))).collect();
+    let sleeps = sleeps_per_message(&producers, &step, || assert!(queue.get().is_ok()));
     queue.close();
-    assert_eq!(crew.iter().map(value).sum::<u32>(), MESSAGES);
-    assert!(naps < FEW, "{naps} sleeps for each place");
+    assert_eq!(producers.iter().map(value).sum::<u32>(), MESSAGES);
+    assert!(sleeps < FEW, "{sleeps} sleeps for each message taken");
     Ok(())
 }
 
-/// When a crowd waits for room, a few fill it at a time, and the others sleep on: not each sleeps for each two or three of its messages.
+/// When many producers wait for room, a few at a time fill it and the others sleep on. Otherwise each would
+/// sleep once for two or three messages.
 #[test]
-fn crowd_of_producers_takes_turns() -> Outcome {
+fn many_waiting_producers_take_turns() -> Outcome {
     let _watchdog = watchdog();
     const CROWD: u64 = 48;
     const EACH: u64 = 2000;
@@ -120,10 +130,13 @@ fn crowd_of_producers_takes_turns() -> Outcome {
             assert_eq!(queue.get(), Ok(7));
         }
     });
-    // Besides, a brief sleep ends by itself, and is followed by another.
-    let by_themselves = CROWD * (1 + begun.elapsed().as_micros() as u64 / BRIEF.as_micros() as u64);
+    // A brief sleep also ends by time, and is followed by another.
+    let by_time = CROWD * (1 + begun.elapsed().as_micros() as u64 / BRIEF.as_micros() as u64);
     let sleeps = queue.counters().put_sleeps;
-    assert!(sleeps <= CROWD * EACH / 16 + by_themselves, "{sleeps} sleeps, {by_themselves} of them at most by themselves");
+    assert!(
+        sleeps <= CROWD * EACH / 16 + by_time,
+        "{sleeps} sleeps, at most {by_time} of which ended by time"
+    );
     Ok(())
 }
 
@@ -131,37 +144,38 @@ fn crowd_of_producers_takes_turns() -> Outcome {
 fn burst_wakes_as_many_as_it_needs() -> Outcome {
     let _watchdog = watchdog();
     const ROUNDS: u32 = 60;
-    let (queue, step, gate) = (Queue::<u32>::new(100)?, AtomicValue::new(0)?, AtomicValue::new(0)?);
-    // Each takes one, and does not come back before all have one.
-    fn serve((queue, step, gate): (Queue<u32>, AtomicValue<u32>, AtomicValue<u32>)) -> u32 {
+    let (queue, step, all_have_one) = (Queue::<u32>::new(100)?, AtomicValue::new(0)?, AtomicValue::new(0)?);
+    // Each consumer takes one message, and takes no other before all have one.
+    fn serve((queue, step, all_have_one): (Queue<u32>, AtomicValue<u32>, AtomicValue<u32>)) -> u32 {
         step.fetch_add(1);
         let mut count = 0;
         for round in &queue {
             step.fetch_add(1);
-            wait_for(&gate, round.unwrap());
+            wait_for(&all_have_one, round.unwrap());
             count += 1;
         }
         count
     }
-    let crew: Vec<_> = (0..SLEEPERS).map(|_| spawn(serve, (queue.clone(), step.clone(), gate.clone()))).collect();
+    let start = |_| spawn(serve, (queue.clone(), step.clone(), all_have_one.clone()));
+    let consumers: Vec<_> = (0..WAITERS).map(start).collect();
     let mut dice = Dice::of_this_run();
     let mut slow = 0;
     for round in 1..=ROUNDS {
-        wait_until_asleep(&crew, &step);
-        let (begun, mut left) = (Instant::now(), SLEEPERS);
+        wait_until_asleep(&consumers, &step);
+        let (begun, mut left) = (Instant::now(), WAITERS);
         while left > 0 {
             let some = 1 + u32::try_from(dice.below(u64::from(left)))?;
             queue.put_many(vec![round; some as usize])?;
             left -= some;
         }
-        wait_for(&step, SLEEPERS * (round + 1));
-        // Who is forgotten looks round after a second.
+        wait_for(&step, WAITERS * (round + 1));
+        // A consumer that was left asleep finds its message by its liveness poll, after a second.
         slow += u32::from(begun.elapsed() > Duration::from_millis(900));
-        gate.store(round);
+        all_have_one.store(round);
     }
     queue.close();
-    assert_eq!(crew.iter().map(value).sum::<u32>(), ROUNDS * SLEEPERS);
-    // The machine may stand still once.
-    assert!(slow <= 1, "{slow} of {ROUNDS} bursts left somebody asleep");
+    assert_eq!(consumers.iter().map(value).sum::<u32>(), ROUNDS * WAITERS);
+    // The whole machine may pause once.
+    assert!(slow <= 1, "{slow} of {ROUNDS} bursts left a consumer asleep");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! When objects end, seen from several processes; handles on their way between them; and what the surroundings may do to a birth.
+//! Lifetimes of objects seen from several processes, handles sent between them, and failures while objects
+//! are made.
 #![allow(unsafe_code, reason = "limits, mounts and the environment, as a C program sets them")]
 
 use std::ffi::CString;
@@ -16,7 +17,7 @@ use multiproc::{AtomicValue, Capacity, ErrorKind, GetError, Lock, Options, Queue
 
 use crate::common::{How, Outcome, Space, alone, fork, spawn, unique, value, wait_for, with_one_thread};
 
-/// Opens an object in a namespace, and keeps it from step 1 until step 2.
+/// Opens an object and keeps it from step 1 to step 2.
 fn user((directory, name, step): (PathBuf, String, AtomicValue<u32>)) -> Result<u64, String> {
     let keep = || -> Result<u64, Error> {
         let namespace = Namespace::at(directory)?;
@@ -29,15 +30,15 @@ fn user((directory, name, step): (PathBuf, String, AtomicValue<u32>)) -> Result<
 }
 
 #[test]
-fn last_process_out_takes_the_name_away() -> Outcome {
+fn last_process_removes_the_name() -> Outcome {
     let _alone = alone();
-    for we_leave_first in [true, false] {
+    for parent_drops_first in [true, false] {
         let space = Space::new();
         let mine: Value<u64> = space.options().create("shared", 7)?;
         let step = AtomicValue::new(0_u32)?;
         let child = spawn(user, (space.namespace().path().to_owned(), "shared".to_owned(), step.clone()));
         wait_for(&step, 1);
-        if we_leave_first {
+        if parent_drops_first {
             drop(mine);
             assert_eq!(space.entries(), ["shared"]);
             step.store(2);
@@ -54,7 +55,7 @@ fn last_process_out_takes_the_name_away() -> Outcome {
 }
 
 #[test]
-fn process_that_exits_with_handles_leaves_them_to_the_sweep() -> Outcome {
+fn object_of_a_process_that_exits_with_its_handle_is_swept() -> Outcome {
     fn child(directory: PathBuf) {
         let namespace = Namespace::at(directory).expect("the parent's");
         let made: Value<u64> = Options::new().namespace(&namespace).create("left", 7).expect("a value");
@@ -82,10 +83,10 @@ fn forked_child_keeps_the_object() -> Outcome {
             let mine: Value<u64> = space.options().create("inherited", 7)?;
             let child = fork(how, || {
                 wait_for(&step, 1);
-                let sound = mine.get() == Ok(7) && mine.set(8).is_ok();
+                let works = mine.get() == Ok(7) && mine.set(8).is_ok();
                 step.store(2);
                 wait_for(&step, 3);
-                i32::from(!sound)
+                i32::from(!works)
             });
             drop(mine);
             assert_eq!(space.entries(), ["inherited"], "{how:?}");
@@ -94,7 +95,7 @@ fn forked_child_keeps_the_object() -> Outcome {
             assert_eq!(space.options().open::<Value<u64>>("inherited")?.get()?, 8);
             step.store(3);
             assert_eq!(child.wait(), 0);
-            // It left by `_exit`, without a drop.
+            // The child ended by `_exit`, without a drop.
             assert_eq!(Gc::new().run(space.namespace())?.removed, ["inherited"]);
         }
         Ok(())
@@ -102,7 +103,7 @@ fn forked_child_keeps_the_object() -> Outcome {
 }
 
 #[test]
-fn forked_child_drops_its_copy() -> Outcome {
+fn forked_child_can_drop_its_copy() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         for how in [How::Libc, How::Raw] {
@@ -123,7 +124,7 @@ fn forked_child_drops_its_copy() -> Outcome {
 }
 
 #[test]
-fn forked_child_finds_what_it_inherited() -> Outcome {
+fn forked_child_finds_the_inherited_mapping() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         for how in [How::Libc, How::Raw] {
@@ -132,8 +133,8 @@ fn forked_child_finds_what_it_inherited() -> Outcome {
             let child = fork(how, || {
                 let again: Value<u64> = space.options().open("twice").expect("it is there");
                 let _guard = mine.lock().expect("it is free");
-                // The same mapping, so the same lock, and this thread has it.
-                let error = again.try_lock().map(drop).expect_err("this thread has it");
+                // The same mapping, so the same lock, and this thread holds it.
+                let error = again.try_lock().map(drop).expect_err("this thread holds it");
                 i32::from(error.cause() != multiproc::robust::AcquireError::AlreadyHeld)
             });
             assert_eq!(child.wait(), 0, "{how:?}");
@@ -143,12 +144,13 @@ fn forked_child_finds_what_it_inherited() -> Outcome {
 }
 
 #[test]
-fn forked_child_makes_and_finds() -> Outcome {
+fn forked_child_can_make_and_find_objects() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         for how in [How::Libc, How::Raw] {
             let space = Space::new();
-            // Behind libc's back nothing tells the child where its robust list is, but what this thread remembers.
+            // After a fork that libc does not know, the child finds its robust list only in what this thread
+            // has recorded.
             drop(Lock::new()?.lock()?);
             let child = fork(how, || {
                 let made: Value<u64> = space.options().create("new", 7).expect("a value");
@@ -166,25 +168,25 @@ fn forked_child_makes_and_finds() -> Outcome {
 }
 
 #[test]
-fn handle_comes_back_as_a_result() -> Outcome {
+fn handle_can_be_returned_by_a_child() -> Outcome {
     fn child((): ()) -> Value<u64> {
         let made = Value::new(6_u64).expect("a value");
         made.update(|it| *it += 1).expect("it is free");
         made
     }
     let _alone = alone();
-    // The child that made it has ended before anybody else had it.
+    // The child that made it has ended before another process attaches.
     let back = value(&spawn(child, ()));
     assert_eq!(back.get()?, 7);
     Ok(())
 }
 
 #[test]
-fn handle_travels_through_a_queue() -> Outcome {
+fn handle_can_be_sent_through_a_queue() -> Outcome {
     fn child(queue: Queue<Option<Value<u64>>>) -> u64 {
         let mut sum = 0;
-        while let Ok(Some(one)) = queue.get() {
-            sum += one.get().expect("its lock is free");
+        while let Ok(Some(number)) = queue.get() {
+            sum += number.get().expect("its lock is free");
         }
         sum
     }
@@ -192,7 +194,7 @@ fn handle_travels_through_a_queue() -> Outcome {
     let queue = Queue::new(4)?;
     let child = spawn(child, queue.clone());
     for number in 1..=50_u64 {
-        // Dropped here at once: what keeps it is its ticket.
+        // Dropped here at once: only the in-flight reference keeps it.
         queue.put(Some(Value::new(number)?))?;
     }
     queue.put(None)?;
@@ -201,11 +203,12 @@ fn handle_travels_through_a_queue() -> Outcome {
 }
 
 #[test]
-fn handle_serialised_outside_of_a_transit_is_kept_until_exit() -> Outcome {
+fn process_keeps_an_object_that_is_serialised_outside_of_a_transit() -> Outcome {
     fn child((directory, mailbox, step): (PathBuf, PathBuf, AtomicValue<u32>)) {
         let namespace = Namespace::at(directory).expect("the parent's");
         let made: Value<u64> = Options::new().namespace(&namespace).anonymous(7).expect("a value");
-        fs::write(mailbox, postcard::to_stdvec(&made).expect("a handle can be serialised")).expect("to write");
+        fs::write(mailbox, postcard::to_stdvec(&made).expect("a handle can be serialised"))
+            .expect("to write");
         drop(made);
         step.store(1);
         wait_for(&step, 2);
@@ -218,7 +221,7 @@ fn handle_serialised_outside_of_a_transit_is_kept_until_exit() -> Outcome {
     wait_for(&step, 1);
     let bytes = fs::read(&mailbox)?;
     fs::remove_file(mailbox)?;
-    assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?.removed, [""; 0]);
+    assert_eq!(Gc::new().in_flight_age(Duration::ZERO).run(space.namespace())?.removed, [""; 0]);
     assert_eq!(postcard::from_bytes::<Value<u64>>(&bytes)?.get()?, 7);
     step.store(2);
     value(&child);
@@ -228,7 +231,7 @@ fn handle_serialised_outside_of_a_transit_is_kept_until_exit() -> Outcome {
 }
 
 #[test]
-fn stale_handle_is_no_other_object() -> Outcome {
+fn stale_handle_means_no_other_object() -> Outcome {
     let _alone = alone();
     let name = unique("stale");
     let queue: Queue<Value<u64>> = Queue::new(4)?;
@@ -249,26 +252,29 @@ fn stale_handle_is_no_other_object() -> Outcome {
 }
 
 #[test]
-fn other_pid_namespace() -> Outcome {
+fn object_of_another_pid_namespace_is_refused() -> Outcome {
     const ROLE: &str = "MULTIPROC_TEST_OTHER_PID_NAMESPACE";
     if let Some(directory) = std::env::var_os(ROLE) {
-        // We are the child, in a pid namespace of its own.
+        // This is the child, in its own pid namespace.
         let namespace = Namespace::at(PathBuf::from(directory))?;
         let options = Options::new().namespace(&namespace);
         let error = options.open::<Value<u64>>("far").expect_err("made in another pid namespace");
         assert_eq!(error.kind(), ErrorKind::OtherPidNamespace, "{error}");
         let error = options.open::<SharedMemory>("far-block").expect_err("made in another pid namespace");
         assert_eq!(error.kind(), ErrorKind::OtherPidNamespace, "{error}");
-        // Who uses a file is known to the kernel, not by numbers: a sweep from here takes nothing from those out there.
-        let report = Gc::new().ticket_age(Duration::ZERO).run(&namespace)?;
+        // The kernel knows which processes use a file, without process ids. So a sweep from here removes no
+        // object of outside processes.
+        let report = Gc::new().in_flight_age(Duration::ZERO).run(&namespace)?;
         assert_eq!((report.removed.len(), report.kept.len()), (0, 2), "{report:?}");
-        // In its own it can do everything.
+        // Objects of its own pid namespace work.
         let near: Value<u64> = options.create("near", 7)?;
         near.update(|it| *it += 1)?;
-        // A fork of it that is put into yet another one has no business with it: thread ids there mean other threads.
-        // SAFETY: a flag only; it concerns children alone.
+        // A forked child in a third pid namespace may not use them: its thread ids mean other threads.
+        // SAFETY: a flag only, which concerns children alone.
         if unsafe { libc::unshare(libc::CLONE_NEWPID) } == 0 {
-            let child = fork(How::Libc, || i32::from(near.lock().is_ok() || options.open::<Value<u64>>("near").is_ok()));
+            let child = fork(How::Libc, || {
+                i32::from(near.lock().is_ok() || options.open::<Value<u64>>("near").is_ok())
+            });
             assert_eq!(child.wait(), 0);
         }
         return Ok(());
@@ -279,7 +285,12 @@ fn other_pid_namespace() -> Outcome {
     let _block: SharedMemory = space.options().create("far-block", 7)?;
     let mut unshare = Command::new("unshare");
     unshare.args(["--pid", "--fork"]).arg(std::env::current_exe()?);
-    unshare.args(["--exact", "across::other_pid_namespace", "--nocapture", "--test-threads=1"]);
+    unshare.args([
+        "--exact",
+        "across::object_of_another_pid_namespace_is_refused",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
     let output = unshare.env(ROLE, space.namespace().path()).output();
     let Ok(output) = output else {
         println!("skipped: no `unshare` here");
@@ -293,13 +304,13 @@ fn other_pid_namespace() -> Outcome {
     }
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     assert_eq!(far.get()?, 7);
-    // What those left who were the first of their namespaces.
+    // Removes what the first processes of those pid namespaces have left.
     Gc::new().run(space.namespace())?;
     assert_eq!(space.entries(), ["far", "far-block"]);
     Ok(())
 }
 
-/// A file system of 64 KiB, gone with its mount point.
+/// A file system of 64 KiB. Dropping it unmounts it and removes its mount point.
 pub(crate) struct Tiny(PathBuf);
 
 impl Tiny {
@@ -307,7 +318,7 @@ impl Tiny {
         &self.0
     }
 
-    /// `None` without the right to mount.
+    /// Mounts it. Returns `None` if this user may not mount.
     pub(crate) fn mount() -> Option<Self> {
         let path = PathBuf::from("/dev/shm").join(format!("multiproc-{}", unique("tiny")));
         fs::create_dir(&path).expect("a mount point");
@@ -323,13 +334,13 @@ impl Tiny {
         None
     }
 
-    /// Bytes that are free.
+    /// Returns the number of free bytes.
     pub(crate) fn free(&self) -> u64 {
         // SAFETY: zeros are a valid value of this plain struct.
-        let mut facts: libc::statvfs = unsafe { std::mem::zeroed() };
-        // SAFETY: a C string and a place for the answer.
-        assert_eq!(unsafe { libc::statvfs(c_path(&self.0).as_ptr(), &raw mut facts) }, 0);
-        facts.f_bavail * facts.f_bsize
+        let mut status: libc::statvfs = unsafe { std::mem::zeroed() };
+        // SAFETY: a C string and a struct for the result.
+        assert_eq!(unsafe { libc::statvfs(c_path(&self.0).as_ptr(), &raw mut status) }, 0);
+        status.f_bavail * status.f_bsize
     }
 }
 
@@ -346,29 +357,29 @@ fn c_path(path: &Path) -> CString {
 }
 
 #[test]
-fn full_file_system_is_an_error_and_no_signal() -> Outcome {
-    /// Makes a queue with so many bytes, and touches all of them.
+fn full_file_system_is_an_error_and_not_a_signal() -> Outcome {
+    /// Makes a queue of so many bytes and touches all of them.
     fn touch(name: &str, bytes: usize) -> Result<(), Error> {
         let queue = Queue::<[u8]>::create(name, Capacity::messages(10_000).bytes(bytes))?;
         let message = vec![0xa5; bytes / 2];
-        // More than once around.
+        // More than once around the ring.
         for _ in 0..5 {
-            queue.try_put_bytes(&message).expect("there is room for half");
+            queue.try_put_bytes(&message).expect("half of it is free");
             assert_eq!(queue.try_get_bytes().expect("it is there"), message);
         }
         Ok(())
     }
-    /// A size that could be made, or could not, with the kind and the text of the error.
-    type Tried = Result<usize, (usize, (String, String))>;
-    fn child(directory: PathBuf) -> (Vec<Tried>, usize, Vec<String>) {
-        // SAFETY: no other thread of this process looks at the environment now.
+    /// A size that could be made; or one that could not, with the kind and the text of the error.
+    type Attempt = Result<usize, (usize, (String, String))>;
+    fn child(directory: PathBuf) -> (Vec<Attempt>, usize, Vec<String>) {
+        // SAFETY: no other thread of this process reads the environment now.
         unsafe { std::env::set_var("MULTIPROC_DIR", &directory) };
         let sizes = [4, 8, 16, 32, 48, 64, 128, 256, 512, 1024].map(|kib| kib * 1024);
         let results = sizes.map(|bytes| match touch("sized", bytes) {
             Ok(()) => Ok(bytes),
             Err(error) => Err((bytes, (format!("{:?}", error.kind()), error.to_string()))),
         });
-        // And many small ones, all touched again when the last one did not go.
+        // Then many small values. All are written again when the last one could not be made.
         let mut small = Vec::new();
         let full = loop {
             match Value::new([1_u8; 3000]) {
@@ -409,33 +420,37 @@ fn full_file_system_is_an_error_and_no_signal() -> Outcome {
 }
 
 #[test]
-fn no_descriptors_left_is_an_error() -> Outcome {
+fn calls_without_descriptors_are_errors() -> Outcome {
     fn child((directory, shared): (PathBuf, Value<u64>)) -> Vec<String> {
         let namespace = Namespace::at(directory).expect("the parent's");
         let options = Options::new().namespace(&namespace);
         let before: Value<u64> = options.create("before", 1).expect("a value");
-        // Whatever numbers are free below the highest are used up, so that the limit is what counts.
+        // Uses all free descriptor numbers below the highest one, so that only the limit counts.
         let entries = fs::read_dir("/proc/self/fd").expect("a list").flatten();
-        let highest = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok()).max().expect("a descriptor");
-        let mut fill = vec![File::open("/dev/null").expect("enough so far")];
+        let highest = entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
+            .max()
+            .expect("a descriptor");
+        let mut fill = vec![File::open("/dev/null").expect("a descriptor")];
         while fill.last().is_some_and(|last| last.as_raw_fd() < highest) {
-            fill.push(File::open("/dev/null").expect("enough so far"));
+            fill.push(File::open("/dev/null").expect("a descriptor"));
         }
         let used = fill.last().map_or(0, |last| u64::from(last.as_raw_fd().cast_unsigned()) + 1);
         let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-        // SAFETY: a place for the answer.
+        // SAFETY: a struct for the result.
         assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) }, 0);
         let limit = |soft: u64| {
             let limit = libc::rlimit { rlim_cur: soft, ..limits };
             // SAFETY: a plain struct.
             assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
         };
-        let mut said = Vec::new();
-        // None left, then one, two, three: until everything goes.
+        let mut results = Vec::new();
+        // With no descriptor left, then with one, two, three, until everything works.
         for spare in 0..8 {
             limit(used + spare);
-            let kind =
-                |result: Result<(), Error>| result.map_or_else(|error| format!("{:?}", error.kind()), |()| "fine".to_owned());
+            let kind = |result: Result<(), Error>| {
+                result.map_or_else(|error| format!("{:?}", error.kind()), |()| "fine".to_owned())
+            };
             let tried = [
                 options.create::<Value<u64>>("new", 1).map(drop),
                 options.open::<Value<u64>>("before").map(drop),
@@ -443,39 +458,43 @@ fn no_descriptors_left_is_an_error() -> Outcome {
                 options.open_or_create::<Value<u64>>("either", 1).map(drop),
                 options.anonymous::<Value<u64>>(1).map(drop),
             ];
-            said.push(tried.map(kind).join(" "));
-            // What is open works.
+            results.push(tried.map(kind).join(" "));
+            // Open objects work.
             before.update(|it| *it += 1).expect("it is free");
             shared.update(|it| *it += 1).expect("it is free");
         }
         limit(limits.rlim_cur);
-        drop(options.create::<Value<u64>>("new", 1).expect("enough again"));
-        said
+        drop(options.create::<Value<u64>>("new", 1).expect("there are descriptors again"));
+        results
     }
     let _alone = alone();
     let space = Space::new();
     let parents: Value<u64> = space.options().create("parents", 7)?;
     let shared = Value::new(0_u64)?;
-    let said = value(&spawn(child, (space.namespace().path().to_owned(), shared.clone())));
-    assert_eq!(said[0], "Exhausted Exhausted Exhausted Exhausted Exhausted");
-    assert_eq!(said[7], "fine fine fine fine fine");
-    for line in &said {
-        assert!(line.split(' ').all(|word| ["Exhausted", "fine"].contains(&word)), "{said:?}");
+    let results = value(&spawn(child, (space.namespace().path().to_owned(), shared.clone())));
+    assert_eq!(results[0], "Exhausted Exhausted Exhausted Exhausted Exhausted");
+    assert_eq!(results[7], "fine fine fine fine fine");
+    for line in &results {
+        assert!(line.split(' ').all(|word| ["Exhausted", "fine"].contains(&word)), "{results:?}");
     }
-    // Nobody else noticed, and nothing was left that the sweep cannot take.
+    // The parent's objects are unchanged, and a sweep removes what was left.
     assert_eq!((shared.get()?, parents.get()?), (8, 7));
-    Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?;
+    Gc::new().in_flight_age(Duration::ZERO).run(space.namespace())?;
     assert_eq!(space.entries(), ["parents"]);
     Ok(())
 }
 
 #[test]
-fn directory_of_others_is_denied_through_the_environment() -> Outcome {
+fn directory_of_another_user_in_the_environment_is_denied() -> Outcome {
     fn child(directory: PathBuf) -> Vec<String> {
-        // SAFETY: no other thread of this process looks at the environment now.
+        // SAFETY: no other thread of this process reads the environment now.
         unsafe { std::env::set_var("MULTIPROC_DIR", directory) };
-        let errors =
-            [Value::create("x", 1_u8).map(drop), Value::<u8>::open("x").map(drop), Value::new(1_u8).map(drop), Lock::unlink("x")];
+        let errors = [
+            Value::create("x", 1_u8).map(drop),
+            Value::<u8>::open("x").map(drop),
+            Value::new(1_u8).map(drop),
+            Lock::unlink("x"),
+        ];
         errors.into_iter().map(|result| format!("{:?}", result.map_err(|error| error.kind()))).collect()
     }
     let _alone = alone();
@@ -494,13 +513,13 @@ fn directory_of_others_is_denied_through_the_environment() -> Outcome {
 }
 
 #[test]
-fn fork_by_another_thread_locks_nobody_out() -> Outcome {
+fn forks_by_another_thread_keep_no_lock() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     drop(space.options().persistent(true).create::<Value<u64>>("kept", 7)?);
     let done = AtomicBool::new(false);
     thread::scope(|s| {
-        // Its children have copies of whatever descriptors this process has open at that moment, and keep them for a while.
+        // Each child has copies of the descriptors that are open at that moment, and keeps them for a while.
         let forks = s.spawn(|| {
             let mut children = Vec::new();
             while !done.load(Relaxed) {

@@ -1,11 +1,12 @@
-//! `Array` and `AtomicArray` across processes: exclusive, whole or said to be half written, whoever is killed.
+//! `Array` and `AtomicArray` across processes: exclusive access, and whole or reported half written after a
+//! kill.
 
 use multiproc::robust::AcquireError;
 use multiproc::{Array, ArrayError, ArrayLockError, AtomicArray, AtomicValue, ErrorKind, Queue, Value};
 
 use crate::common::{Dice, How, Outcome, alone, fork, kill, spawn, unique, value, wait_for, with_one_thread};
 
-/// Large enough for the copy in assembly, and of no whole number of words.
+/// Large enough for a copy by assembly, and not a whole number of words.
 const LARGE: usize = 4001;
 
 #[test]
@@ -28,7 +29,7 @@ fn array_is_exclusive_between_processes() -> Outcome {
         }
         Ok(())
     }
-    // A result is serde, which errors are not.
+    // The result of a child is sent by serde, which errors do not support.
     fn shown(args: (Array<u32>, AtomicValue<u32>)) -> Result<(), String> {
         child(args).map_err(|error| error.to_string())
     }
@@ -48,10 +49,10 @@ fn array_is_never_read_half_written() -> Outcome {
     fn writer(array: Array<u16>) {
         for round in 1..=ROUNDS {
             match round % 3 {
-                0 => array.fill(round).expect("nobody dies"),
-                1 => array.copy_from(&vec![round; array.len()]).expect("nobody dies"),
+                0 => array.fill(round).expect("no owner dies"),
+                1 => array.copy_from(&vec![round; array.len()]).expect("no owner dies"),
                 _ => {
-                    let mut guard = array.lock().expect("nobody dies");
+                    let mut guard = array.lock().expect("no owner dies");
                     (0..guard.len()).for_each(|index| guard.set(index, round).expect("it is there"));
                 }
             }
@@ -71,7 +72,7 @@ fn array_is_never_read_half_written() -> Outcome {
 }
 
 #[test]
-fn array_by_name_and_in_a_message() -> Outcome {
+fn array_is_found_by_name_and_in_a_message() -> Outcome {
     type Mailbox = Queue<(Array<i16>, AtomicArray<u8>)>;
     fn child((name, mailbox): (String, Mailbox)) -> Result<Vec<i16>, String> {
         let found = Array::<i16>::open(&name).map_err(|error| error.to_string())?;
@@ -95,7 +96,7 @@ fn array_by_name_and_in_a_message() -> Outcome {
 }
 
 #[test]
-fn atomic_array_sums_of_four_processes() -> Outcome {
+fn no_addition_of_four_processes_is_lost() -> Outcome {
     const ROUNDS: u32 = 20_000;
     fn child((sums, ready): (AtomicArray<u16>, AtomicValue<u32>)) {
         ready.fetch_add(1);
@@ -113,7 +114,7 @@ fn atomic_array_sums_of_four_processes() -> Outcome {
     Ok(())
 }
 
-/// Holds the array, with so much done, until it is killed.
+/// Holds the array, with or without a write, until it is killed.
 fn victim((array, step, writes): (Array<u64>, AtomicValue<u32>, bool)) {
     let mut guard = array.lock().expect("it is free");
     if writes {
@@ -124,7 +125,7 @@ fn victim((array, step, writes): (Array<u64>, AtomicValue<u32>, bool)) {
 }
 
 #[test]
-fn killed_owner_that_wrote_is_told_until_somebody_recovers() -> Outcome {
+fn array_of_a_killed_writer_is_half_written_until_recovered() -> Outcome {
     let _alone = alone();
     let (array, step) = (Array::new(4)?, AtomicValue::new(0_u32)?);
     let child = spawn(victim, (array.clone(), step.clone(), true));
@@ -134,12 +135,13 @@ fn killed_owner_that_wrote_is_told_until_somebody_recovers() -> Outcome {
     for _ in 0..3 {
         let Err(ArrayLockError::OwnerDied(died)) = array.lock() else { panic!("half written") };
         assert_eq!(died.writer().pid(), Some(pid));
-        let Err(ArrayError::HalfWritten(half)) = array.clone().get(0).map(drop).or(Err(died.into_static())) else {
+        let Err(ArrayError::HalfWritten(half)) = array.clone().get(0).map(drop).or(Err(died.into_static()))
+        else {
             panic!("half written");
         };
         assert_eq!(half.writer().pid(), Some(pid));
     }
-    // One who begins to repair and is killed at it.
+    // A process that is killed while it repairs the array.
     let repairer = fork(How::Libc, || {
         let mut guard = array.lock().or_else(ArrayLockError::recover).expect("it is free");
         guard.fill(9).expect("its own guard");
@@ -158,7 +160,7 @@ fn killed_owner_that_wrote_is_told_until_somebody_recovers() -> Outcome {
 }
 
 #[test]
-fn killed_owner_that_wrote_nothing_leaves_it_whole() -> Outcome {
+fn killed_owner_that_wrote_nothing_leaves_the_array_whole() -> Outcome {
     let _alone = alone();
     let (array, step) = (Array::from_slice(&[1, 2, 3, 4])?, AtomicValue::new(0_u32)?);
     let child = spawn(victim, (array.clone(), step.clone(), false));
@@ -166,24 +168,28 @@ fn killed_owner_that_wrote_nothing_leaves_it_whole() -> Outcome {
     let pid = child.pid();
     kill(&child);
     let guard = array.lock().map_err(ArrayLockError::into_static)?;
-    assert_eq!((guard.previous_owner_died().and_then(|death| death.pid()), guard.to_vec()), (Some(pid), vec![1, 2, 3, 4]));
+    assert_eq!(
+        (guard.previous_owner_died().and_then(|death| death.pid()), guard.to_vec()),
+        (Some(pid), vec![1, 2, 3, 4])
+    );
     Ok(())
 }
 
 #[test]
-fn killed_writers_are_told_or_have_done_all() -> Outcome {
+fn killed_writer_leaves_the_array_whole_or_reported() -> Outcome {
     const ROUNDS: u64 = 150;
     let _alone = alone();
     let mut dice = Dice::of_this_run();
     let array = Array::new(LARGE)?;
-    let mut told = 0;
+    let mut half_written = 0;
     for _ in 0..ROUNDS {
         let go = AtomicValue::new(0_u32)?;
         let writer = fork(How::Libc, || {
             let mut next = array.get(0).expect("repaired\n");
             loop {
                 next += 1;
-                if next % 2 == 0 { array.fill(next) } else { array.copy_from(&vec![next; LARGE]) }.expect("nobody else\n");
+                if next % 2 == 0 { array.fill(next) } else { array.copy_from(&vec![next; LARGE]) }
+                    .expect("no other owner\n");
                 go.store(1);
             }
         });
@@ -193,7 +199,7 @@ fn killed_writers_are_told_or_have_done_all() -> Outcome {
         let mut guard = match array.lock() {
             Ok(guard) => guard,
             Err(ArrayLockError::OwnerDied(died)) => {
-                told += 1;
+                half_written += 1;
                 let mut guard = died.recover();
                 let first = guard.get(0).unwrap_or(0);
                 guard.fill(first)?;
@@ -202,18 +208,18 @@ fn killed_writers_are_told_or_have_done_all() -> Outcome {
             Err(error) => return Err(error.into_static().into()),
         };
         let all = guard.to_vec();
-        assert!(all.iter().all(|it| *it == all[0]), "torn, and nobody told: {all:?}");
+        assert!(all.iter().all(|it| *it == all[0]), "torn without a report: {all:?}");
         guard.set(0, all[0])?;
     }
-    println!("{told} of {ROUNDS} were killed while they wrote");
+    println!("{half_written} of {ROUNDS} were killed while they wrote");
     Ok(())
 }
 
 #[test]
-fn storm_of_killed_writers_with_others_waiting() -> Outcome {
+fn waiters_go_on_while_writers_are_killed() -> Outcome {
     const ROUNDS: u64 = 60;
-    /// Adds one to all, for ever; what it finds half written it makes whole by its first element.
-    fn work(array: &Array<u64>, done: &AtomicArray<u64>, me: usize) -> i32 {
+    /// Adds one to all elements until it is killed. Repairs a half-written array by its first element.
+    fn work(array: &Array<u64>, done: &AtomicArray<u64>, index: usize) -> i32 {
         loop {
             let mut guard = match array.lock() {
                 Ok(guard) => guard,
@@ -225,26 +231,26 @@ fn storm_of_killed_writers_with_others_waiting() -> Outcome {
                 return 1;
             }
             drop(guard);
-            done.fetch_add(me, 1).expect("it is there");
+            done.fetch_add(index, 1).expect("it is there");
         }
     }
     let _alone = alone();
     let mut dice = Dice::of_this_run();
     let (array, done) = (Array::new(500)?, AtomicArray::new(3)?);
-    let start = |me: usize| fork(How::Libc, || work(&array, &done, me));
+    let start = |index: usize| fork(How::Libc, || work(&array, &done, index));
     let mut workers: Vec<_> = (0..3).map(start).collect();
     for _ in 0..ROUNDS {
         (0..dice.below(20_000)).for_each(|_| std::hint::spin_loop());
         let which = usize::try_from(dice.below(3))?;
         let worker = std::mem::replace(&mut workers[which], start(which));
         worker.kill();
-        // All three get on, the new one included.
+        // All three go on, the new one included.
         let before = done.to_vec();
         crate::common::wait_until(|| done.to_vec().iter().zip(&before).all(|(now, before)| now > before));
     }
     workers.into_iter().for_each(crate::common::Forked::kill);
     let guard = array.lock().or_else(ArrayLockError::recover)?;
-    assert!(guard.get(0) >= Some(done.to_vec().iter().sum()), "what was done is there");
+    assert!(guard.get(0) >= Some(done.to_vec().iter().sum()), "no addition is lost");
     Ok(())
 }
 
@@ -261,18 +267,23 @@ fn forked_copy_of_an_array_guard_changes_nothing() -> Outcome {
                 }
                 let child = fork(how, || {
                     let copy = guard.as_mut().expect("a copy\n");
-                    let errors =
-                        [copy.set(0, 99), copy.fill(99), copy.write_at(1, &[99]), copy.copy_from(&[9; 3]), copy.swap(0, 1)];
+                    let errors = [
+                        copy.set(0, 99),
+                        copy.fill(99),
+                        copy.write_at(1, &[99]),
+                        copy.copy_from(&[9; 3]),
+                        copy.swap(0, 1),
+                    ];
                     let refused = |error: &Result<(), ArrayError>| match error {
                         Err(ArrayError::Lock(error)) => error.cause() == AcquireError::NotHeld,
                         _ => false,
                     };
-                    let sound = errors.iter().all(refused) && copy.to_vec() == [1, 2, 3];
+                    let right = errors.iter().all(refused) && copy.to_vec() == [1, 2, 3];
                     drop(guard.take());
-                    i32::from(!sound)
+                    i32::from(!right)
                 });
                 assert_eq!(child.wait(), 0, "{how:?}");
-                // Still ours.
+                // This process still holds the lock.
                 assert!(array.owner().is_some());
                 guard.take().ok_or("no guard")?.set(1, 7)?;
                 assert_eq!(array.to_vec()?, [1, 7, 3]);
@@ -294,7 +305,8 @@ fn killed_exchanger_never_tears_a_value() -> Outcome {
             let mut seen = shared.get().expect("no error\n");
             loop {
                 let next = [seen[0] + 1; 300];
-                seen = shared.compare_exchange(seen, next).expect("no error\n").map_or_else(|now| now, |_| next);
+                seen =
+                    shared.compare_exchange(seen, next).expect("no error\n").map_or_else(|now| now, |_| next);
                 go.store(1);
             }
         });

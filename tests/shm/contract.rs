@@ -1,9 +1,9 @@
-//! What the verbs and the two value types promise to several processes at once.
+//! Promises to several processes at once: of names, of the two value types, of the wait words.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use multiproc::robust::{AcquireError, Deadline, Side, Sleep};
+use multiproc::robust::{AcquireError, Deadline, Park, Side, SidePeer, Waiter};
 use multiproc::shm::ValueGuard;
 use multiproc::{AtomicValue, Capacity, ErrorKind, Lock, Queue, Value};
 
@@ -20,7 +20,7 @@ fn open_or_create_by_eight_processes_is_one_object() -> Outcome {
         for _ in 0..ROUNDS {
             sum.update(|it| *it += 1).map_err(|error| error.to_string())?;
         }
-        // Stay until all have it.
+        // Keeps the handle until all have one.
         ready.fetch_add(1);
         wait_for(&go, 2);
         sum.get().map_err(|error| error.to_string())
@@ -41,7 +41,7 @@ fn open_or_create_by_eight_processes_is_one_object() -> Outcome {
 }
 
 #[test]
-fn verbs_of_two_processes() -> Outcome {
+fn errors_of_two_processes_name_both_objects() -> Outcome {
     fn child(name: String) -> Vec<String> {
         let errors = [
             Value::create(&name, 1_u32).map(drop),
@@ -51,7 +51,10 @@ fn verbs_of_two_processes() -> Outcome {
             Queue::<u32>::open(&name).map(drop),
             Queue::<u32>::open_or_create(&name, 8).map(drop),
         ];
-        errors.into_iter().map(|result| result.map_or_else(|error| error.to_string(), |()| "worked".to_owned())).collect()
+        errors
+            .into_iter()
+            .map(|result| result.map_or_else(|error| error.to_string(), |()| "worked".to_owned()))
+            .collect()
     }
     let _alone = alone();
     let name = unique("verbs");
@@ -60,7 +63,8 @@ fn verbs_of_two_processes() -> Outcome {
     let wanted = [
         format!("create value {name:?}: already exists"),
         format!(
-            "open value {name:?}: was made with other parameters: it holds u32 (4 bytes, aligned to 4), not u64 (8 bytes, aligned to 8)"
+            "open value {name:?}: was made with other parameters: it holds u32 (4 bytes, aligned to 4), \
+             not u64 (8 bytes, aligned to 8)"
         ),
         format!("open atomic value {name:?}: is of another kind: it is a value"),
         format!("open lock {name:?}: is of another kind: it is a value"),
@@ -72,16 +76,24 @@ fn verbs_of_two_processes() -> Outcome {
 }
 
 #[test]
-fn mismatch_of_capacity() -> Outcome {
+fn other_capacity_is_a_mismatch() -> Outcome {
     fn child(name: String) -> (Option<usize>, Vec<String>) {
-        let same = Queue::<u32>::open_or_create(&name, Capacity::messages(8).bytes(4096)).map(|queue| queue.capacity());
+        let same = Queue::<u32>::open_or_create(&name, Capacity::messages(8).bytes(4096))
+            .map(|queue| queue.capacity());
         let same = same.ok().flatten();
         let others = [
             Queue::<u32>::open_or_create(&name, Capacity::messages(9).bytes(4096)),
             Queue::<u32>::open_or_create(&name, Capacity::messages(8).bytes(8192)),
-            Queue::open_or_create(&name, Capacity::messages(8).bytes(4096)).map(|_: Queue<String>| unreachable!("another type")),
+            Queue::open_or_create(&name, Capacity::messages(8).bytes(4096))
+                .map(|_: Queue<String>| unreachable!("another type")),
         ];
-        (same, others.into_iter().map(|result| format!("{:?}", result.map_err(|error| error.kind()).map(drop))).collect())
+        (
+            same,
+            others
+                .into_iter()
+                .map(|result| format!("{:?}", result.map_err(|error| error.kind()).map(drop)))
+                .collect(),
+        )
     }
     let _alone = alone();
     let name = unique("capacity");
@@ -93,7 +105,7 @@ fn mismatch_of_capacity() -> Outcome {
 }
 
 #[test]
-fn unlink_by_another_process() -> Outcome {
+fn handles_keep_an_object_that_another_process_unlinks() -> Outcome {
     fn child(name: String) -> Result<Value<u64>, String> {
         Value::<u64>::unlink(&name).map_err(|error| error.to_string())?;
         Value::create(&name, 2).map_err(|error| error.to_string())
@@ -101,7 +113,7 @@ fn unlink_by_another_process() -> Outcome {
     let _alone = alone();
     let name = unique("unlinked");
     let old = Value::create(&name, 1_u64)?;
-    // The child has ended, and the one it made came with its result.
+    // The child has ended, and has returned the object it made.
     let new = value(&spawn(child, name.clone()))?;
     old.set(3)?;
     assert_eq!((old.get()?, new.get()?, Value::<u64>::open(&name)?.get()?), (3, 2, 2));
@@ -132,7 +144,7 @@ fn value_is_exclusive_between_processes() -> Outcome {
     Ok(())
 }
 
-/// Large enough for the copy in assembly, and more than a page.
+/// Large enough for a copy by assembly, and more than a page.
 type Big = [u64; 1000];
 
 #[test]
@@ -148,27 +160,29 @@ fn value_is_never_read_half_written() -> Outcome {
         }
         number
     }
-    fn reader((shared, stop, ready): (Value<Big>, AtomicValue<u32>, AtomicValue<u32>)) -> Result<u64, String> {
-        let (mut looks, mut last) = (0, 0);
+    fn reader(
+        (shared, stop, ready): (Value<Big>, AtomicValue<u32>, AtomicValue<u32>),
+    ) -> Result<u64, String> {
+        let (mut reads, mut last) = (0, 0);
         while stop.load() == 0 {
             let it = shared.get().map_err(|error| error.to_string())?;
             if it.iter().any(|word| *word != it[0]) || it[0] < last {
                 return Err(format!("after {last}: {it:?}"));
             }
             last = it[0];
-            looks += 1;
-            if looks == 1 {
+            reads += 1;
+            if reads == 1 {
                 ready.fetch_add(1);
             }
         }
-        Ok(looks)
+        Ok(reads)
     }
     let _alone = alone();
     let (shared, stop, ready) = (Value::new([0; 1000])?, AtomicValue::new(0_u32)?, AtomicValue::new(0_u32)?);
     let handles = || (shared.clone(), stop.clone(), ready.clone());
     let writing = spawn(writer, handles());
     let reading: Vec<_> = (0..3).map(|_| spawn(reader, handles())).collect();
-    // For a while from when all of them run.
+    // For 300 ms after all of them have begun.
     wait_for(&ready, 4);
     let start = Instant::now();
     wait_until(|| start.elapsed() > Duration::from_millis(300));
@@ -181,15 +195,22 @@ fn value_is_never_read_half_written() -> Outcome {
 }
 
 #[test]
-fn atomic_value_sums_of_four_processes() -> Outcome {
+fn no_addition_of_four_processes_is_lost() -> Outcome {
     const ROUNDS: u32 = 20_000;
-    fn child((wide, narrow, largest, ready): (AtomicValue<u64>, AtomicValue<u16>, AtomicValue<u32>, AtomicValue<u32>)) {
-        let me = ready.fetch_add(1);
+    fn child(
+        (wide, narrow, largest, ready): (
+            AtomicValue<u64>,
+            AtomicValue<u16>,
+            AtomicValue<u32>,
+            AtomicValue<u32>,
+        ),
+    ) {
+        let index = ready.fetch_add(1);
         wait_for(&ready, 4);
         for round in 0..ROUNDS {
             wide.fetch_add(3);
             narrow.fetch_add(1);
-            largest.fetch_max(4 * round + me);
+            largest.fetch_max(4 * round + index);
         }
     }
     let _alone = alone();
@@ -205,16 +226,18 @@ fn atomic_value_sums_of_four_processes() -> Outcome {
 }
 
 #[test]
-fn seq_between_processes() -> Outcome {
+fn event_count_lets_two_processes_alternate() -> Outcome {
     const ROUNDS: u64 = 2_000;
     fn child(words: Words) {
         play(&words, 1);
     }
-    fn play(words: &Words, me: u64) {
+    fn play(words: &Words, parity: u64) {
         for round in 0..ROUNDS {
-            assert!(words.seq.wait_until(Deadline::NEVER, || words.cells[0].load(SeqCst) == 2 * round + me));
+            assert!(
+                words.count.wait_until(Deadline::NEVER, || words.cells[0].load(SeqCst) == 2 * round + parity)
+            );
             words.cells[0].fetch_add(1, SeqCst);
-            words.seq.wake_one();
+            words.count.wake_one();
         }
     }
     let _alone = alone();
@@ -229,23 +252,23 @@ fn seq_between_processes() -> Outcome {
 }
 
 #[test]
-fn seq_wakes_all_processes() -> Outcome {
+fn event_count_wakes_all_processes() -> Outcome {
     fn child(words: Words) -> bool {
         words.cells[1].fetch_add(1, SeqCst);
-        words.seq.wait_until(Deadline::NEVER, || words.cells[0].load(SeqCst) != 0)
+        words.count.wait_until(Deadline::NEVER, || words.cells[0].load(SeqCst) != 0)
     }
     let _alone = alone();
     let words = Words::new()?;
     let children: Vec<_> = (0..3).map(|_| spawn(child, words.clone())).collect();
     wait_until(|| words.cells[1].load(SeqCst) == 3);
     words.cells[0].store(1, SeqCst);
-    words.seq.wake_all();
+    words.count.wake_all();
     assert!(children.iter().all(value));
     Ok(())
 }
 
 #[test]
-fn event_reaches_processes_that_sleep() -> Outcome {
+fn event_wakes_processes_that_sleep() -> Outcome {
     fn child(words: Words) -> Option<bool> {
         words.cells[1].fetch_add(1, SeqCst);
         words.event.wait(Deadline::NEVER).then_some(true)
@@ -259,8 +282,9 @@ fn event_reaches_processes_that_sleep() -> Outcome {
     Ok(())
 }
 
-/// One role's turn at the cell of `words`: `mine` is its side, `other` the opposite one.
-#[allow(unsafe_code, reason = "entering a bare side is a promise about its memory")]
+/// Waits until the cell of `words` is ready and acts on it: `mine` is this process's side, `other` the
+/// opposite one.
+#[allow(unsafe_code, reason = "entering a bare side promises that its memory stays")]
 pub(crate) fn turn(
     words: &WordsBlock,
     [mine, other]: [&Side; 2],
@@ -271,21 +295,50 @@ pub(crate) fn turn(
     let ready = || ready(words.cells[0].load(SeqCst));
     let mut brief = true;
     loop {
-        // SAFETY: the handle outlives the turn.
+        // SAFETY: the handle lives longer than this call.
         let _how = unsafe { mine.enter(deadline) }?;
         let acted = ready();
         if acted {
             act(&words.cells[0]);
         }
-        assert!(mine.leave(other, |_| ready(), || true));
+        assert!(mine.leave(other, Asked(&ready)));
         if acted {
             return Ok(());
         }
-        if !other.sleep(mine, Sleep::new(brief, deadline), ready, || true, || ())? {
+        if !other.park(mine, Park::new(brief, deadline), &Asked(&ready))? {
             return Err(AcquireError::TimedOut);
         }
         brief = false;
     }
+}
+
+/// A thread at the cell, which both sides look at in the same way.
+struct Asked<F>(F);
+
+impl<F: Fn() -> bool> SidePeer for Asked<F> {
+    fn more(&self, _: bool) -> bool {
+        (self.0)()
+    }
+
+    fn worth_it(&self) -> bool {
+        true
+    }
+
+    fn news(&self) -> bool {
+        true
+    }
+}
+
+impl<F: Fn() -> bool> Waiter for Asked<F> {
+    fn ready(&self) -> bool {
+        (self.0)()
+    }
+
+    fn news(&self) -> bool {
+        true
+    }
+
+    fn woken(&self) {}
 }
 
 /// Puts into an empty cell.
@@ -301,7 +354,7 @@ pub(crate) fn take(words: &WordsBlock, deadline: Deadline) -> Result<u64, Acquir
 }
 
 #[test]
-fn sides_take_turns() -> Outcome {
+fn sides_let_two_processes_alternate() -> Outcome {
     const ROUNDS: u64 = 3_000;
     fn child(words: Words) -> bool {
         (1..=ROUNDS).all(|round| take(&words, Deadline::NEVER) == Ok(round))

@@ -1,6 +1,6 @@
-//! CPython's own tests of `SharedMemory` and of its resource tracker, under their names: what they ask of Python's blocks is asked of ours.
-//! (`Lib/test/_test_multiprocessing.py`, `_TestSharedMemory` and `TestResourceTracker`.)
-#![allow(unsafe_code, reason = "sets what signals do")]
+//! CPython's tests of `SharedMemory` and of its resource tracker, under their names
+//! (`Lib/test/_test_multiprocessing.py`, `_TestSharedMemory` and `TestResourceTracker`).
+#![allow(unsafe_code, reason = "sets the action of a signal")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -39,7 +39,8 @@ fn test_shared_memory_basics() -> Outcome {
     block.write_at(0, &[42])?;
     assert_eq!(block.to_vec()[0], 42);
     assert_eq!(SharedMemory::open(&name)?.to_vec()[0], 42);
-    // Python ignores a size at an attachment; here `open` takes none, and `open_or_create` says that it differs.
+    // Python ignores a size when it attaches. Here `open` takes none, and `open_or_create` fails if it
+    // differs.
     assert_eq!(kind(SharedMemory::open_or_create(&name, 20 * 512)), Some(ErrorKind::Mismatch));
     assert_eq!(kind(SharedMemory::create(&name, 512)), Some(ErrorKind::AlreadyExists));
     assert_eq!(SharedMemory::open_or_create(&name, 512)?.len(), 512);
@@ -59,9 +60,11 @@ fn test_shared_memory_basics() -> Outcome {
 #[test]
 fn test_shared_memory_recreate() -> Outcome {
     let _alone = alone();
-    // Python tries further names until one is free; ours are 128 random bits, and a file never comes instead of another one.
+    // Python tries names until one is free. Here a name has 128 random bits, and a new file never replaces
+    // another one.
     let space = Space::new();
-    let blocks: Vec<SharedMemory> = (0..100).map(|_| space.options().anonymous(1)).collect::<Result<_, _>>()?;
+    let blocks: Vec<SharedMemory> =
+        (0..100).map(|_| space.options().anonymous(1)).collect::<Result<_, _>>()?;
     assert_eq!(space.entries().len(), blocks.len());
     for (number, block) in (0_u8..).zip(&blocks) {
         assert_eq!(block.to_vec(), [0]);
@@ -73,7 +76,7 @@ fn test_shared_memory_recreate() -> Outcome {
 
 #[test]
 fn test_invalid_shared_memory_creation() {
-    // Negative, and missing, sizes do not compile.
+    // Negative and missing sizes do not compile.
     assert_eq!(kind(SharedMemory::new(0)), Some(ErrorKind::Invalid));
     assert_eq!(kind(SharedMemory::create(&unique("zero"), 0)), Some(ErrorKind::Invalid));
     assert_eq!(kind(SharedMemory::open_or_create(&unique("zero"), 0)), Some(ErrorKind::Invalid));
@@ -104,7 +107,7 @@ fn test_shared_memory_pickle_unpickle_dead_object() -> Outcome {
     SharedMemory::unlink(&name)?;
     drop(block);
     assert!(postcard::from_bytes::<SharedMemory>(&pickled).is_err());
-    // Nor is another one of that name taken for it, which Python would do.
+    // Another block of that name is not taken for it, which Python would do.
     let _newer = SharedMemory::create(&name, 512)?;
     assert!(postcard::from_bytes::<SharedMemory>(&pickled).is_err());
     Ok(())
@@ -128,11 +131,11 @@ fn test_shared_memory_across_processes() -> Outcome {
     Ok(())
 }
 
-/// Makes two objects, says so, and waits for its end.
+/// Makes three objects, reports it, and waits to be killed.
 fn maker((directory, step): (PathBuf, AtomicValue<u32>)) {
     for number in [libc::SIGTERM, libc::SIGINT, libc::SIGABRT] {
-        // A shell starts what is to run in the background with SIGINT ignored, and that is inherited.
-        // SAFETY: no handler of ours.
+        // A shell ignores SIGINT in background processes, and children inherit that.
+        // SAFETY: the default action has no handler.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     let namespace = Namespace::at(directory).expect("the parent's");
@@ -154,13 +157,13 @@ fn test_shared_memory_cleaned_after_process_termination() -> Outcome {
         wait_for(&step, 1);
         signal(child.pid(), number);
         child.join()?;
-        // At once, and nobody had to be told.
+        // At once, without a tracker process.
         assert_eq!(kind(space.options().open::<SharedMemory>("first")), Some(ErrorKind::NotFound));
     }
     Ok(())
 }
 
-/// An attachment that ends, in good order or by SIGKILL, takes nothing from those who still use the block: here there is no `track`.
+/// A user that ends, normally or by SIGKILL, leaves the block to the other users. There is no `track` here.
 fn attach_and_end(killed: bool) -> Outcome {
     fn user((name, step): (String, AtomicValue<u32>)) {
         let _block = SharedMemory::open(&name).expect("it is there");
@@ -211,7 +214,7 @@ fn test_resource_tracker() -> Outcome {
     Ok(())
 }
 
-/// There is no tracker that could be killed: who makes objects has no child for it.
+/// There is no tracker to be killed: making objects starts no process.
 #[test]
 fn test_resource_tracker_sigkill() -> Outcome {
     fn child(name: String) -> String {
@@ -231,7 +234,7 @@ fn test_too_long_name_resource() {
     assert_eq!(kind(SharedMemory::attach_os(&long)), Some(ErrorKind::BadName));
 }
 
-/// What Python's tracker tells by its exit code, a sweep tells by its report.
+/// Python's tracker reports leaks by its exit code. A sweep reports them in its result.
 #[test]
 fn test_resource_tracker_exit_code() -> Outcome {
     let _alone = alone();

@@ -1,11 +1,12 @@
-//! CPython's tests of `Value`, `Array`, `sharedctypes` and the heap (`Lib/test/_test_multiprocessing.py`), under their names. `docs/CONFORMANCE.md` has the table.
+//! CPython's tests of `Value`, `Array`, `sharedctypes` and the heap (`Lib/test/_test_multiprocessing.py`),
+//! under their names. The table is in `docs/CONFORMANCE.md`.
 
 use multiproc::{Array, ArrayError, ArrayLockError, AtomicArray, AtomicValue, Pod, Value, Zeroable};
 use serde::{Deserialize, Serialize};
 
 use crate::common::{Dice, Outcome, Space, alone, spawn, value};
 
-/// Any error in words, for the results of children.
+/// The text of an error, for the results of children.
 fn text(error: impl std::error::Error) -> String {
     error.to_string()
 }
@@ -25,7 +26,13 @@ mod test_value {
             c.set(b'y').map_err(text)
         }
         let _alone = alone();
-        let values = (Value::new(4343)?, Value::new(3.625)?, Value::new(-232)?, Value::new(1 << 33)?, Value::new(b'x')?);
+        let values = (
+            Value::new(4343)?,
+            Value::new(3.625)?,
+            Value::new(-232)?,
+            Value::new(1 << 33)?,
+            Value::new(b'x')?,
+        );
         let (i, d, h, q, c) = &values;
         assert_eq!((i.get()?, d.get()?, h.get()?, q.get()?, c.get()?), (4343, 3.625, -232, 1 << 33, b'x'));
         assert_eq!(value(&spawn(child, values.clone())), Ok(()));
@@ -35,7 +42,8 @@ mod test_value {
 
     #[test]
     fn test_rawvalue() -> Outcome {
-        type Values = (AtomicValue<i32>, AtomicValue<f64>, AtomicValue<i16>, AtomicValue<i64>, AtomicValue<u8>);
+        type Values =
+            (AtomicValue<i32>, AtomicValue<f64>, AtomicValue<i16>, AtomicValue<i64>, AtomicValue<u8>);
         fn child((i, d, h, q, c): Values) {
             i.store(24234);
             d.store(-4.25);
@@ -58,7 +66,8 @@ mod test_value {
         Ok(())
     }
 
-    /// `get_lock` is `lock`, `get_obj` what its guard refers to; an `AtomicValue` has neither, which the compiler says.
+    /// `get_lock` is `lock`, and `get_obj` is what its guard refers to. An `AtomicValue` has neither: using
+    /// them would not compile.
     #[test]
     fn test_getobj_getlock() -> Outcome {
         let shared = Value::new(5_i32)?;
@@ -79,7 +88,7 @@ mod test_array {
 
     const SEQUENCE: [i32; 10] = [680, 626, 934, 821, 150, 233, 548, 982, 714, 831];
 
-    /// What the child does, to a plain array.
+    /// The child's work, on a plain array.
     fn sums(mut sequence: [i32; 10]) -> [i32; 10] {
         for index in 1..10 {
             sequence[index] += sequence[index - 1];
@@ -144,7 +153,7 @@ mod test_array {
         Ok(())
     }
 
-    /// `get_lock` is `lock`, `get_obj` its guard; an `AtomicArray` has neither.
+    /// `get_lock` is `lock`, and `get_obj` is its guard. An `AtomicArray` has neither.
     #[test]
     fn test_getobj_getlock_obj() -> Outcome {
         let numbers: Vec<i32> = (0..10).collect();
@@ -160,7 +169,7 @@ mod test_array {
     }
 }
 
-/// `_Foo`: C pads it behind `x`, which plain data must say.
+/// `_Foo`: C adds padding behind `x`, which plain data must have as a field.
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[bytemuck(crate = "multiproc::bytemuck")]
 #[repr(C)]
@@ -173,7 +182,7 @@ struct Foo {
 
 const FOO: Foo = Foo { x: 3, padding: 0, y: 2.0, z: 0 };
 
-/// Letters at the beginning, zeros behind them: what Python's `c_char` array calls its `value`.
+/// Letters followed by zeros, as the `value` of Python's `c_char` array.
 fn twice(letters: &[u8]) -> Vec<u8> {
     let value: Vec<u8> = letters.iter().copied().take_while(|letter| *letter != 0).collect();
     let mut doubled = value.repeat(2);
@@ -201,7 +210,7 @@ mod test_shared_c_types {
         string: AtomicArray<u8>,
     }
 
-    /// Without locks; a struct of 24 bytes has one all the same.
+    /// Without locks, except for the struct of 24 bytes.
     #[test]
     fn test_sharedctypes() -> Outcome {
         fn child(raw: Raw) -> Result<(), String> {
@@ -256,7 +265,8 @@ mod test_shared_c_types {
                 let mut guard = locked.string.lock()?;
                 let letters = twice(&guard.to_vec());
                 guard.copy_from(&letters)?;
-                (0..locked.numbers.len()).try_for_each(|index| locked.numbers.update(index, |it| *it *= 2.0).map(|_| ()))
+                (0..locked.numbers.len())
+                    .try_for_each(|index| locked.numbers.update(index, |it| *it *= 2.0).map(|_| ()))
             };
             arrays().map_err(text)
         }
@@ -302,7 +312,8 @@ mod test_shared_c_types {
 mod test_heap {
     use super::*;
 
-    /// There is no heap: each object is a file. So: of many arrays of many sizes none is in another one's place, and the dropped ones are gone.
+    /// There is no heap: each object is a file. So the test checks that no two of many arrays overlap, and
+    /// that dropped ones are gone.
     #[test]
     fn test_heap() -> Outcome {
         const ROUNDS: u64 = 2_000;

@@ -1,4 +1,4 @@
-//! SIGKILL in the middle of things: of makers, of last users, of writers, of whoever should have woken somebody.
+//! SIGKILL of makers, of last users, of writers, and of processes that should have woken others.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -11,11 +11,13 @@ use multiproc::robust::{AcquireError, Acquired, Deadline};
 use multiproc::shm::{Gc, Namespace, Transit, ValueGuard};
 use multiproc::{AtomicValue, ErrorKind, Options, Value};
 
-use crate::common::{Dice, Forked, How, Outcome, Space, alone, fork, kill, spawn, value, wait_for, wait_until};
+use crate::common::{
+    Dice, Forked, How, Outcome, Space, alone, fork, kill, spawn, value, wait_for, wait_until,
+};
 use crate::contract::{put, take};
 use crate::words::Words;
 
-/// Makes an object, says so, and waits for its end.
+/// Makes an object, reports it, and waits to be killed.
 fn maker((directory, name, step): (PathBuf, String, AtomicValue<u32>)) {
     let namespace = Namespace::at(directory).expect("the parent's");
     let _made: Value<u64> = Options::new().namespace(&namespace).create(&name, 7).expect("a value");
@@ -23,7 +25,7 @@ fn maker((directory, name, step): (PathBuf, String, AtomicValue<u32>)) {
     wait_for(&step, u32::MAX);
 }
 
-/// A file that a killed process left under this name.
+/// Leaves a file under this name, by killing its only user.
 fn leftover(space: &Space, name: &str) -> Result<u64, Box<dyn std::error::Error>> {
     let step = AtomicValue::new(0_u32)?;
     let child = spawn(maker, (space.namespace().path().to_owned(), name.to_owned(), step.clone()));
@@ -33,24 +35,24 @@ fn leftover(space: &Space, name: &str) -> Result<u64, Box<dyn std::error::Error>
 }
 
 #[test]
-fn killed_last_user_leaves_a_name_that_nobody_finds() -> Outcome {
+fn open_does_not_find_the_object_of_a_killed_last_user() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     leftover(&space, "left")?;
-    let error = space.options().open::<Value<u64>>("left").expect_err("nobody uses it");
+    let error = space.options().open::<Value<u64>>("left").expect_err("no process uses it");
     assert_eq!(error.kind(), ErrorKind::NotFound);
-    // Looking for it cleared it away.
+    // `open` has removed the leftover.
     assert!(space.entries().is_empty());
     Ok(())
 }
 
 #[test]
-fn killed_last_user_leaves_a_name_that_is_made_anew() -> Outcome {
+fn name_of_a_killed_last_user_can_be_made_again() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let old = leftover(&space, "left")?;
     let made: Value<u64> = space.options().create("left", 1)?;
-    // Another file, not the old one cleared.
+    // Another file, not the old one again.
     assert_ne!(fs::metadata(space.file("left"))?.ino(), old);
     assert_eq!(made.get()?, 1);
     drop(made);
@@ -63,12 +65,12 @@ fn killed_last_user_leaves_a_name_that_is_made_anew() -> Outcome {
 }
 
 #[test]
-fn killed_users_are_swept() -> Outcome {
+fn sweep_removes_the_objects_of_killed_users() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let _used: Value<u64> = space.options().create("used", 1)?;
     drop(space.options().persistent(true).create::<Value<u64>>("kept", 1)?);
-    // All before the first is killed: each new process begins with a sweep.
+    // All start before the first is killed, because each new process begins with a sweep.
     let makers = ["a", "b", "c"].map(|name| {
         let step = AtomicValue::new(0_u32).expect("a value");
         (spawn(maker, (space.namespace().path().to_owned(), name.to_owned(), step.clone())), step)
@@ -106,7 +108,7 @@ fn first_creation_of_a_process_sweeps() -> Outcome {
 }
 
 #[test]
-fn killed_user_does_not_end_what_others_use() -> Outcome {
+fn killed_user_leaves_objects_that_others_use() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let step = AtomicValue::new(0_u32)?;
@@ -122,10 +124,11 @@ fn killed_user_does_not_end_what_others_use() -> Outcome {
 }
 
 #[test]
-fn killed_user_of_a_persistent_object() -> Outcome {
+fn persistent_object_survives_a_killed_user() -> Outcome {
     fn child((directory, step): (PathBuf, AtomicValue<u32>)) {
         let namespace = Namespace::at(directory).expect("the parent's");
-        let made: Value<u64> = Options::new().namespace(&namespace).persistent(true).create("kept", 7).expect("a value");
+        let made: Value<u64> =
+            Options::new().namespace(&namespace).persistent(true).create("kept", 7).expect("a value");
         let _guard = made.lock().expect("it is free");
         step.store(1);
         wait_for(&step, u32::MAX);
@@ -137,7 +140,7 @@ fn killed_user_of_a_persistent_object() -> Outcome {
     wait_for(&step, 1);
     let pid = child.pid();
     kill(&child);
-    assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?.removed, [""; 0]);
+    assert_eq!(Gc::new().in_flight_age(Duration::ZERO).run(space.namespace())?.removed, [""; 0]);
     let found: Value<u64> = space.options().open("kept")?;
     let guard = found.lock()?;
     assert_eq!(ValueGuard::previous_owner_died(&guard).and_then(|death| death.pid()), Some(pid));
@@ -146,7 +149,7 @@ fn killed_user_of_a_persistent_object() -> Outcome {
 }
 
 #[test]
-fn sender_killed_with_a_handle_on_its_way() -> Outcome {
+fn handle_in_flight_survives_its_killed_sender() -> Outcome {
     fn child((directory, mailbox, step): (PathBuf, PathBuf, AtomicValue<u32>)) {
         let namespace = Namespace::at(directory).expect("the parent's");
         let made: Value<u64> = Options::new().namespace(&namespace).anonymous(7).expect("a value");
@@ -160,7 +163,7 @@ fn sender_killed_with_a_handle_on_its_way() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let mailbox = space.file("mailbox");
-    for redeemed in [true, false] {
+    for received in [true, false] {
         let step = AtomicValue::new(0_u32)?;
         let child = spawn(child, (space.namespace().path().to_owned(), mailbox.clone(), step.clone()));
         wait_for(&step, 1);
@@ -168,11 +171,11 @@ fn sender_killed_with_a_handle_on_its_way() -> Outcome {
         let bytes = fs::read(&mailbox)?;
         fs::remove_file(&mailbox)?;
         assert_eq!(Gc::new().run(space.namespace())?.removed, [""; 0]);
-        if redeemed {
-            let arrived: Value<u64> = postcard::from_bytes(&bytes)?;
-            assert_eq!(arrived.get()?, 7);
+        if received {
+            let received: Value<u64> = postcard::from_bytes(&bytes)?;
+            assert_eq!(received.get()?, 7);
         } else {
-            assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?.removed.len(), 1);
+            assert_eq!(Gc::new().in_flight_age(Duration::ZERO).run(space.namespace())?.removed.len(), 1);
             assert!(postcard::from_bytes::<Value<u64>>(&bytes).is_err());
         }
         assert!(space.entries().is_empty());
@@ -181,7 +184,7 @@ fn sender_killed_with_a_handle_on_its_way() -> Outcome {
 }
 
 #[test]
-fn receiver_killed_before_it_redeems() -> Outcome {
+fn reference_of_a_killed_receiver_expires() -> Outcome {
     fn child(step: AtomicValue<u32>) {
         step.store(1);
         wait_for(&step, u32::MAX);
@@ -197,13 +200,13 @@ fn receiver_killed_before_it_redeems() -> Outcome {
     drop(made);
     wait_for(&step, 1);
     kill(&child);
-    // Its ticket is out until it is old.
+    // The reference keeps the object until it expires.
     assert_eq!(Gc::new().run(space.namespace())?.removed, [""; 0]);
-    assert_eq!(Gc::new().ticket_age(Duration::ZERO).run(space.namespace())?.removed.len(), 1);
+    assert_eq!(Gc::new().in_flight_age(Duration::ZERO).run(space.namespace())?.removed.len(), 1);
     Ok(())
 }
 
-/// Large enough for the copy in assembly.
+/// Large enough for a copy by assembly.
 type Big = [u64; 1000];
 
 #[test]
@@ -232,7 +235,7 @@ fn killed_writer_never_tears_a_value() -> Outcome {
         assert!(now.iter().all(|word| *word == now[0]), "torn: {now:?}");
         assert!(now[0] > last, "{} after {last}", now[0]);
         last = now[0];
-        // And its lock is free: the next one may be told, and finds the value as it was.
+        // Its lock is free. The next owner may learn of a death, and finds the same value.
         let guard = shared.lock()?;
         died += u64::from(ValueGuard::previous_owner_died(&guard).is_some());
         assert_eq!(guard[..], now[..]);
@@ -241,19 +244,19 @@ fn killed_writer_never_tears_a_value() -> Outcome {
     Ok(())
 }
 
-/// A moment of this many steps.
+/// Spins for this many steps.
 fn spin(steps: u64) {
     (0..steps).for_each(|_| std::hint::spin_loop());
 }
 
 #[test]
-fn killed_ringer_leaves_no_sleeper_behind() -> Outcome {
+fn killed_setter_of_an_event_strands_no_waiter() -> Outcome {
     const ROUNDS: u64 = 200;
-    fn waiter((words, me): (Words, usize)) {
+    fn waiter((words, index): (Words, usize)) {
         for round in 1.. {
             assert!(words.event.wait(Deadline::NEVER));
-            // cells[0]: the round; cells[1..=2]: how far each waiter is; u64::MAX ends it.
-            words.cells[me].store(round, SeqCst);
+            // cells[0]: the round; cells[1..=2]: the last round of each waiter; u64::MAX ends the test.
+            words.cells[index].store(round, SeqCst);
             wait_until(|| words.cells[0].load(SeqCst) > round);
             if words.cells[0].load(SeqCst) == u64::MAX {
                 return;
@@ -263,48 +266,48 @@ fn killed_ringer_leaves_no_sleeper_behind() -> Outcome {
     let _alone = alone();
     let mut dice = Dice::of_this_run();
     let words = Words::new()?;
-    let waiters = [1, 2].map(|me| spawn(waiter, (words.clone(), me)));
-    let (mut rang, mut slow) = (0, 0);
+    let waiters = [1, 2].map(|index| spawn(waiter, (words.clone(), index)));
+    let (mut done, mut slow) = (0, 0);
     for round in 1..=ROUNDS {
         words.cells[0].store(round, SeqCst);
         words.cells[3].store(0, SeqCst);
-        let ringer = fork(How::Libc, || {
+        let setter = fork(How::Libc, || {
             words.cells[3].store(1, SeqCst);
             while words.cells[3].load(SeqCst) != 2 {
                 std::hint::spin_loop();
             }
-            {
-                words.event.set();
-                0
-            }
+            words.event.set();
+            0
         });
         wait_until(|| words.cells[3].load(SeqCst) == 1);
-        // Let them go to sleep, sometimes.
+        // Sometimes long enough for the waiters to sleep.
         thread::sleep(Duration::from_micros(dice.below(200)));
         words.cells[3].store(2, SeqCst);
         spin(dice.below(300));
-        crate::common::signal(ringer.pid(), libc::SIGKILL);
-        ringer.wait();
+        crate::common::signal(setter.pid(), libc::SIGKILL);
+        setter.wait();
         if words.event.is_set() {
-            rang += 1;
+            done += 1;
         } else {
-            // Killed before it rang: as if it had never been.
+            // It was killed before it had set the event.
             words.event.set();
         }
         let start = Instant::now();
-        wait_until(|| (1..=2).all(|me| words.cells[me].load(SeqCst) == round));
+        wait_until(|| (1..=2).all(|index| words.cells[index].load(SeqCst) == round));
         slow += u32::from(start.elapsed() > Duration::from_millis(500));
         words.event.clear();
     }
     words.cells[0].store(u64::MAX, SeqCst);
     waiters.iter().for_each(value);
-    println!("{rang} of {ROUNDS} ringers rang before they were killed; {slow} rounds took longer than half a second");
+    println!(
+        "{done} of {ROUNDS} set the event before they were killed; {slow} rounds took longer than 500 ms"
+    );
     assert!(slow < 20, "{slow} rounds were slow");
     Ok(())
 }
 
 #[test]
-fn killed_bell_waiter_takes_no_ring_with_it() -> Outcome {
+fn killed_waiter_of_an_event_takes_no_wake_up_with_it() -> Outcome {
     const ROUNDS: u64 = 100;
     let _alone = alone();
     let mut dice = Dice::of_this_run();
@@ -329,10 +332,10 @@ fn killed_bell_waiter_takes_no_ring_with_it() -> Outcome {
 }
 
 #[test]
-fn killed_seq_signaller_costs_a_second_at_most() -> Outcome {
+fn waiters_of_an_event_count_notice_a_change_without_a_wake_up() -> Outcome {
     fn child((words, step): (Words, AtomicValue<u32>)) {
         words.cells[0].store(1, SeqCst);
-        // Changed, and nobody told: killed between the two.
+        // Killed between the change and the wake-up.
         step.store(1);
         wait_for(&step, u32::MAX);
     }
@@ -340,8 +343,8 @@ fn killed_seq_signaller_costs_a_second_at_most() -> Outcome {
     let words = Words::new()?;
     let step = AtomicValue::new(0_u32)?;
     thread::scope(|s| -> Outcome {
-        let waiter = s.spawn(|| words.seq.wait_until(Deadline::NEVER, || words.cells[0].load(SeqCst) == 1));
-        // Its spinning is over by then, most probably; if not, that is fine as well.
+        let waiter = s.spawn(|| words.count.wait_until(Deadline::NEVER, || words.cells[0].load(SeqCst) == 1));
+        // Long enough, most probably, for the waiter to sleep. The test holds in any case.
         thread::sleep(Duration::from_millis(2));
         let child = spawn(child, (words.clone(), step.clone()));
         wait_for(&step, 1);
@@ -352,12 +355,16 @@ fn killed_seq_signaller_costs_a_second_at_most() -> Outcome {
 }
 
 #[test]
-fn killed_sides() -> Outcome {
+fn killed_producers_and_consumers_strand_no_other() -> Outcome {
     const ROUNDS: u64 = 100;
-    /// Puts, or takes, for as long as it lives.
+    /// Puts or takes until it is killed.
     fn work(words: &Words, putting: bool) -> i32 {
         loop {
-            let done = if putting { put(words, 1, Deadline::NEVER).map(|()| 1) } else { take(words, Deadline::NEVER) };
+            let done = if putting {
+                put(words, 1, Deadline::NEVER).map(|()| 1)
+            } else {
+                take(words, Deadline::NEVER)
+            };
             if done != Ok(1) {
                 return 1;
             }
@@ -374,27 +381,28 @@ fn killed_sides() -> Outcome {
         let which = dice.below(4);
         spin(dice.below(5_000));
         workers.swap_remove(usize::try_from(which)?).kill();
-        // One of each role is always left over, and must get on: with the dead one's lock, and without its wake.
+        // One producer and one consumer always survive. Both must go on, with a lock whose owner died, and
+        // without its wake-up.
         let [puts, takes] = [1, 2].map(|at| words.cells[at].load(SeqCst));
         let begun = Instant::now();
         wait_until(|| words.cells[1].load(SeqCst) > puts && words.cells[2].load(SeqCst) > takes);
         slow += u32::from(begun.elapsed() > Duration::from_millis(500));
-        // The dead one's place and role are taken: those that moved up by the removal keep theirs.
-        let roles = if which == 3 { 3 } else { which };
-        workers.push(start(roles));
+        // The new worker replaces the killed one, and does the same work.
+        workers.push(start(which));
         let last = workers.len() - 1;
         workers.swap(usize::try_from(which)?, last);
     }
-    println!("{slow} of {ROUNDS} rounds took longer than half a second");
+    println!("{slow} of {ROUNDS} rounds took longer than 500 ms");
     assert!(slow < 20, "{slow} rounds were slow");
     Ok(())
 }
 
-/// What the storms make: sixteen equal words, never zero.
+/// The values of the storms: sixteen equal words, never zero.
 type Pattern = [u64; 16];
 
-/// One process of the storm: for as long as it lives it makes, finds, drops and perhaps unlinks one name; what it gets is whole.
-/// Without unlinks, and while it holds a handle, the name means that very object.
+/// One process of the storm. Until it is killed it makes, finds, drops and perhaps unlinks one name, and
+/// checks that every object is complete. Without unlinks, and while it has a handle, the name must mean the
+/// same object.
 fn storm(space: &Space, unlinks: bool, seed: u64, rounds: Option<u64>) -> i32 {
     let mut dice = Dice::new(seed);
     let mut kept: Vec<(Value<Pattern>, u64)> = Vec::new();
@@ -421,9 +429,12 @@ fn storm(space: &Space, unlinks: bool, seed: u64, rounds: Option<u64>) -> i32 {
         match got {
             Ok(handle) => {
                 let found = handle.get().expect("its lock is free");
-                assert!(found[0] != 0 && found.iter().all(|word| *word == found[0]), "not whole: {found:?}\n");
+                assert!(
+                    found[0] != 0 && found.iter().all(|word| *word == found[0]),
+                    "incomplete: {found:?}\n"
+                );
                 if !unlinks {
-                    // Nobody can have made another one while we had this one.
+                    // No process can have made another object while this one was in use.
                     let inode = fs::metadata(space.file("storm")).expect("its name is there\n").ino();
                     assert!(kept.iter().all(|(_, other)| *other == inode), "split: {inode}, {kept:?}\n");
                     kept.push((handle, inode));
@@ -436,8 +447,11 @@ fn storm(space: &Space, unlinks: bool, seed: u64, rounds: Option<u64>) -> i32 {
             Err(error) => panic!("storm: {error}\n"),
         }
         if !unlinks && !kept.is_empty() {
-            let inode = fs::metadata(space.file("storm")).map_or(0, |facts| facts.ino());
-            assert!(kept.iter().all(|(_, mine)| *mine == inode), "the name of what we hold means {inode}: {kept:?}\n");
+            let inode = fs::metadata(space.file("storm")).map_or(0, |metadata| metadata.ino());
+            assert!(
+                kept.iter().all(|(_, mine)| *mine == inode),
+                "the name means {inode}, not the object in use: {kept:?}\n"
+            );
         }
     }
     0
@@ -452,12 +466,12 @@ fn storm_of_kills(unlinks: bool, kills: u64) -> Outcome {
     for _ in 0..kills {
         thread::sleep(Duration::from_micros(dice.below(3_000)));
         let at = usize::try_from(dice.below(4))?;
-        // What is not killed by us has found something.
+        // `kill` fails if the worker has ended by itself, because a check failed.
         workers.swap_remove(at).kill();
         workers.push(start(dice.next()));
     }
     workers.into_iter().for_each(Forked::kill);
-    // The survivors of the storm find a namespace that works.
+    // The namespace still works.
     assert_eq!(storm(&space, unlinks, 1, Some(100)), 0);
     Gc::new().run(space.namespace())?;
     assert_eq!(space.entries(), [""; 0]);
@@ -465,17 +479,17 @@ fn storm_of_kills(unlinks: bool, kills: u64) -> Outcome {
 }
 
 #[test]
-fn storm_of_attach_and_kill() -> Outcome {
+fn names_stay_consistent_while_users_are_killed() -> Outcome {
     storm_of_kills(false, 250)
 }
 
 #[test]
-fn storm_of_attach_unlink_and_kill() -> Outcome {
+fn names_stay_consistent_while_users_unlink_and_are_killed() -> Outcome {
     storm_of_kills(true, 250)
 }
 
 #[test]
-fn makers_killed_at_any_moment_leave_nothing() -> Outcome {
+fn makers_killed_at_any_time_leave_no_incomplete_object() -> Outcome {
     const ROUNDS: u64 = 100;
     let _alone = alone();
     let space = Space::new();
@@ -486,15 +500,16 @@ fn makers_killed_at_any_moment_leave_nothing() -> Outcome {
         let maker = fork(How::Libc, || {
             loop {
                 step.store(1);
-                let named: Value<Pattern> = space.options().create("made", [9; 16]).expect("nobody else has it\n");
-                let anonymous: Value<Pattern> = space.options().anonymous([9; 16]).expect("room\n");
+                let named: Value<Pattern> =
+                    space.options().create("made", [9; 16]).expect("it is not in use\n");
+                let anonymous: Value<Pattern> = space.options().anonymous([9; 16]).expect("space\n");
                 drop((named, anonymous));
             }
         });
         wait_for(&step, 1);
         spin(dice.below(20_000));
         maker.kill();
-        // Absent or whole: a user finds nothing that is neither, and the next maker is not in its way.
+        // The object does not exist, or is a complete leftover, which `open` removes.
         let error = space.options().open::<Value<Pattern>>("made").expect_err("its maker is dead");
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     }
@@ -504,8 +519,8 @@ fn makers_killed_at_any_moment_leave_nothing() -> Outcome {
 }
 
 #[test]
-#[allow(unsafe_code, reason = "entering a bare side is a promise about its memory")]
-fn holder_of_a_side_killed() -> Outcome {
+#[allow(unsafe_code, reason = "entering a bare side promises that its memory stays")]
+fn next_owner_of_a_side_learns_of_a_death() -> Outcome {
     fn child((words, step): (Words, AtomicValue<u32>)) {
         // SAFETY: the handle lives until the process is killed.
         let how = unsafe { words.puts.enter(Deadline::NEVER) };
@@ -518,14 +533,15 @@ fn holder_of_a_side_killed() -> Outcome {
     let step = AtomicValue::new(0_u32)?;
     let child = spawn(child, (words.clone(), step.clone()));
     wait_for(&step, 1);
-    // SAFETY: the handle outlives it.
-    assert_eq!(unsafe { words.puts.enter(Deadline::after(Duration::from_millis(20))) }, Err(AcquireError::TimedOut));
+    // SAFETY: the handle lives longer.
+    let entered = unsafe { words.puts.enter(Deadline::after(Duration::from_millis(20))) };
+    assert_eq!(entered, Err(AcquireError::TimedOut));
     let pid = child.pid();
     kill(&child);
     // SAFETY: as above.
     let how = unsafe { words.puts.enter(Deadline::NEVER) }?;
     let Acquired::OwnerDied(death) = how else { panic!("{how:?}") };
     assert_eq!(death.pid(), Some(pid));
-    assert!(words.puts.leave(&words.takes, |_| false, || false));
+    assert!(words.puts.leave_without_peer());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Signals in the midst of everything, and clocks that somebody sets.
+//! Signals during every operation, and clocks that can be set.
 #![allow(unsafe_code, reason = "signals, as a C program sends them")]
 
 use std::fs;
@@ -15,7 +15,8 @@ use crate::common::{Outcome, Space, alone, spawn, tid, value};
 
 static SIGNALS: AtomicU64 = AtomicU64::new(0);
 
-/// Runs `body` while another thread sends this one a signal every so often, whose handler interrupts system calls. Tells how many came.
+/// Runs `body` while another thread sends signals to this one, whose handler interrupts system calls. Also
+/// returns the number of signals.
 fn bombarded<R>(every: Duration, body: impl FnOnce() -> R) -> (R, u64) {
     extern "C" fn count(_: i32) {
         SIGNALS.fetch_add(1, SeqCst);
@@ -43,7 +44,7 @@ fn bombarded<R>(every: Duration, body: impl FnOnce() -> R) -> (R, u64) {
 }
 
 #[test]
-fn verbs_under_a_storm_of_signals() -> Outcome {
+fn operations_work_under_many_signals() -> Outcome {
     type Arguments = (PathBuf, Lock, Value<u64>, Queue<u8>, Queue<u8>);
     fn child((directory, lock, shared, empty, full): Arguments) -> Result<u64, String> {
         let namespace = Namespace::at(directory).expect("the parent's");
@@ -63,7 +64,8 @@ fn verbs_under_a_storm_of_signals() -> Outcome {
             options.unlink("named")?;
             assert_eq!(Gc::new().run(&namespace)?.kept, ["parents"]);
 
-            // What another process holds, and what does not come. Begun again at each signal a wait would never end.
+            // Waits for a lock that another process holds, and for messages that never come. A wait that
+            // started anew at each signal would never end.
             let limit = Duration::from_millis(3);
             let waits: [&dyn Fn() -> bool; 5] = [
                 &|| lock.lock_timeout(limit).is_ok_and(|guard| guard.is_none()),
@@ -90,16 +92,18 @@ fn verbs_under_a_storm_of_signals() -> Outcome {
     let (empty, full) = (Queue::new(1)?, Queue::new(1)?);
     full.put(1)?;
     let (_guard, _copy) = (lock.lock()?, shared.lock()?);
-    let child = spawn(child, (space.namespace().path().to_owned(), lock.clone(), shared.clone(), empty, full));
+    let child =
+        spawn(child, (space.namespace().path().to_owned(), lock.clone(), shared.clone(), empty, full));
     let signals = value(&child)?;
     println!("{signals} signals");
-    assert!(signals > 500, "{signals}: no storm");
+    assert!(signals > 500, "only {signals} signals");
     Ok(())
 }
 
 #[test]
-fn large_objects_under_a_storm_of_signals() -> Outcome {
-    // Memory is set aside by a call that a signal undoes as far as it had got: longer than the pause between two of them it would never end.
+fn large_objects_can_be_made_under_many_signals() -> Outcome {
+    // A signal undoes what `fallocate` has done. If one call took longer than the time between two signals,
+    // it would never succeed.
     const MEGABYTES: usize = 192;
     fn child((): ()) -> Result<u64, (bool, String)> {
         let (made, signals) = bombarded(Duration::from_micros(500), || SharedMemory::new(MEGABYTES << 20));
@@ -107,21 +111,21 @@ fn large_objects_under_a_storm_of_signals() -> Outcome {
     }
     let _alone = alone();
     match value(&spawn(child, ())) {
-        Err((true, _)) => println!("skipped: no room here for {MEGABYTES} MiB of shared memory"),
+        Err((true, _)) => println!("skipped: no space for {MEGABYTES} MiB of shared memory"),
         result => println!("{} signals", result.map_err(|(_, text)| text)?),
     }
     Ok(())
 }
 
 #[test]
-fn processes_under_a_storm_of_signals() -> Outcome {
+fn processes_can_be_spawned_under_many_signals() -> Outcome {
     fn grandchild(text: String) -> String {
         text + "!"
     }
     fn child((): ()) -> u64 {
         let (_, signals) = bombarded(Duration::from_micros(200), || {
             for round in 0..20 {
-                // Once with a large argument, which travels otherwise.
+                // Once with a large argument, which is sent in another way.
                 let text = "x".repeat(if round == 10 { 100_000 } else { 10 });
                 assert_eq!(value(&spawn(grandchild, text.clone())), text + "!");
             }
@@ -133,9 +137,10 @@ fn processes_under_a_storm_of_signals() -> Outcome {
     Ok(())
 }
 
-/// The wall clock may be set back or forward at any time. Setting it would disturb the machine; that nobody here asks it does not.
+/// The wall clock can be set at any time. A test that sets it would disturb the machine, so this one checks
+/// that no source file reads it.
 #[test]
-fn no_clock_that_can_be_set_is_asked() -> Outcome {
+fn no_source_reads_a_clock_that_can_be_set() -> Outcome {
     fn sources(directory: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
         for entry in fs::read_dir(directory)? {
             let path = entry?.path();
@@ -147,7 +152,8 @@ fn no_clock_that_can_be_set_is_asked() -> Outcome {
         }
         Ok(())
     }
-    // `Instant` is CLOCK_MONOTONIC here; it and CLOCK_BOOTTIME cannot be set. A futex wait with FUTEX_CLOCK_REALTIME could be cut short or drawn out.
+    // `Instant` is CLOCK_MONOTONIC here. It and CLOCK_BOOTTIME cannot be set. A futex wait with
+    // FUTEX_CLOCK_REALTIME could end early or late.
     const WALL: [&str; 9] = [
         "SystemTime",
         "UNIX_EPOCH",
@@ -161,18 +167,22 @@ fn no_clock_that_can_be_set_is_asked() -> Outcome {
     ];
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = Vec::new();
-    for crate_ in fs::read_dir(root)?.flatten().map(|entry| entry.path()).filter(|path| path.join("Cargo.toml").exists()) {
-        // What is published and runs beside users' programs: neither the test kit nor the models nor the benches.
+    for crate_ in fs::read_dir(root)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.join("Cargo.toml").exists())
+    {
+        // Only the crates that users' programs contain.
         if !["killstep", "models", "benches"].iter().any(|name| crate_.ends_with(name)) {
             sources(&crate_.join("src"), &mut files)?;
         }
     }
     assert!(files.len() > 30, "{files:?}");
-    let mut asked = Vec::new();
+    let mut uses = Vec::new();
     for file in &files {
         let text = fs::read_to_string(file)?;
-        asked.extend(WALL.iter().filter(|word| text.contains(**word)).map(|word| (file, word)));
+        uses.extend(WALL.iter().filter(|word| text.contains(**word)).map(|word| (file, word)));
     }
-    assert!(asked.is_empty(), "{asked:?}");
+    assert!(uses.is_empty(), "{uses:?}");
     Ok(())
 }

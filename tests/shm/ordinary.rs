@@ -1,4 +1,4 @@
-//! Objects in ordinary files: what a restart finds, who may open them, and what is refused.
+//! Objects in ordinary files: restarts, permissions, and refused files.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -9,13 +9,15 @@ use multiproc::robust::{pid_namespace, thread_id};
 use multiproc::shm::{Error, Gc, Shared};
 use multiproc::{AtomicValue, Capacity, ErrorKind, Handle, Lock, LockGuard, Options, Queue, Value};
 
-use crate::common::{Dice, How, Outcome, Space, alone, fork, kill, spawn, unique, value, wait_for, watchdog, with_one_thread};
+use crate::common::{
+    Dice, How, Outcome, Space, alone, fork, kill, spawn, unique, value, wait_for, watchdog, with_one_thread,
+};
 
-/// Where the object begins.
+/// Offsets of the object and of the pid namespace in the file.
 const OBJECT: u64 = 1024;
 const PID_NAMESPACE: u64 = 24;
 
-/// A directory on whatever file system the program was built on, gone afterwards.
+/// A directory on the file system of the build directory. Dropping it removes it.
 struct Disk(PathBuf);
 
 impl Disk {
@@ -51,12 +53,13 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, text: &str) {
 }
 
 #[test]
-fn contents_outlive_every_process() -> Outcome {
+fn contents_outlive_all_processes() -> Outcome {
     fn child(path: PathBuf) {
         let total: Value<u64> = options().open_or_create_file(path.join("total"), 0).expect("a value");
-        let queue: Queue<String> = options().open_or_create_file(path.join("queue"), Capacity::from(4)).expect("a queue");
+        let queue: Queue<String> =
+            options().open_or_create_file(path.join("queue"), Capacity::from(4)).expect("a queue");
         total.update(|total| *total += 5).expect("free");
-        queue.put("hello".to_owned()).expect("room");
+        queue.put("hello".to_owned()).expect("space");
         total.sync().expect("a disk");
         assert_eq!(total.shared().unwrap().path(), Some(&*path.join("total")));
         std::mem::forget((total, queue));
@@ -64,25 +67,25 @@ fn contents_outlive_every_process() -> Outcome {
     let _alone = alone();
     let in_memory = Disk(PathBuf::from("/dev/shm").join(format!("multiproc-{}", unique("disk"))));
     fs::create_dir(&in_memory.0)?;
-    for place in [Disk::new(), in_memory] {
+    for disk in [Disk::new(), in_memory] {
         for round in 1..=3_u64 {
-            value(&spawn(child, place.0.clone()));
-            assert_eq!(options().open_file::<Value<u64>>(place.file("total"))?.get()?, 5 * round);
-            assert_eq!(options().open_file::<Queue<String>>(place.file("queue"))?.len() as u64, round);
+            value(&spawn(child, disk.0.clone()));
+            assert_eq!(options().open_file::<Value<u64>>(disk.file("total"))?.get()?, 5 * round);
+            assert_eq!(options().open_file::<Queue<String>>(disk.file("queue"))?.len() as u64, round);
         }
-        let names = fs::read_dir(&place.0)?.count();
-        assert_eq!(names, 2, "nothing but the two files");
-        let facts = fs::metadata(place.file("total"))?;
-        assert_eq!((facts.mode() & 0o7777, facts.len()), (0o600, OBJECT + 128 + 16));
-        // Set aside, all of it.
-        let facts = fs::metadata(place.file("queue"))?;
-        assert!(facts.blocks() * 512 >= facts.len(), "{facts:?}");
+        let names = fs::read_dir(&disk.0)?.count();
+        assert_eq!(names, 2, "only the two files");
+        let metadata = fs::metadata(disk.file("total"))?;
+        assert_eq!((metadata.mode() & 0o7777, metadata.len()), (0o600, OBJECT + 128 + 16));
+        // All of its memory is reserved.
+        let metadata = fs::metadata(disk.file("queue"))?;
+        assert!(metadata.blocks() * 512 >= metadata.len(), "{metadata:?}");
     }
     Ok(())
 }
 
 #[test]
-fn locks_of_before_a_restart_are_free() -> Outcome {
+fn lock_held_before_a_restart_is_free() -> Outcome {
     fn child(path: PathBuf) -> bool {
         let lock: Lock = options().open_file(path).expect("it is there");
         let guard = lock.lock().expect("it is free");
@@ -94,16 +97,16 @@ fn locks_of_before_a_restart_are_free() -> Outcome {
     let disk = Disk::new();
     let path = disk.file("lock");
     drop(options().create_file::<Lock>(&path, ())?);
-    // The machine stopped while a thread held it that had a number which a living one has now: ours.
-    let (file, me) = (raw(&path), thread_id());
-    for word in [me, me | 1 << 31] {
+    // The machine stopped while a thread held the lock. A living thread has that thread's id now: this one.
+    let (file, thread) = (raw(&path), thread_id());
+    for word in [thread, thread | 1 << 31] {
         file.write_all_at(&word.to_le_bytes(), OBJECT)?;
-        file.write_all_at(&[me.to_le_bytes(), std::process::id().to_le_bytes()].concat(), OBJECT + 16)?;
-        // And every pid namespace had another number then.
+        file.write_all_at(&[thread.to_le_bytes(), std::process::id().to_le_bytes()].concat(), OBJECT + 16)?;
+        // The pid namespace had another number then.
         file.write_all_at(&99_u64.to_le_bytes(), PID_NAMESPACE)?;
         assert!(value(&spawn(child, path.clone())), "{word:x}");
     }
-    // As the kernel leaves it.
+    // Words as the kernel leaves them.
     for (word, died) in [(1 << 30, true), (1 << 31 | 1 << 30, true), (0, false), (1 << 31, false)] {
         file.write_all_at(&u32::to_le_bytes(word), OBJECT)?;
         assert_eq!(value(&spawn(child, path.clone())), died, "{word:x}");
@@ -112,7 +115,7 @@ fn locks_of_before_a_restart_are_free() -> Outcome {
 }
 
 #[test]
-fn locks_of_the_living_are_theirs() -> Outcome {
+fn lock_of_a_living_owner_stays_held() -> Outcome {
     fn child((path, step): (PathBuf, AtomicValue<u32>)) {
         let lock: Lock = options().open_file(path).expect("it is there");
         let _guard = lock.lock().expect("it is free");
@@ -128,7 +131,7 @@ fn locks_of_the_living_are_theirs() -> Outcome {
     wait_for(&step, 1);
     let lock: Lock = options().open_file(&path)?;
     assert!(lock.try_lock()?.is_none());
-    // In use, it is of one pid namespace.
+    // An object in use belongs to one pid namespace.
     drop(lock);
     let file = raw(&path);
     file.write_all_at(&99_u64.to_le_bytes(), PID_NAMESPACE)?;
@@ -142,7 +145,7 @@ fn locks_of_the_living_are_theirs() -> Outcome {
 }
 
 #[test]
-fn opened_twice_is_one_object() -> Outcome {
+fn file_opened_twice_is_one_object() -> Outcome {
     let _watchdog = watchdog();
     let disk = Disk::new();
     let path = disk.file("lock");
@@ -153,7 +156,9 @@ fn opened_twice_is_one_object() -> Outcome {
     let _guard = one.lock()?;
     assert!(other.lock().is_err(), "this thread holds it");
     thread::scope(|s| {
-        let open = || options().open_file::<Lock>(&path).expect("it is there").try_lock().expect("no error").is_none();
+        let open = || {
+            options().open_file::<Lock>(&path).expect("it is there").try_lock().expect("no error").is_none()
+        };
         let threads = [s.spawn(open), s.spawn(open), s.spawn(open)];
         assert!(threads.into_iter().all(|thread| thread.join().expect("no panic")));
     });
@@ -161,17 +166,25 @@ fn opened_twice_is_one_object() -> Outcome {
 }
 
 #[test]
-fn what_else_may_be_there() -> Outcome {
+fn file_without_the_expected_object_is_refused() -> Outcome {
     let disk = Disk::new();
     let path = disk.file("value");
     let open = || options().open_file::<Value<u64>>(&path);
     refused(open(), ErrorKind::NotFound, &path.display().to_string());
     refused(options().create_file::<Value<u64>>(disk.file("no/where"), 1), ErrorKind::NotFound, "no/where");
     drop(options().create_file::<Value<u64>>(&path, 7)?);
-    refused(options().create_file::<Value<u64>>(&path, 7), ErrorKind::AlreadyExists, &path.display().to_string());
+    refused(
+        options().create_file::<Value<u64>>(&path, 7),
+        ErrorKind::AlreadyExists,
+        &path.display().to_string(),
+    );
     refused(options().open_file::<Lock>(&path), ErrorKind::WrongKind, "it is a value");
     refused(options().open_file::<Value<u32>>(&path), ErrorKind::Mismatch, "u64");
-    refused(options().open_or_create_file::<Queue<u64>>(&path, 4.into()), ErrorKind::WrongKind, "it is a value");
+    refused(
+        options().open_or_create_file::<Queue<u64>>(&path, 4.into()),
+        ErrorKind::WrongKind,
+        "it is a value",
+    );
     let whole = fs::read(&path)?;
     for length in [0, 1, 1023, 1024, 1024 + 128, whole.len() - 1] {
         fs::write(&path, &whole[..length])?;
@@ -184,20 +197,24 @@ fn what_else_may_be_there() -> Outcome {
     fs::write(&path, &whole)?;
     assert_eq!(open()?.get()?, 7);
     refused(options().open_file::<Value<u64>>(&disk.0), ErrorKind::Corrupt, "value");
-    // Each has its own door.
+    // Each location has its own functions.
     let space = Space::new();
     drop(space.options().persistent(true).create::<Value<u64>>("named", 7)?);
-    refused(options().open_file::<Value<u64>>(space.file("named")), ErrorKind::WrongKind, "lives in a namespace");
+    refused(
+        options().open_file::<Value<u64>>(space.file("named")),
+        ErrorKind::WrongKind,
+        "lives in a namespace",
+    );
     drop(options().create_file::<Value<u64>>(space.file("file"), 7)?);
     refused(space.options().open::<Value<u64>>("file"), ErrorKind::WrongKind, "lives in an ordinary file");
-    // And no sweep takes it.
-    Gc::new().ticket_age(std::time::Duration::ZERO).run(space.namespace())?;
+    // A sweep keeps it.
+    Gc::new().in_flight_age(std::time::Duration::ZERO).run(space.namespace())?;
     assert_eq!(space.entries(), ["file", "named"]);
     Ok(())
 }
 
 #[test]
-fn files_that_others_could_write_are_denied() -> Outcome {
+fn file_that_others_can_write_is_denied() -> Outcome {
     let disk = Disk::new();
     let path = disk.file("value");
     drop(options().create_file::<Value<u64>>(&path, 7)?);
@@ -213,13 +230,17 @@ fn files_that_others_could_write_are_denied() -> Outcome {
     drop(options().mode(0o660).open_file::<Value<u64>>(&path)?);
     if std::os::unix::fs::chown(&path, Some(12345), None).is_ok() {
         refused(options().mode(0o660).open_file::<Value<u64>>(&path), ErrorKind::Denied, "user 12345");
-        // Said to be the group's, whoever owns it.
+        // With a group, any member may own it.
         let group = fs::metadata(&path)?.gid();
         drop(options().mode(0o660).group(group).open_file::<Value<u64>>(&path)?);
-        refused(options().mode(0o660).group(group + 1).open_file::<Value<u64>>(&path), ErrorKind::Denied, "user 12345");
+        refused(
+            options().mode(0o660).group(group + 1).open_file::<Value<u64>>(&path),
+            ErrorKind::Denied,
+            "user 12345",
+        );
         drop(options().mode(0o660).group(54_321).create_file::<Value<u64>>(disk.file("group"), 7)?);
-        let facts = fs::metadata(disk.file("group"))?;
-        assert_eq!((facts.gid(), facts.mode() & 0o7777), (54_321, 0o660));
+        let metadata = fs::metadata(disk.file("group"))?;
+        assert_eq!((metadata.gid(), metadata.mode() & 0o7777), (54_321, 0o660));
     }
     for mode in [0o400, 0o602, 0o700, 0o1600] {
         refused(
@@ -232,7 +253,7 @@ fn files_that_others_could_write_are_denied() -> Outcome {
 }
 
 #[test]
-fn full_disk_is_an_error_at_birth() -> Outcome {
+fn making_an_object_on_a_full_disk_is_an_error() -> Outcome {
     let _alone = alone();
     let Some(tiny) = crate::across::Tiny::mount() else {
         println!("skipped: no right to mount");
@@ -240,10 +261,14 @@ fn full_disk_is_an_error_at_birth() -> Outcome {
     };
     let path = tiny.path().join("large");
     for options in [options(), options().prefault(true), options().huge_pages(true)] {
-        refused(options.create_file::<Value<[u8; 1 << 16]>>(&path, [1; 1 << 16]), ErrorKind::NoSpace, "large");
+        refused(
+            options.create_file::<Value<[u8; 1 << 16]>>(&path, [1; 1 << 16]),
+            ErrorKind::NoSpace,
+            "large",
+        );
         assert!(!path.exists());
     }
-    // A copy with a hole that cannot be filled any more.
+    // A copy with a hole, for which there is no space.
     let small = tiny.path().join("small");
     drop(options().create_file::<Value<[u8; 9000]>>(&small, [1; 9000])?);
     let header = fs::read(&small)?[..1024].to_vec();
@@ -266,7 +291,7 @@ fn full_disk_is_an_error_at_birth() -> Outcome {
 }
 
 #[test]
-fn handle_travels() -> Outcome {
+fn handle_can_be_sent_to_a_child() -> Outcome {
     fn child(total: Value<u64>) -> u64 {
         total.update(|total| *total += 1).expect("free")
     }
@@ -278,7 +303,7 @@ fn handle_travels() -> Outcome {
     let bytes = postcard::to_stdvec(&total)?;
     drop(total);
     assert_eq!(postcard::from_bytes::<Value<u64>>(&bytes)?.get()?, 8);
-    // Another one of that name is not the one that was meant.
+    // Another file of that name is another object.
     fs::remove_file(&path)?;
     drop(options().create_file::<Value<u64>>(&path, 1)?);
     assert!(postcard::from_bytes::<Value<u64>>(&bytes).is_err());
@@ -286,7 +311,7 @@ fn handle_travels() -> Outcome {
 }
 
 #[test]
-fn one_of_many_makes_it() -> Outcome {
+fn one_of_several_processes_makes_the_object() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         let disk = Disk::new();
@@ -297,7 +322,8 @@ fn one_of_many_makes_it() -> Outcome {
                 .map(|_| {
                     fork(How::Libc, || {
                         wait_for(&start, 1);
-                        let total: Value<u64> = options().open_or_create_file(&path, 0).expect("one of both");
+                        let total: Value<u64> =
+                            options().open_or_create_file(&path, 0).expect("it is found or made");
                         total.update(|total| *total += 1).expect("free");
                         0
                     })
@@ -312,7 +338,7 @@ fn one_of_many_makes_it() -> Outcome {
 }
 
 #[test]
-fn storm_of_users_killed() -> Outcome {
+fn locks_stay_usable_while_users_are_killed() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         let space = Space::new();
@@ -320,15 +346,16 @@ fn storm_of_users_killed() -> Outcome {
         let path = space.file("lock");
         drop(options().create_file::<Lock>(&path, ())?);
         let word = raw(&path);
-        let (mut told, mut whole) = (0, 0);
+        let (mut died, mut clean) = (0, 0);
         for _ in 0..100 {
-            // Nobody is attached: a word of another time, which those who come at once must not take for a living owner's.
+            // No process is attached. The word is an old one, which the processes that open the file must not
+            // take for a living owner's.
             word.write_all_at(&std::process::id().to_le_bytes(), OBJECT)?;
             let user = || {
                 fork(How::Libc, || {
                     loop {
                         let lock: Lock = options().open_file(&path).expect("it is there");
-                        drop(lock.lock().expect("free, or soon"));
+                        drop(lock.lock().expect("no error"));
                     }
                 })
             };
@@ -339,9 +366,9 @@ fn storm_of_users_killed() -> Outcome {
             }
             let lock: Lock = options().open_file(&path)?;
             let Some(guard) = lock.try_lock()? else { panic!("it has an owner: {lock:?}\n") };
-            if LockGuard::previous_owner_died(&guard).is_some() { told += 1 } else { whole += 1 }
+            if LockGuard::previous_owner_died(&guard).is_some() { died += 1 } else { clean += 1 }
         }
-        println!("{told} locks told of a death, {whole} did not");
+        println!("{died} locks reported a death, {clean} did not");
         Ok(())
     })
 }

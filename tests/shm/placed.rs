@@ -1,5 +1,5 @@
-//! Objects in memory of the user's: several processes, several mappings, and what is refused.
-#![allow(unsafe_code, reason = "raw bytes of regions, pages that are read only")]
+//! Objects in caller-provided memory: several processes, several mappings, and refused memory.
+#![allow(unsafe_code, reason = "raw words of a region")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -12,17 +12,20 @@ use memmap2::{MmapOptions, MmapRaw};
 use multiproc::shm::{Error, Shared};
 use multiproc::{AtomicValue, Capacity, ErrorKind, Handle, Lock, LockGuard, Options, Queue, Value};
 
-use crate::common::{Dice, How, Outcome, Space, alone, fork, kill, spawn, wait_for, watchdog, with_one_thread};
+use crate::common::{
+    Dice, How, Outcome, Space, alone, fork, kill, spawn, wait_for, watchdog, with_one_thread,
+};
 
 const LOCK: usize = 0;
 const VALUE: usize = 4096;
 const QUEUE: usize = 8192;
 const NUMBER: usize = 64;
 
-/// A file with room for some objects.
+/// A file with space for some objects.
 fn memory(path: &Path) -> File {
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).expect("a file");
-    file.set_len(256 << 10).expect("room");
+    let file =
+        File::options().read(true).write(true).create(true).truncate(false).open(path).expect("a file");
+    file.set_len(256 << 10).expect("space");
     file
 }
 
@@ -39,7 +42,7 @@ fn small() -> Capacity {
 }
 
 #[test]
-fn processes_share_what_was_placed() -> Outcome {
+fn processes_share_placed_objects() -> Outcome {
     fn child((path, step): (PathBuf, AtomicValue<u32>)) -> Vec<u64> {
         let region = Arc::new(map(&path));
         let lock: Lock = options().attach(region.clone(), LOCK).expect("the lock");
@@ -75,7 +78,7 @@ fn processes_share_what_was_placed() -> Outcome {
 }
 
 #[test]
-fn two_mappings_are_one_object() -> Outcome {
+fn object_in_two_mappings_is_one_object() -> Outcome {
     let _watchdog = watchdog();
     let space = Space::new();
     let path = space.file("memory");
@@ -87,11 +90,13 @@ fn two_mappings_are_one_object() -> Outcome {
     drop(guard);
     let guard = other.lock()?;
     drop(one);
-    thread::scope(|s| s.spawn(|| assert!(other.try_lock().expect("no error").is_none())).join()).expect("no panic");
+    thread::scope(|s| s.spawn(|| assert!(other.try_lock().expect("no error").is_none())).join())
+        .expect("no panic");
     drop(guard);
-    // Also when the maker has gone, and two come.
+    // Also if two attach after the first handles were dropped.
     drop(other);
-    let [one, other] = [options().attach::<Lock>(map(&path), LOCK)?, options().attach::<Lock>(map(&path), LOCK)?];
+    let [one, other] =
+        [options().attach::<Lock>(map(&path), LOCK)?, options().attach::<Lock>(map(&path), LOCK)?];
     let _guard = one.lock()?;
     assert!(other.lock().is_err());
     Ok(())
@@ -118,7 +123,7 @@ fn threads_that_attach_at_once_get_one_object() -> Outcome {
 }
 
 #[test]
-fn copy_of_the_bytes_is_another_object() -> Outcome {
+fn copied_bytes_are_refused_beside_the_original() -> Outcome {
     let space = Space::new();
     let (path, copy) = (space.file("memory"), space.file("copy"));
     let here: Value<u64> = options().place(map(&path), VALUE, 7)?;
@@ -138,24 +143,40 @@ fn refused<T>(result: Result<T, Error>, kind: ErrorKind, text: &str) {
 }
 
 #[test]
-fn memory_that_does_not_do() -> Outcome {
+fn unusable_memory_is_an_error() -> Outcome {
     let space = Space::new();
     let path = space.file("memory");
     let file = memory(&path);
     let lock = |region, offset| options().place::<Lock>(region, offset, ());
     refused(lock(map(&path), 8), ErrorKind::Misaligned, "multiple of 64");
-    refused(lock(map(&path), 256 << 10), ErrorKind::TooSmall, "1024 bytes are needed from byte 262144 on, 0 are there");
+    refused(
+        lock(map(&path), 256 << 10),
+        ErrorKind::TooSmall,
+        "1024 bytes are needed from byte 262144 on, 0 are there",
+    );
     refused(lock(map(&path), usize::MAX - 63), ErrorKind::TooSmall, "0 are there");
     let needed = Options::bytes_needed::<Lock>(())?;
     let offset = (256 << 10) - needed.next_multiple_of(64);
     refused(lock(map(&path), offset + 64), ErrorKind::TooSmall, "1088 bytes are needed");
     drop(lock(map(&path), offset)?);
     file.set_len((256 << 10) - 64)?;
-    refused(options().attach::<Lock>(map(&space.file("other")), offset), ErrorKind::NotFound, "no such object");
+    refused(
+        options().attach::<Lock>(map(&space.file("other")), offset),
+        ErrorKind::NotFound,
+        "no such object",
+    );
     let shorter = MmapRaw::map_raw(&file)?;
     refused(options().attach::<Lock>(shorter, offset), ErrorKind::TooSmall, "1088 bytes are needed");
-    refused(lock(MmapOptions::new().map_raw_read_only(&file)?, LOCK), ErrorKind::Invalid, "shared mapping that can be written");
-    refused(options().attach::<Lock>(MmapOptions::new().map_raw_read_only(&file)?, LOCK), ErrorKind::Invalid, "can be written");
+    refused(
+        lock(MmapOptions::new().map_raw_read_only(&file)?, LOCK),
+        ErrorKind::Invalid,
+        "shared mapping that can be written",
+    );
+    refused(
+        options().attach::<Lock>(MmapOptions::new().map_raw_read_only(&file)?, LOCK),
+        ErrorKind::Invalid,
+        "can be written",
+    );
     let private: MmapRaw = MmapOptions::new().len(8192).map_anon()?.into();
     refused(lock(private, LOCK), ErrorKind::Invalid, "shared mapping");
     let bad = Options::bytes_needed::<Queue<u64>>(Capacity::messages(0)).expect_err("no messages");
@@ -165,7 +186,7 @@ fn memory_that_does_not_do() -> Outcome {
 }
 
 #[test]
-fn mapping_without_memory_behind_it_is_an_error_and_no_signal() -> Outcome {
+fn mapping_without_memory_is_an_error_and_not_a_signal() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let file = memory(&space.file("memory"));
@@ -173,7 +194,11 @@ fn mapping_without_memory_behind_it_is_an_error_and_no_signal() -> Outcome {
     file.set_len(4096)?;
     drop(options().place::<Lock>(region.clone(), LOCK, ())?);
     refused(options().place::<Value<u64>>(region.clone(), VALUE, 1), ErrorKind::NoSpace, "place value");
-    refused(options().place::<Value<[u64; 512]>>(region.clone(), NUMBER, [1; 512]), ErrorKind::NoSpace, "place value");
+    refused(
+        options().place::<Value<[u64; 512]>>(region.clone(), NUMBER, [1; 512]),
+        ErrorKind::NoSpace,
+        "place value",
+    );
     refused(options().attach::<Value<u64>>(region, VALUE), ErrorKind::NoSpace, "attach value");
     let Some(tiny) = crate::across::Tiny::mount() else {
         println!("skipped: no right to mount");
@@ -190,7 +215,7 @@ fn mapping_without_memory_behind_it_is_an_error_and_no_signal() -> Outcome {
 }
 
 #[test]
-fn what_else_may_be_there() -> Outcome {
+fn memory_without_the_expected_object_is_refused() -> Outcome {
     let space = Space::new();
     let path = space.file("memory");
     let file = memory(&path);
@@ -200,8 +225,9 @@ fn what_else_may_be_there() -> Outcome {
     file.write_all_at(b"whatever", 0)?;
     refused(attach(), ErrorKind::Corrupt, "no magic number");
     refused(place(), ErrorKind::Corrupt, "zero");
-    // A claim of a thread that is at work, and of one that is not.
-    let claim = |tid: u32| u64::from(tid) | (multiproc::robust::pid_namespace() & 0xffff) << 32 | 0x6d70 << 48;
+    // The claim of a living thread, and of one that has ended.
+    let claim =
+        |tid: u32| u64::from(tid) | (multiproc::robust::pid_namespace() & 0xffff) << 32 | 0x6d70 << 48;
     file.write_all_at(&claim(1).to_le_bytes(), 0)?;
     refused(attach(), ErrorKind::NotReady, "not ready");
     refused(place(), ErrorKind::Busy, "thread 1 is placing");
@@ -214,14 +240,17 @@ fn what_else_may_be_there() -> Outcome {
     refused(options().attach::<Value<u64>>(map(&path), LOCK), ErrorKind::WrongKind, "it is a lock");
     drop(lock);
     drop(attach()?);
-    // What lies behind the first word need not be zero.
+    // The bytes behind the first word need not be zero.
     file.write_all_at(&[0xa5; 4096], 0)?;
     file.write_all_at(&[0; 8], 0)?;
     assert!(!place()?.is_locked());
-    // Each has its own door.
+    // Each location has its own functions.
     drop(space.options().persistent(true).create::<Lock>("named", ())?);
     refused(
-        options().attach::<Lock>(MmapRaw::map_raw(&File::options().read(true).write(true).open(space.file("named"))?)?, 0),
+        options().attach::<Lock>(
+            MmapRaw::map_raw(&File::options().read(true).write(true).open(space.file("named"))?)?,
+            0,
+        ),
         ErrorKind::WrongKind,
         "lives in a namespace",
     );
@@ -229,7 +258,7 @@ fn what_else_may_be_there() -> Outcome {
 }
 
 #[test]
-fn header_of_rubbish_is_an_error_and_no_signal() -> Outcome {
+fn random_header_is_an_error_and_not_a_signal() -> Outcome {
     let space = Space::new();
     let path = space.file("memory");
     let file = memory(&path);
@@ -240,7 +269,7 @@ fn header_of_rubbish_is_an_error_and_no_signal() -> Outcome {
         for _ in 0..=dice.below(3) {
             file.write_all_at(&dice.next().to_le_bytes(), 8 * dice.below(16))?;
         }
-        // Whatever it is; only what was fine may be.
+        // Any result, but no signal.
         let _ = options().attach::<Lock>(map(&path), LOCK);
         let _ = options().attach::<Queue<u64>>(map(&path), LOCK);
     }
@@ -248,7 +277,7 @@ fn header_of_rubbish_is_an_error_and_no_signal() -> Outcome {
 }
 
 #[test]
-fn handles_do_not_travel_and_have_no_name() -> Outcome {
+fn handle_cannot_be_sent_and_has_no_name() -> Outcome {
     let space = Space::new();
     let region = Arc::new(map(&space.file("memory")));
     let number: AtomicValue<u64> = options().place(region.clone(), NUMBER, 7)?;
@@ -256,16 +285,20 @@ fn handles_do_not_travel_and_have_no_name() -> Outcome {
     assert_eq!(error, postcard::Error::SerdeSerCustom);
     assert_eq!((number.name(), number.shared().unwrap().path()), (None, None));
     assert_eq!(number.shared().unwrap().describe(), "atomic value (placed)");
-    let unsupported = |result: Result<(), Error>| result.expect_err("not ours").kind();
+    let unsupported = |result: Result<(), Error>| result.expect_err("it is caller-provided memory").kind();
     assert_eq!(unsupported(number.shared().unwrap().populate(0..8)), ErrorKind::Unsupported);
     assert_eq!(unsupported(number.shared().unwrap().give_back(0..64)), ErrorKind::Unsupported);
     assert_eq!(unsupported(number.sync()), ErrorKind::Unsupported);
-    refused(options().prefault(true).attach::<AtomicValue<u64>>(region, NUMBER), ErrorKind::Unsupported, "set aside");
+    refused(
+        options().prefault(true).attach::<AtomicValue<u64>>(region, NUMBER),
+        ErrorKind::Unsupported,
+        "set aside",
+    );
     Ok(())
 }
 
 #[test]
-fn handle_keeps_the_region_and_a_leaked_guard_for_ever() -> Outcome {
+fn leaked_guard_keeps_the_region_for_ever() -> Outcome {
     let _watchdog = watchdog();
     let space = Space::new();
     let region = Arc::new(map(&space.file("memory")));
@@ -276,14 +309,14 @@ fn handle_keeps_the_region_and_a_leaked_guard_for_ever() -> Outcome {
     let lock: Lock = options().attach(region.clone(), LOCK)?;
     std::mem::forget(lock.lock()?);
     drop(lock);
-    assert_eq!(Arc::strong_count(&region), 2, "the kernel will walk through it");
+    assert_eq!(Arc::strong_count(&region), 2, "the kernel will read it");
     let again: Lock = options().attach(region.clone(), LOCK)?;
-    assert!(again.lock().is_err(), "this thread holds it still");
+    assert!(again.lock().is_err(), "this thread still holds it");
     Ok(())
 }
 
 #[test]
-fn one_of_many_places() -> Outcome {
+fn one_of_several_processes_places_the_object() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         let space = Space::new();
@@ -309,7 +342,7 @@ fn one_of_many_places() -> Outcome {
                                 }
                             }
                         };
-                        queue.put(1).expect("there is room");
+                        queue.put(1).expect("there is space");
                         0
                     })
                 })
@@ -324,7 +357,7 @@ fn one_of_many_places() -> Outcome {
 }
 
 #[test]
-fn storm_of_placers_killed() -> Outcome {
+fn killed_placers_leave_memory_that_can_be_used() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         let space = Space::new();

@@ -1,4 +1,4 @@
-//! Blocks of bytes: every offset and length, who outlives whom, and blocks that others made.
+//! Blocks of bytes: every offset and length, lifetimes, and blocks that other programs made.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use multiproc::{AtomicValue, Error, ErrorKind, Options, Queue, SharedMemory, Val
 
 use crate::common::{Dice, How, Outcome, Space, alone, fork, kill, spawn, unique, value, wait_for};
 
-/// The error's kind, and that it names the object.
+/// Returns the error's kind, and checks that it names the object.
 fn refused<T>(result: Result<T, Error>, object: &str) -> ErrorKind {
     let error = result.err().expect("an error");
     assert!(error.to_string().contains(object), "{error}");
@@ -16,7 +16,7 @@ fn refused<T>(result: Result<T, Error>, object: &str) -> ErrorKind {
 }
 
 #[test]
-fn smoke() -> Outcome {
+fn block_is_made_found_and_written() -> Outcome {
     let _alone = alone();
     let name = unique("block");
     let block = SharedMemory::create(&name, 100)?;
@@ -35,7 +35,7 @@ fn smoke() -> Outcome {
 }
 
 #[test]
-fn every_offset_and_length() -> Outcome {
+fn writes_at_every_offset_and_length_come_back() -> Outcome {
     let block = SharedMemory::new(43)?;
     let mut model = block.to_vec();
     let mut dice = Dice::new(1);
@@ -54,7 +54,7 @@ fn every_offset_and_length() -> Outcome {
 }
 
 #[test]
-fn long_copies_at_odd_places() -> Outcome {
+fn long_writes_at_any_offset_come_back() -> Outcome {
     let block = SharedMemory::new(100_003)?;
     let mut model = block.to_vec();
     let mut dice = Dice::new(2);
@@ -76,27 +76,37 @@ fn outside_is_an_error_and_changes_nothing() -> Outcome {
     let name = unique("outside");
     let block = SharedMemory::create(&name, 16)?;
     block.write_at(0, &[7; 16])?;
-    for (offset, length) in [(0, 17), (16, 1), (10, 7), (17, 0), (usize::MAX, 1), (usize::MAX - 2, 8), (usize::MAX, 0)] {
+    for (offset, length) in
+        [(0, 17), (16, 1), (10, 7), (17, 0), (usize::MAX, 1), (usize::MAX - 2, 8), (usize::MAX, 0)]
+    {
         let mut bytes = vec![5; length];
-        assert_eq!(refused(block.write_at(offset, &bytes), &name), ErrorKind::Invalid, "{length} at {offset}");
-        assert_eq!(refused(block.read_at(offset, &mut bytes), &name), ErrorKind::Invalid, "{length} at {offset}");
+        assert_eq!(
+            refused(block.write_at(offset, &bytes), &name),
+            ErrorKind::Invalid,
+            "{length} at {offset}"
+        );
+        assert_eq!(
+            refused(block.read_at(offset, &mut bytes), &name),
+            ErrorKind::Invalid,
+            "{length} at {offset}"
+        );
         assert_eq!(bytes, vec![5; length]);
         assert_eq!(block.to_vec(), [7; 16]);
     }
-    // Nothing, at its very end.
+    // No bytes, at the end of the block.
     block.write_at(16, &[])?;
     block.read_at(16, &mut [])?;
     Ok(())
 }
 
 #[test]
-fn verbs() -> Outcome {
+fn constructors_make_and_find_by_name() -> Outcome {
     let _alone = alone();
     let name = unique("verbs");
     assert_eq!(refused(SharedMemory::open(&name), &name), ErrorKind::NotFound);
     let block = SharedMemory::open_or_create(&name, 10)?;
     assert_eq!(SharedMemory::open_or_create(&name, 10)?.len(), 10);
-    // 11 would be as many words, and as long a file.
+    // 11 bytes would take as many words, and as long a file.
     assert_eq!(refused(SharedMemory::open_or_create(&name, 11), &name), ErrorKind::Mismatch);
     assert_eq!(refused(SharedMemory::create(&name, 10), &name), ErrorKind::AlreadyExists);
     assert_eq!(refused(Value::<u64>::open(&name), &name), ErrorKind::WrongKind);
@@ -109,7 +119,7 @@ fn verbs() -> Outcome {
 }
 
 #[test]
-fn sizes_that_cannot_be() {
+fn impossible_size_is_an_error() {
     for bytes in [0, usize::MAX, usize::MAX - 7, 1 << 60] {
         let error = SharedMemory::new(bytes).expect_err("no such block");
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
@@ -130,7 +140,7 @@ fn persistent_block_keeps_its_bytes() -> Outcome {
 }
 
 #[test]
-fn handle_travels_through_a_queue() -> Outcome {
+fn handle_can_be_sent_through_a_queue() -> Outcome {
     fn child(queue: Queue<Option<SharedMemory>>) -> u64 {
         let mut sum = 0;
         while let Ok(Some(block)) = queue.get() {
@@ -144,7 +154,7 @@ fn handle_travels_through_a_queue() -> Outcome {
     for number in 1..=50_u8 {
         let block = SharedMemory::new(usize::from(number))?;
         block.write_at(0, &vec![1; usize::from(number)])?;
-        // Dropped here at once.
+        // Dropped here at once: only the message keeps it.
         queue.put(Some(block))?;
     }
     queue.put(None)?;
@@ -153,7 +163,7 @@ fn handle_travels_through_a_queue() -> Outcome {
 }
 
 #[test]
-fn neighbours_in_one_word_do_not_disturb_each_other() -> Outcome {
+fn writers_of_one_word_leave_each_others_bytes() -> Outcome {
     const ROUNDS: u32 = 20_000;
     fn child((block, at, ready): (SharedMemory, usize, AtomicValue<u32>)) -> Result<(), String> {
         ready.fetch_add(1);
@@ -172,14 +182,15 @@ fn neighbours_in_one_word_do_not_disturb_each_other() -> Outcome {
     let _alone = alone();
     // Runs of three bytes: inside a word, and across its end.
     let (block, ready) = (SharedMemory::new(12)?, AtomicValue::new(0_u32)?);
-    let children: Vec<_> = (0..4).map(|which| spawn(child, (block.clone(), 3 * which, ready.clone()))).collect();
+    let children: Vec<_> =
+        (0..4).map(|which| spawn(child, (block.clone(), 3 * which, ready.clone()))).collect();
     children.iter().try_for_each(value)?;
     assert_eq!(block.to_vec(), [(ROUNDS - 1).to_le_bytes()[0]; 12]);
     Ok(())
 }
 
 #[test]
-fn killed_writer_leaves_what_it_had_written() -> Outcome {
+fn killed_writer_leaves_the_bytes_it_had_written() -> Outcome {
     const ROUNDS: u64 = 100;
     const BYTES: usize = 10_000;
     let _alone = alone();
@@ -199,7 +210,10 @@ fn killed_writer_leaves_what_it_had_written() -> Outcome {
         (0..dice.below(20_000)).for_each(|_| std::hint::spin_loop());
         writer.kill();
         let bytes = block.to_vec();
-        assert!(bytes[..13].iter().chain(&bytes[BYTES - 13..]).all(|byte| *byte == 0xee), "beside what was written");
+        assert!(
+            bytes[..13].iter().chain(&bytes[BYTES - 13..]).all(|byte| *byte == 0xee),
+            "bytes beside the written ones"
+        );
         assert!(bytes[13..BYTES - 13].iter().all(|byte| *byte < 0x80), "never written");
         // At most one write had begun and not ended.
         let changes = bytes[13..BYTES - 13].windows(2).filter(|pair| pair[0] != pair[1]).count();
@@ -228,7 +242,7 @@ fn killed_user_leaves_no_block() -> Outcome {
     Ok(())
 }
 
-/// A block of somebody else's, as C and Python make it: a file of the shared memory file system. Gone with its maker.
+/// A block as C and Python make it: a file in the shared memory file system. Dropping it removes the file.
 struct Foreign(String);
 
 impl Foreign {
@@ -250,7 +264,7 @@ impl Drop for Foreign {
 }
 
 #[test]
-fn block_of_others() -> Outcome {
+fn block_of_another_program_can_be_read_and_written() -> Outcome {
     let _alone = alone();
     let foreign = Foreign::new(b"theirs, and thirteen more");
     for id in [foreign.0.clone(), format!("/{}", foreign.0)] {
@@ -265,15 +279,18 @@ fn block_of_others() -> Outcome {
         let copy = block.clone();
         drop(block);
         assert_eq!(copy.len(), 25);
-        assert_eq!(format!("{copy:?}"), format!("SharedMemory {{ object: OS memory {:?}, bytes: 25 }}", foreign.0));
+        assert_eq!(
+            format!("{copy:?}"),
+            format!("SharedMemory {{ object: OS memory {:?}, bytes: 25 }}", foreign.0)
+        );
     }
-    // Dropped twice, and theirs all the same.
+    // Two handles were dropped, and the block is still there.
     assert_eq!(fs::read(foreign.path())?, b"theirs, and thirteen more");
     Ok(())
 }
 
 #[test]
-fn block_of_others_travels_as_its_name() -> Outcome {
+fn block_of_another_program_is_sent_by_its_name() -> Outcome {
     fn child(block: SharedMemory) -> SharedMemory {
         block.write_at(0, b"child").expect("inside");
         block
@@ -290,7 +307,7 @@ fn block_of_others_travels_as_its_name() -> Outcome {
 }
 
 #[test]
-fn block_of_others_survives_the_death_of_its_users() -> Outcome {
+fn block_of_another_program_survives_killed_users() -> Outcome {
     let _alone = alone();
     let foreign = Foreign::new(&[0; 8]);
     let step = AtomicValue::new(0_u32)?;
@@ -309,7 +326,7 @@ fn block_of_others_survives_the_death_of_its_users() -> Outcome {
 }
 
 #[test]
-fn what_is_no_block_of_others() -> Outcome {
+fn attach_os_refuses_what_is_no_block() -> Outcome {
     let _alone = alone();
     for bad in ["", "/", ".", "..", "/..", "a/b", "/a/b", "//a", "a\0b", "multiproc-0/x", &"n".repeat(256)] {
         let error = SharedMemory::attach_os(bad).expect_err("no name");
@@ -320,7 +337,8 @@ fn what_is_no_block_of_others() -> Outcome {
     let empty = Foreign::new(b"");
     assert_eq!(refused(SharedMemory::attach_os(&empty.0), &empty.0), ErrorKind::Invalid);
     let space = Space::new();
-    let directory = space.namespace().path().file_name().and_then(|name| name.to_str()).expect("it has a name");
+    let directory =
+        space.namespace().path().file_name().and_then(|name| name.to_str()).expect("it has a name");
     assert_eq!(refused(SharedMemory::attach_os(directory), directory), ErrorKind::Invalid);
     let link = Foreign(unique("link"));
     std::os::unix::fs::symlink(empty.path(), link.path())?;
@@ -329,7 +347,7 @@ fn what_is_no_block_of_others() -> Outcome {
 }
 
 #[test]
-fn block_of_others_that_is_cut_short_is_a_signal() -> Outcome {
+fn reading_a_truncated_block_of_another_program_is_sigbus() -> Outcome {
     let _alone = alone();
     let foreign = Foreign::new(&[1; 10_000]);
     let step = AtomicValue::new(0_u32)?;
@@ -337,7 +355,7 @@ fn block_of_others_that_is_cut_short_is_a_signal() -> Outcome {
         let block = SharedMemory::attach_os(&foreign.0).expect("it is there");
         step.store(1);
         wait_for(&step, 2);
-        // What is left can be read, though not what was cut off.
+        // The rest can still be read.
         let mut byte = [0];
         let first = block.read_at(0, &mut byte).is_ok_and(|()| byte == [1]);
         step.store(if first { 3 } else { 4 });

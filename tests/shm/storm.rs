@@ -1,18 +1,23 @@
-//! A storm over a few names: eight processes make, find, drop and unlink, while a ninth kills them in the middle of it. What is asked of the
-//! names: nobody ever finds an object that is not ready, and those who have a name at the same time have the same object.
+//! Eight processes make, find, drop and unlink a few names, while a ninth kills them. The test asserts two
+//! things. No process ever finds an incomplete object. Processes that have handles under one name at the same
+//! time have the same object.
 //!
 //! # The oracle
 //!
-//! Each object holds a number of its own, sixteen times, which its maker has drawn; so what is found tells which object it is, and whether it was
-//! ready. Whoever has found one enters it into a ledger, and takes it out before it drops the handle.
+//! Each object holds a random number, sixteen times. So its contents identify the object, and show whether it
+//! was complete. A worker that has found an object enters it into a ledger, and removes the entry before it
+//! drops the handle.
 //!
-//! Two processes that *both have* a handle under one name, to different objects, are a **split**, unless the name was unlinked since the earlier of them
-//! began to look for it. For: say P got A at some instant of its call, and Q got B at a later one. P has had A mapped ever since, so A was in use,
-//! and a name in use means the same object until an unlink. Unlinks are entered before they begin and again when they have ended, by the killer in the
-//! name of those it has killed; and whoever finds a difference asks the kernel whether the other one still lives. So a split that is
-//! counted is one, whatever the ledger's delays: these only hide some.
+//! It is a **split** if two processes have handles under one name to different objects. It is none if the
+//! name was unlinked after the earlier of them had begun to look for it. The reason: say P got object A, and
+//! Q got object B later. P has had A mapped ever since, so A was in use, and a name in use means the same
+//! object until an unlink.
 //!
-//! The ledger is a [`Value`]: a killed process has written into it, or it has not.
+//! A worker enters an unlink before it begins and again when it has ended; for a killed worker the killer
+//! does that. A worker that finds a difference asks the kernel whether the other worker is still alive. So
+//! every split that is counted is a real one. Delays of the ledger only hide some.
+//!
+//! The ledger is a [`Value`]: a killed process has written to it completely, or not at all.
 
 use std::time::{Duration, Instant};
 
@@ -24,21 +29,21 @@ use multiproc::{AtomicValue, Error, ErrorKind, Value};
 use crate::common::{Dice, Forked, How, Outcome, Space, alone, fork};
 
 const WORKERS: usize = 8;
-/// The first is never unlinked.
+/// The first name is never unlinked.
 const NAMES: [&str; 3] = ["kept", "unlinked", "unlinked-too"];
-/// How many handles a worker has at most.
+/// The most handles that a worker has.
 const HANDLES: usize = 3;
 
-/// What the storm makes: a number that is never 0, sixteen times.
+/// The contents of an object: a number that is never 0, sixteen times.
 type Pattern = [u64; 16];
 type Object = Value<Pattern>;
 
-/// One handle that somebody has; all zeros: none.
+/// A handle that a worker has; all zeros: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 struct Holding {
     object: u64,
-    /// When the call that found it began.
+    /// The time at which the call that found it began.
     begun: u64,
     name: u64,
 }
@@ -47,11 +52,11 @@ struct Holding {
 #[repr(C)]
 struct Ledger {
     holdings: [[Holding; HANDLES]; WORKERS],
-    /// The thread that is the worker.
-    who: [u64; WORKERS],
-    /// 1 + the name that the worker is unlinking.
+    /// The thread of each worker.
+    threads: [u64; WORKERS],
+    /// 1 + the name that each worker is unlinking.
     unlinking: [u64; WORKERS],
-    /// When the last unlink of each name had ended.
+    /// The time at which the last unlink of each name had ended.
     unlinked: [u64; NAMES.len()],
     counts: Counts,
 }
@@ -60,24 +65,24 @@ struct Ledger {
 #[repr(C)]
 struct Counts {
     found: u64,
-    /// How often two handles of different workers were compared.
+    /// How many pairs of handles of different workers were compared.
     compared: u64,
     splits: u64,
     uninitialised: u64,
     unlinks: u64,
 }
 
-/// What the processes of a storm share.
+/// The state that the processes share.
 struct Storm {
     space: Space,
     ledger: Value<Ledger>,
-    /// Moments: each is later than those that had been taken before.
+    /// Counts up: a later time is a larger number.
     clock: AtomicValue<u64>,
-    /// What each worker is doing: an [`Act`].
+    /// The [`Act`] that each worker is doing.
     acts: Vec<AtomicValue<u8>>,
 }
 
-/// When to kill.
+/// What a worker is doing when it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     Else,
@@ -89,7 +94,12 @@ enum Act {
 impl Storm {
     fn new() -> Result<Self, Error> {
         let acts = (0..WORKERS).map(|_| AtomicValue::new(0)).collect::<Result<_, _>>()?;
-        Ok(Self { space: Space::new(), ledger: Value::new(Ledger::zeroed())?, clock: AtomicValue::new(1)?, acts })
+        Ok(Self {
+            space: Space::new(),
+            ledger: Value::new(Ledger::zeroed())?,
+            clock: AtomicValue::new(1)?,
+            acts,
+        })
     }
 
     fn start(&self, worker: usize, seed: u64) -> Forked {
@@ -99,15 +109,15 @@ impl Storm {
         })
     }
 
-    /// For as long as it lives.
+    /// Works until it is killed.
     fn work(&self, worker: usize, mut dice: Dice) -> Outcome {
         let mut kept: [Option<Object>; HANDLES] = Default::default();
-        self.ledger.update(|ledger| ledger.who[worker] = u64::from(thread_id()))?;
+        self.ledger.update(|ledger| ledger.threads[worker] = u64::from(thread_id()))?;
         loop {
             let slot = below(&mut dice, HANDLES);
             let name = below(&mut dice, NAMES.len());
             if let Some(handle) = kept[slot].take() {
-                // What is had stays what it is.
+                // The object of a handle stays the same.
                 let object = handle.get()?;
                 self.ledger.update(|ledger| {
                     let held = std::mem::take(&mut ledger.holdings[worker][slot]);
@@ -139,7 +149,11 @@ impl Storm {
             _ => options.open_or_create(NAMES[name], fresh),
         });
         let handle = match found {
-            Err(error) if how < 2 && [ErrorKind::AlreadyExists, ErrorKind::NotFound].contains(&error.kind()) => return Ok(None),
+            Err(error)
+                if how < 2 && [ErrorKind::AlreadyExists, ErrorKind::NotFound].contains(&error.kind()) =>
+            {
+                return Ok(None);
+            }
             found => found?,
         };
         let pattern = handle.get()?;
@@ -150,10 +164,13 @@ impl Storm {
             ledger.counts.uninitialised += 1;
         }
         for other in (0..WORKERS).filter(|other| *other != worker) {
-            for held in ledger.holdings[other].into_iter().filter(|held| held.object != 0 && held.name == mine.name) {
-                let unlinked = ledger.unlinking.contains(&(mine.name + 1)) || ledger.unlinked[name] >= held.begun.min(begun);
-                // Asked last: if it lives now, it had its handle when we had ours.
-                if !unlinked && !has_ended(u32::try_from(ledger.who[other])?) {
+            for held in
+                ledger.holdings[other].into_iter().filter(|held| held.object != 0 && held.name == mine.name)
+            {
+                let unlinked = ledger.unlinking.contains(&(mine.name + 1))
+                    || ledger.unlinked[name] >= held.begun.min(begun);
+                // Asked last: a worker that is alive now had its handle when this one had its own.
+                if !unlinked && !has_ended(u32::try_from(ledger.threads[other])?) {
                     ledger.counts.compared += 1;
                     ledger.counts.splits += u64::from(held.object != mine.object);
                 }
@@ -181,11 +198,15 @@ impl Storm {
         result
     }
 
-    /// Kills one in the middle of something, if one of them will do that soon, and makes another one of it. Tells in the middle of what.
-    fn kill_one(&self, workers: &mut [Option<Forked>], dice: &mut Dice) -> Result<Act, Box<dyn std::error::Error>> {
+    /// Kills a worker during a chosen act, if one does that soon, and starts it again. Returns the act.
+    fn kill_one(
+        &self,
+        workers: &mut [Option<Forked>],
+        dice: &mut Dice,
+    ) -> Result<Act, Box<dyn std::error::Error>> {
         let wanted = [Act::Find, Act::Find, Act::Drop, Act::Unlink, Act::Else][below(dice, 5)];
         let mut victim = below(dice, WORKERS);
-        // At least one whole turn among them, so that all get on.
+        // Looks at all workers at least once, so that all go on.
         let begun = Instant::now();
         let patience = Duration::from_micros(dice.below(3_000));
         while begun.elapsed() < patience || self.acts[victim].load() != wanted as u8 {
@@ -203,7 +224,7 @@ impl Storm {
         let now = self.clock.fetch_add(1);
         self.ledger.update(|ledger| {
             ledger.holdings[victim] = Default::default();
-            ledger.who[victim] = 0;
+            ledger.threads[victim] = 0;
             ledger.unlink_ended(victim, now);
         })?;
         self.acts[victim].store(Act::Else as u8);
@@ -221,14 +242,14 @@ impl Storm {
             if now > found {
                 (found, since) = (now, Instant::now());
             }
-            assert!(since.elapsed() < Duration::from_secs(30), "nobody finds anything any more");
+            assert!(since.elapsed() < Duration::from_secs(30), "no worker has found an object for 30 s");
         }
         workers.into_iter().flatten().for_each(Forked::kill);
         let counts = self.ledger.get()?.counts;
         Gc::new().run(self.space.namespace())?;
         let left = self.space.entries();
         println!(
-            "{} found, {} compared, {} unlinked; killed in find {}, drop, {}, unlink {}, between {}",
+            "{} found, {} compared, {} unlinked; killed in find {}, drop {}, unlink {}, between {}",
             counts.found, counts.compared, counts.unlinks, during[1], during[2], during[3], during[0]
         );
         println!(
@@ -238,7 +259,7 @@ impl Storm {
             left.len()
         );
         assert_eq!((counts.splits, counts.uninitialised, left), (0, 0, Vec::new()));
-        assert!(counts.compared > kills, "an oracle that was hardly asked: {counts:?}");
+        assert!(counts.compared > kills, "too few comparisons: {counts:?}");
         Ok(())
     }
 }
@@ -258,50 +279,50 @@ fn below(dice: &mut Dice, end: usize) -> usize {
 }
 
 #[test]
-fn two_hundred_kills() -> Outcome {
+fn names_survive_two_hundred_kills() -> Outcome {
     let _alone = alone();
     Storm::new()?.run(200, Dice::of_this_run())
 }
 
 /// `ci/storm.sh KILLS [SEED]`.
 #[test]
-#[ignore = "as long as one likes: ci/storm.sh"]
+#[ignore = "runs as many kills as asked for: ci/storm.sh"]
 fn as_many_as_asked_for() -> Outcome {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let kills = number("STORM_KILLS").ok_or("STORM_KILLS: how many")?;
+    let kills = number("STORM_KILLS").ok_or("set STORM_KILLS to the number of kills")?;
     Storm::new()?.run(kills, number("STORM_SEED").map_or_else(Dice::of_this_run, Dice::new))
 }
 
-/// The oracle is no rubber stamp: one who gets another object under the name is seen.
+/// Checks the oracle: it sees a worker that gets another object under the name.
 #[test]
-fn split_is_seen() -> Outcome {
+fn oracle_sees_a_split() -> Outcome {
     let _alone = alone();
     let storm = Storm::new()?;
     let mut dice = Dice::new(1);
-    let me = u64::from(thread_id());
-    storm.ledger.update(|ledger| ledger.who = [me; WORKERS])?;
-    let look = |worker: usize, dice: &mut Dice| loop {
+    let thread = u64::from(thread_id());
+    storm.ledger.update(|ledger| ledger.threads = [thread; WORKERS])?;
+    let find = |worker: usize, dice: &mut Dice| loop {
         if let Some(found) = storm.find(worker, 0, 0, dice)? {
             return Ok::<_, Box<dyn std::error::Error>>(found);
         }
     };
-    let _first = look(0, &mut dice)?;
-    let _same = look(1, &mut dice)?;
+    let _first = find(0, &mut dice)?;
+    let _same = find(1, &mut dice)?;
     let counts = storm.ledger.get()?.counts;
     assert_eq!((counts.compared, counts.splits), (1, 0));
-    // Behind the ledger's back.
+    // An unlink that the ledger does not have is a split.
     storm.space.options().unlink(NAMES[0])?;
-    let _other = look(2, &mut dice)?;
+    let _other = find(2, &mut dice)?;
     let counts = storm.ledger.get()?.counts;
     assert_eq!((counts.compared, counts.splits), (3, 2));
-    // With its knowledge it is none.
+    // One that it has is none.
     storm.unlink(3, 0)?;
-    let _another = look(4, &mut dice)?;
+    let _another = find(4, &mut dice)?;
     assert_eq!(storm.ledger.get()?.counts.splits, 2);
-    // And an object that is not ready.
+    // An object that is not complete is seen, too.
     storm.space.options().unlink(NAMES[0])?;
     let _bad: Object = storm.space.options().create(NAMES[0], [0; 16])?;
-    let _found = look(5, &mut dice)?;
+    let _found = find(5, &mut dice)?;
     assert_eq!(storm.ledger.get()?.counts.uninitialised, 1);
     Ok(())
 }

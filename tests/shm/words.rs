@@ -1,4 +1,4 @@
-//! An object that is all the wait words, for tests that let processes wait for each other.
+//! An object with all wait words, for tests in which processes wait for each other.
 #![allow(unsafe_code, reason = "the promise of an object's layout")]
 
 use std::sync::atomic::AtomicU64;
@@ -8,32 +8,22 @@ use multiproc::robust::{EventCount, RawEvent, RobustLock, Side};
 use multiproc::shm::{Error, Handle, Object, Shared};
 use serde::{Deserialize, Serialize};
 
-/// All zeros is its beginning.
+/// It begins as zeros.
 #[repr(C, align(64))]
 pub(crate) struct WordsBlock {
     pub(crate) puts: Side,
     pub(crate) takes: Side,
-    pub(crate) seq: EventCount,
+    pub(crate) count: EventCount,
     reserved: u32,
     pub(crate) event: RawEvent,
     pub(crate) cells: [AtomicU64; 5],
 }
 
-// SAFETY: `repr(C)`, atomics and integers of fixed width; its size never changes; both locks are told.
+// SAFETY: `repr(C)`, atomics and integers of fixed width; always the same size; `locks` returns both locks.
 unsafe impl Object for WordsBlock {
     const KIND: &'static str = "test words";
     const LAYOUT: u32 = 1;
     type Params = ();
-
-    fn extents((): &()) -> Result<[u64; 2], String> {
-        Ok([0, 0])
-    }
-
-    fn size(extents: [u64; 2]) -> Option<usize> {
-        (extents == [0, 0]).then_some(size_of::<Self>())
-    }
-
-    unsafe fn init(&self, _: *const AtomicU64, (): ()) {}
 
     fn locks(&self) -> [Option<&RobustLock>; 2] {
         [Some(self.puts.lock()), Some(self.takes.lock())]

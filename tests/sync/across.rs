@@ -1,5 +1,6 @@
-//! Locks over forks and execs, beside libc's own robust mutexes, under a storm of signals, and while their holder is stopped.
-#![allow(unsafe_code, reason = "what a C program does to its own process")]
+//! Locks over forks and execs, beside libc's own robust mutexes, under many signals, and while their owner is
+//! stopped.
+#![allow(unsafe_code, reason = "forks, execs and signals, as a C program uses them")]
 
 use std::mem::MaybeUninit;
 use std::process;
@@ -11,19 +12,12 @@ use std::time::{Duration, Instant};
 use multiproc::robust::{Deadline, EventCount, RawEvent};
 use multiproc::{AtomicValue, ErrorKind, Lock, LockGuard, Value};
 
-use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, tid, value, wait_for, wait_until, with_one_thread};
-
-/// Stops a process, and returns when it has.
-pub(crate) fn stop(pid: u32) {
-    signal(pid, libc::SIGSTOP);
-    let state =
-        |thread: &str| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/stat")).is_ok_and(|stat| stat.contains(") T "));
-    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    wait_until(|| threads().all(|thread| thread.file_name().to_str().is_some_and(state)));
-}
+use crate::common::{
+    Dice, How, Outcome, alone, exec, fork, signal, spawn, stop, tid, value, wait_for, with_one_thread,
+};
 
 #[test]
-fn stopped_holder_is_not_robbed() -> Outcome {
+fn stopped_owner_keeps_its_lock() -> Outcome {
     fn child((lock, step): (Lock, AtomicValue<u32>)) {
         let _guard = lock.lock().expect("no error");
         step.store(1);
@@ -35,7 +29,7 @@ fn stopped_holder_is_not_robbed() -> Outcome {
     wait_for(&step, 1);
     stop(child.pid());
     step.store(2);
-    // Longer than the look at the owner that a waiter takes once a second.
+    // Longer than a second, the interval of a waiter's liveness poll.
     assert!(lock.lock_timeout(Duration::from_millis(1300))?.is_none());
     assert_eq!(lock.owner().and_then(|owner| owner.pid), Some(child.pid()));
     signal(child.pid(), libc::SIGCONT);
@@ -45,7 +39,7 @@ fn stopped_holder_is_not_robbed() -> Outcome {
 }
 
 #[test]
-fn stopped_waiter_costs_the_others_a_second_at_most() -> Outcome {
+fn stopped_waiter_delays_other_waiters_by_at_most_a_second() -> Outcome {
     let _alone = alone();
     let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
     let guard = lock.lock()?;
@@ -62,7 +56,7 @@ fn stopped_waiter_costs_the_others_a_second_at_most() -> Outcome {
     thread::sleep(Duration::from_millis(2));
     stop(stopped.pid());
     drop(guard);
-    // The wake may have gone to the stopped one.
+    // The wake-up may have gone to the stopped waiter.
     assert_eq!(other.wait(), 0);
     assert_eq!(step.load(), 3);
     signal(stopped.pid(), libc::SIGCONT);
@@ -80,10 +74,12 @@ fn forked_copy_of_a_guard_owns_nothing() -> Outcome {
             let child = fork(how, || {
                 // The copy is dropped; the lock is still the parent's.
                 drop(guard.take());
-                let still = lock.owner().and_then(|owner| owner.pid) != Some(process::id()) && lock.is_locked();
+                let still =
+                    lock.owner().and_then(|owner| owner.pid) != Some(process::id()) && lock.is_locked();
                 let none = lock.try_lock().is_ok_and(|guard| guard.is_none());
-                // Another lock is as good as ever, and so is that one once it is free.
-                let mine = other.lock().is_ok_and(|_| other.owner().and_then(|owner| owner.pid) == Some(process::id()));
+                // The child can take another lock, and this lock once it is free.
+                let owner = || other.owner().and_then(|owner| owner.pid);
+                let mine = other.lock().is_ok_and(|_| owner() == Some(process::id()));
                 step.store(1);
                 let next = lock.lock().is_ok_and(|guard| LockGuard::previous_owner_died(&guard).is_none());
                 i32::from(!(still && none && mine && next))
@@ -123,14 +119,14 @@ fn forked_copy_of_a_value_guard_commits_nothing() -> Outcome {
 }
 
 #[test]
-fn forked_child_that_dies_with_a_copy_takes_nothing() -> Outcome {
+fn forked_child_that_dies_with_a_copy_of_a_guard_changes_nothing() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         for how in [How::Libc, How::Raw] {
             let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
             let guard = lock.lock()?;
             let child = fork(how, || {
-                // Set up its own list, beside what it inherited.
+                // This sets up the child's own robust list, beside the inherited memory.
                 drop(Lock::new().expect("a lock\n").lock());
                 step.store(1);
                 wait_for(&step, 2);
@@ -152,7 +148,7 @@ fn forked_child_is_an_owner_like_any_other() -> Outcome {
     with_one_thread(|| {
         for how in [How::Libc, How::Raw] {
             let (locks, step) = ([Lock::new()?, Lock::new()?, Lock::new()?], AtomicValue::new(0_u32)?);
-            // The parent's own list has something on it, too.
+            // The parent's own list also holds a lock.
             let held = locks[0].lock()?;
             let child = fork(how, || {
                 let _guards = [locks[1].lock(), locks[2].lock()];
@@ -176,15 +172,15 @@ fn forked_child_is_an_owner_like_any_other() -> Outcome {
 }
 
 #[test]
-fn raw_fork_of_a_thread_that_never_locked() -> Outcome {
+fn raw_fork_of_a_thread_that_never_locked_is_refused() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
-        // Nothing tells the child where its robust list is. It is refused at once, before it has a lock that would die with it.
+        // The child cannot find its robust list. It is refused at once, before it holds a lock that the
+        // kernel would not release at its death.
         let code = thread::spawn(|| {
             let child = fork(How::Raw, || {
-                let refused =
-                    |result: Result<Lock, multiproc::Error>| result.is_err_and(|error| error.kind() == ErrorKind::Unsupported);
-                i32::from(!refused(Lock::new()))
+                let refused = Lock::new().is_err_and(|error| error.kind() == ErrorKind::Unsupported);
+                i32::from(!refused)
             });
             child.wait()
         });
@@ -194,7 +190,7 @@ fn raw_fork_of_a_thread_that_never_locked() -> Outcome {
 }
 
 #[test]
-fn forks_of_forks() -> Outcome {
+fn fork_of_a_forked_owner_owns_nothing() -> Outcome {
     let _alone = alone();
     with_one_thread(|| {
         for how in [How::Libc, How::Raw] {
@@ -203,27 +199,19 @@ fn forks_of_forks() -> Outcome {
             let child = fork(how, || {
                 std::mem::forget(lock.lock());
                 let grandchild = fork(how, || i32::from(!lock.try_lock().is_ok_and(|guard| guard.is_none())));
-                let sound = grandchild.wait() == 0 && lock.owner().and_then(|owner| owner.pid) == Some(process::id());
-                i32::from(!sound)
+                let owner = || lock.owner().and_then(|owner| owner.pid);
+                i32::from(grandchild.wait() != 0 || owner() != Some(process::id()))
             });
             assert_eq!(child.wait(), 0, "{how:?}");
-            // It left by `_exit`, still holding.
+            // The child ended by `_exit`, and still held the lock.
             assert!(LockGuard::previous_owner_died(&lock.lock()?).is_some());
         }
         Ok(())
     })
 }
 
-/// Runs another program in this process.
-fn exec() -> ! {
-    let arguments = [c"sleep".as_ptr(), c"100".as_ptr(), ptr::null()];
-    // SAFETY: C strings, and a list that ends in null.
-    unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
-    panic!("there is no `sleep` here\n");
-}
-
 #[test]
-fn exec_by_the_leader_gives_back_what_it_holds() -> Outcome {
+fn exec_by_the_main_thread_releases_its_locks() -> Outcome {
     let _alone = alone();
     let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
     let child = fork(How::Libc, || {
@@ -232,14 +220,14 @@ fn exec_by_the_leader_gives_back_what_it_holds() -> Outcome {
         exec()
     });
     wait_for(&step, 1);
-    // Who it was cannot be told: its thread has not ended.
+    // The owner's process cannot be named: its thread has not ended.
     assert!(LockGuard::previous_owner_died(&lock.lock()?).is_some());
     child.kill();
     Ok(())
 }
 
 #[test]
-fn exec_by_another_thread_gives_back_what_it_holds() -> Outcome {
+fn exec_by_another_thread_releases_its_locks() -> Outcome {
     let _alone = alone();
     let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
     let child = fork(How::Libc, || {
@@ -247,7 +235,8 @@ fn exec_by_another_thread_gives_back_what_it_holds() -> Outcome {
             s.spawn(|| -> () {
                 std::mem::forget(lock.lock());
                 step.store(1);
-                // The kernel gives this thread the leader's number first, and then does not recognise its locks.
+                // The kernel first gives this thread the main thread's id, and then does not recognise its
+                // locks.
                 exec()
             });
         });
@@ -263,7 +252,7 @@ fn exec_by_another_thread_gives_back_what_it_holds() -> Outcome {
 }
 
 #[test]
-fn exec_by_another_thread_while_the_leader_holds() -> Outcome {
+fn exec_by_another_thread_releases_the_main_threads_locks() -> Outcome {
     let _alone = alone();
     let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
     let child = fork(How::Libc, || {
@@ -287,9 +276,11 @@ struct Mutexes<const N: usize>(*mut [libc::pthread_mutex_t; N]);
 
 impl<const N: usize> Mutexes<N> {
     fn new() -> Self {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping touches nothing that exists.
-        let memory = unsafe { libc::mmap(ptr::null_mut(), size_of::<[libc::pthread_mutex_t; N]>(), protection, flags, -1, 0) };
+        let (protection, flags) =
+            (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        let length = size_of::<[libc::pthread_mutex_t; N]>();
+        // SAFETY: a new mapping changes no existing memory.
+        let memory = unsafe { libc::mmap(ptr::null_mut(), length, protection, flags, -1, 0) };
         assert_ne!(memory, libc::MAP_FAILED);
         let this = Self(memory.cast());
         let mut attributes = MaybeUninit::uninit();
@@ -329,30 +320,30 @@ impl<const N: usize> Drop for Mutexes<N> {
     }
 }
 
-/// How many of each sort the next test has.
-const SORT: usize = 10;
+/// The number of locks of each kind in the next test.
+const EACH_KIND: usize = 10;
 
 #[test]
-fn beside_robust_mutexes_of_libc() -> Outcome {
+fn locks_work_beside_robust_mutexes_of_libc() -> Outcome {
     let _alone = alone();
     let mut dice = Dice::of_this_run();
     for round in 0..30 {
-        let theirs = Mutexes::<SORT>::new();
-        let ours: Vec<Lock> = (0..SORT).map(|_| Lock::new()).collect::<Result<_, _>>()?;
-        // What the child holds at its end, a bit each: theirs, then ours.
+        let theirs = Mutexes::<EACH_KIND>::new();
+        let ours: Vec<Lock> = (0..EACH_KIND).map(|_| Lock::new()).collect::<Result<_, _>>()?;
+        // The locks that the child holds at its end, one bit each: libc's, then ours.
         let holds = AtomicValue::new(0_u32)?;
         let seed = dice.next();
         let child = fork(How::Libc, || {
             let mut dice = Dice::new(seed);
             let mut held = 0_u32;
-            // Sometimes libc's come first on the list, sometimes ours.
+            // Either kind may come first on the list.
             for _ in 0..round * 10 + 1 {
-                let at = usize::try_from(dice.below(2 * SORT as u64)).unwrap_or(0);
+                let at = usize::try_from(dice.below(2 * EACH_KIND as u64)).unwrap_or(0);
                 let is_held = held & 1 << at != 0;
-                match (at.checked_sub(SORT), is_held) {
+                match (at.checked_sub(EACH_KIND), is_held) {
                     (None, false) => assert_eq!(theirs.lock(at), 0),
                     (None, true) => theirs.unlock(at),
-                    // SAFETY: unlocked by this thread below, or by its death; the handles live as long.
+                    // SAFETY: unlocked by this thread below, or by its death; the handles outlive both.
                     (Some(at), false) => assert_eq!(unsafe { ours[at].raw_lock() }.ok(), Some(false)),
                     // SAFETY: no guard is alive.
                     (Some(at), true) => assert!(unsafe { ours[at].raw_unlock() }),
@@ -366,30 +357,32 @@ fn beside_robust_mutexes_of_libc() -> Outcome {
         wait_for(&holds, 1 << 31);
         let held = holds.load();
         child.kill();
-        for at in 0..SORT {
-            let expected = if held & 1 << at != 0 { libc::EOWNERDEAD } else { 0 };
-            assert_eq!(theirs.lock(at), expected, "libc's {at} of {held:b}");
+        for at in 0..EACH_KIND {
+            let expected = if held & 1 << at != 0 { (libc::EOWNERDEAD, 0) } else { (0, libc::EINVAL) };
+            let locked = theirs.lock(at);
             // SAFETY: held by this thread.
-            assert_eq!(unsafe { libc::pthread_mutex_consistent(theirs.at(at)) }, if expected == 0 { libc::EINVAL } else { 0 });
+            let consistent = unsafe { libc::pthread_mutex_consistent(theirs.at(at)) };
+            assert_eq!((locked, consistent), expected, "libc's {at} of {held:b}");
             theirs.unlock(at);
         }
         for (at, lock) in ours.iter().enumerate() {
             let died = LockGuard::previous_owner_died(&lock.lock()?).is_some();
-            assert_eq!(died, held & 1 << (SORT + at) != 0, "ours {at} of {held:b}");
+            assert_eq!(died, held & 1 << (EACH_KIND + at) != 0, "ours {at} of {held:b}");
         }
     }
     Ok(())
 }
 
 #[test]
-fn thread_that_ends_with_both_sorts() -> Outcome {
+fn thread_that_ends_with_locks_of_both_kinds_releases_both() -> Outcome {
     let _alone = alone();
     let theirs = Mutexes::<2>::new();
     let (first, second) = (Lock::new()?, Lock::new()?);
     let address = theirs.0.expose_provenance();
     thread::scope(|s| {
         s.spawn(|| {
-            let theirs = std::mem::ManuallyDrop::new(Mutexes::<2>(ptr::with_exposed_provenance_mut(address)));
+            let same = Mutexes::<2>(ptr::with_exposed_provenance_mut(address));
+            let theirs = std::mem::ManuallyDrop::new(same);
             assert_eq!(theirs.lock(0), 0);
             std::mem::forget(first.lock());
             assert_eq!(theirs.lock(1), 0);
@@ -408,12 +401,12 @@ fn thread_that_ends_with_both_sorts() -> Outcome {
     Ok(())
 }
 
-/// A signal a millisecond, each of which interrupts whatever call this process is in.
-fn storm_of_signals() {
+/// Starts a timer whose signal interrupts this process's system calls every millisecond.
+fn signal_every_millisecond() {
     extern "C" fn count(_: i32) {
         SIGNALS.fetch_add(1, SeqCst);
     }
-    // SAFETY: zeros are a valid value of this plain struct.
+    // SAFETY: all zero is a valid value of this plain struct.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = count as extern "C" fn(i32) as usize;
     // SAFETY: a handler that only counts; without SA_RESTART.
@@ -427,30 +420,30 @@ fn storm_of_signals() {
 static SIGNALS: AtomicU64 = AtomicU64::new(0);
 
 #[test]
-fn deadline_is_kept_under_a_storm_of_signals() -> Outcome {
+fn deadlines_hold_under_many_signals() -> Outcome {
     let _alone = alone();
     let (lock, shared) = (Lock::new()?, Value::new(1_u64)?);
     let (_guard, _copy) = (lock.lock()?, shared.lock()?);
-    // Forked, so that its only thread is the one that is interrupted.
+    // Forked, so that the signals interrupt its only thread.
     let child = fork(How::Libc, || {
-        storm_of_signals();
+        signal_every_millisecond();
         let limit = Duration::from_millis(150);
-        let (seq, event) = (EventCount::new(), RawEvent::new());
+        let (count, event) = (EventCount::new(), RawEvent::new());
         let waits: [&dyn Fn() -> bool; 4] = [
             &|| lock.lock_timeout(limit).is_ok_and(|guard| guard.is_some()),
             &|| shared.lock_timeout(limit).is_ok_and(|guard| guard.is_some()),
-            &|| seq.wait_until(Deadline::after(limit), || false),
+            &|| count.wait_until(Deadline::after(limit), || false),
             &|| event.wait(Deadline::after(limit)),
         ];
         for wait in waits {
             let (start, before) = (Instant::now(), SIGNALS.load(SeqCst));
-            assert!(!wait(), "it ended too well\n");
+            assert!(!wait(), "it should have timed out\n");
             assert!(start.elapsed() >= limit, "too early: {:?}\n", start.elapsed());
-            // Begun again at each signal it would never end.
+            // A wait that started again at each signal would never end.
             assert!(start.elapsed() < Duration::from_secs(20), "too late: {:?}\n", start.elapsed());
-            assert!(SIGNALS.load(SeqCst) > before + 1, "no storm\n");
+            assert!(SIGNALS.load(SeqCst) > before + 1, "no signals came\n");
         }
-        // Making things under it works as well.
+        // Objects can be made meanwhile, too.
         for number in 0..50 {
             let made = Value::new([number; 1000]).expect("a value\n");
             assert_eq!(made.get(), Ok([number; 1000]));

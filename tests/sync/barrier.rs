@@ -1,5 +1,6 @@
-//! What a barrier promises to several processes at once, whoever dies; CPython's tests of it are at the end.
-#![allow(clippy::print_stdout, reason = "a test tells what it has seen")]
+//! The contract of a barrier between processes, also when one of them dies; CPython's tests of it are at the
+//! end.
+#![allow(clippy::print_stdout, reason = "a test prints what it measured")]
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -8,12 +9,14 @@ use std::time::{Duration, Instant};
 use multiproc::sync::{AcquireError, MAX_PARTIES};
 use multiproc::{AtomicValue, Barrier, Broken, ErrorKind};
 
-use crate::common::{Dice, Forked, How, LONG, Outcome, alone, fork, kill, signal, spawn, unique, value, wait_until};
+use crate::common::{
+    Dice, Forked, How, LONG, Outcome, alone, fork, kill, signal, spawn, unique, value, wait_until,
+};
 
 #[test]
-fn found_by_name() -> Outcome {
+fn barrier_is_found_by_name() -> Outcome {
     fn child(name: String) -> usize {
-        Barrier::open(&name).expect("it is there").wait().expect("nobody broke it").index()
+        Barrier::open(&name).expect("it is there").wait().expect("it is not broken").index()
     }
     let _alone = alone();
     let name = unique("barrier");
@@ -31,7 +34,7 @@ fn found_by_name() -> Outcome {
 }
 
 #[test]
-fn from_1_to_120_parties() -> Outcome {
+fn barrier_is_for_1_to_120_participants() -> Outcome {
     for parties in [0, MAX_PARTIES + 1, usize::MAX] {
         let error = Barrier::new(parties).expect_err("too few or too many");
         assert_eq!(error.kind(), ErrorKind::Invalid);
@@ -40,8 +43,9 @@ fn from_1_to_120_parties() -> Outcome {
     let _alone = alone();
     let barrier = Barrier::new(MAX_PARTIES)?;
     let mut indices = thread::scope(|s| {
-        let parties: Vec<_> = (0..MAX_PARTIES).map(|_| s.spawn(|| barrier.wait().expect("nobody broke it").index())).collect();
-        parties.into_iter().map(|party| party.join().expect("no panic")).collect::<Vec<_>>()
+        let wait = || barrier.wait().expect("it is not broken").index();
+        let threads: Vec<_> = (0..MAX_PARTIES).map(|_| s.spawn(wait)).collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Vec<_>>()
     });
     indices.sort_unstable();
     assert!(indices.into_iter().eq(0..MAX_PARTIES));
@@ -49,7 +53,7 @@ fn from_1_to_120_parties() -> Outcome {
 }
 
 #[test]
-fn more_threads_than_parties() -> Outcome {
+fn more_threads_than_participants_may_wait() -> Outcome {
     let _alone = alone();
     let (barrier, rounds) = (Barrier::new(2)?, AtomicValue::new(0_u64)?);
     thread::scope(|s| {
@@ -64,19 +68,19 @@ fn more_threads_than_parties() -> Outcome {
 }
 
 #[test]
-fn action_is_run_before_anybody_goes_on() -> Outcome {
+fn action_is_run_before_any_participant_goes_on() -> Outcome {
     const ROUNDS: u64 = 300;
     let _alone = alone();
     let (barrier, count) = (Barrier::new(3)?, AtomicValue::new(0_u64)?);
-    let party = || {
+    let participate = || {
         for round in 1..=ROUNDS {
-            barrier.wait_with(|| _ = count.fetch_add(1)).expect("nobody broke it");
+            barrier.wait_with(|| _ = count.fetch_add(1)).expect("it is not broken");
             assert!(count.load() == round || count.load() == round + 1);
         }
         0
     };
-    let children: Vec<Forked> = (0..2).map(|_| fork(How::Libc, party)).collect();
-    party();
+    let children: Vec<Forked> = (0..2).map(|_| fork(How::Libc, participate)).collect();
+    participate();
     for child in children {
         assert_eq!(child.wait(), 0);
     }
@@ -85,7 +89,7 @@ fn action_is_run_before_anybody_goes_on() -> Outcome {
 }
 
 #[test]
-fn panic_in_the_action_breaks_it_for_the_others() -> Outcome {
+fn panic_in_the_action_breaks_the_barrier() -> Outcome {
     let _alone = alone();
     let barrier = Barrier::new(2)?;
     thread::scope(|s| {
@@ -96,27 +100,28 @@ fn panic_in_the_action_breaks_it_for_the_others() -> Outcome {
     });
     assert!(barrier.is_broken());
     barrier.reset();
-    // Not in itself, either.
+    // A wait inside the action is refused.
     let inner = std::cell::Cell::new(None);
     let single = Barrier::new(1)?;
     single.wait_with(|| inner.set(single.wait().err()))?;
-    assert_eq!(inner.take().map(|error| error.cause()), Some(Broken::Refused(AcquireError::AlreadyHeld)));
+    let refused = Broken::Refused(AcquireError::AlreadyHeld);
+    assert_eq!(inner.take().map(|error| error.cause()), Some(refused));
     Ok(())
 }
 
 #[test]
-fn killed_party_breaks_it_for_the_others() -> Outcome {
+fn killed_participant_breaks_the_barrier() -> Outcome {
     fn child(barrier: Barrier) {
         let _ = barrier.wait();
     }
-    fn told(barrier: Barrier) -> Option<u32> {
-        barrier.wait().expect_err("somebody died").pid()
+    fn pid_of_the_dead(barrier: Barrier) -> Option<u32> {
+        barrier.wait().expect_err("a participant died").pid()
     }
     let _alone = alone();
     let mut took = Vec::new();
     for _ in 0..10 {
         let barrier = Barrier::new(4)?;
-        let others = [(); 2].map(|()| spawn(told, barrier.clone()));
+        let others = [(); 2].map(|()| spawn(pid_of_the_dead, barrier.clone()));
         let victim = spawn(child, barrier.clone());
         wait_until(|| barrier.waiting() == 3);
         thread::sleep(Duration::from_millis(2));
@@ -128,23 +133,24 @@ fn killed_party_breaks_it_for_the_others() -> Outcome {
         for other in &others {
             assert_eq!(value(other), Some(pid));
         }
-        // Told to who comes later, too, until somebody resets it.
+        // Later waits fail, too, until a process resets the barrier.
         let error = barrier.wait().expect_err("it is broken");
         assert_eq!((error.pid(), error.cause()), (Some(pid), Broken::PartyDied(Some(pid))));
         assert_eq!(error.to_string(), format!("barrier (anonymous): broken: process {pid} died"));
         assert!(barrier.is_broken());
         barrier.reset();
-        assert_eq!(barrier.wait_timeout(Duration::from_millis(1)).expect_err("alone").cause(), Broken::TimedOut);
+        let error = barrier.wait_timeout(Duration::from_millis(1)).expect_err("no other participant waits");
+        assert_eq!(error.cause(), Broken::TimedOut);
     }
     took.sort();
     println!("{took:?}");
-    // The kernel tells: by a waiter's own look it would take half a second on average.
+    // The kernel reports the death; by a waiter's liveness poll it would take half a second on average.
     assert!(took[5] < Duration::from_millis(100), "{took:?}");
     Ok(())
 }
 
 #[test]
-fn killed_alone_is_told_to_the_next() -> Outcome {
+fn death_of_the_only_waiter_breaks_the_barrier_for_the_next() -> Outcome {
     let _alone = alone();
     let barrier = Barrier::new(2)?;
     let victim = fork(How::Libc, || i32::from(barrier.wait().is_err()));
@@ -157,7 +163,7 @@ fn killed_alone_is_told_to_the_next() -> Outcome {
 }
 
 #[test]
-fn killed_in_the_action() -> Outcome {
+fn death_in_the_action_breaks_the_barrier() -> Outcome {
     let _alone = alone();
     let (barrier, step) = (Barrier::new(2)?, AtomicValue::new(0_u32)?);
     thread::scope(|s| -> Outcome {
@@ -179,12 +185,13 @@ fn killed_in_the_action() -> Outcome {
 }
 
 #[test]
-fn storm_of_kills() -> Outcome {
+fn participants_killed_at_random_leave_a_usable_barrier() -> Outcome {
     const KILLS: u32 = 100;
-    const PARTIES: usize = 3;
+    const PARTICIPANTS: usize = 3;
     let _alone = alone();
     let mut dice = Dice::of_this_run();
-    let (barrier, rounds, broken) = (Barrier::new(PARTIES)?, AtomicValue::new(0_u64)?, AtomicValue::new(0_u64)?);
+    let barrier = Barrier::new(PARTICIPANTS)?;
+    let (rounds, broken) = (AtomicValue::new(0_u64)?, AtomicValue::new(0_u64)?);
     let worker = || {
         fork(How::Libc, || {
             loop {
@@ -199,13 +206,13 @@ fn storm_of_kills() -> Outcome {
             }
         })
     };
-    let mut workers: Vec<Forked> = (0..PARTIES).map(|_| worker()).collect();
+    let mut workers: Vec<Forked> = (0..PARTICIPANTS).map(|_| worker()).collect();
     let mut slowest = Duration::ZERO;
     for _ in 0..KILLS {
         let (seen, start, some) = (rounds.load(), Instant::now(), dice.below(50));
         wait_until(|| rounds.load() > seen + some);
         slowest = slowest.max(start.elapsed());
-        let victim = workers.swap_remove(usize::try_from(dice.below(PARTIES as u64))?);
+        let victim = workers.swap_remove(usize::try_from(dice.below(PARTICIPANTS as u64))?);
         signal(victim.pid(), libc::SIGKILL);
         victim.wait();
         workers.push(worker());
@@ -217,38 +224,38 @@ fn storm_of_kills() -> Outcome {
     Ok(())
 }
 
-/// Of CPython's `_TestBarrier`: five parties, four of them in processes of their own.
+/// CPython's `_TestBarrier`: five participants, four of them in processes of their own.
 mod cpython_barrier {
     use super::*;
 
     const N: usize = 5;
 
-    /// Lists of Python's tests, of which only the length is looked at.
+    /// The lists of Python's tests, which use only their lengths.
     type Counts = [AtomicValue<u64>; 3];
 
     fn counts() -> Result<Counts, multiproc::Error> {
         Ok([AtomicValue::new(0)?, AtomicValue::new(0)?, AtomicValue::new(0)?])
     }
 
-    /// Runs `party` in four children and here; all must return true.
-    fn run(party: impl Fn() -> bool) {
-        let children: Vec<Forked> = (1..N).map(|_| fork(How::Libc, || i32::from(!party()))).collect();
-        assert!(party());
+    /// Runs `participate` in four children and in this process; all must return true.
+    fn run(participate: impl Fn() -> bool) {
+        let children: Vec<Forked> = (1..N).map(|_| fork(How::Libc, || i32::from(!participate()))).collect();
+        assert!(participate());
         for child in children {
             assert_eq!(child.wait(), 0);
         }
     }
 
     fn multipass(barrier: &Barrier, lists: &Counts, passes: u64) {
-        let parties = barrier.parties() as u64;
+        let participants = barrier.parties() as u64;
         run(|| {
             for pass in 0..passes {
                 lists[0].fetch_add(1);
-                assert_eq!(lists[1].load(), pass * parties);
-                barrier.wait_timeout(LONG).expect("nobody broke it");
+                assert_eq!(lists[1].load(), pass * participants);
+                barrier.wait_timeout(LONG).expect("it is not broken");
                 lists[1].fetch_add(1);
-                assert_eq!(lists[0].load(), (pass + 1) * parties);
-                barrier.wait_timeout(LONG).expect("nobody broke it");
+                assert_eq!(lists[0].load(), (pass + 1) * participants);
+                barrier.wait_timeout(LONG).expect("it is not broken");
             }
             !barrier.is_broken()
         });
@@ -274,7 +281,7 @@ mod cpython_barrier {
         let _alone = alone();
         let (barrier, [firsts, leaders, sum]) = (Barrier::new(N)?, counts()?);
         run(|| {
-            let result = barrier.wait().expect("nobody broke it");
+            let result = barrier.wait().expect("it is not broken");
             firsts.fetch_add(u64::from(result.index() == 0));
             leaders.fetch_add(u64::from(result.is_leader()));
             sum.fetch_add(1 << (4 * result.index()));
@@ -289,20 +296,21 @@ mod cpython_barrier {
         let _alone = alone();
         let (barrier, [results, ..]) = (Barrier::new(N)?, counts()?);
         run(|| {
-            barrier.wait_with(|| _ = results.fetch_add(1)).expect("nobody broke it");
+            barrier.wait_with(|| _ = results.fetch_add(1)).expect("it is not broken");
             results.load() == 1
         });
         Ok(())
     }
 
-    /// One party aborts instead of coming a second time; whether this one got through, was told, or is the one.
-    fn abort_in_the_second_round(barrier: &Barrier, [through, told, _]: &Counts) {
+    /// One participant aborts instead of waiting a second time. The others count whether their second wait
+    /// passed or failed.
+    fn abort_in_the_second_round(barrier: &Barrier, [passed, failed, _]: &Counts) {
         if barrier.wait().is_ok_and(|result| result.index() == N / 2) {
             barrier.abort();
         } else if barrier.wait().is_ok() {
-            through.fetch_add(1);
+            passed.fetch_add(1);
         } else {
-            told.fetch_add(1);
+            failed.fetch_add(1);
         }
     }
 
@@ -324,21 +332,21 @@ mod cpython_barrier {
     #[test]
     fn test_reset() -> Outcome {
         let _alone = alone();
-        let (barrier, [through, told, again]) = (Barrier::new(N)?, counts()?);
+        let (barrier, [passed, failed, again]) = (Barrier::new(N)?, counts()?);
         run(|| {
-            if barrier.wait().expect("nobody broke it").index() == N / 2 {
+            if barrier.wait().expect("it is not broken").index() == N / 2 {
                 wait_until(|| barrier.waiting() == N - 1);
                 barrier.reset();
             } else if barrier.wait().is_ok() {
-                through.fetch_add(1);
+                passed.fetch_add(1);
             } else {
-                told.fetch_add(1);
+                failed.fetch_add(1);
             }
-            barrier.wait().expect("nobody broke it");
+            barrier.wait().expect("it was reset");
             again.fetch_add(1);
             true
         });
-        assert_eq!((through.load(), told.load(), again.load()), (0, N as u64 - 1, N as u64));
+        assert_eq!((passed.load(), failed.load(), again.load()), (0, N as u64 - 1, N as u64));
         Ok(())
     }
 
@@ -348,10 +356,10 @@ mod cpython_barrier {
         let (barrier, other, lists) = (Barrier::new(N)?, Barrier::new(N)?, counts()?);
         run(|| {
             abort_in_the_second_round(&barrier, &lists);
-            if other.wait().expect("nobody broke it").index() == N / 2 {
+            if other.wait().expect("it is not broken").index() == N / 2 {
                 barrier.reset();
             }
-            other.wait().expect("nobody broke it");
+            other.wait().expect("it is not broken");
             barrier.wait().expect("it was reset");
             lists[2].fetch_add(1);
             true
@@ -363,19 +371,19 @@ mod cpython_barrier {
     #[test]
     fn test_timeout() -> Outcome {
         let _alone = alone();
-        let (barrier, [told, timed_out, _]) = (Barrier::new(N)?, counts()?);
+        let (barrier, [failed, timed_out, _]) = (Barrier::new(N)?, counts()?);
         run(|| {
-            if barrier.wait().expect("nobody broke it").index() == N / 2 {
-                // Late: it comes when the others have given up.
+            if barrier.wait().expect("it is not broken").index() == N / 2 {
+                // This participant comes late: after the time-out of the others.
                 wait_until(|| barrier.is_broken());
             }
             if let Err(error) = barrier.wait_timeout(Duration::from_millis(100)) {
-                told.fetch_add(1);
+                failed.fetch_add(1);
                 timed_out.fetch_add(u64::from(error.cause() == Broken::TimedOut));
             }
             true
         });
-        assert_eq!((told.load(), timed_out.load()), (N as u64, 1));
+        assert_eq!((failed.load(), timed_out.load()), (N as u64, 1));
         Ok(())
     }
 
@@ -395,10 +403,11 @@ mod cpython_barrier {
         let (barrier, [passed, ..]) = (Barrier::new(N)?, counts()?);
         run(|| {
             for pass in 0..PASSES {
-                barrier.wait().expect("nobody broke it");
+                barrier.wait().expect("it is not broken");
                 let before = passed.fetch_add(1);
-                // All of the pass before, and nobody of the next.
-                assert!((pass * N as u64..(pass + 1) * N as u64).contains(&before), "{before} in pass {pass}\n");
+                // After all of the pass before, and before any of the next.
+                let this_pass = pass * N as u64..(pass + 1) * N as u64;
+                assert!(this_pass.contains(&before), "{before} in pass {pass}\n");
             }
             true
         });

@@ -1,4 +1,4 @@
-//! `BoundedSemaphore`: a count that anybody raises; and what CPython tests of semaphores.
+//! `BoundedSemaphore`: a count that any process may raise; and CPython's tests of semaphores.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,13 +9,17 @@ use multiproc::{AtomicValue, BoundedSemaphore, ErrorKind};
 use crate::common::{Dice, How, Outcome, alone, fork, signal, spawn, unique, value, wait_for};
 
 #[test]
-fn verbs_and_refusals() -> Outcome {
+fn names_and_refusals() -> Outcome {
     let _alone = alone();
     let name = unique("bounded");
     assert_eq!(BoundedSemaphore::new(3, 2).expect_err("more than the limit").kind(), ErrorKind::Invalid);
     let made = BoundedSemaphore::create(&name, 1, 2)?;
-    assert_eq!(BoundedSemaphore::create(&name, 1, 2).expect_err("it is there").kind(), ErrorKind::AlreadyExists);
-    assert_eq!(BoundedSemaphore::open_or_create(&name, 1, 3).expect_err("of another limit").kind(), ErrorKind::Mismatch);
+    assert_eq!(
+        BoundedSemaphore::create(&name, 1, 2).expect_err("it is there").kind(),
+        ErrorKind::AlreadyExists
+    );
+    let other_limit = BoundedSemaphore::open_or_create(&name, 1, 3).expect_err("of another limit");
+    assert_eq!(other_limit.kind(), ErrorKind::Mismatch);
     assert_eq!(multiproc::Semaphore::open(&name).expect_err("of another kind").kind(), ErrorKind::WrongKind);
     let (opened, either) = (BoundedSemaphore::open(&name)?, BoundedSemaphore::open_or_create(&name, 1, 2)?);
     assert!(opened.try_acquire() && !either.try_acquire());
@@ -36,7 +40,7 @@ fn verbs_and_refusals() -> Outcome {
 }
 
 #[test]
-fn one_acquires_what_another_releases() -> Outcome {
+fn process_acquires_what_another_process_releases() -> Outcome {
     const ROUNDS: u32 = 2_000;
     fn child((tokens, back): (BoundedSemaphore, BoundedSemaphore)) {
         for _ in 0..ROUNDS {
@@ -57,7 +61,7 @@ fn one_acquires_what_another_releases() -> Outcome {
 }
 
 #[test]
-fn each_of_many_wakes_one() -> Outcome {
+fn release_of_many_wakes_as_many() -> Outcome {
     const WAITERS: u32 = 4;
     let _alone = alone();
     let (tokens, step) = (BoundedSemaphore::new(0, 10)?, AtomicValue::new(0_u32)?);
@@ -85,13 +89,13 @@ fn each_of_many_wakes_one() -> Outcome {
         assert_eq!(tokens.available(), 0);
     }
     took.sort();
-    // By their own look, once a second, it would take that long each time.
+    // By their liveness poll, once a second, each round would take a second.
     assert!(took[10] < Duration::from_millis(500), "{took:?}");
     Ok(())
 }
 
 #[test]
-fn killed_waiter_takes_nothing_or_one() -> Outcome {
+fn killed_waiter_takes_at_most_one_permit() -> Outcome {
     let _alone = alone();
     let mut dice = Dice::of_this_run();
     for _ in 0..40 {
@@ -117,7 +121,7 @@ fn killed_waiter_takes_nothing_or_one() -> Outcome {
 }
 
 #[test]
-fn what_the_dead_had_stays_taken() -> Outcome {
+fn permit_of_a_killed_process_stays_taken_until_released() -> Outcome {
     let _alone = alone();
     let (tokens, step) = (BoundedSemaphore::new(2, 2)?, AtomicValue::new(0_u32)?);
     let holder = fork(How::Libc, || {
@@ -129,13 +133,13 @@ fn what_the_dead_had_stays_taken() -> Outcome {
     wait_for(&step, 1);
     holder.kill();
     assert_eq!(tokens.available(), 1);
-    // Whoever knows better may give it back.
+    // Any other process may release it.
     tokens.release(1)?;
     assert_eq!(tokens.available(), 2);
     Ok(())
 }
 
-/// `_TestSemaphore`: what CPython tests of `Semaphore` and `BoundedSemaphore`.
+/// CPython's `_TestSemaphore`: tests of `Semaphore` and `BoundedSemaphore`.
 mod test_semaphore {
     use super::*;
 

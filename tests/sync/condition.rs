@@ -1,4 +1,5 @@
-//! `Condition` across processes: who wakes, who does not, and what becomes of the calls of the dead.
+//! `Condition` across processes: which waiters a notification wakes, and where the notification of a killed
+//! waiter goes.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -6,12 +7,12 @@ use std::time::{Duration, Instant};
 use multiproc::sync::AcquireError;
 use multiproc::{Array, ArrayLockError, AtomicValue, Condition, ErrorKind, Lock, LockGuard, Value};
 
-use crate::across::stop;
 use crate::common::{
-    Dice, How, Outcome, alone, fork, kill, signal, spawn, unique, value, wait_for, wait_until, watchdog, with_one_thread,
+    Dice, How, Outcome, alone, fork, kill, signal, spawn, stop, unique, value, wait_for, wait_until,
+    watchdog, with_one_thread,
 };
 
-/// Waits once, and signs: returns its place among those who came back.
+/// Waits once, then adds itself to `woken`; returns how many waiters woke before it.
 fn sleep((condition, lock, woken): (Condition, Lock, AtomicValue<u32>)) -> u32 {
     let _guard = condition.wait(lock.lock().expect("the lock")).expect("no error");
     woken.fetch_add(1)
@@ -22,7 +23,7 @@ fn make() -> Result<(Condition, Lock, AtomicValue<u32>), Box<dyn std::error::Err
 }
 
 #[test]
-fn notify_is_not_remembered() -> Outcome {
+fn notification_without_a_waiter_is_lost() -> Outcome {
     let (condition, lock, _) = make()?;
     assert_eq!((condition.notify_one()?, condition.notify_all()?, condition.waiters()), (0, 0, 0));
     assert!(!condition.wait_timeout(lock.lock()?, Duration::from_millis(20))?.1);
@@ -30,7 +31,7 @@ fn notify_is_not_remembered() -> Outcome {
 }
 
 #[test]
-fn by_name() -> Outcome {
+fn condition_is_found_by_name() -> Outcome {
     let name = unique("condition");
     let condition = Condition::create(&name)?;
     assert_eq!(Condition::create(&name).expect_err("is there").kind(), ErrorKind::AlreadyExists);
@@ -50,25 +51,25 @@ fn by_name() -> Outcome {
 }
 
 #[test]
-fn waiters_are_called_in_the_order_of_coming() -> Outcome {
+fn waiters_are_notified_in_the_order_of_their_arrival() -> Outcome {
     let _alone = alone();
     let (condition, lock, woken) = make()?;
-    let mut sleepers = Vec::new();
+    let mut waiters = Vec::new();
     for number in 1..=6 {
-        sleepers.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
+        waiters.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
         wait_until(|| condition.waiters() == number);
     }
-    for called in 1..=6 {
+    for notified in 1..=6 {
         condition.notify_one()?;
-        wait_for(&woken, called);
+        wait_for(&woken, notified);
     }
-    let order: Vec<_> = sleepers.iter().map(value).collect();
+    let order: Vec<_> = waiters.iter().map(value).collect();
     assert_eq!(order, [0, 1, 2, 3, 4, 5]);
     Ok(())
 }
 
 #[test]
-fn value_is_committed_before_and_read_again_after() -> Outcome {
+fn value_is_committed_before_the_wait_and_read_again_after() -> Outcome {
     fn child((condition, number): (Condition, Value<u64>)) -> u64 {
         let mut guard = number.lock().expect("the lock");
         *guard = 5;
@@ -87,7 +88,7 @@ fn value_is_committed_before_and_read_again_after() -> Outcome {
 }
 
 #[test]
-fn array_comes_back_as_others_have_left_it() -> Outcome {
+fn wait_with_an_array_returns_its_new_content_or_its_dead_writer() -> Outcome {
     fn writer((array, step): (Array<u64>, AtomicValue<u32>)) {
         let mut guard = array.lock().expect("the lock");
         guard.set(0, 1).expect("an element");
@@ -119,7 +120,7 @@ fn array_comes_back_as_others_have_left_it() -> Outcome {
 }
 
 #[test]
-fn lock_tells_of_its_dead_owner() -> Outcome {
+fn notified_waiter_learns_of_the_killed_owner_of_its_lock() -> Outcome {
     fn owner((lock, step): (Lock, AtomicValue<u32>)) {
         let _guard = lock.lock().expect("the lock");
         step.store(1);
@@ -143,18 +144,20 @@ fn lock_tells_of_its_dead_owner() -> Outcome {
 }
 
 #[test]
-fn timed_out_waiter_takes_no_call() -> Outcome {
+fn timed_out_waiter_takes_no_notification_with_it() -> Outcome {
+    const TIMEOUT: Duration = Duration::from_millis(30);
     let _alone = alone();
     let (condition, lock, woken) = make()?;
     for _ in 0..20 {
-        // It is the oldest, and leaves.
+        // The first waiter times out, and leaves.
         let other = thread::scope(|s| -> Result<_, Box<dyn std::error::Error>> {
-            let impatient = s
-                .spawn(|| condition.wait_timeout(lock.lock().expect("the lock"), Duration::from_millis(30)).expect("no error").1);
-            // On a busy machine it may have come and gone.
-            wait_until(|| condition.waiters() == 1 || impatient.is_finished());
+            let wait =
+                || condition.wait_timeout(lock.lock().expect("the lock"), TIMEOUT).expect("no error").1;
+            let first = s.spawn(wait);
+            // On a busy machine it may have timed out already.
+            wait_until(|| condition.waiters() == 1 || first.is_finished());
             let other = spawn(sleep, (condition.clone(), lock.clone(), woken.clone()));
-            assert!(!impatient.join().expect("no panic"));
+            assert!(!first.join().expect("no panic"));
             Ok(other)
         })?;
         wait_until(|| condition.waiters() == 1);
@@ -165,11 +168,11 @@ fn timed_out_waiter_takes_no_call() -> Outcome {
 }
 
 #[test]
-fn each_call_has_one_receiver_whoever_times_out() -> Outcome {
+fn each_notification_wakes_one_waiter_though_others_time_out() -> Outcome {
     const WAITERS: usize = 4;
     let _watchdog = watchdog();
     let (condition, lock) = (Condition::new()?, Lock::new()?);
-    let (mut called, done) = (0, AtomicValue::new(0_u32)?);
+    let (mut sent, done) = (0, AtomicValue::new(0_u32)?);
     let received: usize = thread::scope(|s| -> Result<usize, Box<dyn std::error::Error>> {
         let waiters: Vec<_> = (0..WAITERS)
             .map(|number| {
@@ -177,9 +180,9 @@ fn each_call_has_one_receiver_whoever_times_out() -> Outcome {
                 s.spawn(move || {
                     let (mut dice, mut received) = (Dice::new(number as u64 + 1), 0);
                     while done.load() == 0 {
-                        let patience = Duration::from_micros(dice.below(300));
-                        received +=
-                            usize::from(condition.wait_timeout(lock.lock().expect("the lock"), patience).expect("no error").1);
+                        let timeout = Duration::from_micros(dice.below(300));
+                        let guard = lock.lock().expect("the lock");
+                        received += usize::from(condition.wait_timeout(guard, timeout).expect("no error").1);
                     }
                     received
                 })
@@ -187,91 +190,93 @@ fn each_call_has_one_receiver_whoever_times_out() -> Outcome {
             .collect();
         let (mut dice, start) = (Dice::new(99), Instant::now());
         while start.elapsed() < Duration::from_millis(300) {
-            called += condition.notify(usize::try_from(dice.below(4))?)?;
+            sent += condition.notify(usize::try_from(dice.below(4))?)?;
         }
         done.store(1);
         Ok(waiters.into_iter().map(|waiter| waiter.join().expect("no panic")).sum())
     })?;
-    assert_eq!(received, called);
-    assert!(called > 0 && condition.waiters() == 0);
+    assert_eq!(received, sent);
+    assert!(sent > 0 && condition.waiters() == 0);
     Ok(())
 }
 
 #[test]
-fn killed_sleeper_is_not_counted() -> Outcome {
+fn killed_waiter_is_not_counted() -> Outcome {
     let _alone = alone();
     let (condition, lock, woken) = make()?;
-    let mut sleepers = Vec::new();
+    let mut waiters = Vec::new();
     for number in 1..=3 {
-        sleepers.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
+        waiters.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
         wait_until(|| condition.waiters() == number);
     }
-    kill(&sleepers[0]);
-    kill(&sleepers[1]);
+    kill(&waiters[0]);
+    kill(&waiters[1]);
     wait_until(|| condition.waiters() == 1);
     assert_eq!(condition.notify(3)?, 1);
-    value(&sleepers[2]);
+    value(&waiters[2]);
     assert_eq!(condition.notify_all()?, 0);
     Ok(())
 }
 
-/// So many wait, the oldest is called and killed before it has the lock: another one has its call soon, and only one.
-fn killed_with_a_call(others: usize) -> Outcome {
+/// Lets `others` + 1 processes wait, and kills the first after it was notified and before it has the lock.
+/// Exactly one other waiter gets its notification.
+fn kill_the_notified_waiter(others: usize) -> Outcome {
     let (condition, lock, woken) = make()?;
-    let mut sleepers = Vec::new();
+    let mut waiters = Vec::new();
     for number in 1..=others + 1 {
-        sleepers.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
+        waiters.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
         wait_until(|| condition.waiters() == number);
     }
     let guard = lock.lock()?;
     condition.notify_one()?;
     assert_eq!(condition.waiters(), others);
-    kill(&sleepers.remove(0));
+    kill(&waiters.remove(0));
     wait_until(|| condition.waiters() == others - 1);
     drop(guard);
     wait_for(&woken, 1);
     assert_eq!(condition.notify_all()?, others - 1);
-    sleepers.iter().for_each(|sleeper| {
-        value(sleeper);
+    waiters.iter().for_each(|waiter| {
+        value(waiter);
     });
     assert_eq!(condition.waiters(), 0);
     Ok(())
 }
 
 #[test]
-fn call_of_one_that_is_killed_goes_to_another() -> Outcome {
+fn notification_of_a_killed_waiter_goes_to_another() -> Outcome {
     let _alone = alone();
-    killed_with_a_call(1)?;
-    killed_with_a_call(6)
+    kill_the_notified_waiter(1)?;
+    kill_the_notified_waiter(6)
 }
 
 #[test]
-fn all_the_called_are_killed_but_one() -> Outcome {
+fn notification_survives_the_death_of_all_waiters_but_one() -> Outcome {
     let _alone = alone();
     let (condition, lock, woken) = make()?;
-    let mut sleepers = Vec::new();
+    let mut waiters = Vec::new();
     for number in 1..=5 {
-        sleepers.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
+        waiters.push(spawn(sleep, (condition.clone(), lock.clone(), woken.clone())));
         wait_until(|| condition.waiters() == number);
     }
     let guard = lock.lock()?;
     condition.notify_one()?;
     for (killed, left) in (1..5).zip((0..4).rev()) {
-        kill(&sleepers[killed - 1]);
+        kill(&waiters[killed - 1]);
         wait_until(|| condition.waiters() == left);
     }
     drop(guard);
-    assert_eq!(value(&sleepers[4]), 0);
+    assert_eq!(value(&waiters[4]), 0);
     Ok(())
 }
 
 #[test]
-fn stopped_sleeper_holds_up_nobody() -> Outcome {
+fn stopped_waiter_delays_no_other_waiter() -> Outcome {
     let _alone = alone();
     let (condition, lock, woken) = make()?;
     let stopped = spawn(sleep, (condition.clone(), lock.clone(), woken.clone()));
     wait_until(|| condition.waiters() == 1);
-    // Not with the lock, which it has when it is first counted.
+    // The waiter still holds the lock when it is first counted: it must not be stopped before it has released
+    // it.
     drop(lock.lock()?);
     stop(stopped.pid());
     let other = spawn(sleep, (condition.clone(), lock.clone(), woken.clone()));
@@ -284,7 +289,7 @@ fn stopped_sleeper_holds_up_nobody() -> Outcome {
 }
 
 #[test]
-fn one_more_than_there_are_places() -> Outcome {
+fn wait_without_a_free_slot_is_refused() -> Outcome {
     let _watchdog = watchdog();
     let (condition, lock) = (Condition::new()?, Lock::new()?);
     thread::scope(|s| -> Outcome {
@@ -292,7 +297,7 @@ fn one_more_than_there_are_places() -> Outcome {
             s.spawn(|| drop(condition.wait(lock.lock().expect("the lock")).expect("no error")));
         }
         wait_until(|| condition.waiters() == Condition::MOST);
-        let refused = condition.wait(lock.lock()?).expect_err("no place");
+        let refused = condition.wait(lock.lock()?).expect_err("no free slot");
         assert_eq!(refused.cause(), AcquireError::NoFreeSlot);
         assert!(!lock.is_locked() && refused.to_string().contains("condition"));
         assert_eq!(condition.notify(2)?, 2);
@@ -318,12 +323,14 @@ fn forked_copy_of_a_guard_cannot_wait() -> Outcome {
     })
 }
 
-/// A lossless hand-over under a condition, while its takers are being killed: whenever something is there and somebody waits, somebody comes.
+/// Takers of items wait for a condition and are killed at random: whenever an item is there and a taker
+/// waits, a taker takes it.
 #[test]
-fn storm_of_killed_takers() -> Outcome {
+fn takers_killed_at_random_lose_no_notification() -> Outcome {
     fn taker((condition, stock, taken): (Condition, Value<[u64; 2]>, AtomicValue<u64>)) {
         loop {
-            let mut guard = condition.wait_while(stock.lock().expect("the lock"), |stock| stock[0] == 0).expect("no error");
+            let guard = stock.lock().expect("the lock");
+            let mut guard = condition.wait_while(guard, |stock| stock[0] == 0).expect("no error");
             guard[0] -= 1;
             guard[1] += 1;
             drop(guard);
@@ -338,7 +345,7 @@ fn storm_of_killed_takers() -> Outcome {
     let mut dice = Dice::of_this_run();
     for _ in 0..60 {
         wait_until(|| condition.waiters() == TAKERS);
-        // One piece, one call; and one of those who could come for it dies at about that time.
+        // One item, one notification; and a taker that may be about to take it dies at about that time.
         stock.update(|stock| stock[0] += 1)?;
         condition.notify_one()?;
         let pause = Instant::now();
@@ -348,7 +355,8 @@ fn storm_of_killed_takers() -> Outcome {
         }
         let victim = usize::try_from(dice.below(TAKERS as u64))?;
         kill(&takers[victim]);
-        // A taker may die when it has seen the piece and has the lock: then nobody is called for it. That one piece waits for the next call.
+        // A taker may die when it has seen the item and has the lock. Then its notification is used up, and
+        // the item waits for the next one.
         wait_until(|| {
             let stock = stock.get().expect("no error");
             stock[0] == 0 || condition.waiters() == TAKERS - 1

@@ -1,15 +1,15 @@
-//! `Condition` with an `RLock`: it gives back all levels, and takes them again, as Python's does.
+//! `Condition` with an `RLock`: a wait releases all levels and takes them again, as Python's does.
 
 use std::thread;
 use std::time::Duration;
 
-use multiproc::shm::Guarded;
+use multiproc::shm::Suspend;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, Condition, RLock, RLockGuard};
 
 use crate::common::{How, Outcome, alone, fork, kill, spawn, value, wait_for, wait_until};
 
-/// Waits with so many levels; whether it has as many afterwards.
+/// Waits with this many levels; returns whether it has as many afterwards.
 fn sleep((condition, lock, levels): (Condition, RLock, u32)) -> bool {
     let outer: Vec<_> = (1..levels).map(|_| lock.lock().expect("the lock")).collect();
     let guard = condition.wait(lock.lock().expect("the lock")).expect("no error");
@@ -21,21 +21,21 @@ fn sleep((condition, lock, levels): (Condition, RLock, u32)) -> bool {
 }
 
 #[test]
-fn all_levels_are_given_back_and_taken_again() -> Outcome {
+fn all_levels_are_released_and_taken_again() -> Outcome {
     let _alone = alone();
     let (condition, lock) = (Condition::new()?, RLock::new()?);
-    let sleepers: Vec<_> = [1, 2, 7].map(|levels| spawn(sleep, (condition.clone(), lock.clone(), levels))).into();
+    let waiters = [1, 2, 7].map(|levels| spawn(sleep, (condition.clone(), lock.clone(), levels)));
     wait_until(|| condition.waiters() == 3);
     let guards = (lock.lock()?, lock.lock()?);
     assert_eq!((lock.depth(), condition.notify_all()?), (2, 3));
     drop(guards);
-    sleepers.iter().for_each(|sleeper| assert!(value(sleeper)));
+    waiters.iter().for_each(|waiter| assert!(value(waiter)));
     assert_eq!(lock.depth(), 0);
     Ok(())
 }
 
 #[test]
-fn time_out_and_conditions() -> Outcome {
+fn wait_timeout_and_wait_while_keep_the_levels() -> Outcome {
     let _alone = alone();
     let (condition, lock, state) = (Condition::new()?, RLock::new()?, AtomicValue::new(0_u32)?);
     let outer = lock.lock()?;
@@ -60,7 +60,7 @@ fn time_out_and_conditions() -> Outcome {
 }
 
 #[test]
-fn owner_killed_meanwhile() -> Outcome {
+fn notified_waiter_learns_of_the_killed_owner_of_its_lock() -> Outcome {
     fn owner((lock, step): (RLock, AtomicValue<u32>)) {
         let _guards = (lock.lock().expect("the lock"), lock.lock().expect("the lock"));
         step.store(1);
@@ -68,7 +68,7 @@ fn owner_killed_meanwhile() -> Outcome {
     }
     let _alone = alone();
     let (condition, lock, step) = (Condition::new()?, RLock::new()?, AtomicValue::new(0_u32)?);
-    let doomed = thread::scope(|s| -> Result<u32, Box<dyn std::error::Error>> {
+    let killed = thread::scope(|s| -> Result<u32, Box<dyn std::error::Error>> {
         let waiter = s.spawn(|| {
             let _outer = lock.lock().expect("the lock");
             let guard = condition.wait(lock.lock().expect("the lock")).expect("no error");
@@ -83,12 +83,12 @@ fn owner_killed_meanwhile() -> Outcome {
         assert_eq!(waiter.join().expect("no panic"), Some(child.pid()));
         Ok(child.pid())
     })?;
-    assert!(doomed != 0 && lock.depth() == 0);
+    assert!(killed != 0 && lock.depth() == 0);
     Ok(())
 }
 
 #[test]
-fn killed_waiter_takes_no_call() -> Outcome {
+fn killed_waiter_takes_no_notification_with_it() -> Outcome {
     let _alone = alone();
     let (condition, lock) = (Condition::new()?, RLock::new()?);
     for _ in 0..20 {
@@ -99,11 +99,11 @@ fn killed_waiter_takes_no_call() -> Outcome {
                 i32::from(lock.depth() != 1)
             })
         };
-        let doomed = waiter();
+        let victim = waiter();
         wait_until(|| condition.waiters() == 1);
         let other = waiter();
         wait_until(|| condition.waiters() == 2);
-        doomed.kill();
+        victim.kill();
         assert_eq!(condition.notify_one()?, 1);
         assert_eq!((other.wait(), condition.waiters(), lock.depth()), (0, 0, 0));
     }
@@ -111,20 +111,20 @@ fn killed_waiter_takes_no_call() -> Outcome {
 }
 
 #[test]
-fn forked_copy_of_the_guard_is_refused() -> Outcome {
+fn forked_copy_of_a_guard_is_refused() -> Outcome {
     let _alone = alone();
     let (condition, lock) = (Condition::new()?, RLock::new()?);
     let _outer = lock.lock()?;
     let mut guard = Some(lock.lock()?);
     let child = fork(How::Libc, || {
         let copy = guard.take().expect("a copy\n");
-        let refused = condition.wait(copy).map(drop).expect_err("it is its parent's\n");
+        let refused = condition.wait(copy).map(drop).expect_err("the parent holds the lock\n");
         i32::from(refused.cause() != AcquireError::NotHeld || lock.depth() != 2)
     });
     assert_eq!(child.wait(), 0);
-    // Nobody waits for what was refused.
+    // The refused wait left no waiter.
     assert_eq!((lock.depth(), condition.waiters()), (2, 0));
-    let held = guard.take().expect("ours").suspend()?;
+    let held = guard.take().expect("the parent's guard").suspend()?;
     assert!(!lock.is_locked());
     let guard = RLockGuard::resume(held)?;
     assert_eq!(lock.depth(), 2);

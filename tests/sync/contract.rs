@@ -1,4 +1,4 @@
-//! What a lock promises to several processes at once.
+//! The contract of a lock between processes.
 
 use std::process;
 use std::time::{Duration, Instant};
@@ -25,13 +25,14 @@ fn processes_exclude_each_other() -> Outcome {
         wait_for(&ready, 4);
         for _ in 0..ROUNDS {
             let _guard = lock.lock().expect("no error");
-            // Two steps that only the lock makes one.
+            // Two steps, which only the lock keeps together.
             count.store(count.load() + 1);
         }
     }
     let _alone = alone();
     let (lock, count, ready) = (Lock::new()?, AtomicValue::new(0_u64)?, AtomicValue::new(0_u32)?);
-    let children: Vec<_> = (0..4).map(|_| spawn(child, (lock.clone(), count.clone(), ready.clone()))).collect();
+    let children: Vec<_> =
+        (0..4).map(|_| spawn(child, (lock.clone(), count.clone(), ready.clone()))).collect();
     children.iter().for_each(value);
     assert_eq!(count.load(), 4 * ROUNDS);
     assert!(!lock.is_locked());
@@ -39,7 +40,7 @@ fn processes_exclude_each_other() -> Outcome {
 }
 
 #[test]
-fn found_by_name() -> Outcome {
+fn lock_is_found_by_name() -> Outcome {
     fn child((name, step): (String, AtomicValue<u32>)) {
         let lock = Lock::open(&name).expect("it is there");
         holder((lock, step));
@@ -55,12 +56,12 @@ fn found_by_name() -> Outcome {
     drop(lock.lock()?);
     value(&child);
     drop(lock);
-    assert_eq!(Lock::open(&name).expect_err("its users have gone").kind(), ErrorKind::NotFound);
+    assert_eq!(Lock::open(&name).expect_err("no process uses it").kind(), ErrorKind::NotFound);
     Ok(())
 }
 
 #[test]
-fn timeout() -> Outcome {
+fn lock_timeout_waits_no_longer_than_its_timeout() -> Outcome {
     let _alone = alone();
     let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
     let child = spawn(holder, (lock.clone(), step.clone()));
@@ -96,7 +97,7 @@ fn owner_is_named() -> Outcome {
 #[test]
 fn waiter_is_woken_by_another_process() -> Outcome {
     const ROUNDS: u32 = 500;
-    // They take turns: one goes on when it holds the lock and the turn is its own.
+    // The two processes take turns: a process goes on when it holds the lock and the turn is its own.
     fn play(lock: &Lock, turn: &AtomicValue<u32>, me: u32) {
         for round in 0..ROUNDS {
             wait_until(|| {
@@ -122,7 +123,7 @@ fn waiter_is_woken_by_another_process() -> Outcome {
 }
 
 #[test]
-fn sleeper_is_woken_at_once() -> Outcome {
+fn waiter_is_woken_at_once() -> Outcome {
     const ROUNDS: usize = 20;
     let _alone = alone();
     let (lock, step) = (Lock::new()?, AtomicValue::new(0_u32)?);
@@ -130,7 +131,7 @@ fn sleeper_is_woken_at_once() -> Outcome {
     for _ in 0..ROUNDS {
         step.store(0);
         let guard = lock.lock()?;
-        let sleeper = fork(How::Libc, || {
+        let waiter = fork(How::Libc, || {
             step.store(1);
             i32::from(lock.lock().is_err())
         });
@@ -138,27 +139,28 @@ fn sleeper_is_woken_at_once() -> Outcome {
         std::thread::sleep(Duration::from_millis(2));
         let released = Instant::now();
         drop(guard);
-        assert_eq!(sleeper.wait(), 0);
+        assert_eq!(waiter.wait(), 0);
         took.push(released.elapsed());
     }
     took.sort();
-    // By its own look, once a second, it would take that long each time.
+    // By the liveness poll, once a second, each round would take a second.
     assert!(took[ROUNDS / 2] < Duration::from_millis(500), "{took:?}");
     Ok(())
 }
 
 #[test]
-fn a_thousand_held_and_no_more() -> Outcome {
+fn thread_holds_at_most_a_thousand_locks() -> Outcome {
     let _alone = alone();
     let locks: Vec<Lock> = (0..=MAX_HELD).map(|_| Lock::new()).collect::<Result<_, _>>()?;
     let mut guards: Vec<_> = locks[..MAX_HELD].iter().map(|lock| lock.lock().expect("it is free")).collect();
     let last = &locks[MAX_HELD];
-    for refused in [last.lock().map(drop), last.try_lock().map(drop), last.lock_timeout(Duration::from_secs(1)).map(drop)] {
+    let timed = || last.lock_timeout(Duration::from_secs(1)).map(drop);
+    for refused in [last.lock().map(drop), last.try_lock().map(drop), timed()] {
         let error = refused.expect_err("one too many");
         assert_eq!(error.cause(), AcquireError::TooManyHeld);
         assert_eq!(error.to_string(), "lock (anonymous): this thread holds 1000 locks already");
     }
-    // One out, one in.
+    // After one is released, one can be taken.
     drop(guards.swap_remove(500));
     guards.push(last.lock()?);
     assert!(locks.iter().enumerate().all(|(at, lock)| lock.is_locked() == (at != 500)));
@@ -168,7 +170,7 @@ fn a_thousand_held_and_no_more() -> Outcome {
 }
 
 #[test]
-fn held_from_several_threads_of_several_processes() -> Outcome {
+fn threads_of_several_processes_exclude_each_other() -> Outcome {
     const ROUNDS: u64 = 1_000;
     fn work(lock: &Lock, count: &AtomicValue<u64>) {
         std::thread::scope(|s| {

@@ -1,4 +1,4 @@
-//! What CPython's `_TestCondition` tests, under its names.
+//! CPython's `_TestCondition`, under its names.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,10 +7,10 @@ use multiproc::{AtomicValue, Condition, Lock, Value};
 
 use crate::common::{Outcome, alone, spawn, value, wait_for, wait_until};
 
-type Sleeper = (Condition, Lock, AtomicValue<u32>, Option<u64>);
+type Waiter = (Condition, Lock, AtomicValue<u32>, Option<u64>);
 
-/// CPython's `f`: sleeps once, counts itself when it wakes; whether it was notified.
-fn sleep((condition, lock, woken, timeout): Sleeper) -> bool {
+/// CPython's `f`: waits once and adds itself to `woken`; returns whether it was notified.
+fn sleep((condition, lock, woken, timeout): Waiter) -> bool {
     let guard = lock.lock().expect("the lock");
     let (_guard, notified) = match timeout {
         None => (condition.wait(guard).expect("no error"), true),
@@ -24,7 +24,7 @@ fn make() -> Result<(Condition, Lock, AtomicValue<u32>), Box<dyn std::error::Err
     Ok((Condition::new()?, Lock::new()?, AtomicValue::new(0)?))
 }
 
-/// Nobody else wakes: all the others are still counted as waiting.
+/// Waits until `awake` waiters have woken, and checks that all others still wait.
 fn check(condition: &Condition, woken: &AtomicValue<u32>, awake: u32, asleep: usize) {
     wait_for(woken, awake);
     assert_eq!((woken.load(), condition.waiters()), (awake, asleep));
@@ -57,7 +57,7 @@ fn test_notify_all() -> Outcome {
     let _alone = alone();
     let (condition, lock, woken) = make()?;
     thread::scope(|s| -> Outcome {
-        // First some that time out.
+        // First, waiters that time out.
         let timed: Vec<_> = (0..3)
             .map(|_| {
                 let process = spawn(sleep, (condition.clone(), lock.clone(), woken.clone(), Some(50)));
@@ -69,7 +69,7 @@ fn test_notify_all() -> Outcome {
         }
         assert_eq!((woken.load(), condition.waiters()), (6, 0));
 
-        // Then some that do not.
+        // Then, waiters that do not.
         let others: Vec<_> = (0..3)
             .map(|_| {
                 let process = spawn(sleep, (condition.clone(), lock.clone(), woken.clone(), None));
@@ -92,16 +92,17 @@ fn test_notify_all() -> Outcome {
 fn test_notify_n() -> Outcome {
     let _alone = alone();
     let (condition, lock, woken) = make()?;
-    let processes: Vec<_> = (0..3).map(|_| spawn(sleep, (condition.clone(), lock.clone(), woken.clone(), None))).collect();
+    let start = |_| spawn(sleep, (condition.clone(), lock.clone(), woken.clone(), None));
+    let processes: Vec<_> = (0..3).map(start).collect();
     thread::scope(|s| -> Outcome {
         for _ in 0..3 {
             s.spawn(|| sleep((condition.clone(), lock.clone(), woken.clone(), None)));
         }
         wait_until(|| condition.waiters() == 6);
-        // Nobody; one; four of them; more than there are; and nobody is left.
-        for (count, called, awake) in [(0, 0, 0), (1, 1, 1), (4, 4, 5), (3, 1, 6), (3, 0, 6)] {
+        // None; one; four; more than wait; and after all have woken.
+        for (count, notified, awake) in [(0, 0, 0), (1, 1, 1), (4, 4, 5), (3, 1, 6), (3, 0, 6)] {
             let guard = lock.lock()?;
-            assert_eq!(condition.notify(count)?, called);
+            assert_eq!(condition.notify(count)?, notified);
             drop(guard);
             check(&condition, &woken, awake, 6 - awake as usize);
         }
@@ -117,7 +118,7 @@ fn test_timeout() -> Outcome {
     let (guard, notified) = condition.wait_timeout(lock.lock()?, Duration::from_millis(100))?;
     assert!(!notified);
     drop(guard);
-    // At once, and the lock is ours again.
+    // It returns at once, and this thread holds the lock again.
     let (_guard, notified) = condition.wait_timeout(lock.lock()?, Duration::ZERO)?;
     assert!(!notified && lock.is_locked() && condition.waiters() == 0);
     Ok(())
@@ -151,15 +152,16 @@ fn test_waitfor_timeout() -> Outcome {
         const EXPECTED: Duration = Duration::from_millis(500);
         let guard = state.lock().expect("the lock");
         let start = Instant::now();
-        let (_guard, came) = condition.wait_timeout_while(guard, EXPECTED, |state| **state != 4).expect("no error");
+        let waited = condition.wait_timeout_while(guard, EXPECTED, |state| **state != 4);
+        let (_guard, came) = waited.expect("no error");
         (came, u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
     let _alone = alone();
     let (condition, state) = (Condition::new()?, Value::new(0_u32)?);
     let process = spawn(child, (condition.clone(), state.clone()));
-    // On a busy machine it may have come and gone.
+    // On a busy machine it may have timed out already.
     wait_until(|| condition.waiters() == 1 || matches!(process.try_join(), Ok(Some(_))));
-    // Only three times: the state that is waited for never comes, and wake-ups do not prolong the wait.
+    // Only three times: the awaited state never comes, and wake-ups do not prolong the wait.
     for _ in 0..3 {
         let mut guard = state.lock()?;
         *guard += 1;
@@ -173,7 +175,7 @@ fn test_waitfor_timeout() -> Outcome {
 #[test]
 fn test_wait_result() -> Outcome {
     fn child((condition, lock): (Condition, Lock)) {
-        // Not before the other sleeps, whom it finds under the lock.
+        // The lock is free only once the parent waits for the condition.
         let _guard = lock.lock().expect("the lock");
         assert_eq!(condition.notify_one().expect("no error"), 1);
     }

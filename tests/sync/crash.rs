@@ -1,4 +1,4 @@
-//! A lock whose holder is killed, in every situation it may be in; and one whose memory others write.
+//! A lock whose owner is killed, in every situation; and a lock whose memory another process overwrites.
 
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -9,9 +9,11 @@ use multiproc::robust::MAX_HELD;
 use multiproc::shm::Namespace;
 use multiproc::{AtomicValue, Lock, LockGuard, Options};
 
-use crate::common::{Dice, Forked, How, Outcome, Space, alone, fork, kill, signal, spawn, value, wait_for, wait_until};
+use crate::common::{
+    Dice, Forked, How, Outcome, Space, alone, fork, kill, signal, spawn, value, wait_for, wait_until,
+};
 
-/// Takes a lock, says so, and waits for its end.
+/// Takes a lock, sets `step`, and waits to be killed.
 fn holder((lock, step, tid): (Lock, AtomicValue<u32>, AtomicValue<u32>)) {
     let _guard = lock.lock().expect("no error");
     tid.store(crate::common::tid());
@@ -20,7 +22,7 @@ fn holder((lock, step, tid): (Lock, AtomicValue<u32>, AtomicValue<u32>)) {
 }
 
 #[test]
-fn owner_killed() -> Outcome {
+fn lock_of_a_killed_owner_is_free_and_names_it_once() -> Outcome {
     let _alone = alone();
     let (lock, step, tid) = (Lock::new()?, AtomicValue::new(0_u32)?, AtomicValue::new(0_u32)?);
     let child = spawn(holder, (lock.clone(), step.clone(), tid.clone()));
@@ -30,14 +32,14 @@ fn owner_killed() -> Outcome {
     let guard = lock.lock()?;
     let death = LockGuard::previous_owner_died(&guard).expect("it was killed");
     assert_eq!((death.pid(), death.tid()), (Some(child.pid()), Some(tid.load())));
-    // That was told once.
+    // Only the next owner gets the death.
     drop(guard);
     assert!(LockGuard::previous_owner_died(&lock.lock()?).is_none());
     Ok(())
 }
 
 #[test]
-fn owner_killed_is_told_to_each_verb() -> Outcome {
+fn each_way_to_lock_reports_the_killed_owner() -> Outcome {
     let _alone = alone();
     for verb in 0..3 {
         let (lock, step, tid) = (Lock::new()?, AtomicValue::new(0_u32)?, AtomicValue::new(0_u32)?);
@@ -56,7 +58,7 @@ fn owner_killed_is_told_to_each_verb() -> Outcome {
 }
 
 #[test]
-fn owner_killed_while_others_wait() -> Outcome {
+fn killed_owner_wakes_its_waiters_and_one_gets_the_death() -> Outcome {
     const WAITERS: u32 = 3;
     fn waiter((lock, step, died): (Lock, AtomicValue<u32>, AtomicValue<u32>)) {
         step.fetch_add(1);
@@ -69,12 +71,13 @@ fn owner_killed_while_others_wait() -> Outcome {
     let (lock, step, died) = (Lock::new()?, AtomicValue::new(0_u32)?, AtomicValue::new(0_u32)?);
     let owner = spawn(holder, (lock.clone(), step.clone(), AtomicValue::new(0)?));
     wait_for(&step, 1);
-    let waiters: Vec<_> = (0..WAITERS).map(|_| spawn(waiter, (lock.clone(), step.clone(), died.clone()))).collect();
+    let start = |_| spawn(waiter, (lock.clone(), step.clone(), died.clone()));
+    let waiters: Vec<_> = (0..WAITERS).map(start).collect();
     wait_for(&step, 1 + WAITERS);
     thread::sleep(Duration::from_millis(5));
     kill(&owner);
     waiters.iter().for_each(value);
-    // All got it, and one was told.
+    // All got the lock, and one of them the death.
     assert_eq!(died.load(), 1);
     assert!(!lock.is_locked());
     Ok(())
@@ -108,7 +111,7 @@ fn death_is_noticed_at_once() -> Outcome {
     }
     took.sort();
     println!("{took:?}");
-    // The kernel tells: by the waiter's own look it would take half a second on average.
+    // The kernel reports the death; by the waiter's liveness poll it would take half a second on average.
     assert!(took[ROUNDS / 2] < Duration::from_millis(100), "{took:?}");
     Ok(())
 }
@@ -132,7 +135,7 @@ fn killed_waiter_leaves_no_trace() -> Outcome {
         let (victim, survivor) = (waiter(), waiter());
         wait_for(&step, 2);
         thread::sleep(Duration::from_micros(dice.below(200)));
-        // Killed asleep, woken, or holding it already.
+        // The victim is killed while it sleeps, after it was woken, or while it holds the lock.
         drop(guard);
         (0..dice.below(3_000)).for_each(|_| std::hint::spin_loop());
         signal(victim.pid(), libc::SIGKILL);
@@ -144,20 +147,21 @@ fn killed_waiter_leaves_no_trace() -> Outcome {
 }
 
 #[test]
-fn a_thousand_held_by_the_killed() -> Outcome {
+fn killed_process_releases_a_thousand_locks() -> Outcome {
     fn child((directory, step): (PathBuf, AtomicValue<u32>)) {
         let namespace = Namespace::at(directory).expect("the parent's");
         let options = Options::new().namespace(&namespace);
-        let locks: Vec<Lock> = (0..MAX_HELD).map(|at| options.open(&format!("lock-{at}")).expect("it is there")).collect();
+        let open = |at| options.open(&format!("lock-{at}")).expect("it is there");
+        let locks: Vec<Lock> = (0..MAX_HELD).map(open).collect();
         let mut guards: Vec<_> = locks.iter().map(|lock| lock.lock().expect("it is free")).collect();
-        // Some are given back and taken again, so that the list is in no order.
+        // Some are released and taken again, so that the list is in no order.
         let mut dice = Dice::new(1);
         for _ in 0..300 {
             let at = usize::try_from(dice.below(MAX_HELD as u64)).expect("small");
             let last = guards.len() - 1;
             guards.swap(at, last);
             guards.pop();
-            let free = locks.iter().find(|lock| !lock.is_locked()).expect("one was given back");
+            let free = locks.iter().find(|lock| !lock.is_locked()).expect("one was released");
             guards.push(free.lock().expect("it is free"));
         }
         step.store(1);
@@ -166,7 +170,8 @@ fn a_thousand_held_by_the_killed() -> Outcome {
     let _alone = alone();
     let space = Space::new();
     let options = space.options();
-    let locks: Vec<Lock> = (0..MAX_HELD).map(|at| options.create(&format!("lock-{at}"), ())).collect::<Result<_, _>>()?;
+    let create = |at| options.create(&format!("lock-{at}"), ());
+    let locks: Vec<Lock> = (0..MAX_HELD).map(create).collect::<Result<_, _>>()?;
     let step = AtomicValue::new(0_u32)?;
     let child = spawn(child, (space.namespace().path().to_owned(), step.clone()));
     wait_for(&step, 1);
@@ -181,11 +186,11 @@ fn a_thousand_held_by_the_killed() -> Outcome {
 }
 
 #[test]
-fn storm_of_kills() -> Outcome {
+fn owners_killed_at_random_break_no_exclusion() -> Outcome {
     const KILLS: u32 = 200;
     let _alone = alone();
     let mut dice = Dice::of_this_run();
-    // Two counters that only the lock keeps equal; whoever is told of a death repairs them.
+    // Two counters that only the lock keeps equal. An owner that gets a death repairs them.
     let (lock, first, second) = (Lock::new()?, AtomicValue::new(0_u64)?, AtomicValue::new(0_u64)?);
     let inside = AtomicValue::new(0_u32)?;
     let worker = || {
@@ -197,7 +202,7 @@ fn storm_of_kills() -> Outcome {
                     Some(_) => second.store(first.load()),
                     None => {
                         assert_eq!(before, 0, "two at once\n");
-                        assert_eq!(first.load(), second.load(), "not told of a death\n");
+                        assert_eq!(first.load(), second.load(), "a death was not reported\n");
                     }
                 }
                 first.fetch_add(1);
@@ -218,12 +223,12 @@ fn storm_of_kills() -> Outcome {
     Ok(())
 }
 
-/// Where a lock's word, holder and link lie in its file: behind the header.
+/// The offset of a lock's word, owner and link in its file: after the header.
 const LOCK: u64 = 1024;
 
 #[test]
-fn hostile_word_neither_hangs_nor_crashes() -> Outcome {
-    /// Timed locks, for as long as somebody scribbles.
+fn overwritten_lock_neither_hangs_nor_crashes() -> Outcome {
+    /// Takes the lock with time-outs until `stop` is set; returns how often it got the lock.
     fn child((directory, stop): (PathBuf, AtomicValue<u32>)) -> u64 {
         let namespace = Namespace::at(directory).expect("the parent's");
         let lock: Lock = Options::new().namespace(&namespace).open("hostile").expect("it is there");
@@ -242,11 +247,12 @@ fn hostile_word_neither_hangs_nor_crashes() -> Outcome {
     let _lock: Lock = space.options().create("hostile", ())?;
     let file = std::fs::OpenOptions::new().write(true).open(space.file("hostile"))?;
     let stop = AtomicValue::new(0_u32)?;
-    let children: Vec<_> = (0..2).map(|_| spawn(child, (space.namespace().path().to_owned(), stop.clone()))).collect();
+    let start = |_| spawn(child, (space.namespace().path().to_owned(), stop.clone()));
+    let children: Vec<_> = (0..2).map(start).collect();
     let mut dice = Dice::of_this_run();
     let start = Instant::now();
     while start.elapsed() < Duration::from_millis(700) {
-        // The whole of it, or one word; what people would write, or noise.
+        // Several words or one; meaningful values, or random ones.
         for offset in (0..64).step_by(8) {
             let word = match dice.below(6) {
                 0 => 0,
@@ -269,12 +275,12 @@ fn hostile_word_neither_hangs_nor_crashes() -> Outcome {
 }
 
 #[test]
-fn hostile_word_is_taken_from_an_owner_that_never_was() -> Outcome {
+fn lock_is_taken_from_an_owner_that_does_not_exist() -> Outcome {
     let _alone = alone();
     let space = Space::new();
-    // The largest thread number there can be, and one beyond; with and without sleepers.
+    // The largest possible thread id, and an impossible one; with and without the waiters bit.
     let words = [0x003f_ffff_u64, 0x3fff_ffff, 0x8000_0000 | 0x3fff_ffff];
-    // Each waits for the look at the owner that a waiter takes once a second, so all at once.
+    // Each depends on the liveness poll, once a second; so all run at once.
     thread::scope(|s| {
         for word in words {
             let space = &space;
@@ -285,7 +291,8 @@ fn hostile_word_is_taken_from_an_owner_that_never_was() -> Outcome {
                 file.write_all_at(&word.to_le_bytes(), LOCK).expect("to write");
                 assert!(lock.try_lock().expect("no error").is_none());
                 let start = Instant::now();
-                let guard = lock.lock_timeout(Duration::from_secs(60)).expect("no error").expect("nobody owns it");
+                let guard =
+                    lock.lock_timeout(Duration::from_secs(60)).expect("no error").expect("no owner exists");
                 assert!(LockGuard::previous_owner_died(&guard).is_some());
                 println!("after {:?}", start.elapsed());
             });
@@ -295,15 +302,16 @@ fn hostile_word_is_taken_from_an_owner_that_never_was() -> Outcome {
 }
 
 #[test]
-fn hostile_links_do_not_crash_the_dying() -> Outcome {
+fn overwritten_links_do_not_crash_their_owner() -> Outcome {
     fn child((directory, step): (PathBuf, AtomicValue<u32>)) {
         let namespace = Namespace::at(directory).expect("the parent's");
         let options = Options::new().namespace(&namespace);
-        let locks: Vec<Lock> = (0..5).map(|at| options.open(&format!("lock-{at}")).expect("it is there")).collect();
+        let open = |at| options.open(&format!("lock-{at}")).expect("it is there");
+        let locks: Vec<Lock> = (0..5).map(open).collect();
         let guards: Vec<_> = locks.iter().map(|lock| lock.lock().expect("it is free")).collect();
         step.store(1);
         wait_for(&step, 2);
-        // Given back as if nothing had been: links are written, never read.
+        // Releases work as usual: links are written, never read.
         drop(guards);
     }
     let _alone = alone();
@@ -311,7 +319,8 @@ fn hostile_links_do_not_crash_the_dying() -> Outcome {
     for round in 0..12 {
         let space = Space::new();
         let options = space.options();
-        let locks: Vec<Lock> = (0..5).map(|at| options.create(&format!("lock-{at}"), ())).collect::<Result<_, _>>()?;
+        let create = |at| options.create(&format!("lock-{at}"), ());
+        let locks: Vec<Lock> = (0..5).map(create).collect::<Result<_, _>>()?;
         let step = AtomicValue::new(0_u32)?;
         let child = spawn(child, (space.namespace().path().to_owned(), step.clone()));
         wait_for(&step, 1);
@@ -321,11 +330,15 @@ fn hostile_links_do_not_crash_the_dying() -> Outcome {
             file.write_all_at(&link.to_le_bytes(), LOCK + 32)?;
         }
         if round % 6 == 0 {
-            // Killed: the kernel's walk goes astray after the newest, and those that it misses are freed by whoever waits.
+            // The kernel's walk ends after the innermost lock. Waiters take the other locks from the dead
+            // owner.
             kill(&child);
             thread::scope(|s| {
                 for lock in &locks {
-                    s.spawn(|| assert!(lock.lock_timeout(Duration::from_secs(60)).is_ok_and(|guard| guard.is_some())));
+                    s.spawn(|| {
+                        let guard = lock.lock_timeout(Duration::from_secs(60));
+                        assert!(guard.is_ok_and(|guard| guard.is_some()));
+                    });
                 }
             });
         } else {

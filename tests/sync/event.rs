@@ -1,14 +1,17 @@
-//! What an event promises to several processes at once, whoever dies; CPython's tests of it are at the end.
-#![allow(clippy::print_stdout, reason = "a test tells what it has seen")]
+//! The contract of an event between processes, also when one of them dies; CPython's tests of it are among
+//! these.
+#![allow(clippy::print_stdout, reason = "a test prints what it measured")]
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use multiproc::{AtomicValue, ErrorKind, Event, Queue};
 
-use crate::common::{Dice, Forked, How, Outcome, alone, fork, signal, spawn, unique, value, wait_for, wait_until};
+use crate::common::{
+    Dice, Forked, How, Outcome, alone, fork, signal, spawn, unique, value, wait_for, wait_until,
+};
 
-/// A child that waits for the event and exits with 0.
+/// Forks a child that waits for the event and exits with 0.
 fn waiter(event: &Event) -> Forked {
     fork(How::Libc, || {
         event.wait();
@@ -16,8 +19,8 @@ fn waiter(event: &Event) -> Forked {
     })
 }
 
-/// Waits until these sleep: the calls are `futex` and `futex_waitv`.
-fn asleep(children: &[Forked]) {
+/// Waits until all of these sleep, in `futex` or `futex_waitv`.
+fn wait_until_asleep(children: &[Forked]) {
     let sleeps = |child: &Forked| {
         let call = std::fs::read_to_string(format!("/proc/{}/syscall", child.pid())).unwrap_or_default();
         let number = call.split(' ').next().and_then(|number| number.parse::<i64>().ok());
@@ -27,7 +30,7 @@ fn asleep(children: &[Forked]) {
 }
 
 #[test]
-fn found_by_name() -> Outcome {
+fn event_is_found_by_name() -> Outcome {
     fn child(name: String) {
         Event::open(&name).expect("it is there").set();
     }
@@ -48,9 +51,9 @@ fn found_by_name() -> Outcome {
 }
 
 #[test]
-fn handle_in_a_message() -> Outcome {
+fn handle_in_a_message_arrives() -> Outcome {
     fn child((events, step): (Queue<Event>, AtomicValue<u32>)) {
-        let event = events.get().expect("one");
+        let event = events.get().expect("an event");
         step.store(1);
         event.wait();
     }
@@ -65,12 +68,12 @@ fn handle_in_a_message() -> Outcome {
 }
 
 #[test]
-fn set_reaches_all_even_if_cleared_at_once() -> Outcome {
+fn set_wakes_all_waiters_though_cleared_at_once() -> Outcome {
     let _alone = alone();
     for _ in 0..20 {
         let event = Event::new()?;
         let children: Vec<Forked> = (0..4).map(|_| waiter(&event)).collect();
-        asleep(&children);
+        wait_until_asleep(&children);
         event.set();
         event.clear();
         for child in children {
@@ -82,7 +85,7 @@ fn set_reaches_all_even_if_cleared_at_once() -> Outcome {
 }
 
 #[test]
-fn ping_pong() -> Outcome {
+fn two_processes_take_turns_by_events() -> Outcome {
     const ROUNDS: u32 = 2_000;
     let _alone = alone();
     let (ping, pong) = (Event::new()?, Event::new()?);
@@ -104,14 +107,14 @@ fn ping_pong() -> Outcome {
 }
 
 #[test]
-fn killed_waiters_take_no_wake_with_them() -> Outcome {
+fn killed_waiter_takes_no_wake_up_with_it() -> Outcome {
     let _alone = alone();
     let mut dice = Dice::of_this_run();
     for _ in 0..50 {
         let event = Event::new()?;
         let mut children: Vec<Forked> = (0..3).map(|_| waiter(&event)).collect();
         if dice.below(2) == 0 {
-            asleep(&children);
+            wait_until_asleep(&children);
         }
         let victim = children.swap_remove(usize::try_from(dice.below(3))?);
         if dice.below(2) == 0 {
@@ -133,7 +136,7 @@ fn killed_waiters_take_no_wake_with_them() -> Outcome {
 }
 
 #[test]
-fn killed_setters_leave_nobody_asleep() -> Outcome {
+fn killed_setter_leaves_no_waiter_asleep() -> Outcome {
     const ROUNDS: u32 = 100;
     let _alone = alone();
     let mut dice = Dice::of_this_run();
@@ -141,7 +144,7 @@ fn killed_setters_leave_nobody_asleep() -> Outcome {
     for _ in 0..ROUNDS {
         let (event, step) = (Event::new()?, AtomicValue::new(0_u32)?);
         let mut children: Vec<Forked> = (0..3).map(|_| waiter(&event)).collect();
-        asleep(&children);
+        wait_until_asleep(&children);
         let setter = fork(How::Libc, || {
             step.store(1);
             event.set();
@@ -150,7 +153,7 @@ fn killed_setters_leave_nobody_asleep() -> Outcome {
         });
         wait_for(&step, 1);
         (0..dice.below(2_000)).for_each(|_| std::hint::spin_loop());
-        // One of those that it may just have woken dies with it.
+        // A waiter that the setter may just have woken is killed with it.
         let victim = children.swap_remove(usize::try_from(dice.below(3))?);
         signal(setter.pid(), libc::SIGKILL);
         signal(victim.pid(), libc::SIGKILL);
@@ -170,13 +173,13 @@ fn killed_setters_leave_nobody_asleep() -> Outcome {
 }
 
 #[test]
-fn stopped_setter_can_be_helped() -> Outcome {
+fn second_set_wakes_the_waiters_of_a_stopped_setter() -> Outcome {
     let _alone = alone();
-    // Wherever it is stopped: who sets it, too, tells those who wait.
+    // Wherever the first setter is stopped.
     for spins in [0, 200, 2_000] {
         let (event, step) = (Event::new()?, AtomicValue::new(0_u32)?);
         let children: Vec<Forked> = (0..2).map(|_| waiter(&event)).collect();
-        asleep(&children);
+        wait_until_asleep(&children);
         let setter = fork(How::Libc, || {
             step.store(1);
             event.set();
@@ -195,7 +198,7 @@ fn stopped_setter_can_be_helped() -> Outcome {
     Ok(())
 }
 
-/// Of CPython's `_TestEvent`.
+/// CPython's `_TestEvent`.
 mod cpython_event {
     use super::*;
 
@@ -227,17 +230,18 @@ mod cpython_event {
     #[test]
     fn test_repr() -> Outcome {
         let event = Event::new()?;
-        assert_eq!(format!("{event:?}"), "Event { object: event (anonymous), set: false, waiters: 0 }");
+        let text = |set: bool| format!("Event {{ object: event (anonymous), set: {set}, waiters: 0 }}");
+        assert_eq!(format!("{event:?}"), text(false));
         event.set();
-        assert_eq!(format!("{event:?}"), "Event { object: event (anonymous), set: true, waiters: 0 }");
+        assert_eq!(format!("{event:?}"), text(true));
         event.clear();
-        assert_eq!(format!("{event:?}"), "Event { object: event (anonymous), set: false, waiters: 0 }");
+        assert_eq!(format!("{event:?}"), text(false));
         Ok(())
     }
 }
 
 #[test]
-fn threads_hear_it_too() -> Outcome {
+fn set_wakes_threads_of_this_process() -> Outcome {
     let event = Event::new()?;
     thread::scope(|s| {
         for _ in 0..4 {

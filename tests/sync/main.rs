@@ -1,5 +1,6 @@
-//! `Lock`, `RLock` and semaphores across processes: exclusion, time, death in every form, forks, and memory that others write.
-#![allow(clippy::print_stdout, reason = "a test tells what it has seen, or why it is skipped")]
+//! Locks, semaphores, conditions, events and barriers across processes: exclusion, time-outs, deaths of every
+//! kind, forks, and memory that other processes overwrite.
+#![allow(clippy::print_stdout, reason = "a test prints what it measured, or why it is skipped")]
 
 #[path = "../common/mod.rs"]
 mod common;

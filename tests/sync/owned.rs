@@ -1,16 +1,17 @@
-//! `OwnedPermit`: it moves between threads, and comes back with its process, however that ends.
-#![allow(unsafe_code, reason = "what a C program does to its own process")]
+//! `OwnedPermit`: it moves between threads, and becomes free when its process ends, however that ends.
 
 use std::time::{Duration, Instant};
-use std::{process, ptr, thread};
+use std::{process, thread};
 
 use multiproc::robust::MAX_HELD;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, OwnedPermit, Permit, Semaphore};
 
-use crate::common::{Dice, Forked, How, Outcome, alone, fork, kill, signal, spawn, value, wait_for, wait_until};
+use crate::common::{
+    Dice, Forked, How, Outcome, alone, exec, fork, kill, signal, spawn, value, wait_for, wait_until,
+};
 
-/// Holds so many permits from step 1 until step 2; a thread that has ended by then took them.
+/// Holds `count` permits from step 1 until step 2. The thread that acquires them ends before step 1.
 fn holder((semaphore, step, count): (Semaphore, AtomicValue<u32>, usize)) {
     let taken = thread::spawn(move || (semaphore.acquire_many_owned(count), semaphore));
     let (permits, semaphore) = taken.join().expect("no panic");
@@ -22,7 +23,7 @@ fn holder((semaphore, step, count): (Semaphore, AtomicValue<u32>, usize)) {
 }
 
 #[test]
-fn moves_between_threads() -> Outcome {
+fn permit_moves_between_threads() -> Outcome {
     let _alone = alone();
     let semaphore = Semaphore::new(3)?;
     let first = semaphore.acquire_owned()?;
@@ -37,7 +38,7 @@ fn moves_between_threads() -> Outcome {
     let start = Instant::now();
     assert!(semaphore.acquire_owned_timeout(Duration::from_millis(30))?.is_none());
     assert!(start.elapsed() >= Duration::from_millis(30));
-    // Another thread gives it back, to one that waits.
+    // Another thread releases it, and this thread gets it.
     thread::scope(|s| {
         s.spawn(|| drop(first));
         assert!(semaphore.acquire().is_ok());
@@ -48,11 +49,12 @@ fn moves_between_threads() -> Outcome {
 }
 
 #[test]
-fn many_at_once_all_or_none() -> Outcome {
+fn acquire_many_owned_gets_all_or_none() -> Outcome {
     let _alone = alone();
     let semaphore = Semaphore::new(4)?;
     assert!(semaphore.acquire_many_owned(0)?.is_empty());
-    assert_eq!(semaphore.acquire_many_owned(5).map(drop).expect_err("there are four").cause(), AcquireError::TooMany);
+    let five = semaphore.acquire_many_owned(5).map(drop);
+    assert_eq!(five.expect_err("there are four").cause(), AcquireError::TooMany);
     let three = semaphore.acquire_many_owned(3)?;
     assert!(semaphore.try_acquire_many_owned(2)?.is_none());
     assert!(semaphore.acquire_many_owned_timeout(2, Duration::from_millis(10))?.is_none());
@@ -61,18 +63,18 @@ fn many_at_once_all_or_none() -> Outcome {
         s.spawn(|| drop(three));
         assert_eq!(semaphore.acquire_many_owned(4).map(|four| four.len()), Ok(4));
     });
-    // Those of the thread and those of the process are the same permits.
-    let (mine, ours) = (semaphore.acquire_many(2)?, semaphore.acquire_many_owned(2)?);
-    assert_eq!((semaphore.available(), mine.len(), ours.len()), (0, 2, 2));
-    drop(mine);
+    // Permits of the thread and permits of the process come from the same set.
+    let (threads, owned) = (semaphore.acquire_many(2)?, semaphore.acquire_many_owned(2)?);
+    assert_eq!((semaphore.available(), threads.len(), owned.len()), (0, 2, 2));
+    drop(threads);
     assert!(semaphore.try_acquire_many(3)?.is_none());
-    drop(ours);
+    drop(owned);
     assert_eq!(semaphore.available(), 4);
     Ok(())
 }
 
 #[test]
-fn thread_that_ends_keeps_nothing_from_the_process() -> Outcome {
+fn process_keeps_a_permit_whose_thread_has_ended() -> Outcome {
     let _alone = alone();
     let semaphore = Semaphore::new(2)?;
     let permit = thread::scope(|s| s.spawn(|| semaphore.acquire_owned()).join().expect("no panic"))?;
@@ -85,7 +87,7 @@ fn thread_that_ends_keeps_nothing_from_the_process() -> Outcome {
 }
 
 #[test]
-fn outlives_its_handle() -> Outcome {
+fn permit_outlives_its_semaphores_handle() -> Outcome {
     let _alone = alone();
     let name = crate::common::unique("owned");
     let permit = Semaphore::create(&name, 1)?.acquire_owned()?;
@@ -98,7 +100,7 @@ fn outlives_its_handle() -> Outcome {
 }
 
 #[test]
-fn owner_killed() -> Outcome {
+fn permits_of_a_killed_process_are_free_and_name_it_once() -> Outcome {
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(3)?, AtomicValue::new(0_u32)?);
     let child = spawn(holder, (semaphore.clone(), step.clone(), 2));
@@ -107,15 +109,15 @@ fn owner_killed() -> Outcome {
     kill(&child);
     assert_eq!((semaphore.available(), semaphore.holders().len()), (3, 0));
     let permits = semaphore.acquire_many_owned(3)?;
-    let told = permits.iter().filter_map(OwnedPermit::previous_owner_died);
-    assert!(told.map(|death| death.pid()).eq([Some(child.pid()); 2]));
+    let deaths = permits.iter().filter_map(OwnedPermit::previous_owner_died);
+    assert!(deaths.map(|death| death.pid()).eq([Some(child.pid()); 2]));
     drop(permits);
     assert!(semaphore.acquire_many(3)?.iter().all(|permit| Permit::previous_owner_died(permit).is_none()));
     Ok(())
 }
 
 #[test]
-fn owner_killed_while_others_wait() -> Outcome {
+fn killed_process_wakes_waiters_for_its_permit() -> Outcome {
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(1)?, AtomicValue::new(0_u32)?);
     let mut took: Vec<Duration> = Vec::new();
@@ -132,7 +134,8 @@ fn owner_killed_while_others_wait() -> Outcome {
             .map(|_| {
                 fork(How::Libc, || {
                     step.fetch_add(1);
-                    i32::from(semaphore.acquire_owned().is_ok_and(|permit| OwnedPermit::previous_owner_died(&permit).is_some()))
+                    let permit = semaphore.acquire_owned().expect("no error\n");
+                    i32::from(OwnedPermit::previous_owner_died(&permit).is_some())
                 })
             })
             .collect();
@@ -140,24 +143,24 @@ fn owner_killed_while_others_wait() -> Outcome {
         thread::sleep(Duration::from_millis(2));
         let killed = Instant::now();
         owner.kill();
-        assert_eq!(waiters.into_iter().map(Forked::wait).sum::<i32>(), 1, "all got it, and one was told");
+        assert_eq!(waiters.into_iter().map(Forked::wait).sum::<i32>(), 1, "one of them gets the death");
         took.push(killed.elapsed());
     }
     took.sort();
-    // The kernel tells: by the waiters' own look it would take half a second on average.
+    // The kernel reports the death; by the waiters' liveness poll it would take half a second on average.
     assert!(took[10] < Duration::from_millis(300), "{took:?}");
     Ok(())
 }
 
 #[test]
-fn stopped_holder_is_not_robbed() -> Outcome {
+fn stopped_process_keeps_its_permit() -> Outcome {
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(1)?, AtomicValue::new(0_u32)?);
     let child = spawn(holder, (semaphore.clone(), step.clone(), 1));
     wait_for(&step, 1);
     signal(child.pid(), libc::SIGSTOP);
     step.store(2);
-    // Longer than the look at the holders that a waiter takes once a second.
+    // Longer than a second, the interval of a waiter's liveness poll.
     let late = semaphore.acquire_timeout(Duration::from_millis(1300))?.is_none();
     signal(child.pid(), libc::SIGCONT);
     assert!(late || Permit::previous_owner_died(&semaphore.acquire()?).is_none());
@@ -167,7 +170,7 @@ fn stopped_holder_is_not_robbed() -> Outcome {
 }
 
 #[test]
-fn process_that_exits_with_it() -> Outcome {
+fn exit_releases_permits_and_reports_a_death() -> Outcome {
     let _alone = alone();
     let semaphore = Semaphore::new(2)?;
     let child = fork(How::Libc, || {
@@ -181,20 +184,17 @@ fn process_that_exits_with_it() -> Outcome {
 }
 
 #[test]
-fn exec_gives_back_what_it_holds() -> Outcome {
+fn exec_releases_permits() -> Outcome {
     let _alone = alone();
-    for by_the_leader in [true, false] {
+    for by_the_main_thread in [true, false] {
         let (semaphore, step) = (Semaphore::new(2)?, AtomicValue::new(0_u32)?);
         let child = fork(How::Libc, || {
             let take_and_go = || -> () {
                 std::mem::forget(semaphore.acquire_many_owned(2));
                 step.store(1);
-                let arguments = [c"sleep".as_ptr(), c"100".as_ptr(), ptr::null()];
-                // SAFETY: C strings, and a list that ends in null.
-                unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
-                panic!("there is no `sleep` here\n");
+                exec()
             };
-            if by_the_leader {
+            if by_the_main_thread {
                 take_and_go();
             }
             thread::scope(|s| drop(s.spawn(take_and_go)));
@@ -209,7 +209,7 @@ fn exec_gives_back_what_it_holds() -> Outcome {
 }
 
 #[test]
-fn forked_copy_owns_nothing() -> Outcome {
+fn forked_copy_of_a_permit_owns_nothing() -> Outcome {
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(2)?, AtomicValue::new(0_u32)?);
     let mut permits = Some(semaphore.acquire_many_owned(2)?);
@@ -217,7 +217,7 @@ fn forked_copy_owns_nothing() -> Outcome {
         drop(permits.take());
         let still = semaphore.available() == 0;
         step.store(1);
-        // It has a keeper of its own.
+        // The child has an owner thread of its own.
         let next = semaphore.acquire_many_owned(2).is_ok_and(|permits| permits.len() == 2);
         i32::from(!(still && next))
     });
@@ -229,7 +229,7 @@ fn forked_copy_owns_nothing() -> Outcome {
 }
 
 #[test]
-fn forks_while_others_take_and_give_back() -> Outcome {
+fn forked_child_acquires_while_other_threads_did() -> Outcome {
     let _alone = alone();
     let (semaphore, stop) = (Semaphore::new(4)?, AtomicValue::new(0_u32)?);
     thread::scope(|s| -> Outcome {
@@ -240,14 +240,14 @@ fn forks_while_others_take_and_give_back() -> Outcome {
                 }
             });
         }
-        // Threads that come and go: at a fork one of them may be half way.
+        // Threads start and end: at a fork, one may be in the middle of it.
         s.spawn(|| {
             while stop.load() == 0 {
                 thread::scope(|inner| drop(inner.spawn(|| ())));
             }
         });
         for _ in 0..50 {
-            // The mutex of the parent's keeper may be locked at this instant.
+            // The mutex of the parent's owner thread may be locked at this instant.
             let child = fork(How::Libc, || i32::from(semaphore.acquire_owned().is_err()));
             assert_eq!(child.wait(), 0);
         }
@@ -259,11 +259,11 @@ fn forks_while_others_take_and_give_back() -> Outcome {
 }
 
 #[test]
-fn more_than_one_thread_could_hold() -> Outcome {
+fn process_owns_more_permits_than_a_thread_could_hold() -> Outcome {
     let _alone = alone();
     let semaphores: Vec<Semaphore> = (0..9).map(|_| Semaphore::new(127)).collect::<Result<_, _>>()?;
-    let permits: Vec<Vec<OwnedPermit>> =
-        semaphores.iter().map(|semaphore| semaphore.acquire_many_owned(127)).collect::<Result<_, _>>()?;
+    let all = semaphores.iter().map(|semaphore| semaphore.acquire_many_owned(127));
+    let permits: Vec<Vec<OwnedPermit>> = all.collect::<Result<_, _>>()?;
     assert!(permits.iter().map(Vec::len).sum::<usize>() > MAX_HELD);
     assert!(semaphores.iter().all(|semaphore| semaphore.available() == 0));
     drop(permits);
@@ -272,7 +272,7 @@ fn more_than_one_thread_could_hold() -> Outcome {
 }
 
 #[test]
-fn never_more_than_there_are() -> Outcome {
+fn no_more_permits_are_held_than_exist() -> Outcome {
     const ROUNDS: u64 = 500;
     const PERMITS: u64 = 2;
     fn work(semaphore: &Semaphore, inside: &AtomicValue<u64>, done: &AtomicValue<u64>) {
@@ -283,7 +283,7 @@ fn never_more_than_there_are() -> Outcome {
         };
         thread::scope(|s| {
             let (give, take) = std::sync::mpsc::channel::<OwnedPermit>();
-            // One thread takes, another gives back; a third does as threads did before.
+            // One thread acquires and another releases; a third holds its permits itself.
             s.spawn(move || {
                 for _ in 0..ROUNDS {
                     let permit = semaphore.acquire_owned().expect("no error");
@@ -311,8 +311,10 @@ fn never_more_than_there_are() -> Outcome {
         work(&semaphore, &inside, &done);
     }
     let _alone = alone();
-    let (semaphore, inside, done) = (Semaphore::new(2)?, AtomicValue::new(0_u64)?, AtomicValue::new(0_u64)?);
-    let children: Vec<_> = (0..2).map(|_| spawn(child, (semaphore.clone(), inside.clone(), done.clone()))).collect();
+    let semaphore = Semaphore::new(2)?;
+    let (inside, done) = (AtomicValue::new(0_u64)?, AtomicValue::new(0_u64)?);
+    let start = |_| spawn(child, (semaphore.clone(), inside.clone(), done.clone()));
+    let children: Vec<_> = (0..2).map(start).collect();
     work(&semaphore, &inside, &done);
     children.iter().for_each(value);
     assert_eq!((done.load(), inside.load(), semaphore.available()), (3 * 2 * ROUNDS, 0, 2));
@@ -320,7 +322,7 @@ fn never_more_than_there_are() -> Outcome {
 }
 
 #[test]
-fn storm_of_kills() -> Outcome {
+fn processes_killed_at_random_leave_all_permits_free() -> Outcome {
     const KILLS: u32 = 150;
     let _alone = alone();
     let mut dice = Dice::of_this_run();

@@ -1,16 +1,17 @@
-//! `RLock`: taken again by its owner, and by nobody else; killed at depth; and what CPython tests of locks.
-#![allow(unsafe_code, reason = "the raw pair; what a C program does to its own process")]
+//! `RLock`: only its owner takes it again; owners killed at any depth; and CPython's tests of locks.
+#![allow(unsafe_code, reason = "the raw calls")]
 
 use std::time::{Duration, Instant};
-use std::{process, ptr, thread};
+use std::{process, thread};
 
 use multiproc::{AtomicValue, ErrorKind, RLock, RLockGuard};
 
 use crate::common::{
-    Dice, Forked, How, Outcome, alone, fork, kill, spawn, tid, unique, value, wait_for, wait_until, with_one_thread,
+    Dice, Forked, How, Outcome, alone, exec, fork, kill, spawn, tid, unique, value, wait_for, wait_until,
+    with_one_thread,
 };
 
-/// Holds a lock at this depth from step 1 until step 2.
+/// Holds a lock at `depth` from step 1 until step 2.
 fn holder((lock, step, depth): (RLock, AtomicValue<u32>, usize)) {
     let guards: Vec<_> = (0..depth).map(|_| lock.lock().expect("no error")).collect();
     assert_eq!(lock.depth() as usize, depth);
@@ -20,23 +21,24 @@ fn holder((lock, step, depth): (RLock, AtomicValue<u32>, usize)) {
 }
 
 #[test]
-fn guards_end_in_any_order() -> Outcome {
+fn guards_may_be_dropped_in_any_order() -> Outcome {
     let _alone = alone();
     let lock = RLock::new()?;
     let mut guards: Vec<_> = (0..5).map(|_| lock.lock().expect("no error")).collect();
-    let elsewhere =
-        || thread::scope(|s| s.spawn(|| lock.try_lock().is_ok_and(|guard| guard.is_some())).join().expect("no panic"));
+    let try_lock = || lock.try_lock().is_ok_and(|guard| guard.is_some());
+    let in_another_thread = || thread::scope(|s| s.spawn(try_lock).join().expect("no panic"));
     for left in (1..5).rev() {
         drop(guards.remove(left / 2));
-        assert_eq!((lock.depth(), lock.is_locked(), elsewhere()), (u32::try_from(left)?, true, false));
+        let state = (lock.depth(), lock.is_locked(), in_another_thread());
+        assert_eq!(state, (u32::try_from(left)?, true, false));
     }
     drop(guards);
-    assert_eq!((lock.depth(), lock.is_locked(), elsewhere()), (0, false, true));
-    // Every way to take it counts alike.
+    assert_eq!((lock.depth(), lock.is_locked(), in_another_thread()), (0, false, true));
+    // Each way to take it adds a level.
     let all = (lock.try_lock()?, lock.lock_timeout(Duration::MAX)?, lock.lock()?);
     assert_eq!(lock.depth(), 3);
     drop(all);
-    // SAFETY: given back below, by this thread.
+    // SAFETY: released below, by this thread.
     assert!(!unsafe { lock.raw_lock() }? && !unsafe { lock.raw_lock() }?);
     // SAFETY: taken above.
     assert!(unsafe { lock.raw_unlock() } && lock.is_locked());
@@ -48,7 +50,7 @@ fn guards_end_in_any_order() -> Outcome {
 }
 
 #[test]
-fn found_by_name() -> Outcome {
+fn rlock_is_found_by_name() -> Outcome {
     let _alone = alone();
     let name = unique("rlock");
     let made = RLock::create(&name)?;
@@ -74,9 +76,10 @@ fn threads_and_processes_exclude_each_other() -> Outcome {
             for _ in 0..2 {
                 s.spawn(|| {
                     for round in 0..ROUNDS {
-                        let _guards: Vec<_> = (0..=round % 3).map(|_| lock.lock().expect("no error")).collect();
+                        let _guards: Vec<_> =
+                            (0..=round % 3).map(|_| lock.lock().expect("no error")).collect();
                         assert_eq!(u64::from(lock.depth()), round % 3 + 1);
-                        // Two steps that only the lock makes one.
+                        // Two steps, which only the lock keeps together.
                         count.store(count.load() + 1);
                     }
                 });
@@ -96,7 +99,7 @@ fn threads_and_processes_exclude_each_other() -> Outcome {
 }
 
 #[test]
-fn timeout() -> Outcome {
+fn lock_timeout_waits_no_longer_than_its_timeout() -> Outcome {
     let _alone = alone();
     let (lock, step) = (RLock::new()?, AtomicValue::new(0_u32)?);
     let child = spawn(holder, (lock.clone(), step.clone(), 2));
@@ -115,7 +118,7 @@ fn timeout() -> Outcome {
 }
 
 #[test]
-fn owner_killed_at_each_depth() -> Outcome {
+fn owner_killed_at_any_depth_frees_the_lock() -> Outcome {
     let _alone = alone();
     for depth in 1..=3 {
         let (lock, step) = (RLock::new()?, AtomicValue::new(0_u32)?);
@@ -124,19 +127,20 @@ fn owner_killed_at_each_depth() -> Outcome {
         kill(&child);
         assert_eq!((lock.depth(), lock.is_locked()), (0, false));
         let guard = lock.lock()?;
-        assert_eq!(RLockGuard::previous_owner_died(&guard).and_then(|death| death.pid()), Some(child.pid()));
-        assert_eq!(lock.depth(), 1, "not the dead one's");
+        let death = RLockGuard::previous_owner_died(&guard).expect("it was killed");
+        assert_eq!(death.pid(), Some(child.pid()));
+        assert_eq!(lock.depth(), 1, "not the dead owner's depth");
         let inner = lock.lock()?;
         assert!(RLockGuard::previous_owner_died(&inner).is_none());
         drop((guard, inner));
         assert!(!lock.is_locked());
-        assert!(RLockGuard::previous_owner_died(&lock.lock()?).is_none(), "told once");
+        assert!(RLockGuard::previous_owner_died(&lock.lock()?).is_none(), "reported once");
     }
     Ok(())
 }
 
 #[test]
-fn thread_that_ends_at_depth_gives_it_back() -> Outcome {
+fn thread_that_ends_at_depth_releases_the_lock() -> Outcome {
     let _alone = alone();
     let lock = RLock::new()?;
     thread::scope(|s| {
@@ -148,7 +152,7 @@ fn thread_that_ends_at_depth_gives_it_back() -> Outcome {
 }
 
 #[test]
-fn leaked_guard_and_no_handle_left() -> Outcome {
+fn leaked_guard_keeps_the_lock_without_a_handle() -> Outcome {
     let _alone = alone();
     let name = unique("leaked-rlock");
     let (taken, go) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
@@ -161,7 +165,7 @@ fn leaked_guard_and_no_handle_left() -> Outcome {
             go.wait();
         });
         taken.wait();
-        // Still mapped where it is held, and still to be found.
+        // Its owner still has it mapped, so it can be opened.
         let lock = RLock::open(&name)?;
         assert_eq!((lock.depth(), lock.try_lock()?.is_none()), (2, true));
         go.wait();
@@ -179,11 +183,13 @@ fn forked_copies_of_guards_own_nothing() -> Outcome {
             let (lock, step) = (RLock::new()?, AtomicValue::new(0_u32)?);
             let mut guards = Some((lock.lock()?, lock.lock()?));
             let child = fork(how, || {
-                // The copies are dropped, and given back by hand as well; the lock is still the parent's, twice.
+                // The copies are dropped, and a raw unlock is tried, too. The parent still has the lock,
+                // twice.
                 drop(guards.take());
                 // SAFETY: refused.
                 let refused = !unsafe { lock.raw_unlock() };
-                let still = lock.owner().and_then(|owner| owner.pid) != Some(process::id()) && lock.depth() == 2;
+                let owner = lock.owner().and_then(|owner| owner.pid);
+                let still = owner != Some(process::id()) && lock.depth() == 2;
                 let none = lock.try_lock().is_ok_and(|guard| guard.is_none());
                 step.store(1);
                 let next = lock.lock().is_ok_and(|guard| RLockGuard::previous_owner_died(&guard).is_none());
@@ -200,16 +206,13 @@ fn forked_copies_of_guards_own_nothing() -> Outcome {
 }
 
 #[test]
-fn exec_at_depth_gives_it_back() -> Outcome {
+fn exec_at_depth_releases_the_lock() -> Outcome {
     let _alone = alone();
     let (lock, step) = (RLock::new()?, AtomicValue::new(0_u32)?);
     let child = fork(How::Libc, || {
         (0..2).for_each(|_| std::mem::forget(lock.lock()));
         step.store(1);
-        let arguments = [c"sleep".as_ptr(), c"100".as_ptr(), ptr::null()];
-        // SAFETY: C strings, and a list that ends in null.
-        unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
-        panic!("there is no `sleep` here\n");
+        exec()
     });
     wait_for(&step, 1);
     assert!(RLockGuard::previous_owner_died(&lock.lock()?).is_some());
@@ -219,22 +222,22 @@ fn exec_at_depth_gives_it_back() -> Outcome {
 }
 
 #[test]
-fn storm_of_kills() -> Outcome {
+fn owners_killed_at_random_break_no_exclusion() -> Outcome {
     const KILLS: u32 = 200;
     let _alone = alone();
     let mut dice = Dice::of_this_run();
-    // Two counters that only the lock keeps equal; whoever is told of a death repairs them.
+    // Two counters that only the lock keeps equal. An owner that gets a death repairs them.
     let (lock, first, second) = (RLock::new()?, AtomicValue::new(0_u64)?, AtomicValue::new(0_u64)?);
     let worker = || {
         fork(How::Libc, || {
             loop {
                 let guard = lock.lock().expect("no error\n");
-                assert_eq!(lock.depth(), 1, "the depth of somebody dead\n");
+                assert_eq!(lock.depth(), 1, "the depth of a dead owner\n");
                 if RLockGuard::previous_owner_died(&guard).is_some() {
                     second.store(first.load());
                 }
                 let inner = lock.lock().expect("no error\n");
-                assert_eq!(first.load(), second.load(), "two at once, or not told of a death\n");
+                assert_eq!(first.load(), second.load(), "two at once, or a death not reported\n");
                 drop(guard);
                 first.fetch_add(1);
                 second.fetch_add(1);
@@ -254,7 +257,7 @@ fn storm_of_kills() -> Outcome {
     Ok(())
 }
 
-/// `_TestLock`: what CPython tests of `Lock` and `RLock`.
+/// CPython's `_TestLock`: tests of `Lock` and `RLock`.
 mod test_lock {
     use multiproc::Lock;
     use multiproc::sync::AcquireError;
@@ -266,9 +269,10 @@ mod test_lock {
         let _alone = alone();
         let lock = Lock::new()?;
         let guard = lock.lock()?;
-        // By the holder itself: an error, where Python says False.
+        // By the owner itself: an error, where Python returns False.
         assert_eq!(lock.try_lock().map(drop).expect_err("held here").cause(), AcquireError::AlreadyHeld);
-        thread::scope(|s| s.spawn(|| assert!(lock.try_lock().is_ok_and(|guard| guard.is_none()))).join().expect("no panic"));
+        let refused = || lock.try_lock().is_ok_and(|guard| guard.is_none());
+        assert!(thread::scope(|s| s.spawn(refused).join().expect("no panic")));
         drop(guard);
         // SAFETY: refused, since it is not held.
         assert!(!unsafe { lock.raw_unlock() });
@@ -280,7 +284,7 @@ mod test_lock {
         let _alone = alone();
         let lock = RLock::new()?;
         for _ in 0..3 {
-            // SAFETY: given back below.
+            // SAFETY: released below.
             assert!(!unsafe { lock.raw_lock() }?);
         }
         for _ in 0..3 {
@@ -319,12 +323,15 @@ mod test_lock {
     fn test_repr_rlock() -> Outcome {
         let _alone = alone();
         let (lock, step) = (RLock::new()?, AtomicValue::new(0_u32)?);
-        assert_eq!(format!("{lock:?}"), "RLock { object: rlock (anonymous), owner: None, depth: 0, waiters: 0 }");
+        let text = |owner: &str, depth: u32| {
+            format!("RLock {{ object: rlock (anonymous), owner: {owner}, depth: {depth}, waiters: 0 }}")
+        };
+        assert_eq!(format!("{lock:?}"), text("None", 0));
         let guards = (lock.lock()?, lock.lock()?);
-        let owner = format!("owner: Some(Owner {{ pid: Some({}), tid: {} }})", process::id(), tid());
-        assert_eq!(format!("{lock:?}"), format!("RLock {{ object: rlock (anonymous), {owner}, depth: 2, waiters: 0 }}"));
+        let owner = format!("Some(Owner {{ pid: Some({}), tid: {} }})", process::id(), tid());
+        assert_eq!(format!("{lock:?}"), text(&owner, 2));
         drop(guards);
-        // `SomeOtherProcess`: it is named.
+        // Python's `SomeOtherProcess`: here the process is named.
         let child = spawn(holder, (lock.clone(), step.clone(), 3));
         wait_for(&step, 1);
         assert!(format!("{lock:?}").contains(&format!("pid: Some({}), ", child.pid())));

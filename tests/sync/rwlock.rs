@@ -1,4 +1,5 @@
-//! `RwLock` across processes: who may be in at the same time, who waits for whom, and what the dead leave.
+//! `RwLock` across processes: which owners exclude each other, which waiters go first, and what killed owners
+//! leave.
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::thread;
@@ -22,7 +23,7 @@ fn writer((lock, step): (RwLock, AtomicValue<u32>)) {
 }
 
 #[test]
-fn by_name() -> Outcome {
+fn rwlock_is_found_by_name() -> Outcome {
     let name = unique("rwlock");
     let lock = RwLock::create(&name)?;
     assert_eq!(RwLock::create(&name).expect_err("is there").kind(), ErrorKind::AlreadyExists);
@@ -34,26 +35,28 @@ fn by_name() -> Outcome {
 }
 
 #[test]
-fn many_readers_or_one_writer() -> Outcome {
+fn many_readers_or_one_writer_hold_the_lock() -> Outcome {
     let _alone = alone();
     let (lock, step) = (RwLock::new()?, AtomicValue::new(0_u32)?);
     let readers: Vec<_> = (0..3).map(|_| spawn(reader, (lock.clone(), step.clone()))).collect();
     wait_for(&step, 3);
     assert_eq!(lock.readers(), 3);
     let mine = lock.try_read()?.expect("one more");
-    assert!(thread::scope(|s| s.spawn(|| lock.try_write().map(|guard| guard.is_none())).join().expect("no panic"))?);
+    let refused = || lock.try_write().map(|guard| guard.is_none());
+    assert!(thread::scope(|s| s.spawn(refused).join().expect("no panic"))?);
     assert_eq!(lock.try_write().expect_err("this thread reads").cause(), AcquireError::AlreadyHeld);
     drop(mine);
     assert!(lock.write_timeout(Duration::from_millis(30))?.is_none());
     step.store(100);
     readers.iter().for_each(value);
-    let mine = lock.try_write()?.expect("nobody is in");
+    let mine = lock.try_write()?.expect("it is free");
     assert_eq!(lock.read().expect_err("this thread writes").cause(), AcquireError::AlreadyHeld);
     step.store(0);
     let other = spawn(writer, (lock.clone(), step.clone()));
     drop(mine);
     wait_for(&step, 1);
-    assert!(lock.try_read()?.is_none() && lock.read_timeout(Duration::from_millis(30))?.is_none() && lock.try_write()?.is_none());
+    assert!(lock.try_read()?.is_none() && lock.try_write()?.is_none());
+    assert!(lock.read_timeout(Duration::from_millis(30))?.is_none());
     assert_eq!(lock.writer().and_then(|owner| owner.pid), Some(other.pid()));
     step.store(100);
     value(&other);
@@ -62,7 +65,7 @@ fn many_readers_or_one_writer() -> Outcome {
 }
 
 #[test]
-fn sums_are_never_seen_half_changed() -> Outcome {
+fn readers_see_no_half_made_change() -> Outcome {
     fn work((lock, cells): (RwLock, multiproc::AtomicArray<u64>)) {
         for n in 0..2000 {
             if n % 4 == 0 {
@@ -86,7 +89,8 @@ fn sums_are_never_seen_half_changed() -> Outcome {
 #[test]
 fn waiting_writer_keeps_new_readers_out() -> Outcome {
     let _alone = alone();
-    let (lock, readers, writers) = (RwLock::new()?, AtomicValue::new(0_u32)?, AtomicValue::new(0_u32)?);
+    let lock = RwLock::new()?;
+    let (readers, writers) = (AtomicValue::new(0_u32)?, AtomicValue::new(0_u32)?);
     let old = spawn(reader, (lock.clone(), readers.clone()));
     wait_for(&readers, 1);
     let writer = spawn(writer, (lock.clone(), writers.clone()));
@@ -94,7 +98,7 @@ fn waiting_writer_keeps_new_readers_out() -> Outcome {
     assert!(lock.read_timeout(Duration::from_millis(30))?.is_none());
     readers.store(100);
     value(&old);
-    // It is in now, with readers that keep on asking.
+    // Now the writer has the lock.
     wait_for(&writers, 1);
     writers.store(100);
     value(&writer);
@@ -103,7 +107,7 @@ fn waiting_writer_keeps_new_readers_out() -> Outcome {
 }
 
 #[test]
-fn writer_gets_in_though_readers_never_pause() -> Outcome {
+fn writer_gets_the_lock_though_readers_never_pause() -> Outcome {
     let _watchdog = watchdog();
     let (lock, stop) = (RwLock::new()?, AtomicU32::new(0));
     thread::scope(|s| -> Outcome {
@@ -123,7 +127,7 @@ fn writer_gets_in_though_readers_never_pause() -> Outcome {
 }
 
 #[test]
-fn killed_readers_are_forgotten() -> Outcome {
+fn killed_readers_release_the_lock() -> Outcome {
     let _alone = alone();
     let (lock, step) = (RwLock::new()?, AtomicValue::new(0_u32)?);
     let readers: Vec<_> = (0..3).map(|_| spawn(reader, (lock.clone(), step.clone()))).collect();
@@ -140,7 +144,7 @@ fn killed_readers_are_forgotten() -> Outcome {
 }
 
 #[test]
-fn killed_writer_is_told_until_another_has_finished() -> Outcome {
+fn killed_writer_is_reported_until_another_has_finished() -> Outcome {
     let _alone = alone();
     let (lock, step) = (RwLock::new()?, AtomicValue::new(0_u32)?);
     let writer = spawn(writer, (lock.clone(), step.clone()));
@@ -157,7 +161,7 @@ fn killed_writer_is_told_until_another_has_finished() -> Outcome {
 }
 
 #[test]
-fn killed_waiting_writer_opens_the_way() -> Outcome {
+fn killed_waiting_writer_lets_readers_in() -> Outcome {
     let _alone = alone();
     let (lock, step) = (RwLock::new()?, AtomicValue::new(0_u32)?);
     let mine = lock.read()?;
@@ -172,18 +176,20 @@ fn killed_waiting_writer_opens_the_way() -> Outcome {
 }
 
 #[test]
-fn one_more_than_there_are_places() -> Outcome {
+fn reader_without_a_free_slot_is_refused() -> Outcome {
     let lock = RwLock::new()?;
     let guards: Vec<_> = (0..RwLock::READERS).map(|_| lock.read()).collect::<Result<_, _>>()?;
-    assert_eq!((lock.readers(), lock.read().expect_err("full").cause()), (RwLock::READERS, AcquireError::NoFreeSlot));
+    assert_eq!(lock.readers(), RwLock::READERS);
+    assert_eq!(lock.read().expect_err("no free slot").cause(), AcquireError::NoFreeSlot);
     drop(guards);
     assert!(lock.try_write()?.is_some());
     Ok(())
 }
 
 #[test]
-fn storm_of_kills() -> Outcome {
-    /// Whoever finds that a writer died mends what it left; a reader that finds it writes.
+fn owners_killed_at_random_break_no_exclusion() -> Outcome {
+    /// Reads and writes. A pair that is half changed must be reported as a dead writer's; the next write
+    /// repairs it.
     fn worker((lock, pair, done): (RwLock, Value<[u64; 2]>, AtomicValue<u32>)) {
         while done.load() == 0 {
             let guard = lock.read().expect("no error");

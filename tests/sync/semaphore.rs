@@ -1,19 +1,20 @@
-//! `Semaphore`: never more at a time than there are permits, in whatever way their holders end; and what CPython tests of semaphores.
-#![allow(unsafe_code, reason = "the raw pair; what a C program does to its own process")]
+//! `Semaphore`: no more holders than permits, however holders end; and CPython's tests of semaphores.
+#![allow(unsafe_code, reason = "the raw calls")]
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
-use std::{process, ptr, thread};
+use std::{process, thread};
 
 use multiproc::robust::MAX_HELD;
 use multiproc::sync::AcquireError;
 use multiproc::{AtomicValue, ErrorKind, Permit, Semaphore};
 
 use crate::common::{
-    Dice, Forked, How, Outcome, alone, fork, kill, signal, spawn, unique, value, wait_for, wait_until, with_one_thread,
+    Dice, Forked, How, Outcome, alone, exec, fork, kill, signal, spawn, unique, value, wait_for, wait_until,
+    with_one_thread,
 };
 
-/// Holds so many permits from step 1 until step 2.
+/// Holds `count` permits from step 1 until step 2.
 fn holder((semaphore, step, count): (Semaphore, AtomicValue<u32>, usize)) {
     let permits: Vec<_> = (0..count).map(|_| semaphore.acquire().expect("no error")).collect();
     step.fetch_add(1);
@@ -22,7 +23,7 @@ fn holder((semaphore, step, count): (Semaphore, AtomicValue<u32>, usize)) {
 }
 
 #[test]
-fn as_many_as_there_are() -> Outcome {
+fn all_permits_can_be_held_at_once() -> Outcome {
     let _alone = alone();
     for count in [1, 2, 3, 126, 127] {
         let semaphore = Semaphore::new(count)?;
@@ -34,7 +35,7 @@ fn as_many_as_there_are() -> Outcome {
         assert!(semaphore.holders().iter().all(|owner| owner.pid == Some(process::id())));
         assert_eq!((semaphore.available(), semaphore.holders().len()), (0, count));
         assert!(semaphore.try_acquire()?.is_none());
-        // Nobody else could ever give one back.
+        // This thread holds all of them, so a wait would never end.
         for refused in [semaphore.acquire().map(drop), semaphore.acquire_timeout(Duration::MAX).map(drop)] {
             assert_eq!(refused.expect_err("held by itself").cause(), AcquireError::AlreadyHeld);
         }
@@ -48,7 +49,7 @@ fn as_many_as_there_are() -> Outcome {
 }
 
 #[test]
-fn verbs_and_refusals() -> Outcome {
+fn names_and_refusals() -> Outcome {
     let _alone = alone();
     let name = unique("semaphore");
     for count in [0, 128, usize::MAX] {
@@ -56,7 +57,8 @@ fn verbs_and_refusals() -> Outcome {
     }
     let made = Semaphore::create(&name, 3)?;
     assert_eq!(Semaphore::create(&name, 3).expect_err("it is there").kind(), ErrorKind::AlreadyExists);
-    assert_eq!(Semaphore::open_or_create(&name, 4).expect_err("of another size").kind(), ErrorKind::Mismatch);
+    let other_size = Semaphore::open_or_create(&name, 4).expect_err("of another size");
+    assert_eq!(other_size.kind(), ErrorKind::Mismatch);
     assert_eq!(multiproc::Lock::open(&name).expect_err("of another kind").kind(), ErrorKind::WrongKind);
     let (opened, either) = (Semaphore::open(&name)?, Semaphore::open_or_create(&name, 3)?);
     assert_eq!((opened.name(), opened.permits()), (Some(name.as_str()), 3));
@@ -65,15 +67,19 @@ fn verbs_and_refusals() -> Outcome {
     drop(all);
     Semaphore::unlink(&name)?;
     assert_eq!(Semaphore::open(&name).expect_err("its name is gone").kind(), ErrorKind::NotFound);
-    // SAFETY: given back below, by this thread.
+    // SAFETY: released below, by this thread.
     let number = unsafe { made.raw_acquire() }?;
     // SAFETY: taken above, once.
-    assert!(unsafe { made.raw_release(number) } && !unsafe { made.raw_release(number) } && !unsafe { made.raw_release(1000) });
+    assert!(unsafe { made.raw_release(number) });
+    for refused in [number, 1000] {
+        // SAFETY: refused.
+        assert!(!unsafe { made.raw_release(refused) });
+    }
     Ok(())
 }
 
 #[test]
-fn never_more_than_there_are() -> Outcome {
+fn no_more_permits_are_held_than_exist() -> Outcome {
     const ROUNDS: u64 = 1_000;
     const PERMITS: u64 = 2;
     fn work(semaphore: &Semaphore, inside: &AtomicValue<u64>, done: &AtomicValue<u64>) {
@@ -82,7 +88,9 @@ fn never_more_than_there_are() -> Outcome {
                 s.spawn(|| {
                     for _ in 0..ROUNDS {
                         let permit = semaphore.acquire().expect("no error");
-                        assert!(inside.fetch_add(1) < PERMITS && Permit::previous_owner_died(&permit).is_none());
+                        assert!(
+                            inside.fetch_add(1) < PERMITS && Permit::previous_owner_died(&permit).is_none()
+                        );
                         done.fetch_add(1);
                         inside.fetch_sub(1);
                     }
@@ -94,8 +102,10 @@ fn never_more_than_there_are() -> Outcome {
         work(&semaphore, &inside, &done);
     }
     let _alone = alone();
-    let (semaphore, inside, done) = (Semaphore::new(2)?, AtomicValue::new(0_u64)?, AtomicValue::new(0_u64)?);
-    let children: Vec<_> = (0..3).map(|_| spawn(child, (semaphore.clone(), inside.clone(), done.clone()))).collect();
+    let semaphore = Semaphore::new(2)?;
+    let (inside, done) = (AtomicValue::new(0_u64)?, AtomicValue::new(0_u64)?);
+    let start = |_| spawn(child, (semaphore.clone(), inside.clone(), done.clone()));
+    let children: Vec<_> = (0..3).map(start).collect();
     work(&semaphore, &inside, &done);
     children.iter().for_each(value);
     assert_eq!((done.load(), inside.load(), semaphore.available()), (4 * 2 * ROUNDS, 0, 2));
@@ -103,11 +113,12 @@ fn never_more_than_there_are() -> Outcome {
 }
 
 #[test]
-fn many_at_once_all_or_none() -> Outcome {
+fn acquire_many_gets_all_or_none() -> Outcome {
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(4)?, AtomicValue::new(0_u32)?);
     assert!(semaphore.acquire_many(0)?.is_empty());
-    assert_eq!(semaphore.acquire_many(5).map(drop).expect_err("there are four").cause(), AcquireError::TooMany);
+    let five = semaphore.acquire_many(5).map(drop);
+    assert_eq!(five.expect_err("there are four").cause(), AcquireError::TooMany);
     let child = spawn(holder, (semaphore.clone(), step.clone(), 2));
     wait_for(&step, 1);
     assert!(semaphore.try_acquire_many(3)?.is_none());
@@ -117,8 +128,9 @@ fn many_at_once_all_or_none() -> Outcome {
     assert_eq!(semaphore.available(), 2);
     let two = semaphore.try_acquire_many(2)?.expect("they are free");
     assert_eq!((two.len(), semaphore.available()), (2, 0));
-    // With two of its own it can get two more, in time, and three never.
-    assert_eq!(semaphore.acquire_many(3).map(drop).expect_err("two are its own").cause(), AcquireError::AlreadyHeld);
+    // This thread holds two: it can wait for two more, and never gets three.
+    let three = semaphore.acquire_many(3).map(drop);
+    assert_eq!(three.expect_err("this thread holds two").cause(), AcquireError::AlreadyHeld);
     step.store(2);
     let others = semaphore.acquire_many(2)?;
     value(&child);
@@ -129,7 +141,7 @@ fn many_at_once_all_or_none() -> Outcome {
 }
 
 #[test]
-fn gatherers_of_many_do_not_deadlock() -> Outcome {
+fn concurrent_acquire_many_does_not_deadlock() -> Outcome {
     const ROUNDS: usize = 300;
     fn child((semaphore, held, count): (Semaphore, AtomicValue<u64>, usize)) {
         for _ in 0..ROUNDS {
@@ -141,15 +153,16 @@ fn gatherers_of_many_do_not_deadlock() -> Outcome {
     }
     let _alone = alone();
     let (semaphore, held) = (Semaphore::new(5)?, AtomicValue::new(0_u64)?);
-    // Any two of the first three are too many together.
-    let children: Vec<_> = [3, 4, 5, 1].map(|count| spawn(child, (semaphore.clone(), held.clone(), count))).into();
+    // Together, any two of the first three want more than there are.
+    let children: Vec<_> =
+        [3, 4, 5, 1].map(|count| spawn(child, (semaphore.clone(), held.clone(), count))).into();
     children.iter().for_each(value);
     assert_eq!((semaphore.available(), held.load()), (5, 0));
     Ok(())
 }
 
 #[test]
-fn each_release_wakes_one_that_waits() -> Outcome {
+fn each_release_wakes_a_waiter() -> Outcome {
     const WAITERS: u32 = 4;
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(2)?, AtomicValue::new(0_u32)?);
@@ -181,13 +194,13 @@ fn each_release_wakes_one_that_waits() -> Outcome {
         assert_eq!(semaphore.available(), 2);
     }
     took.sort();
-    // By their own look, once a second, it would take that long each time.
+    // By the liveness poll, once a second, each round would take a second.
     assert!(took[10] < Duration::from_millis(500), "{took:?}");
     Ok(())
 }
 
 #[test]
-fn owner_killed() -> Outcome {
+fn permits_of_a_killed_process_are_free_and_name_it_once() -> Outcome {
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(3)?, AtomicValue::new(0_u32)?);
     let child = spawn(holder, (semaphore.clone(), step.clone(), 3));
@@ -195,7 +208,8 @@ fn owner_killed() -> Outcome {
     assert_eq!(semaphore.holders().iter().filter(|owner| owner.pid == Some(child.pid())).count(), 3);
     kill(&child);
     assert_eq!((semaphore.available(), semaphore.holders().len()), (3, 0));
-    let permits = [semaphore.acquire()?, semaphore.try_acquire()?.expect("free"), semaphore.acquire_many(1)?.remove(0)];
+    let second = || Ok::<_, multiproc::LockError>(semaphore.try_acquire()?.expect("it is free"));
+    let permits = [semaphore.acquire()?, second()?, semaphore.acquire_many(1)?.remove(0)];
     for permit in &permits {
         assert_eq!(Permit::previous_owner_died(permit).and_then(|death| death.pid()), Some(child.pid()));
     }
@@ -205,7 +219,7 @@ fn owner_killed() -> Outcome {
 }
 
 #[test]
-fn owner_killed_while_others_wait() -> Outcome {
+fn killed_process_wakes_waiters_for_its_permit() -> Outcome {
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(2)?, AtomicValue::new(0_u32)?);
     let mut took: Vec<Duration> = Vec::new();
@@ -223,7 +237,8 @@ fn owner_killed_while_others_wait() -> Outcome {
             .map(|_| {
                 fork(How::Libc, || {
                     step.fetch_add(1);
-                    i32::from(semaphore.acquire().is_ok_and(|permit| Permit::previous_owner_died(&permit).is_some()))
+                    let permit = semaphore.acquire().expect("no error\n");
+                    i32::from(Permit::previous_owner_died(&permit).is_some())
                 })
             })
             .collect();
@@ -231,12 +246,12 @@ fn owner_killed_while_others_wait() -> Outcome {
         thread::sleep(Duration::from_millis(2));
         let killed = Instant::now();
         owner.kill();
-        // All got it, and one was told.
+        // All got the permit, and one of them the death.
         assert_eq!(waiters.into_iter().map(Forked::wait).sum::<i32>(), 1);
         took.push(killed.elapsed());
     }
     took.sort();
-    // The kernel tells: by the waiters' own look it would take half a second on average.
+    // The kernel reports the death; by the waiters' liveness poll it would take half a second on average.
     assert!(took[10] < Duration::from_millis(300), "{took:?}");
     Ok(())
 }
@@ -260,7 +275,8 @@ fn killed_waiter_leaves_no_trace() -> Outcome {
         let (victim, survivor, other) = (waiter(wanted), waiter(1), waiter(2));
         wait_for(&step, 3);
         thread::sleep(Duration::from_micros(dice.below(200)));
-        // Killed in the gate, before it, woken, or holding already.
+        // The victim is killed with the semaphore's mutex, waiting for that mutex, after it was woken, or
+        // with its permits.
         drop(permits);
         (0..dice.below(3_000)).for_each(|_| std::hint::spin_loop());
         signal(victim.pid(), libc::SIGKILL);
@@ -271,7 +287,7 @@ fn killed_waiter_leaves_no_trace() -> Outcome {
 }
 
 #[test]
-fn stopped_waiter_costs_the_others_a_second_at_most() -> Outcome {
+fn stopped_waiter_delays_other_waiters_by_at_most_a_second() -> Outcome {
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(2)?, AtomicValue::new(0_u32)?);
     let permits = semaphore.acquire_many(2)?;
@@ -287,7 +303,7 @@ fn stopped_waiter_costs_the_others_a_second_at_most() -> Outcome {
     let other = waiter();
     wait_for(&step, 2);
     signal(stopped.pid(), libc::SIGSTOP);
-    // It stands in the gate, and may have been woken.
+    // The stopped waiter has the semaphore's mutex, and may have been woken.
     drop(permits);
     assert_eq!(other.wait(), 0);
     signal(stopped.pid(), libc::SIGCONT);
@@ -296,14 +312,14 @@ fn stopped_waiter_costs_the_others_a_second_at_most() -> Outcome {
 }
 
 #[test]
-fn stopped_holder_is_not_robbed() -> Outcome {
+fn stopped_process_keeps_its_permit() -> Outcome {
     let _alone = alone();
     let (semaphore, step) = (Semaphore::new(1)?, AtomicValue::new(0_u32)?);
     let child = spawn(holder, (semaphore.clone(), step.clone(), 1));
     wait_for(&step, 1);
     signal(child.pid(), libc::SIGSTOP);
     step.store(2);
-    // Longer than the look at the holders that a waiter takes once a second.
+    // Longer than a second, the interval of a waiter's liveness poll.
     let late = semaphore.acquire_timeout(Duration::from_millis(1300))?.is_none();
     signal(child.pid(), libc::SIGCONT);
     assert!(late || Permit::previous_owner_died(&semaphore.acquire()?).is_none());
@@ -313,7 +329,7 @@ fn stopped_holder_is_not_robbed() -> Outcome {
 }
 
 #[test]
-fn too_many_held() -> Outcome {
+fn thread_holds_at_most_a_thousand_permits() -> Outcome {
     let _alone = alone();
     let semaphores: Vec<Semaphore> = (0..8).map(|_| Semaphore::new(127)).collect::<Result<_, _>>()?;
     let mut permits = Vec::new();
@@ -328,9 +344,10 @@ fn too_many_held() -> Outcome {
     });
     assert_eq!((error.expect("too many").cause(), permits.len()), (AcquireError::TooManyHeld, MAX_HELD));
     permits.truncate(MAX_HELD - 2);
-    // The gate needs a place, too; none is kept of those that were gathered.
+    // The semaphore's mutex counts as a held lock, too. The refused call keeps none of its permits.
     let last = &semaphores[7];
-    assert_eq!(last.acquire_many(2).map(drop).expect_err("too many").cause(), AcquireError::TooManyHeld);
+    let two = last.acquire_many(2).map(drop);
+    assert_eq!(two.expect_err("too many").cause(), AcquireError::TooManyHeld);
     assert_eq!(last.acquire_many(1)?.len(), 1);
     drop(permits);
     assert!(semaphores.iter().all(|semaphore| semaphore.available() == 127));
@@ -338,7 +355,7 @@ fn too_many_held() -> Outcome {
 }
 
 #[test]
-fn thread_that_ends_gives_back_all_it_holds() -> Outcome {
+fn thread_that_ends_releases_its_permits() -> Outcome {
     let _alone = alone();
     let semaphore = Semaphore::new(3)?;
     thread::scope(|s| {
@@ -350,7 +367,7 @@ fn thread_that_ends_gives_back_all_it_holds() -> Outcome {
 }
 
 #[test]
-fn leaked_permit_and_no_handle_left() -> Outcome {
+fn leaked_permits_stay_held_without_a_handle() -> Outcome {
     let _alone = alone();
     let name = unique("leaked-permit");
     let (taken, go) = (Barrier::new(2), Barrier::new(2));
@@ -363,7 +380,7 @@ fn leaked_permit_and_no_handle_left() -> Outcome {
             go.wait();
         });
         taken.wait();
-        // Still mapped where they are held, and still to be found.
+        // Their owner still has the semaphore mapped, so it can be opened.
         let semaphore = Semaphore::open(&name)?;
         assert_eq!(semaphore.available(), 30);
         go.wait();
@@ -383,13 +400,15 @@ fn forked_copy_of_a_permit_owns_nothing() -> Outcome {
             let child = fork(how, || {
                 // The copies are dropped; the permits are still the parent's.
                 drop(permits.take());
-                let still = semaphore.available() == 0 && semaphore.try_acquire().is_ok_and(|permit| permit.is_none());
+                let none = semaphore.try_acquire().is_ok_and(|permit| permit.is_none());
+                let still = semaphore.available() == 0 && none;
                 step.store(1);
                 let next = semaphore.acquire_many(2).is_ok_and(|permits| permits.len() == 2);
                 i32::from(!(still && next))
             });
             wait_for(&step, 1);
-            assert_eq!(semaphore.holders().iter().filter(|owner| owner.pid == Some(process::id())).count(), 2);
+            let holders = semaphore.holders();
+            assert_eq!(holders.iter().filter(|owner| owner.pid == Some(process::id())).count(), 2);
             drop(permits.take());
             assert_eq!(child.wait(), 0, "{how:?}");
         }
@@ -397,18 +416,10 @@ fn forked_copy_of_a_permit_owns_nothing() -> Outcome {
     })
 }
 
-/// Runs another program in this process.
-fn exec() -> ! {
-    let arguments = [c"sleep".as_ptr(), c"100".as_ptr(), ptr::null()];
-    // SAFETY: C strings, and a list that ends in null.
-    unsafe { libc::execvp(arguments[0], arguments.as_ptr()) };
-    panic!("there is no `sleep` here\n");
-}
-
 #[test]
-fn exec_gives_back_what_it_holds() -> Outcome {
+fn exec_releases_permits() -> Outcome {
     let _alone = alone();
-    for by_the_leader in [true, false] {
+    for by_the_main_thread in [true, false] {
         let (semaphore, step) = (Semaphore::new(2)?, AtomicValue::new(0_u32)?);
         let child = fork(How::Libc, || {
             let take_and_go = || -> () {
@@ -416,10 +427,10 @@ fn exec_gives_back_what_it_holds() -> Outcome {
                 step.store(1);
                 exec()
             };
-            if by_the_leader {
+            if by_the_main_thread {
                 take_and_go();
             }
-            // The kernel does not recognise what this thread holds: the belt.
+            // The kernel does not recognise the locks of this thread; the liveness poll releases them.
             thread::scope(|s| drop(s.spawn(take_and_go)));
             0
         });
@@ -432,12 +443,12 @@ fn exec_gives_back_what_it_holds() -> Outcome {
 }
 
 #[test]
-fn storm_of_kills() -> Outcome {
+fn holders_killed_at_random_break_no_exclusion() -> Outcome {
     const KILLS: u32 = 200;
     let _alone = alone();
     let mut dice = Dice::of_this_run();
     let (semaphore, rounds) = (Semaphore::new(3)?, AtomicValue::new(0_u64)?);
-    // Who has which permit: nobody else may find it taken, unless its holder died.
+    // The holder of each permit: the next holder finds 0 here, unless the previous one died.
     let inside: Vec<AtomicValue<u32>> = (0..3).map(|_| AtomicValue::new(0)).collect::<Result<_, _>>()?;
     let worker = |seed: u64| {
         fork(How::Libc, || {
@@ -467,7 +478,7 @@ fn storm_of_kills() -> Outcome {
     Ok(())
 }
 
-/// `_TestSemaphore`: what CPython tests of `Semaphore` and `BoundedSemaphore`.
+/// CPython's `_TestSemaphore`: tests of `Semaphore` and `BoundedSemaphore`.
 mod test_semaphore {
     use super::*;
 
@@ -497,7 +508,7 @@ mod test_semaphore {
         let _alone = alone();
         let semaphore = Semaphore::new(2)?;
         two_of_two(&semaphore)?;
-        // A release too many: only by hand, and refused.
+        // One release too many is possible only by a raw call, and is refused.
         for number in 0..3 {
             // SAFETY: refused, since nothing is held.
             assert!(!unsafe { semaphore.raw_release(number) });

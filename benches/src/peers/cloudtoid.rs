@@ -1,4 +1,5 @@
-//! cloudtoid-interprocess: messages of any size between many. Its subscribers have a blocking call; a publisher that finds it full can only poll.
+//! cloudtoid-interprocess: messages of any size between many processes. Its subscribers have a blocking call;
+//! a publisher can only poll while the queue is full.
 
 use std::path::PathBuf;
 
@@ -30,7 +31,7 @@ pub(crate) fn roundtrip(row: &mut Row, trip: Trip, scratch: &Scratch) {
     });
 }
 
-/// Opened by each worker, all before the first message: the last one out unlinks it.
+/// Every worker opens the queue before the first message: the last worker to close it unlinks it.
 fn options(path: &PathBuf, role: &str, size: usize) -> Options {
     let name = format!("{role}-{}-{}", std::process::id(), os::now());
     Options::new(name, capacity(size) * (size + 16)).with_path(path)

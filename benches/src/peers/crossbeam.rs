@@ -8,7 +8,8 @@ use crate::queue::{Get, Put, Traffic, capacity, run};
 use crate::race::How;
 use crate::roundtrip::{SIZE, Trip};
 
-/// Small messages are arrays in the channel's slots, large ones are boxed: one copy in, and a pointer handed over.
+/// Small messages are arrays in the channel's slots. Large messages are boxed: one copy, and a pointer is
+/// sent.
 pub(crate) fn queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
     row.add("crossbeam", How::Threads, move |n| {
         let traffic = traffic(n);
@@ -21,7 +22,7 @@ pub(crate) fn queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'st
     });
 }
 
-/// A vector for each message.
+/// Adds a row with a vector for each message.
 pub(crate) fn vectors(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
     row.add("crossbeam", How::Threads, move |n| pass::<Vec<u8>>(traffic(n)));
 }
@@ -42,13 +43,15 @@ fn pass<M: Message>(traffic: Traffic) -> Result<f64, String> {
 impl<M: Message> Put for Sender<M> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.send(message(bytes)?).map_err(|_| "the receiver is gone".to_owned())
+        self.send(message(bytes)?).map_err(|_| "the receiver has disconnected".to_owned())
     }
 }
 
 impl<M: Message> Get for Receiver<M> {
     #[inline]
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
-        self.recv().map(|message| look(message.as_ref())).map_err(|_| "the sender is gone".to_owned())
+        self.recv()
+            .map(|message| look(message.as_ref()))
+            .map_err(|_| "the sender has disconnected".to_owned())
     }
 }

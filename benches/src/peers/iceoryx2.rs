@@ -1,11 +1,14 @@
-//! iceoryx2: publish and subscribe without copies, as a queue: one publisher, one subscriber, nothing overwritten. `receive` never waits, so both sides poll.
+//! iceoryx2: publish and subscribe without copies, used as a queue: one publisher, one subscriber, no
+//! overwriting. `receive` never waits, so both sides poll.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
-use iceoryx2::prelude::{BackpressureStrategy, Config, LogLevel, Node, NodeBuilder, ServiceName, ipc, set_log_level};
+use iceoryx2::prelude::{
+    BackpressureStrategy, Config, LogLevel, Node, NodeBuilder, ServiceName, ipc, set_log_level,
+};
 
 use super::poll;
 use crate::harness::Row;
@@ -21,17 +24,17 @@ pub(crate) fn queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'st
     }
     let path = scratch.path().to_owned();
     row.add("iceoryx2", How::Processes, move |n| {
-        let (traffic, meeting) = (traffic(n), os::shared::<Meeting>());
-        let line = Line::new(&path, "queue", traffic.size);
-        let same = line.clone();
+        let (traffic, rendezvous) = (traffic(n), os::shared::<Rendezvous>());
+        let channel = Channel::new(&path, "queue", traffic.size);
+        let same = channel.clone();
         let put = move |_| {
-            let sender = line.sender()?;
-            meeting.hold(|| Ok(()))?;
+            let sender = channel.sender()?;
+            rendezvous.meet(|| Ok(()))?;
             Ok(sender)
         };
         let get = move |_| {
             let receiver = same.receiver()?;
-            meeting.hold(|| receiver.connect())?;
+            rendezvous.meet(|| receiver.connect())?;
             Ok(receiver)
         };
         run(traffic, How::Processes, put, get)
@@ -39,18 +42,18 @@ pub(crate) fn queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'st
 }
 
 pub(crate) fn roundtrip(row: &mut Row, trip: Trip, scratch: &Scratch) {
-    // Whoever polls never sleeps.
+    // Both sides poll, so they never sleep.
     if trip.parked {
         return;
     }
     let path = scratch.path().to_owned();
     trip.add(row, "iceoryx2", How::Processes, move |n| {
-        let (there, back) = (Line::new(&path, "there", SIZE), Line::new(&path, "back", SIZE));
-        let meeting: &Meeting = os::shared();
-        let ends = |put: Line, get: Line| {
+        let (there, back) = (Channel::new(&path, "there", SIZE), Channel::new(&path, "back", SIZE));
+        let rendezvous: &Rendezvous = os::shared();
+        let ends = |put: Channel, get: Channel| {
             move || {
                 let (sender, receiver) = (put.sender()?, get.receiver()?);
-                meeting.hold(|| receiver.connect())?;
+                rendezvous.meet(|| receiver.connect())?;
                 Ok((sender, receiver))
             }
         };
@@ -58,17 +61,18 @@ pub(crate) fn roundtrip(row: &mut Row, trip: Trip, scratch: &Scratch) {
     });
 }
 
-/// Both sides are made before the subscriber looks once, and it has looked before anything is sent: else `send` may say `Ok` and drop the message.
+/// Orders the start: both sides are made, then the subscriber calls `receive` once, then messages are sent.
+/// Otherwise `send` may return `Ok` and drop the message.
 #[derive(Default)]
-struct Meeting {
+struct Rendezvous {
     made: Apart<AtomicU64>,
     looked: Apart<AtomicU64>,
 }
 // SAFETY: atomics only.
-unsafe impl Sharable for Meeting {}
+unsafe impl Sharable for Rendezvous {}
 
-impl Meeting {
-    fn hold(&self, look: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+impl Rendezvous {
+    fn meet(&self, look: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
         let both = |count: &AtomicU64| {
             count.fetch_add(1, SeqCst);
             poll(|| (count.load(SeqCst) == 2).then_some(()));
@@ -82,7 +86,7 @@ impl Meeting {
 
 /// A service with one publisher and one subscriber.
 #[derive(Clone)]
-struct Line {
+struct Channel {
     path: PathBuf,
     name: String,
     size: usize,
@@ -90,7 +94,7 @@ struct Line {
 
 type Service = iceoryx2::service::port_factory::publish_subscribe::PortFactory<ipc::Service, [u8], ()>;
 
-impl Line {
+impl Channel {
     fn new(path: &Path, role: &str, size: usize) -> Self {
         Self { path: path.to_owned(), name: format!("{role}-{}-{}", std::process::id(), os::now()), size }
     }
@@ -116,9 +120,13 @@ impl Line {
     fn service(&self) -> Result<(Node<ipc::Service>, Service), Box<dyn std::error::Error>> {
         set_log_level(LogLevel::Error);
         let mut config = Config::default();
-        config.global.set_root_path(&self.path.to_string_lossy().as_ref().try_into().map_err(|problem| format!("{problem:?}"))?);
-        // What it makes elsewhere is named like the scratch directory, and goes with it.
-        let prefix = self.path.file_name().map_or_else(String::new, |name| format!("{}-", name.to_string_lossy()));
+        let root =
+            self.path.to_string_lossy().as_ref().try_into().map_err(|problem| format!("{problem:?}"))?;
+        config.global.set_root_path(&root);
+        // Files that it makes elsewhere have names that begin like the scratch directory's, and are removed
+        // with it.
+        let prefix =
+            self.path.file_name().map_or_else(String::new, |name| format!("{}-", name.to_string_lossy()));
         config.global.prefix = prefix.as_str().try_into().map_err(|problem| format!("{problem:?}"))?;
         let node = NodeBuilder::new().config(&config).create::<ipc::Service>()?;
         let name = ServiceName::new(&self.name)?;
@@ -159,7 +167,8 @@ impl Receiver {
 impl Put for Sender {
     #[inline]
     fn put(&mut self, message: &[u8]) -> Result<(), String> {
-        let sample = self.publisher.loan_slice_uninit(message.len()).map_err(|problem| format!("{problem:?}"))?;
+        let sample =
+            self.publisher.loan_slice_uninit(message.len()).map_err(|problem| format!("{problem:?}"))?;
         sample.write_from_slice(message).send().map(|_| ()).map_err(|problem| format!("{problem:?}"))
     }
 }
@@ -167,7 +176,8 @@ impl Put for Sender {
 impl Get for Receiver {
     #[inline]
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
-        let sample = poll(|| self.subscriber.receive().transpose()).map_err(|problem| format!("{problem:?}"))?;
+        let sample =
+            poll(|| self.subscriber.receive().transpose()).map_err(|problem| format!("{problem:?}"))?;
         Ok(look(sample.payload()))
     }
 }

@@ -1,14 +1,19 @@
-//! What bare shared memory can do: no safety, no names, nobody may die. The distance to these is the price of everything else.
+//! Bare shared memory: no safety, no names, and no process may die. The distance to these values is the price
+//! of everything else.
 
 use std::hint::{black_box, spin_loop};
 use std::ptr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64, Ordering::Acquire, Ordering::Relaxed, Ordering::Release, Ordering::SeqCst,
+};
 
 use crate::os::{self, Apart, Sharable};
 use crate::queue::{Get, Put, Traffic, capacity, run_pair};
 use crate::race::How;
 
-/// One producer, one consumer, slots of one size, in which messages are looked at; both sides remember the other's index. Waits as our queue does before it sleeps, and fetches ahead as it does.
+/// A ring of slots of one size, with one producer and one consumer. Messages are read in their slots, and
+/// each side caches the other's index. It waits as this library's queue does before it sleeps, and prefetches
+/// as that does.
 pub(crate) fn queue(traffic: Traffic) -> Result<f64, String> {
     match traffic.size {
         8 => ring::<8>(traffic),
@@ -26,7 +31,7 @@ fn ring<const N: usize>(traffic: Traffic) -> Result<f64, String> {
     run_pair(traffic, How::Processes, producer, consumer)
 }
 
-/// As in our queue: see there for what each is good for.
+/// As in this library's queue: see there for the purpose of each.
 const SHORTEST_PAUSE: u32 = 4;
 const LONGEST_PAUSE: u32 = 192;
 const RUN: u64 = 3;
@@ -91,10 +96,11 @@ struct Consumer<const N: usize> {
     slots: Slots<N>,
     own: u64,
     seen: u64,
-    /// What the producer was told; it hears of every eighth of the slots, or when all are free.
+    /// The index that was last published. It is published after each eighth of the slots, and when all are
+    /// free.
     shown: u64,
     pause: u32,
-    /// Where the last pause was.
+    /// The index at the last pause.
     marked: u64,
 }
 
@@ -112,7 +118,7 @@ impl<const N: usize> Get for Consumer<N> {
                 self.seen != self.own
             });
         }
-        // SAFETY: the slot is inside the mapping, filled, and ours until the index moves.
+        // SAFETY: the slot is inside the mapping, filled, and the consumer's until its index moves.
         let result = look(black_box(unsafe { &*slots.at(self.own) }));
         self.own += 1;
         if self.own - self.shown > slots.mask / 8 {
@@ -130,7 +136,7 @@ impl<const N: usize> Consumer<N> {
     }
 }
 
-/// `first` pauses, a look, and so on with 1, 2, 4, … 16.
+/// Pauses `first` times and looks, then again after 1, 2, 4, … 16 pauses.
 #[inline]
 fn spin(first: u32, mut ready: impl FnMut() -> bool) {
     let mut pauses = first;
@@ -156,7 +162,7 @@ fn prefetch_for_writing(address: *const u8) {
     let _ = address;
 }
 
-/// A word that is taken by one compare-and-swap and given back by one store.
+/// A word that is taken by one compare-and-swap and released by one store.
 #[derive(Default)]
 pub(crate) struct SpinLock(AtomicU32);
 // SAFETY: atomics only.
@@ -176,16 +182,16 @@ impl SpinLock {
     }
 }
 
-/// A cache line each way, asked and answered without sleeping.
+/// A cache line in each direction, for requests and answers without sleeping.
 #[derive(Default)]
-pub(crate) struct Lines {
+pub(crate) struct CacheLines {
     there: Apart<[AtomicU64; 8]>,
     back: Apart<[AtomicU64; 8]>,
 }
 // SAFETY: atomics only.
-unsafe impl Sharable for Lines {}
+unsafe impl Sharable for CacheLines {}
 
-impl Lines {
+impl CacheLines {
     pub(crate) fn ask(&self, number: u64) {
         write(&self.there, number);
         read(&self.back, number);
@@ -197,7 +203,7 @@ impl Lines {
     }
 }
 
-/// The first word comes last: it says that the others are there.
+/// The first word is stored last: it publishes the others.
 fn write(line: &[AtomicU64; 8], number: u64) {
     line[1..].iter().for_each(|word| word.store(number, Relaxed));
     line[0].store(number + 1, Release);
@@ -210,7 +216,7 @@ fn read(line: &[AtomicU64; 8], number: u64) {
     black_box(line[1..].iter().fold(0, |sum, word| sum ^ word.load(Relaxed)));
 }
 
-/// A futex word each way, without spinning.
+/// A futex word in each direction, without spinning.
 #[derive(Default)]
 pub(crate) struct Futexes {
     there: Apart<AtomicU32>,

@@ -1,4 +1,4 @@
-//! The others, and the limits.
+//! The rivals, and the limits.
 
 pub(crate) mod limit;
 pub(crate) mod pthread;
@@ -25,7 +25,7 @@ use crate::os::Scratch;
 use crate::queue::Traffic;
 use crate::roundtrip::Trip;
 
-/// Adds those that have a queue.
+/// Adds the rivals that have a queue.
 pub(crate) fn queues(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static, scratch: &Scratch) {
     std_sync::queue(row, traffic);
     #[cfg(feature = "rivals")]
@@ -41,7 +41,7 @@ pub(crate) fn queues(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 's
     let _ = scratch.path();
 }
 
-/// Adds crossbeam's channel of vectors: what carries a message of any length between threads.
+/// Adds crossbeam's channel of vectors, which carries messages of any length between threads.
 pub(crate) fn crossbeam_vectors(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
     #[cfg(feature = "rivals")]
     crossbeam::vectors(row, traffic);
@@ -49,7 +49,7 @@ pub(crate) fn crossbeam_vectors(row: &mut Row, traffic: impl Fn(u64) -> Traffic 
     let _ = (row, traffic);
 }
 
-/// Adds the one whose queue takes any number of producers, in one process.
+/// Adds the rival whose queue takes any number of producers in one process.
 pub(crate) fn crossbeam_queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
     #[cfg(feature = "rivals")]
     crossbeam::queue(row, traffic);
@@ -57,7 +57,7 @@ pub(crate) fn crossbeam_queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + 
     let _ = (row, traffic);
 }
 
-/// Adds those whose queues can be asked and can answer.
+/// Adds the rivals whose queues can carry requests and answers.
 pub(crate) fn roundtrips(row: &mut Row, trip: Trip, scratch: &Scratch) {
     std_sync::roundtrip(row, trip);
     #[cfg(feature = "rivals")]
@@ -73,7 +73,8 @@ pub(crate) fn roundtrips(row: &mut Row, trip: Trip, scratch: &Scratch) {
     let _ = scratch.path();
 }
 
-/// Calls until there is an answer, for rivals that have no blocking call here: 128 looks, then it lets others run between two looks.
+/// Calls `ready` until it returns a value, for rivals without a blocking call. After 128 calls it yields the
+/// CPU between two calls.
 #[cfg(feature = "rivals")]
 #[inline]
 pub(crate) fn poll<T>(mut ready: impl FnMut() -> Option<T>) -> T {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::{Mutex, ReentrantMutex, RwLock};
 
 use crate::harness::Row;
-use crate::lock::{Contest, Guarded};
+use crate::lock::{BenchLock, Contest};
 use crate::race::How;
 use crate::value::run_as;
 
@@ -49,7 +49,7 @@ pub(crate) fn locked_add(row: &mut Row) {
     });
 }
 
-impl Guarded for Arc<Mutex<()>> {
+impl BenchLock for Arc<Mutex<()>> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock();
@@ -57,7 +57,7 @@ impl Guarded for Arc<Mutex<()>> {
     }
 }
 
-impl Guarded for Arc<ReentrantMutex<()>> {
+impl BenchLock for Arc<ReentrantMutex<()>> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock();
@@ -69,7 +69,7 @@ struct Reading(Arc<RwLock<()>>);
 
 struct Writing(Arc<RwLock<()>>);
 
-impl Guarded for Reading {
+impl BenchLock for Reading {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.0.read();
@@ -77,7 +77,7 @@ impl Guarded for Reading {
     }
 }
 
-impl Guarded for Writing {
+impl BenchLock for Writing {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.0.write();

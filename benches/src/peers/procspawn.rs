@@ -1,4 +1,4 @@
-//! procspawn: this program started again, as we do it.
+//! procspawn: starts this program again, as this library does.
 
 use crate::harness::Row;
 use crate::race::How;

@@ -1,13 +1,14 @@
-//! libc between processes: the mutex that notices when its owner dies, the read-write lock and the semaphore that do not.
+//! libc's locks between processes: the mutex that notices the death of its owner; the read-write lock and the
+//! semaphore, which do not.
 
 use std::mem::MaybeUninit;
 
 use crate::os;
 
-/// `PTHREAD_PROCESS_SHARED` and `PTHREAD_MUTEX_ROBUST`, in shared memory, never destroyed.
+/// A mutex with `PTHREAD_PROCESS_SHARED` and `PTHREAD_MUTEX_ROBUST`, in shared memory, never destroyed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RobustMutex(*mut libc::pthread_mutex_t);
-// SAFETY: that is what it is for.
+// SAFETY: any thread may use such a mutex.
 unsafe impl Send for RobustMutex {}
 
 impl RobustMutex {
@@ -44,7 +45,7 @@ impl RobustMutex {
 
     #[inline]
     pub(crate) fn unlock(self) {
-        // SAFETY: as above; this thread has it.
+        // SAFETY: as above; this thread holds it.
         unsafe { libc::pthread_mutex_unlock(self.0) };
     }
 }
@@ -52,7 +53,7 @@ impl RobustMutex {
 /// A `pthread_rwlock_t` that processes share, never destroyed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RwMutex(*mut libc::pthread_rwlock_t);
-// SAFETY: that is what it is for.
+// SAFETY: any thread may use such a lock.
 unsafe impl Send for RwMutex {}
 
 impl RwMutex {
@@ -85,7 +86,7 @@ impl RwMutex {
 
     #[inline]
     pub(crate) fn unlock(self) {
-        // SAFETY: as above; this thread has it.
+        // SAFETY: as above; this thread holds it.
         unsafe { libc::pthread_rwlock_unlock(self.0) };
     }
 }
@@ -93,7 +94,7 @@ impl RwMutex {
 /// A `sem_t` that processes share, never destroyed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Posix(*mut libc::sem_t);
-// SAFETY: that is what it is for.
+// SAFETY: any thread may use such a semaphore.
 unsafe impl Send for Posix {}
 
 impl Posix {

@@ -25,7 +25,10 @@ def now():
 
 
 def race(jobs, same=False):
-    """Runs job(worker, ready) in a process each, and returns nanoseconds from the first start to the last stop."""
+    """Runs each job(worker, ready) in a process of its own.
+
+    Returns the nanoseconds from the first start to the last stop.
+    """
     barrier = context.Barrier(len(jobs))
 
     def run(worker, job):
@@ -83,7 +86,8 @@ def queue(producers, consumers, size, capacity, warm_up, each):
         sums[worker] = total
 
     elapsed = race([produce] * producers + [consume] * consumers)
-    expected = sum((producer << 48) + number for producer in range(producers) for number in range(warm_up + each))
+    numbers = range(warm_up + each)
+    expected = sum((producer << 48) + number for producer in range(producers) for number in numbers)
     assert sum(sums) == expected, "messages were lost"
     return elapsed / (each * producers)
 
@@ -118,7 +122,7 @@ def lock(workers, outside, sections):
         sums[worker] = own
 
     elapsed = race([compete] * workers)
-    assert sum(sums) == tally.value, "two had the lock at once"
+    assert sum(sums) == tally.value, "two workers had the lock at once"
     return elapsed / sections
 
 
@@ -196,4 +200,5 @@ def spawn(processes):
     return (now() - start) / processes
 
 
-print({"queue": queue, "Lock": lock, "RLock": lock, "Semaphore": lock, "value": value, "roundtrip": roundtrip, "spawn": spawn}[role](*numbers))
+roles = {"queue": queue, "value": value, "roundtrip": roundtrip, "spawn": spawn}
+print(roles.get(role, lock)(*numbers))

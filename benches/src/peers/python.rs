@@ -1,4 +1,4 @@
-//! Python's multiprocessing, by a script; it takes its clocks as we do.
+//! Python's multiprocessing, by a script whose workers read the clock themselves, as here.
 
 use std::env;
 use std::process::Command;
@@ -11,11 +11,12 @@ use crate::roundtrip::{IDLE, Trip};
 
 const SCRIPT: &str = include_str!("python.py");
 
-/// Whether there is a `python3`; told once if not.
+/// Returns whether there is a `python3`; prints a message, once, if not.
 pub(crate) fn is_here() -> bool {
     static HERE: OnceLock<bool> = OnceLock::new();
     *HERE.get_or_init(|| {
-        let here = env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|folder| folder.join("python3").exists()));
+        let has_python = |path| env::split_paths(&path).any(|folder| folder.join("python3").exists());
+        let here = env::var_os("PATH").is_some_and(has_python);
         if !here {
             eprintln!("no python3: its numbers are left out");
         }
@@ -28,7 +29,7 @@ pub(crate) fn queue(traffic: Traffic) -> Result<f64, String> {
     script("queue", &[producers as u64, consumers as u64, size as u64, capacity(size) as u64, warm_up, each])
 }
 
-/// With the lock of this class: `Lock`, `RLock` or `Semaphore`.
+/// Measures a lock of this class: `Lock`, `RLock` or `Semaphore`.
 pub(crate) fn lock(class: &str, contest: Contest, sections: u64) -> Result<f64, String> {
     script(class, &[contest.workers as u64, contest.outside, sections])
 }
@@ -57,5 +58,5 @@ fn script(role: &str, numbers: &[u64]) -> Result<f64, String> {
         let complaint = String::from_utf8_lossy(&output.stderr);
         return Err(complaint.trim().lines().last().unwrap_or("failed").to_owned());
     }
-    text.trim().parse().map_err(|_| format!("said {text:?}"))
+    text.trim().parse().map_err(|_| format!("printed {text:?}"))
 }

@@ -1,4 +1,5 @@
-//! shaq: fixed slots in a shared file. Its consumers have a blocking call; a producer that finds it full can only poll.
+//! shaq: fixed slots in a shared file. Its consumers have a blocking call; a producer can only poll while it
+//! is full.
 //!
 //! Messages are written and read in their slots.
 
@@ -15,7 +16,7 @@ use crate::queue::{Get, Put, Traffic, capacity, run, run_pair};
 use crate::race::How;
 use crate::roundtrip::{SIZE, Trip};
 
-/// A day: its blocking calls want an end.
+/// A day: its blocking calls need a time-out.
 const PATIENCE: Duration = Duration::from_secs(86_400);
 
 pub(crate) fn queue(row: &mut Row, traffic: impl Fn(u64) -> Traffic + Copy + 'static) {
@@ -46,7 +47,8 @@ fn pass<const N: usize>(traffic: Traffic) -> Result<f64, String> {
     }
     let size = mpmc::minimum_file_size::<[u8; N]>(capacity(N));
     // SAFETY: a fresh file, initialised here; the messages are bytes.
-    let producer = unsafe { mpmc::Producer::<[u8; N]>::create(&file()?, size) }.map_err(|problem| problem.to_string())?;
+    let producer = unsafe { mpmc::Producer::<[u8; N]>::create(&file()?, size) };
+    let producer = producer.map_err(|problem| problem.to_string())?;
     let producer = std::sync::Arc::new(producer);
     let consumers = producer.clone();
     run(traffic, How::Processes, move |_| Ok(producer.clone()), move |_| Ok(consumers.join_as_consumer()))
@@ -71,7 +73,7 @@ fn file() -> Result<File, String> {
     if descriptor < 0 {
         return Err(std::io::Error::last_os_error().to_string());
     }
-    // SAFETY: it is ours alone.
+    // SAFETY: only this function has the descriptor.
     Ok(unsafe { File::from_raw_fd(descriptor) })
 }
 
@@ -93,7 +95,8 @@ impl<const N: usize> Put for spsc::Producer<[u8; N]> {
 impl<const N: usize> Get for spsc::Consumer<[u8; N]> {
     #[inline]
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
-        let batch = self.reserve_read_batch_timeout(NonZeroUsize::MIN, PATIENCE).map_err(|problem| format!("{problem:?}"))?;
+        let batch = self.reserve_read_batch_timeout(NonZeroUsize::MIN, PATIENCE);
+        let batch = batch.map_err(|problem| format!("{problem:?}"))?;
         batch.get(0).map(|message| look(message)).ok_or_else(|| "an empty batch".to_owned())
     }
 }

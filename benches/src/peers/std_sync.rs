@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Message, message};
 use crate::harness::Row;
-use crate::lock::{Contest, Guarded};
+use crate::lock::{BenchLock, Contest};
 use crate::queue::{Get, Put, Traffic, capacity, run_pair};
 use crate::race::How;
 use crate::roundtrip::{SIZE, Trip};
@@ -62,18 +62,20 @@ fn pass<M: Message>(traffic: Traffic) -> Result<f64, String> {
 impl<M: Message> Put for SyncSender<M> {
     #[inline]
     fn put(&mut self, bytes: &[u8]) -> Result<(), String> {
-        self.send(message(bytes)?).map_err(|_| "the receiver is gone".to_owned())
+        self.send(message(bytes)?).map_err(|_| "the receiver has disconnected".to_owned())
     }
 }
 
 impl<M: Message> Get for Receiver<M> {
     #[inline]
     fn get<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Result<R, String> {
-        self.recv().map(|message| look(message.as_ref())).map_err(|_| "the sender is gone".to_owned())
+        self.recv()
+            .map(|message| look(message.as_ref()))
+            .map_err(|_| "the sender has disconnected".to_owned())
     }
 }
 
-impl Guarded for Arc<Mutex<()>> {
+impl BenchLock for Arc<Mutex<()>> {
     #[inline]
     fn with<R>(&self, section: impl FnOnce() -> R) -> Result<R, String> {
         let _guard = self.lock().unwrap_or_else(PoisonError::into_inner);

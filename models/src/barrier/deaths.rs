@@ -1,26 +1,27 @@
-//! Who finds a dead party, and what it does then; who has changed the state tells the others.
+//! A process finds a dead participant, and what it does then; a process that has changed the state notifies
+//! the others.
 
-use super::{At, Barrier, Bug, Process, State, Word};
+use super::{At, Bug, Process, State, Steps, Turn, Word};
 use crate::checker::{Kind, Step};
+use crate::robust::OTHER;
 
-impl Barrier {
-    /// `bury`, `break_if` and `wake_watchers`, from wherever: `back` says what comes next.
-    pub(super) fn death_step(&self, before: &State, me: usize, next: &mut Vec<Step<State>>) {
+impl Turn<'_> {
+    /// A look for dead participants, `break_if`, and the wake-up of watchers; `back` says what comes next.
+    pub(super) fn death_step(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let mut kind = Kind::Own;
-        let mut state = *before;
-        let mut p = state.processes[me];
-        let word = state.word;
+        let word = state.own.word;
         let what = match p.at {
-            At::Look if p.done == self.all() => {
+            At::Look if p.done == self.model.all() => {
                 (p.at, p.done, p.half, p.about) = (p.back, 0, false, 0);
-                "finds nobody dead"
+                "finds no dead process"
             }
             At::Look => {
                 let at = p.done.trailing_ones() as usize;
                 if self.is(Bug::DeathBeforeNote) {
-                    (p.at, p.half) = (At::LookWord, state.robust.words[at].is_dead());
-                    p.noter = state.robust.words[at].owner();
-                } else if state.notes[at] != p.about {
+                    (p.at, p.half) = (At::LookWord, state.words[at].is_dead());
+                    p.noter = state.words[at].owner();
+                } else if state.own.notes[at] != p.about {
                     p.done |= 1 << at;
                 } else {
                     p.at = At::LookNoter;
@@ -28,20 +29,21 @@ impl Barrier {
                 "was it in this round?"
             }
             At::LookNoter => {
-                (p.at, p.noter) = (At::LookWord, state.noters[p.done.trailing_ones() as usize]);
-                "who has noted it?"
+                (p.at, p.noter) = (At::LookWord, state.own.noters[p.done.trailing_ones() as usize]);
+                "which process has noted it?"
             }
             At::LookWord => {
                 let at = p.done.trailing_ones() as usize;
-                let low = state.robust.words[at];
-                let other = state.robust.is_held(at) && low.owner() != p.noter && !self.is(Bug::TakerHides);
+                let low = state.words[at];
+                let other = state.is_held(at) && low.owner() != p.noter && !self.is(Bug::TakerHides);
                 let dead = if self.is(Bug::DeathBeforeNote) {
-                    state.notes[at] == p.about && (p.half || (p.noter != 0 && p.noter != state.noters[at]))
+                    state.own.notes[at] == p.about
+                        && (p.half || (p.noter != 0 && p.noter != state.own.noters[at]))
                 } else {
                     low.is_dead() || other
                 };
                 if dead {
-                    self.found_dead(&mut state, me, &mut p);
+                    found_dead(&mut state, me, &mut p);
                 } else {
                     (p.at, p.done, p.half) = (At::Look, p.done | 1 << at, false);
                 }
@@ -56,7 +58,7 @@ impl Barrier {
                 "is it still that round?"
             }
             At::Blame => {
-                state.cause = p.about;
+                state.own.cause = p.about;
                 (p.at, p.half) = (At::Break, false);
                 "stores the cause"
             }
@@ -64,18 +66,18 @@ impl Barrier {
                 let still = word.round + 1 == p.about && !word.broken;
                 (p.at, p.about) = (p.back, 0);
                 if still {
-                    state.word = Word { broken: true, ..word.ended() };
-                    if state.died & 1 << word.round == 0 {
-                        state.wrong = Some("BROKEN FOR NOTHING");
+                    state.own.word = Word { broken: true, ..word.ended() };
+                    if state.own.died & 1 << word.round == 0 {
+                        state.own.wrong = Some("BROKEN FOR NOTHING");
                     }
                     let back = p.back;
-                    self.tell(&mut p, word.sleepers, back);
+                    notify(&mut p, word.sleepers, back);
                 }
                 "breaks: a death"
             }
-            At::Tell => {
+            At::Notify => {
                 if !self.is(Bug::NoWake) {
-                    kind = state.robust.wake_all_others();
+                    kind = state.wake_all(OTHER);
                 }
                 (p.at, p.back) = (p.back, At::Gone);
                 "wakes all"
@@ -83,27 +85,21 @@ impl Barrier {
             _ => return,
         };
         state.processes[me] = p;
-        next.push(Step { who: me, what, kind, state });
+        next.push(Step { process: me, what, kind, state });
     }
+}
 
-    /// After a change: wakes all if somebody may sleep.
-    #[allow(clippy::unused_self, reason = "as its neighbours")]
-    pub(super) fn tell(&self, p: &mut Process, sleepers: bool, back: At) {
-        (p.at, p.back) = if sleepers { (At::Tell, back) } else { (back, At::Gone) };
+/// A participant of the round that it looks for is dead.
+fn found_dead(state: &mut State, me: usize, p: &mut Process) {
+    (p.at, p.done, p.half) = (At::Blame, 0, false);
+    if p.back == At::Queue || p.back == At::Mark {
+        // From a sleep's `ready`: it does not sleep, whatever `break_if` does.
+        state.forget(me);
+        p.back = At::Mend;
     }
+}
 
-    /// A party of the round that it looks for is dead.
-    #[allow(clippy::unused_self, reason = "as its neighbours")]
-    fn found_dead(&self, state: &mut State, me: usize, p: &mut Process) {
-        (p.at, p.done, p.half) = (At::Blame, 0, false);
-        if p.back == At::Queue || p.back == At::Mark {
-            // From a sleep's `ready`: it does not sleep, whatever `break_if` does.
-            state.robust.wake_up(me);
-            p.back = At::Mend;
-        }
-    }
-
-    pub(super) fn all(&self) -> u8 {
-        (1 << self.parties) - 1
-    }
+/// After a change: wakes all if a process may sleep.
+pub(super) fn notify(p: &mut Process, sleepers: bool, back: At) {
+    (p.at, p.back) = if sleepers { (At::Notify, back) } else { (back, At::Gone) };
 }

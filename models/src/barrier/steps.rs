@@ -1,45 +1,52 @@
-//! What each process does next, and what may happen to it.
+//! What each process does next.
 //!
 //! | [`At`] | the barrier's line |
 //! |---|---|
-//! | `Come`, `Scan`, `Take`, `Outside` | `sit`: loads the state; a seat that is not held, in any order; the lock's own steps; finds none |
-//! | `TellHeirs` | has taken a dead one's seat, and done `break_if` for its note: wakes all |
-//! | `Load`, `Note`, `Reload`, `Count` | `arrive`: loads the state; notes who it is, then the round; (the last one, after `bury`:) is the state the same; compare-and-swap |
-//! | `Act`, `Release` | `lead`: the action; round + 1, turned over |
-//! | `Watch`, `Late`, `Announce` | `await_release`: is it over; the time-out's break; sets `SLEEPERS` |
-//! | `Mark`, `Ready`, `Queue`, `Asleep` | `sleep_watching`: `W` on each lock; is it over, then `bury`; the kernel compares and queues, the round last |
-//! | `Mend`, `TellOthers`, `Settle` | after each sleep, for each lock: is it left by a dead one; `break_if` for its note, wakes all; compare-and-swap |
-//! | `Verdict`, `Rise` | the turn; leaves the seat, which wakes nobody |
-//! | `Look`, `LookNoter`, `LookWord`, `Blame`, `Break` | `bury`: what is noted beside a seat, by whom, its word; `break_if`: loads and compares, stores the cause; compare-and-swap |
-//! | `Tell` | after a change that found `SLEEPERS`: wakes all |
-//! | `Helm`, `TellHelm`, `Change`, `GiveHelm` | `abort`, `reset`, and a time-out without a seat |
+//! | `Come`, `Scan`, `Take`, `Outside` | `sit`: loads the state; a slot that is free ¹ |
+//! | `NotifyTaken` | has taken a dead process's slot, and done `break_if`: wakes all |
+//! | `Load`, `Note`, `Reload`, `Count` | `arrive` ² |
+//! | `Act`, `Release` | `lead`: the action; round + 1, the sense reversed |
+//! | `Watch`, `Late`, `Register` | `await_release`: is it over; the time-out's break; sets `SLEEPERS` |
+//! | `Mark`, `Ready`, `Queue`, `Asleep` | `sleep_watching` ³ |
+//! | `Mend`, `NotifyOthers`, `ClearDeath` | after each sleep, for each lock ⁴ |
+//! | `Verdict`, `Rise` | the sense; leaves the slot, which wakes no process |
+//! | `Look`, `LookNoter`, `LookWord` | for each slot: what is noted, by which process, its word |
+//! | `Blame`, `Break` | `break_if`: loads and compares, stores the cause; compare-and-swap |
+//! | `Notify` | after a change that found `SLEEPERS`: wakes all |
+//! | `Control`, `NotifyControl`, `Change`, `GiveControl` | `abort`, `reset`, and a time-out without a slot |
+//!
+//! 1. In any order; the lock's own steps; or it finds none.
+//! 2. It loads the state, and notes its name, then the round. The last participant looks for dead ones, and
+//!    whether the state is the same. Compare-and-swap.
+//! 3. `W` on each lock. Is it over? A look for dead participants. Then the kernel compares and queues, the
+//!    round last.
+//! 4. Was it left by a dead process? `break_if` for its note, wakes all; compare-and-swap.
 
-use super::{At, Barrier, Bug, NO_SEAT, Process, Role, State, Word};
-use crate::{
-    checker::{Kind, Step},
-    robust::{Come, Flaws, tid},
-};
+use super::deaths::notify;
+use super::{At, Bug, NO_SLOT, Process, Role, Steps, Turn, Word};
+use crate::checker::{Kind, Step};
+use crate::kernel::tid;
+use crate::robust::{Come, Flaws, OTHER};
 
-impl Barrier {
-    /// The one thing `me` does next by itself.
-    pub(super) fn own_step(&self, before: &State, me: usize, next: &mut Vec<Step<State>>) {
+impl Turn<'_> {
+    /// The next step by itself.
+    pub(super) fn own_step(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let mut kind = Kind::Own;
-        let mut state = *before;
-        let mut p = state.processes[me];
-        let word = state.word;
-        let seat = usize::from(p.seat);
+        let word = state.own.word;
+        let slot = usize::from(p.slot);
         let over = word.round != p.seen.round;
         let what = match p.at {
             At::Gone => return,
             At::Idle if p.rounds == 0 => {
-                p = Process::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {
                 p.at = match p.role {
-                    Role::Party => At::Come,
-                    Role::Closer if self.is(Bug::NoHelm) => At::Change,
-                    Role::Closer | Role::Mender => At::Helm,
+                    Role::Participant => At::Come,
+                    Role::Closer if self.is(Bug::NoControlLock) => At::Change,
+                    Role::Closer | Role::Mender => At::Control,
                 };
                 "comes"
             }
@@ -53,38 +60,36 @@ impl Barrier {
                 }
                 "loads the state"
             }
-            At::Scan if p.done == self.all() => {
-                (p.done, p.at) = (0, if p.late { At::Helm } else { At::Outside });
-                "finds no seat"
+            At::Scan if p.done == self.model.all() => {
+                (p.done, p.at) = (0, if p.late { At::Control } else { At::Outside });
+                "finds no slot"
             }
             At::Scan => {
-                for seat in (0..self.parties).filter(|seat| p.done & 1 << seat == 0) {
-                    let mut state = state;
-                    let p = &mut state.processes[me];
-                    if state.robust.is_held(seat) {
-                        p.done |= 1 << seat;
+                for slot in (0..self.model.parties).filter(|slot| p.done & 1 << slot == 0) {
+                    let mut p = p;
+                    if state.is_held(slot) {
+                        p.done |= 1 << slot;
                     } else {
-                        (p.at, p.target) = (At::Take, u8::try_from(seat).unwrap_or(0));
+                        (p.at, p.target) = (At::Take, u8::try_from(slot).unwrap_or(0));
                     }
-                    next.push(Step { who: me, what: "looks at a seat", kind: Kind::Own, state });
+                    self.go(next, "looks at a slot", state, p);
                 }
                 return;
             }
             At::Take => {
-                let (robust, what, _, come) = state.robust.take_step(me, p.target.into());
-                state.robust = robust;
+                let (what, come) = state.take_step(me, p.target.into());
                 match come {
                     Come::On => {}
                     Come::Not => (p.at, p.done, p.target) = (At::Scan, p.done | 1 << p.target, 0),
                     Come::Done(died) => {
-                        (p.seat, p.done, p.target) = (p.target, 0, 0);
+                        (p.slot, p.done, p.target) = (p.target, 0, 0);
                         (p.at, p.back) = (At::Load, At::Gone);
                         if died {
-                            // The note beside the seat says which round it is about.
-                            (p.at, p.back) = (At::Blame, At::TellHeirs);
-                            p.about = state.notes[usize::from(p.seat)];
+                            // The note beside the slot says which round it is about.
+                            (p.at, p.back) = (At::Blame, At::NotifyTaken);
+                            p.about = state.own.notes[usize::from(p.slot)];
                             if self.is(Bug::TakerBreaksNothing) {
-                                p.at = At::TellHeirs;
+                                p.at = At::NotifyTaken;
                             }
                         }
                     }
@@ -92,35 +97,36 @@ impl Barrier {
                 what
             }
             At::Outside => {
-                if word == p.seen && (0..self.parties).all(|seat| state.robust.is_held(seat)) {
+                if word == p.seen && (0..self.model.parties).all(|slot| state.is_held(slot)) {
                     return;
                 }
                 p.at = At::Come;
                 "looks again"
             }
-            At::TellHeirs => {
-                kind = state.robust.wake_all_others();
+            At::NotifyTaken => {
+                kind = state.wake_all(OTHER);
                 p.at = At::Load;
-                "wakes all: a dead one's seat"
+                "wakes all: a dead process had the slot"
             }
 
             // ---- arrive
             At::Load => {
                 (p.seen, p.at) = (word, At::Note);
-                p.doomed = state.marked & 1 << word.round != 0;
+                p.doomed = state.own.marked & 1 << word.round != 0;
                 if word.broken {
                     p.at = At::Rise;
                 }
                 "loads the state"
             }
-            At::Note if state.noters[seat] != tid(me) => {
-                state.noters[seat] = tid(me);
+            At::Note if state.own.noters[slot] != tid(me) => {
+                state.own.noters[slot] = tid(me);
                 "signs"
             }
             At::Note => {
-                let last = usize::from(p.seen.arrived) + 1 >= self.parties && !self.is(Bug::CountsWithoutLook);
+                let last =
+                    usize::from(p.seen.arrived) + 1 >= self.model.parties && !self.is(Bug::CountsWithoutLook);
                 if !self.is(Bug::CountsBeforeNote) {
-                    state.notes[seat] = p.seen.round + 1;
+                    state.own.notes[slot] = p.seen.round + 1;
                 }
                 (p.at, p.back) = if last { (At::Look, At::Reload) } else { (At::Count, At::Gone) };
                 p.about = if last { p.seen.round + 1 } else { 0 };
@@ -136,22 +142,26 @@ impl Barrier {
                 "is the state the same?"
             }
             At::Count if word != p.seen => {
-                (p.seen, p.doomed) = (word, state.marked & 1 << word.round != 0);
+                (p.seen, p.doomed) = (word, state.own.marked & 1 << word.round != 0);
                 p.at = if word.broken { At::Rise } else { At::Note };
                 "counts itself: too late"
             }
             At::Count => {
-                state.word.arrived += 1;
+                state.own.word.arrived += 1;
                 (p.seen.arrived, p.seen.sleepers) = (0, false);
-                p.at = if usize::from(state.word.arrived) == self.parties { At::Act } else { At::Watch };
+                p.at = if usize::from(state.own.word.arrived) == self.model.parties {
+                    At::Act
+                } else {
+                    At::Watch
+                };
                 if self.is(Bug::CountsBeforeNote) {
                     p.back = p.at;
-                    p.at = At::TellHelm;
+                    p.at = At::NotifyControl;
                 }
                 "counts itself"
             }
 
-            // ---- the last one
+            // ---- the last participant
             At::Act => {
                 p.at = At::Release;
                 "acts"
@@ -159,13 +169,13 @@ impl Barrier {
             At::Release => {
                 p.at = At::Verdict;
                 if !over {
-                    state.word = word.ended();
-                    state.word.turn = !word.turn;
-                    state.released |= 1 << word.round;
+                    state.own.word = word.ended();
+                    state.own.word.sense = !word.sense;
+                    state.own.released |= 1 << word.round;
                     if p.doomed {
-                        state.wrong = Some("RELEASED WITH A DEAD PARTY");
+                        state.own.wrong = Some("RELEASED WITH A DEAD PARTICIPANT");
                     }
-                    self.tell(&mut p, word.sleepers, At::Verdict);
+                    notify(&mut p, word.sleepers, At::Verdict);
                 }
                 "releases"
             }
@@ -176,37 +186,39 @@ impl Barrier {
                 p.at = match (over, p.late) {
                     (true, _) => At::Verdict,
                     (false, true) => At::Late,
-                    (false, false) => At::Announce,
+                    (false, false) => At::Register,
                 };
                 "is it over?"
             }
             At::Late => {
                 p.at = At::Watch;
                 if !over && !word.broken {
-                    state.word = Word { broken: true, ..word.ended() };
-                    self.tell(&mut p, word.sleepers, At::Watch);
+                    state.own.word = Word { broken: true, ..word.ended() };
+                    notify(&mut p, word.sleepers, At::Watch);
                 }
                 "breaks: too late"
             }
-            At::Announce => {
+            At::Register => {
                 p.at = At::Watch;
                 if !over {
-                    state.word.sleepers = true;
+                    state.own.word.sleepers = true;
                     p.at = if self.is(Bug::LookBeforeNote) { At::Ready } else { At::Mark };
                 }
-                "announces"
+                "registers"
             }
             At::Mark => {
-                let mine = p.seat;
-                let left = (0..=self.parties).find(|word| p.done & 1 << word == 0 && *word != usize::from(mine));
+                let mine = p.slot;
+                let left = (0..=self.model.parties)
+                    .find(|word| p.done & 1 << word == 0 && *word != usize::from(mine));
                 if let Some(lock) = left
-                    && !self.is(Bug::SeatsNotWatched)
+                    && !self.is(Bug::SlotsNotWatched)
                 {
-                    state.robust.watch(me, lock);
+                    state.watch(me, lock);
                     p.done |= 1 << lock;
-                    let may = [Bug::SleepsOnDeath, Bug::TellsWhenOver, Bug::WokenTellsNobody].map(|bug| self.is(bug));
-                    if state.robust.words[lock].is_dead() && may == [false; 3] {
-                        state.robust.wake_up(me);
+                    let may = [Bug::SleepsOnDeath, Bug::NotifiesWhenOver, Bug::WokenNotifiesNone]
+                        .map(|bug| self.is(bug));
+                    if state.words[lock].is_dead() && may == [false; 3] {
+                        state.forget(me);
                         (p.at, p.done) = (At::Mend, 0);
                     }
                     "marks one"
@@ -219,22 +231,22 @@ impl Barrier {
                 (p.at, p.back) = (At::Look, if self.is(Bug::LookBeforeNote) { At::Mark } else { At::Queue });
                 p.about = p.seen.round + 1;
                 if over {
-                    state.robust.wake_up(me);
+                    state.forget(me);
                     (p.at, p.back, p.about) = (At::Mend, At::Gone, 0);
                 }
                 "is it over?"
             }
             At::Queue => {
                 p.back = At::Gone;
-                let left = (0..=self.parties).find(|word| p.done & 1 << word == 0 && *word != seat);
+                let left = (0..=self.model.parties).find(|word| p.done & 1 << word == 0 && *word != slot);
                 let same = match left {
-                    Some(lock) if !self.is(Bug::SeatsNotWatched) => {
+                    Some(lock) if !self.is(Bug::SlotsNotWatched) => {
                         p.done |= 1 << lock;
-                        state.robust.queue(me, lock)
+                        state.queue_lock(me, lock)
                     }
                     _ => {
                         (p.at, p.done) = (At::Asleep, 0);
-                        state.robust.queue_other(me, !over)
+                        state.queue_or_leave(me, OTHER, !over)
                     }
                 };
                 if !same {
@@ -242,170 +254,115 @@ impl Barrier {
                 }
                 if same { "queues" } else { "EAGAIN" }
             }
-            At::Asleep if !state.robust.is_woken(me) => return,
+            At::Asleep if !self.hand().woken => return,
             At::Asleep => {
-                state.robust.wake_up(me);
+                state.forget(me);
                 p.at = At::Mend;
                 "is awake"
             }
-            At::Mend if p.done > self.all() || self.is(Bug::WokenTellsNobody) || (self.is(Bug::TellsWhenOver) && !over) => {
+            At::Mend
+                if p.done > self.model.all()
+                    || self.is(Bug::WokenNotifiesNone)
+                    || (self.is(Bug::NotifiesWhenOver) && !over) =>
+            {
                 (p.at, p.done) = (At::Watch, 0);
                 "has mended all"
             }
             At::Mend => {
                 let lock = p.done.trailing_ones() as usize;
-                if lock != seat && state.robust.words[lock].is_dead() {
-                    state.robust.look_at(me, lock);
-                    (p.at, p.target) = (At::TellOthers, u8::try_from(lock).unwrap_or(0));
-                    if lock != self.helm() {
-                        (p.at, p.back, p.about) = (At::Blame, At::TellOthers, state.notes[lock]);
+                if lock != slot && state.words[lock].is_dead() {
+                    state.look_at(me, lock);
+                    (p.at, p.target) = (At::NotifyOthers, u8::try_from(lock).unwrap_or(0));
+                    if lock != self.model.control() {
+                        (p.at, p.back, p.about) = (At::Blame, At::NotifyOthers, state.own.notes[lock]);
                     }
                 } else {
                     p.done |= 1 << lock;
                 }
-                "is one left by a dead one?"
+                "was a lock left by a dead process?"
             }
-            At::TellOthers => {
-                kind = state.robust.wake_all_others();
-                (p.at, p.back, p.about) = (At::Settle, At::Gone, 0);
+            At::NotifyOthers => {
+                kind = state.wake_all(OTHER);
+                (p.at, p.back, p.about) = (At::ClearDeath, At::Gone, 0);
                 "wakes all: found a death"
             }
-            At::Settle => {
-                state.robust.settle(me, p.target.into());
+            At::ClearDeath => {
+                state.clear_death(me, p.target.into());
                 (p.at, p.done, p.target) = (At::Mend, p.done | 1 << p.target, 0);
-                "settles the death"
+                "clears the death"
             }
             At::Verdict => {
                 let mine = p.seen.round;
-                let released = if self.is(Bug::NoTurn) { !word.broken } else { word.turn != p.seen.turn };
-                if released != (state.released & 1 << mine != 0) {
-                    state.wrong = Some("WRONG VERDICT");
+                let released = if self.is(Bug::NoSense) { !word.broken } else { word.sense != p.seen.sense };
+                if released != (state.own.released & 1 << mine != 0) {
+                    state.own.wrong = Some("WRONG VERDICT");
                 }
-                if !released && state.cause == mine + 1 && state.died & 1 << mine == 0 {
-                    state.wrong = Some("BLAMED FOR NOTHING");
+                if !released && state.own.cause == mine + 1 && state.own.died & 1 << mine == 0 {
+                    state.own.wrong = Some("BLAMED FOR NOTHING");
                 }
                 (p.at, p.seen) = (At::Rise, Word::default());
                 "learns its verdict"
             }
 
-            At::Look | At::LookNoter | At::LookWord | At::Blame | At::Break | At::Tell => {
-                return self.death_step(before, me, next);
+            At::Look | At::LookNoter | At::LookWord | At::Blame | At::Break | At::Notify => {
+                return self.death_step(next);
             }
 
-            // ---- without a seat
-            At::Helm => {
-                let (robust, what, _, come) = state.robust.take_step(me, self.helm());
-                state.robust = robust;
+            // ---- without a slot
+            At::Control => {
+                let (what, come) = state.take_step(me, self.model.control());
                 p.at = match come {
-                    Come::On => At::Helm,
-                    Come::Done(true) => At::TellHelm,
+                    Come::On => At::Control,
+                    Come::Done(true) => At::NotifyControl,
                     Come::Not | Come::Done(false) => At::Change,
                 };
                 what
             }
-            At::TellHelm if self.is(Bug::CountsBeforeNote) && p.seat != NO_SEAT => {
-                state.notes[seat] = p.seen.round + 1;
+            At::NotifyControl if self.is(Bug::CountsBeforeNote) && p.slot != NO_SLOT => {
+                state.own.notes[slot] = p.seen.round + 1;
                 (p.at, p.back) = (p.back, At::Gone);
                 "notes the round"
             }
-            At::TellHelm => {
-                kind = state.robust.wake_all_others();
+            At::NotifyControl => {
+                kind = state.wake_all(OTHER);
                 p.at = At::Change;
-                "wakes all: a dead one's helm"
+                "wakes all: a dead process had the control lock"
             }
             At::Change => {
                 let changed = match p.role {
-                    Role::Party => !over && !word.broken,
+                    Role::Participant => !over && !word.broken,
                     Role::Closer => !word.broken,
-                    Role::Mender => word.broken || word.arrived > 0 || state.somebody_died(word.round, self.parties),
+                    Role::Mender => {
+                        word.broken || word.arrived > 0 || self.model.has_died(&state, word.round)
+                    }
                 };
-                p.at = At::GiveHelm;
+                p.at = At::GiveControl;
                 if changed {
-                    state.word = Word { broken: p.role != Role::Mender, ..word.ended() };
-                    self.tell(&mut p, word.sleepers, At::GiveHelm);
+                    state.own.word = Word { broken: p.role != Role::Mender, ..word.ended() };
+                    notify(&mut p, word.sleepers, At::GiveControl);
                 }
                 "changes the state"
             }
-            At::GiveHelm if !state.robust.holds(me, self.helm()) && state.robust.is_idle(me) => {
+            At::GiveControl if !state.holds(me, self.model.control()) && state.is_idle(me) => {
                 p = rest(p);
-                "has no helm"
+                "does not hold the control lock"
             }
-            At::Rise | At::GiveHelm => {
-                let lock = if p.at == At::Rise { seat } else { self.helm() };
-                state.robust.give_step(me, lock, false, Flaws::default(), |(robust, what, kind, come)| {
-                    let mut state = before.with(robust);
-                    if let Come::Done(_) = come {
+            At::Rise | At::GiveControl => {
+                let lock = if p.at == At::Rise { slot } else { self.model.control() };
+                return state.give_step(me, lock, false, Flaws::default(), |mut state, what, kind, done| {
+                    if done {
                         state.processes[me] = rest(p);
                     }
-                    next.push(Step { who: me, what, kind, state });
+                    next.push(Step { process: me, what, kind, state });
                 });
-                return;
-            }
-            At::Dying => {
-                state.robust.die_step(me, |(robust, what, kind, come)| {
-                    let mut state = before.with(robust);
-                    for seat in (0..self.parties).filter(|seat| before.robust.holds(me, *seat) && before.notes[*seat] != 0) {
-                        if state.robust.words[seat].is_dead() {
-                            state.marked |= 1 << (before.notes[seat] - 1);
-                        }
-                    }
-                    if let Come::Done(_) = come {
-                        state.processes[me] = Process::GONE;
-                    }
-                    next.push(Step { who: me, what, kind, state });
-                });
-                return;
             }
         };
         state.processes[me] = p;
-        next.push(Step { who: me, what, kind, state });
-    }
-
-    /// What may happen to `me`.
-    pub(super) fn mishaps(&self, before: &State, me: usize, next: &mut Vec<Step<State>>) {
-        let p = before.processes[me];
-        let mut push = |which: usize, what, edit: &dyn Fn(&mut State)| {
-            if before.left[which] > 0 {
-                let mut state = *before;
-                state.left[which] -= 1;
-                edit(&mut state);
-                next.push(Step { who: me, what, kind: Kind::Chance, state });
-            }
-        };
-        if !matches!(p.at, At::Gone | At::Idle | At::Dying) {
-            push(0, "is killed", &|state| {
-                // It has died in the round that it has noted beside a seat that is still its own.
-                for seat in (0..self.parties).filter(|seat| before.robust.holds(me, *seat) && before.notes[*seat] != 0) {
-                    state.died |= 1 << (before.notes[seat] - 1);
-                }
-                state.robust.kill(me);
-                state.processes[me] = Process { at: At::Dying, ..Process::GONE };
-            });
-        }
-        let rises = |state: &mut State| {
-            if p.at == At::Asleep {
-                state.robust.wake_up(me);
-                state.processes[me].at = At::Mend;
-            } else if p.at == At::Outside {
-                state.processes[me].at = At::Come;
-            }
-        };
-        if matches!(p.at, At::Asleep | At::Announce | At::Outside) && !p.late {
-            push(1, "is late", &|state| {
-                state.processes[me].late = true;
-                rises(state);
-            });
-        }
-        if p.at == At::Act {
-            push(1, "panics", &|state| state.processes[me].at = At::Late);
-        }
-        if p.at == At::Asleep {
-            push(2, "wakes for nothing", &rises);
-        }
+        next.push(Step { process: me, what, kind, state });
     }
 }
 
 /// The end of one call.
 fn rest(p: Process) -> Process {
-    Process { at: At::Idle, role: p.role, rounds: p.rounds - 1, ..Process::GONE }
+    Process { at: At::Idle, role: p.role, rounds: p.rounds - 1, ..Process::default() }
 }

@@ -1,153 +1,119 @@
-//! What each process does next, and what may happen to it.
+//! What each process does next.
 
-use super::{At, Bug, Condition, FREE, For, HELD, LEFT, OWNER_DIED, Process, State};
+use super::{At, Bug, Condition, For, MUTEX, Process, SLOT, State, Steps, Turn};
 use crate::checker::{Kind, Step};
+use crate::kernel::Low;
 
-impl Condition {
-    /// The one thing `me` does next by itself.
-    pub(super) fn own_step(&self, before: &State, me: usize, next: &mut Vec<Step<State>>) {
-        let mut state = *before;
-        let is_waiter = me < self.waiters;
-        let name = u8::try_from(me + 1).unwrap_or(0);
-        let mut p = state.processes[me];
+impl Turn<'_> {
+    /// The next step by itself.
+    pub(super) fn own_step(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let what = match p.at {
             At::Gone | At::Asleep => return,
             At::Ask => {
-                p.at = if state.tickets <= state.horizon { At::Gone } else { At::Enter };
-                "asks whether anybody waits"
+                p = if state.own.tickets <= state.own.upto {
+                    Process::default()
+                } else {
+                    Process { at: At::Enter, ..p }
+                };
+                "asks whether any process waits"
             }
             At::Enter if p.purpose == For::GivingUp && self.is(Bug::GiveUpOutside) => {
-                state.ticket[me] = 0;
-                p.at = At::Rise;
+                (state.own.ticket[me], p.at) = (0, At::Rise);
                 "gives up outside"
             }
+            At::Enter if state.is_held(MUTEX) => return,
             At::Enter => {
-                if state.gate != 0 && state.gate != OWNER_DIED {
-                    return;
-                }
-                p.heir = state.gate == OWNER_DIED;
-                state.alarm &= p.heir;
-                state.gate = name;
-                p.at = At::Count;
+                (p.recovers, p.at) = (state.take(me, MUTEX), At::Count);
                 "enters"
             }
             At::Count => {
-                let calls = if p.purpose == For::Calling { self.notifiers[me - self.waiters] } else { 0 };
-                let (mut debts, mut tickets) = (0, Vec::new());
-                (p.forget, p.wake) = (0, 0);
-                for seat in 0..self.waiters {
-                    if state.owes(seat) {
-                        debts += u8::from(!self.is(Bug::NoDebts));
-                        p.forget |= 1 << seat;
-                    } else if state.seats[seat] != HELD && !self.is(Bug::DeadPassed) {
-                        state.ticket[seat] = 0;
-                    } else if state.waiting(seat) {
-                        tickets.push(state.ticket[seat]);
-                    }
-                }
-                tickets.sort_unstable();
-                let living = u8::try_from(tickets.len()).unwrap_or(0);
-                let called = (calls + debts).min(living);
-                p.target = if called > 0 { tickets[usize::from(called) - 1] } else { 0 };
-                p.at = if called > 0 { At::Alarm } else { At::Forget };
-                if called == 0 {
-                    // Nobody is there whose turn it would be.
-                    state.dropped += debts;
-                }
+                self.count(&mut state, &mut p);
                 "counts"
             }
-            At::Alarm => {
-                state.alarm |= !self.is(Bug::NoAlarm);
-                p.at = if self.is(Bug::ForgetFirst) && p.forget != 0 { At::Forget } else { At::Horizon };
-                "alarms"
-            }
-            At::Horizon => {
-                let calls = if p.purpose == For::Calling { self.notifiers[me - self.waiters] } else { 0 };
-                let (old, mut living, mut called) = (state.horizon, 0, 0);
-                for seat in 0..self.waiters {
-                    living += u8::from(state.ticket[seat] > old);
-                    if state.ticket[seat] > old && state.ticket[seat] <= p.target {
-                        called += 1;
-                        p.wake |= 1 << seat;
-                    }
+            At::SetW => {
+                if !self.is(Bug::NoWaitersBit) {
+                    state.words[MUTEX].0 |= Low::W;
                 }
-                state.horizon = p.target;
-                let new = calls.min(living);
-                let debts = u8::try_from(p.forget.count_ones()).unwrap_or(0);
-                state.made += new;
-                state.dropped += (debts + new).saturating_sub(called);
-                p.at = At::Forget;
-                "moves the horizon"
+                p.at = if self.is(Bug::ForgetFirst) && p.forget != 0 { At::Forget } else { At::Advance };
+                "sets W"
+            }
+            At::Advance => {
+                self.advance_upto(&mut state, &mut p);
+                "advances the notified-up-to ticket"
             }
             At::Forget if p.forget != 0 => {
-                let seat = p.forget.trailing_zeros();
+                state.own.ticket[p.forget.trailing_zeros() as usize] = 0;
                 p.forget &= p.forget - 1;
-                state.ticket[seat as usize] = 0;
                 "forgets one"
             }
             At::Forget => {
-                if p.heir && !self.is(Bug::TakerCallsNobody) {
-                    p.wake = (0..self.waiters).filter(|seat| state.ticket[*seat] != 0).fold(p.wake, |all, seat| all | 1 << seat);
+                if p.recovers && !self.is(Bug::RecovererNotifiesNone) {
+                    let waiting = (0..self.model.waiters).filter(|slot| state.own.ticket[*slot] != 0);
+                    p.wake = waiting.fold(p.wake, |all, slot| all | 1 << slot);
                 }
-                p.at = if p.target > state.horizon { At::Horizon } else { At::Call };
+                p.at = if p.target > state.own.upto { At::Advance } else { At::Call };
                 "has forgotten"
             }
             At::Call if p.wake != 0 => {
-                let seat = p.wake.trailing_zeros() as usize;
+                let slot = p.wake.trailing_zeros() as usize;
                 p.wake &= p.wake - 1;
                 state.processes[me] = p;
-                let sleeper = &mut state.processes[seat];
+                let sleeper = &mut state.processes[slot];
                 sleeper.called = true;
-                let woken = sleeper.at == At::Asleep;
-                if woken {
-                    sleeper.at = At::Note;
+                let mut kind = Kind::Own;
+                if sleeper.at == At::Asleep {
+                    (sleeper.at, kind) = (At::Note, Kind::Wakes);
                 }
-                let kind = if woken { Kind::Wakes } else { Kind::Own };
-                next.push(Step { who: me, what: "calls one", kind, state });
-                return;
+                return next.push(Step { process: me, what: "wakes one", kind, state });
             }
             At::Call => {
                 p.target = 0;
                 p.at = match p.purpose {
                     For::Sitting => At::Sit,
                     For::GivingUp => At::GiveUp,
-                    For::Mending | For::Calling => At::Out,
+                    For::Mending | For::Notifying => At::Out,
                 };
-                "has called"
+                "has woken all"
             }
             At::Sit => {
-                state.tickets += 1;
-                state.seats[me] = HELD;
-                state.ticket[me] = state.tickets;
+                state.own.tickets += 1;
+                state.own.ticket[me] = state.own.tickets;
+                state.take_watched(me, SLOT + me);
                 p.at = At::Out;
-                "sits"
+                "takes its wait slot"
             }
             At::GiveUp => {
-                if state.ticket[me] > state.horizon {
-                    state.ticket[me] = 0;
+                if state.own.ticket[me] > state.own.upto {
+                    state.own.ticket[me] = 0;
                 }
                 p.at = At::Out;
                 "gives up"
             }
             At::Out => {
-                (state.gate, state.alarm, p.heir) = (0, false, false);
-                p.at = match p.purpose {
-                    For::Calling => At::Gone,
-                    For::GivingUp if state.ticket[me] == 0 => At::Rise,
-                    For::GivingUp => At::Resume,
-                    For::Sitting | For::Mending => At::Note,
-                };
-                "leaves the gate"
+                state.leave_mutex(me, MUTEX);
+                p.recovers = false;
+                match p.purpose {
+                    For::Notifying => p = Process::default(),
+                    For::GivingUp if state.own.ticket[me] == 0 => p.at = At::Rise,
+                    For::GivingUp => p.at = At::Resume,
+                    For::Sitting | For::Mending => p.at = At::Note,
+                }
+                "leaves the mutex"
             }
-            At::Note if self.is(Bug::CalledDoesNotLook) && p.called && state.ticket[me] <= state.horizon => {
+            At::Note
+                if self.is(Bug::NotifiedDoesNotLook)
+                    && p.called
+                    && state.own.ticket[me] <= state.own.upto =>
+            {
                 p.at = At::Resume;
-                "is called"
+                "is notified"
             }
             At::Note => {
-                (p.gate, p.seats, p.called) = (state.gate, state.seats, false);
-                p.death = state.gate == OWNER_DIED
-                    || (0..self.waiters)
-                        .any(|seat| state.seats[seat] != HELD && state.ticket[seat] != 0 && !self.is(Bug::SeatsNotWatched));
+                state.hands[me].seen = watched(&state);
+                let died = |slot: usize| !state.is_held(SLOT + slot) && state.own.ticket[slot] != 0;
+                let deaths = !self.is(Bug::SlotsNotWatched) && (0..self.model.waiters).any(died);
+                (p.called, p.death) = (false, state.words[MUTEX].is_dead() || deaths);
                 p.at = if self.is(Bug::LookBeforeNote) { At::Sleep } else { At::Look };
                 "notes the words"
             }
@@ -155,9 +121,9 @@ impl Condition {
                 (p.at, p.purpose, p.death) = (At::Enter, For::Mending, false);
                 "sees a death"
             }
-            At::Look if state.ticket[me] <= state.horizon => {
+            At::Look if state.own.ticket[me] <= state.own.upto => {
                 p.at = At::Resume;
-                "is called"
+                "is notified"
             }
             At::Look if p.late => {
                 (p.at, p.purpose) = (At::Enter, For::GivingUp);
@@ -165,86 +131,82 @@ impl Condition {
             }
             At::Look => {
                 p.at = if self.is(Bug::LookBeforeNote) { At::Note } else { At::Sleep };
-                "is not called"
+                "is not notified"
             }
             At::Sleep => {
-                let seats = self.is(Bug::SeatsNotWatched) || p.seats == state.seats;
-                let same = p.gate == state.gate && seats && !p.called && !p.late;
+                let (seen, now) = (self.hand().seen, watched(&state));
+                let words = if self.is(Bug::SlotsNotWatched) { SLOT } else { now.len() };
+                let same = seen[..words] == now[..words] && !p.called && !p.late;
                 let first = if self.is(Bug::LookBeforeNote) { At::Look } else { At::Note };
                 p.at = if same { At::Asleep } else { first };
                 if same { "sleeps" } else { "EAGAIN" }
             }
             At::Resume => {
-                // CRASH: before this its call is another one's.
-                state.ticket[me] = 0;
-                state.received += 1;
+                // CRASH: before this its notification is another waiter's.
+                state.own.ticket[me] = 0;
+                state.own.received += 1;
                 p.at = At::Rise;
                 "has the lock"
             }
             At::Rise => {
-                state.seats[me] = FREE;
-                p.at = At::Gone;
-                "rises"
-            }
-            At::DyingGate => {
-                let mine = state.gate == name;
-                if mine {
-                    state.gate = OWNER_DIED;
-                }
-                p.at = if mine && state.alarm { At::DyingGateWakes } else { At::DyingSeat };
-                "kernel: gate"
-            }
-            At::DyingSeat => {
-                let mine = is_waiter && state.seats[me] == HELD;
-                if mine {
-                    state.seats[me] = LEFT;
-                }
-                p.at = if mine { At::DyingSeatWakes } else { At::DyingPending };
-                "kernel: seat"
-            }
-            At::DyingSeatWakes if self.is(Bug::SeatsNotWatched) => {
-                p.at = At::DyingPending;
-                "kernel wakes nobody"
-            }
-            At::DyingPending if !p.pending || (state.gate != 0 && state.gate != OWNER_DIED) => {
-                p.at = At::Gone;
-                "kernel: gone"
-            }
-            At::DyingGateWakes | At::DyingSeatWakes | At::DyingPending => {
-                let (at_gate, after) = match p.at {
-                    At::DyingGateWakes => (true, At::DyingSeat),
-                    At::DyingSeatWakes => (false, At::DyingPending),
-                    _ => (true, At::Gone),
-                };
-                before.wake_one(me, at_gate, |mut state, woken| {
-                    state.processes[me].at = after;
-                    let kind = if woken { Kind::Wakes } else { Kind::Own };
-                    next.push(Step { who: me, what: "kernel wakes one", kind, state });
-                });
-                return;
+                state.leave_mutex(me, SLOT + me);
+                p = Process::default();
+                "leaves its wait slot"
             }
         };
-        state.processes[me] = p;
-        next.push(Step { who: me, what, kind: Kind::Own, state });
+        self.go(next, what, state, p);
     }
 
-    /// What may happen to `me`.
-    pub(super) fn mishaps(before: &State, me: usize, is_waiter: bool, next: &mut Vec<Step<State>>) {
-        let p = before.processes[me];
-        if before.kills > 0 && (p.at as u8) < At::Gone as u8 {
-            let mut state = *before;
-            state.kills -= 1;
-            state.processes[me] = Process { at: At::DyingGate, pending: p.at == At::Enter, ..Process::gone() };
-            next.push(Step { who: me, what: "is killed", kind: Kind::Chance, state });
-        }
-        if before.timeouts > 0 && is_waiter && !p.late && matches!(p.at, At::Asleep | At::Look) {
-            let mut state = *before;
-            state.timeouts -= 1;
-            state.processes[me].late = true;
-            if p.at == At::Asleep {
-                state.processes[me].at = At::Note;
+    /// Counts debts and waiters, and decides how far to notify.
+    fn count(&self, state: &mut State, p: &mut Process) {
+        let (mut debts, mut tickets) = (0, Vec::new());
+        (p.forget, p.wake) = (0, 0);
+        for slot in 0..self.model.waiters {
+            if Condition::owes(state, slot) {
+                debts += u8::from(!self.is(Bug::NoDebts));
+                p.forget |= 1 << slot;
+            } else if !state.is_held(SLOT + slot) && !self.is(Bug::DeadPassed) {
+                state.own.ticket[slot] = 0;
+            } else if Condition::waits(state, slot) {
+                tickets.push(state.own.ticket[slot]);
             }
-            next.push(Step { who: me, what: "is late", kind: Kind::Chance, state });
+        }
+        tickets.sort_unstable();
+        let called = usize::from(self.notifies(p) + debts).min(tickets.len());
+        p.target = if called > 0 { tickets[called - 1] } else { 0 };
+        p.at = if called > 0 { At::SetW } else { At::Forget };
+        if called == 0 {
+            // No process is there to inherit the debts.
+            state.own.dropped += debts;
         }
     }
+
+    fn advance_upto(&self, state: &mut State, p: &mut Process) {
+        let (old, mut living, mut called) = (state.own.upto, 0, 0);
+        for slot in 0..self.model.waiters {
+            let waits = state.own.ticket[slot] > old;
+            living += u8::from(waits);
+            if waits && state.own.ticket[slot] <= p.target {
+                called += 1;
+                p.wake |= 1 << slot;
+            }
+        }
+        state.own.upto = p.target;
+        let new = self.notifies(p).min(living);
+        let debts = u8::try_from(p.forget.count_ones()).unwrap_or(0);
+        state.own.made += new;
+        state.own.dropped += (debts + new).saturating_sub(called);
+        p.at = At::Forget;
+    }
+
+    fn notifies(&self, p: &Process) -> u8 {
+        if p.purpose == For::Notifying { self.model.notifies(self.me) } else { 0 }
+    }
+}
+
+/// The words as a sleeper compares them: `W` of the mutex aside, which is set before each notification.
+fn watched(state: &State) -> [Low; super::WORDS] {
+    let mut words = state.words;
+    words[MUTEX].0 &= !Low::W;
+    words
 }

@@ -1,82 +1,81 @@
 //! Done, and given back.
 
-use super::{A, At, Bug, C, FP, FSEQ, For, Low, S, Says, State, Turn, tid};
-use crate::checker::Step;
+use super::state::{A, At, C, For, JOINERS, P, S, Says};
+use super::{Bug, Steps, Turn};
 
 impl Turn<'_> {
-    pub(super) fn done(&self, next: &mut Vec<Step<State>>) {
-        let (mut state, mut p) = (*self.before, self.p);
-        let lease = self.lease;
-        let slot = usize::from(p.slot).saturating_sub(1);
-        let late = lease.is(Bug::FreeAfterRelease);
+    pub(super) fn done(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
+        let lease = usize::from(p.lease).saturating_sub(1);
+        let late = self.is(Bug::FreeAfterRelease);
+        let (sleepers, joiners) = (self.model.sleepers(&state), self.model.joiners(&state));
         let what = match p.at {
             At::DCount => {
-                if lease.joiners(&state) && !lease.is(Bug::CountStays) {
-                    state.bump(FSEQ);
+                if joiners && !self.is(Bug::DoneKeepsJoinersEpoch) {
+                    state.advance(JOINERS);
                 }
-                if lease.sleepers(&state) && !lease.is(Bug::DoneStays) {
-                    state.bump(FP);
+                if sleepers && !self.is(Bug::DoneKeepsEpoch) {
+                    state.advance(P);
                 }
-                p = state.processes[self.me];
                 p.at = if late { At::DRelease } else { At::DFree };
-                "done: both counts + 1"
+                "done: both epochs + 1"
             }
             At::DFree => {
-                state.slots[slot].says = Says::Free;
-                state.done |= 1 << state.slots[slot].number;
-                p.at = if late { At::DTell } else { At::DRelease };
+                state.own.jobs[lease].says = Says::Free;
+                state.own.done |= 1 << state.own.jobs[lease].number;
+                p.at = if late { At::DNotify } else { At::DRelease };
                 "FREE"
             }
             At::DRelease => {
-                state.low[S + slot] = Low(Low::W);
-                p.pending = if lease.is(Bug::ToldUnarmed) { 0 } else { tid(S + slot) };
-                p.at = if late { At::DFree } else { At::DTell };
-                "releases the slot"
+                state.release_watched(me, S + lease);
+                if self.is(Bug::NotifiesUnarmed) {
+                    state.clear_pending(me);
+                }
+                p.at = if late { At::DFree } else { At::DNotify };
+                "releases the lease"
             }
-            At::DTell => {
+            At::DNotify => {
                 p.at = At::DStarved;
-                if lease.joiners(&state) {
+                if joiners {
                     p.scan(For::Done);
                 }
-                "does anybody join?"
+                "does any process join?"
             }
             At::DStarved => {
-                let ended = lease.closed && !state.has_data();
-                p.keep = ended || (state.starved && lease.is(Bug::StarvedForgotten));
-                let tells = (state.starved || ended) && lease.sleepers(&state);
-                state.starved &= !lease.is(Bug::StarvedForgotten);
-                p.at = if tells { At::DBump } else { At::DDisarm };
-                "does anybody wait for a slot?"
+                let ended = self.model.closed && !state.own.has_data();
+                let starved = state.own.starved;
+                p.keep = ended || (starved && self.is(Bug::StarvedForgotten));
+                state.own.starved &= !self.is(Bug::StarvedForgotten);
+                p.at = if (starved || ended) && sleepers { At::DAdvance } else { At::DDisarm };
+                "does any process wait for a lease?"
             }
-            At::DBump | At::BBump => {
-                let gives_back = p.at == At::BBump;
-                if gives_back && !lease.sleepers(&state) {
-                    p.at = At::DDisarm;
-                } else {
-                    state.bump(FP);
-                    p = state.processes[self.me];
-                    p.at = if gives_back { At::BWake } else { At::DWake };
-                }
-                "A+1, if anybody sleeps"
+            At::BAdvance if !sleepers => {
+                p.at = At::DDisarm;
+                "no consumer sleeps"
             }
-            At::DWake if p.keep => return self.wake_all(next, A, "wakes all", At::DDisarm),
+            At::DAdvance | At::BAdvance => {
+                state.advance(P);
+                p.at = if p.at == At::BAdvance { At::BWake } else { At::DWake };
+                "A + 1"
+            }
+            At::DWake if p.keep => return self.wake_all(next, A, "wakes all", |p| p.at = At::DDisarm),
             At::DWake | At::BWake => return self.wake(next, A, "wakes one", |p, _| p.at = At::DDisarm),
             At::DDisarm => {
-                p.rest(state.low[C].owner() == tid(self.me));
+                state.clear_pending(me);
+                p.rest(state.holds(me, C));
                 "pending = 0"
             }
             At::BCount => {
-                if lease.sleepers(&state) && !lease.is(Bug::BackStays) {
-                    state.bump(FP);
+                if sleepers && !self.is(Bug::BackKeepsEpoch) {
+                    state.advance(P);
                 }
-                p = state.processes[self.me];
                 p.at = At::BRelease;
-                "gives back: A+1"
+                "gives back: A + 1"
             }
             _ => {
-                state.low[S + slot] = Low(Low::W);
-                (p.pending, p.at, p.left) = (tid(S + slot), At::BBump, 0);
-                "gives it back"
+                state.release_watched(me, S + lease);
+                (p.at, p.left) = (At::BAdvance, 0);
+                "releases the lease"
             }
         };
         self.go(next, what, state, p);

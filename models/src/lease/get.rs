@@ -1,270 +1,266 @@
 //! What a consumer does with its lock.
 
-use super::{A, At, Bug, C, COUNTS, FC, FP, FREVIVED, FSEQ, KB, LETTER, Process, Role, S, SEQ, Says, Slot, State, Turn, tid};
-use crate::checker::Step;
-use crate::robust::Low;
+use super::state::{A, At, C, DEAD_LETTER, JOINERS, Job, KB, P, Process, REVIVED, S, SEQ, Says};
+use super::{Bug, Lease, Role, Steps, Turn, number};
 
 impl Turn<'_> {
-    /// A consumer enters, and sees to what a dead one left.
-    pub(super) fn enter(&self, next: &mut Vec<Step<State>>) {
-        let (mut state, mut p, low) = (*self.before, self.p, self.before.low[C]);
+    /// A consumer enters, and recovers what a dead process left.
+    pub(super) fn enter(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let what = match p.at {
             At::GStart if p.left == 0 => {
-                p = Process::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::GStart => {
-                (p.pending, p.at) = (tid(C), At::GTry);
+                state.set_pending(me, C);
+                p.at = At::GTry;
                 "pending = C"
             }
-            At::GTry if low.owner() == 0 => {
-                state.low[C] = Low(tid(self.me) | low.0 & Low::W);
-                if low != Low(0) {
-                    state.bump(FC);
-                }
+            At::GTry if !state.is_held(C) => {
+                p.recovers = state.take(me, C);
+                state.forget(me);
                 p.forget();
-                (p.pending, p.heir) = (0, low.has(Low::OD));
-                p.at = if p.heir && !self.lease.is(Bug::RecoverLate) { At::Recover } else { At::Look };
+                p.at = if p.recovers && !self.is(Bug::RecoverLate) { At::Recover } else { At::Look };
                 "takes C"
             }
             At::GTry => {
-                state.announce(C);
-                // Its own count may have moved with it.
-                p = state.processes[self.me];
-                (p.seen[C], p.at) = (state.low[C], At::WaitKb);
-                "announces to C"
+                state.register(C);
+                state.note(me, C);
+                p.at = At::WaitKb;
+                "registers as a waiter"
             }
             At::WaitKb => {
-                (p.queued, p.at) = (p.queued | 1 << KB, At::WaitLock);
-                "queues on kb"
+                state.queue(me, KB, true);
+                p.at = At::WaitLock;
+                "queues for C"
             }
-            At::WaitLock if low == p.seen[C] => {
-                (p.queued, p.seen[C], p.at) = (p.queued | 1 << C, Low(0), At::Contending);
+            At::WaitLock if state.words[C] == self.hand().seen[C] => {
+                state.queue_word(me, C);
+                p.at = At::Contending;
                 "sleeps for C"
             }
-            At::Contending if !p.rung => return,
+            At::Contending if !self.hand().woken => return,
             At::WaitLock | At::Contending => {
+                state.forget(me);
                 p.forget();
                 p.at = At::GTry;
                 "wakes for C"
             }
             At::Recover => {
-                let (head, letters, done) = (state.head, state.letters, state.done);
-                for slot in &mut state.slots {
-                    slot.says = match slot.says {
-                        Says::Taking if slot.number == head => Says::Free,
-                        Says::Reviving if letters > 0 => Says::Free,
-                        Says::Burying if done & 1 << slot.number != 0 => Says::Free,
-                        Says::Taking | Says::Reviving | Says::Burying => Says::Out,
+                let own = state.own;
+                for job in &mut state.own.jobs {
+                    job.says = match job.says {
+                        Says::Taking if job.number == own.head => Says::Free,
+                        Says::Reviving if own.letters > 0 => Says::Free,
+                        Says::DeadLettering if own.done & 1 << job.number != 0 => Says::Free,
+                        Says::Taking | Says::Reviving | Says::DeadLettering => Says::Leased,
                         other => other,
                     };
                 }
-                (p.heir, p.at) = (false, At::TellA);
+                (p.recovers, p.at) = (false, At::Notify);
                 "recovers"
             }
-            At::TellA if self.lease.sleepers(&state) => {
-                state.bump(FP);
-                p = state.processes[self.me];
-                p.at = At::TellAWake;
-                "tells: A+1"
+            At::Notify if self.model.sleepers(&state) => {
+                state.advance(P);
+                p.at = At::NotifyWake;
+                "notifies: A + 1"
             }
-            At::TellA => {
-                p.at = At::TellSeq;
-                "nobody sleeps"
+            At::Notify => {
+                p.at = At::NotifyJoiners;
+                "no consumer sleeps"
             }
-            At::TellAWake => return self.wake_all(next, A, "tells all", At::TellSeq),
-            At::TellSeq if self.lease.joiners(&state) => {
-                state.bump(FSEQ);
-                p = state.processes[self.me];
-                p.at = At::TellSeqWake;
-                "tells: joiners + 1"
+            At::NotifyWake => return self.wake_all(next, A, "wakes all", |p| p.at = At::NotifyJoiners),
+            At::NotifyJoiners if self.model.joiners(&state) => {
+                state.advance(JOINERS);
+                p.at = At::NotifyJoinersWake;
+                "notifies joiners: their epoch + 1"
             }
-            At::TellSeq => {
-                p.at = self.after_telling();
-                "nobody joins"
+            At::NotifyJoiners => {
+                p.at = self.after_notifying();
+                "no process joins"
             }
-            _ => return self.wake_all(next, SEQ, "tells who joins", self.after_telling()),
+            _ => return self.wake_all(next, SEQ, "wakes joiners", |p| p.at = self.after_notifying()),
         };
         self.go(next, what, state, p);
     }
 
-    fn after_telling(&self) -> At {
-        match self.p.slot {
-            _ if self.lease.is(Bug::RecoverLate) && self.before.low[C].owner() == tid(self.me) && self.p.back => At::CRelease,
+    fn after_notifying(&self) -> At {
+        match self.p.lease {
+            _ if self.is(Bug::RecoverLate) && self.before.holds(self.me, C) && self.p.back => At::CRelease,
             0 => At::Look,
-            _ => At::SlotPending,
+            _ => At::LeasePending,
         }
     }
 
-    /// With the lock: a job that came back, or a message and a slot.
-    pub(super) fn take(&self, next: &mut Vec<Step<State>>) {
-        let (mut state, mut p) = (*self.before, self.p);
-        let lease = self.lease;
-        let slot = usize::from(p.slot).saturating_sub(1);
+    /// With the lock: a job that came back, or a message and a lease.
+    pub(super) fn take(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
+        let lease = usize::from(p.lease).saturating_sub(1);
         let what = match p.at {
             At::Look => return self.look(next),
             At::LockOfBack => {
-                p.at = At::SlotPending;
-                if state.is_held(slot) {
-                    (p.slot, p.back, p.at) = (0, false, At::Look);
+                p.at = At::LeasePending;
+                if state.is_held(S + lease) {
+                    (p.lease, p.back, p.at) = (0, false, At::Look);
                     p.index += 1;
                 }
-                "now the lock"
+                "reads the lock after the state"
             }
             At::UseNew => {
-                state.used += 1;
-                p.slot = state.used;
-                p.at = if lease.is(Bug::FirstUseTellsNobody) { At::SlotPending } else { At::TellA };
-                "uses a slot first"
+                state.own.used += 1;
+                p.lease = state.own.used;
+                p.at = if self.is(Bug::FirstUseNotNotified) { At::LeasePending } else { At::Notify };
+                "uses a lease for the first time"
             }
-            At::SlotPending => {
-                (p.pending, p.at) = (p.slot + tid(C), At::SlotTake);
-                "pending = slot"
+            At::LeasePending => {
+                state.set_pending(me, S + lease);
+                p.at = At::LeaseTake;
+                "pending = lease"
             }
-            At::SlotTake => {
-                let heir = state.low[S + slot].has(Low::OD) && !lease.is(Bug::HeirStays);
-                state.low[S + slot] = Low(tid(self.me) | Low::W);
-                (p.pending, p.at) = (0, if heir { At::SlotMoves } else { self.after_slot() });
-                "takes the slot"
+            At::LeaseTake => {
+                let died = state.take_watched(me, S + lease) && !self.is(Bug::RecovererKeepsEpoch);
+                p.at = if died { At::LeaseAdvance } else { self.after_lease() };
+                "takes the lease"
             }
-            At::SlotMoves => {
-                if lease.sleepers(&state) {
-                    state.bump(FP);
+            At::LeaseAdvance => {
+                if self.model.sleepers(&state) {
+                    state.advance(P);
                 }
-                p = state.processes[self.me];
-                p.at = self.after_slot();
-                "a dead one's: A+1"
+                p.at = self.after_lease();
+                "its owner had died: A + 1"
             }
-            At::Bury => {
-                if !lease.is(Bug::NoBurying) {
-                    state.slots[slot].says = Says::Burying;
+            At::DeadLetter => {
+                if !self.is(Bug::NoDeadLettering) {
+                    state.own.jobs[lease].says = Says::DeadLettering;
                 }
-                p.at = At::Letter;
-                "BURYING"
+                p.at = At::DeadLetterTail;
+                "DEAD_LETTERING"
             }
-            At::Letter => {
-                state.done |= 1 << state.slots[slot].number;
+            At::DeadLetterTail => {
+                state.own.done |= 1 << state.own.jobs[lease].number;
                 p.at = At::DCount;
-                "the tail of the letters"
+                "the tail of the dead-letter log"
             }
             At::Count => {
-                if !lease.is(Bug::RevivedUncounted) {
-                    state.bump(FREVIVED);
+                if !self.is(Bug::RevivedUncounted) {
+                    state.advance(REVIVED);
                 }
-                p = state.processes[self.me];
-                p.at = if lease.is(Bug::CountedFirst) { At::Taking } else { At::Head };
+                p.at = if self.is(Bug::CountedFirst) { At::Taking } else { At::Head };
                 "counts it"
             }
             At::Taking if self.revives() => {
-                state.slots[slot] = Slot { says: Says::Reviving, number: LETTER };
-                p.at = if lease.is(Bug::CountedFirst) { At::Head } else { At::Count };
+                state.own.jobs[lease] = Job { says: Says::Reviving, number: DEAD_LETTER };
+                p.at = if self.is(Bug::CountedFirst) { At::Head } else { At::Count };
                 "REVIVING"
             }
             At::Taking => {
                 let says = match () {
-                    () if lease.is(Bug::OutBeforeHead) => Says::Out,
-                    () if lease.is(Bug::HeadBeforeOut) => Says::Free,
+                    () if self.is(Bug::LeasedBeforeHead) => Says::Leased,
+                    () if self.is(Bug::HeadBeforeLeased) => Says::Free,
                     () => Says::Taking,
                 };
-                (state.slots[slot].says, state.slots[slot].number) = (says, state.head);
+                state.own.jobs[lease] = Job { says, number: state.own.head };
                 p.at = At::Head;
                 "TAKING"
             }
             At::Head if self.revives() => {
-                (state.letters, state.done) = (0, state.done & !(1 << LETTER));
-                p.at = At::Out;
-                "the head of the letters"
+                (state.own.letters, state.own.done) = (0, state.own.done & !(1 << DEAD_LETTER));
+                p.at = At::Leased;
+                "the head of the dead-letter log"
             }
             At::Head => {
-                state.head += 1;
-                p.at = At::Out;
+                state.own.head += 1;
+                p.at = At::Leased;
                 "the head"
             }
             _ => {
-                state.slots[slot].says = Says::Out;
-                p.at = if p.heir { At::Recover } else { At::CRelease };
-                p.back = p.heir;
-                "OUT"
+                state.own.jobs[lease].says = Says::Leased;
+                p.at = if p.recovers { At::Recover } else { At::CRelease };
+                p.back = p.recovers;
+                "LEASED"
             }
         };
         self.go(next, what, state, p);
     }
 
-    fn after_slot(&self) -> At {
+    fn after_lease(&self) -> At {
         match () {
-            () if self.p.back && self.lease.poison => At::Bury,
+            () if self.p.back && self.model.poison => At::DeadLetter,
             () if self.p.back => At::CRelease,
-            () if self.revives() && self.lease.is(Bug::CountedFirst) => At::Count,
+            () if self.revives() && self.is(Bug::CountedFirst) => At::Count,
             () => At::Taking,
         }
     }
 
     fn revives(&self) -> bool {
-        self.lease.roles[self.me] == Role::Reviver
+        self.model.roles[self.me] == Role::Reviver
     }
 
-    fn look(&self, next: &mut Vec<Step<State>>) {
-        let (before, lease, p) = (self.before, self.lease, self.p);
-        if lease.joins(self.me) {
+    fn look(&self, next: &mut Steps) {
+        let (before, model, p) = (self.before, self.model, self.p);
+        let own = &before.own;
+        if model.joins(self.me) {
             return self.go(next, "wants none", *before, Process { at: At::CRelease, left: 0, ..p });
         }
-        let split = lease.is(Bug::StateBeforeLock);
-        let is_back = |slot: &usize| {
-            let back = before.slots[*slot].says == Says::Out;
-            back && if split { *slot >= usize::from(p.index) } else { !before.is_held(*slot) }
+        let split = self.is(Bug::StateBeforeLock);
+        let is_back = |lease: &usize| {
+            let back = own.jobs[*lease].says == Says::Leased;
+            back && if split { *lease >= usize::from(p.index) } else { !before.is_held(S + *lease) }
         };
         let mut found = false;
-        for slot in before.used().filter(is_back).filter(|_| !self.revives()) {
+        for lease in own.used().filter(is_back).filter(|_| !self.revives()) {
             found = true;
-            let at = if split { At::LockOfBack } else { At::SlotPending };
-            self.go(next, "one came back", *before, Process { at, slot: tid(slot), back: true, ..p });
+            let at = if split { At::LockOfBack } else { At::LeasePending };
+            self.go(next, "a job came back", *before, Process { at, lease: number(lease), back: true, ..p });
         }
         if found {
             return;
         }
         let mut state = *before;
         let stay = Process { index: 0, ..p };
-        if if self.revives() { before.letters == 0 } else { !before.has_data() } {
-            // Nobody waits for a slot.
-            state.starved &= self.revives();
+        if if self.revives() { own.letters == 0 } else { !own.has_data() } {
+            // No consumer waits for a lease.
+            state.own.starved &= self.revives();
             return self.go(next, "nothing", state, Process { at: At::CRelease, ..stay });
         }
-        let free = |slot: &usize| before.slots[*slot].says == Says::Free && !before.is_held(*slot);
-        for slot in before.used().filter(free) {
+        let free = |lease: &usize| own.jobs[*lease].says == Says::Free && !before.is_held(S + *lease);
+        for lease in own.used().filter(free) {
             found = true;
-            self.go(next, "a slot", *before, Process { at: At::SlotPending, slot: tid(slot), ..stay });
+            self.go(next, "a lease", *before, Process { at: At::LeasePending, lease: number(lease), ..stay });
         }
-        if !found && before.used < lease.slots {
-            return self.go(next, "all are in use", state, Process { at: At::UseNew, ..stay });
-        }
-        if !found {
-            self.go(next, "no slot", state, Process { at: At::CRelease, ..stay });
+        match found {
+            true => {}
+            false if own.used < model.leases => {
+                self.go(next, "all are in use", state, Process { at: At::UseNew, ..stay });
+            }
+            false => self.go(next, "no lease", state, Process { at: At::CRelease, ..stay }),
         }
     }
 
     /// Leaves, and wakes others.
-    pub(super) fn leave(&self, next: &mut Vec<Step<State>>) {
-        let (mut state, mut p, low) = (*self.before, self.p, self.before.low[C]);
+    pub(super) fn leave(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let what = match p.at {
             At::CRelease => {
-                state.low[C].0 &= Low::W;
-                let settles = low.has(Low::W);
-                (p.pending, p.fresh[FC], p.at) = (tid(C), settles, if settles { At::WakeKb } else { At::Disarm });
-                (p.back, p.heir) = (false, false);
+                p.at = if state.release(me, C) { At::WakeKb } else { At::Disarm };
+                (p.back, p.recovers) = (false, false);
                 "releases C"
             }
-            At::WakeKb if state.contenders() => {
-                return self.wake(next, KB, "wakes a contender", |p, woke| (p.keep, p.at) = (p.keep | woke, At::Chain));
+            At::WakeKb if Lease::waiters(&state) => {
+                let then = |p: &mut Process, woke| (p.keep, p.at) = (p.keep | woke, At::Chain);
+                return self.wake(next, KB, "wakes a waiter for C", then);
             }
             At::WakeKb => {
                 p.at = At::Chain;
-                "nobody contends"
+                "no process waits for C"
             }
-            At::Chain if self.lease.sleepers(&state) && self.lease.has_job(&state) && !self.lease.is(Bug::NoChain) => {
-                state.bump(FP);
-                p = state.processes[self.me];
+            At::Chain
+                if self.model.sleepers(&state) && self.run.has_job(&state) && !self.is(Bug::NoChain) =>
+            {
+                state.advance(P);
                 p.at = At::ChainWake;
-                "chains: A+1"
+                "chains: A + 1"
             }
             At::Chain => {
                 p.at = At::Clear;
@@ -272,14 +268,13 @@ impl Turn<'_> {
             }
             At::ChainWake => return self.wake(next, A, "chains", |p, _| p.at = At::Clear),
             At::Clear => {
-                if low == Low(Low::W) && p.fresh[FC] && !p.keep {
-                    state.low[C] = Low(0);
-                }
-                (p.fresh, p.keep, p.at) = ([false; COUNTS], false, At::Disarm);
-                "clears W, if it is still its"
+                state.clear_w(me, C, p.keep);
+                (p.keep, p.at) = (false, At::Disarm);
+                "clears W, if nothing has changed"
             }
             _ => {
-                (p.pending, p.at) = (0, self.lease.after_leaving(self.me, p.slot));
+                state.clear_pending(me);
+                p.at = self.model.after_leaving(me, p.lease);
                 "pending = 0"
             }
         };

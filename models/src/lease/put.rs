@@ -1,64 +1,57 @@
 //! Put.
 
-use super::{A, At, COUNTS, FP, P, Process, State, Turn, tid};
-use crate::checker::Step;
-use crate::robust::Low;
+use super::state::{A, At, P, Process};
+use super::{Steps, Turn};
 
 impl Turn<'_> {
-    /// A producer: the lock, the commit, one wake.
-    pub(super) fn put(&self, next: &mut Vec<Step<State>>) {
-        let (mut state, mut p, low) = (*self.before, self.p, self.before.low[P]);
+    /// A producer: the lock, the commit, one wake-up.
+    pub(super) fn put(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let what = match p.at {
             At::PStart if p.left == 0 => {
-                p = Process::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::PStart => {
-                (p.pending, p.at) = (tid(P), At::PTry);
+                state.set_pending(me, P);
+                p.at = At::PTry;
                 "pending = P"
             }
-            At::PTry if low.owner() != 0 => return,
+            At::PTry if state.is_held(P) => return,
             At::PTry => {
-                state.low[P] = Low(tid(self.me) | low.0 & Low::W);
-                if low != Low(0) {
-                    state.bump(FP);
-                }
-                (p.pending, p.at) = (0, At::PCommit);
+                state.take(me, P);
+                p.at = At::PCommit;
                 "takes P"
             }
             At::PCommit => {
-                state.puts += 1;
+                state.own.puts += 1;
                 (p.left, p.at) = (p.left - 1, At::PRelease);
                 "puts"
             }
             At::PRelease => {
-                state.low[P].0 &= Low::W;
-                let settles = low.has(Low::W);
-                (p.pending, p.fresh[FP], p.at) = (tid(P), settles, if settles { At::PBump } else { At::PDisarm });
+                p.at = if state.release(me, P) { At::PAdvance } else { At::PDisarm };
                 "releases P"
             }
-            At::PBump if !self.lease.sleepers(&state) => {
+            At::PAdvance if !self.model.sleepers(&state) => {
                 p.at = At::PClear;
-                "nobody sleeps"
+                "no consumer sleeps"
             }
-            At::PBump => {
-                p.keep |= !(p.fresh[FP] && low == Low(Low::W));
-                state.bump(FP);
-                (p.fresh[FP], p.at) = (true, At::PWake);
-                "A+1"
+            At::PAdvance => {
+                (p.keep, p.at) = (p.keep | state.advance_released(me, P), At::PWake);
+                "A + 1"
             }
             At::PWake => {
-                return self.wake(next, A, "wakes one", |p, woke| (p.keep, p.at) = (p.keep | woke, At::PClear));
+                let then = |p: &mut Process, woke| (p.keep, p.at) = (p.keep | woke, At::PClear);
+                return self.wake(next, A, "wakes one", then);
             }
             At::PClear => {
-                if low == Low(Low::W) && p.fresh[FP] && !p.keep {
-                    state.low[P] = Low(0);
-                }
-                (p.fresh, p.keep, p.at) = ([false; COUNTS], false, At::PDisarm);
-                "clears W, if it is still its"
+                state.clear_w(me, P, p.keep);
+                (p.keep, p.at) = (false, At::PDisarm);
+                "clears W, if nothing has changed"
             }
             _ => {
-                (p.pending, p.at) = (0, At::PStart);
+                state.clear_pending(me);
+                p.at = At::PStart;
                 "pending = 0"
             }
         };

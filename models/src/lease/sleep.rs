@@ -1,266 +1,267 @@
-//! Who sleeps for a job, or for the last one to be done; and what each does when he is woken.
+//! Consumers sleep for a job, joiners for the last one to be done; and what each does when it is woken.
 
-use super::{A, At, Bug, C, COUNTS, FP, FREVIVED, FSEQ, For, KB, Low, P, Process, S, SEQ, Says, State, Turn, WORDS, tid};
-use crate::checker::Step;
+use super::state::{A, At, C, For, JOINERS, KB, P, Process, REVIVED, S, SEQ, Says, WORDS};
+use super::{Bug, Lease, State, Steps, Turn};
+use crate::kernel::Queued;
 
 impl Turn<'_> {
-    pub(super) fn sleep(&self, next: &mut Vec<Step<State>>) {
-        let (mut state, mut p) = (*self.before, self.p);
-        let (lease, joins) = (self.lease, self.lease.joins(self.me));
+    pub(super) fn sleep(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
+        let (model, joins) = (self.model, self.model.joins(me));
         let what = match p.at {
-            At::Decide if !joins && lease.is_over(&state, self.me) => {
-                p = Process::GONE;
-                "it is over"
+            At::Decide if !joins && model.is_over(&state, me) => {
+                p = Process::default();
+                "the end"
             }
             At::Decide => {
-                (p.watch, p.at) = (state.used, At::Arm);
-                state.starved |= lease.is(Bug::StarvedForgotten) && state.has_data() && !lease.has_slot(&state);
+                (p.watch, p.at) = (state.own.used, At::Arm);
+                let starved = state.own.has_data() && !model.has_lease(&state);
+                state.own.starved |= self.is(Bug::StarvedForgotten) && starved;
                 "must wait"
             }
             At::Arm => {
-                (p.pending, p.napping, p.at) = (tid(P), true, At::Announce);
+                state.set_pending(me, P);
+                (p.counted, p.at) = (true, At::Register);
                 "pending = P, counts itself"
             }
-            At::Announce => {
-                state.announce(P);
-                p = state.processes[self.me];
-                (p.seen[P], p.fresh[FP], p.at) = (state.low[P], true, At::Note);
-                "announces to P"
+            At::Register => {
+                state.register(P);
+                state.note(me, P);
+                state.hands[me].set_fresh(P, true);
+                p.at = At::Note;
+                "registers with P"
             }
             At::Note => {
-                p.seen[C] = state.low[C];
-                for slot in 0..self.watched() {
-                    p.seen[S + slot] = state.low[S + slot];
+                for word in std::iter::once(C).chain(S..S + self.watched()) {
+                    state.note(me, word);
                 }
-                (p.fresh[FSEQ], p.at) = (joins, At::Ready);
+                state.hands[me].set_fresh(JOINERS, joins);
+                p.at = At::Ready;
                 "notes the words"
             }
             At::Ready => self.ready(&mut state, &mut p, joins),
-            At::ReadyStarved if lease.has_slot(&state) => self.awake(&mut p),
+            At::ReadyStarved if model.has_lease(&state) => self.awake(&mut state, &mut p),
             At::ReadyStarved => {
                 p.at = At::ReadyBack;
-                "no slot"
+                "no lease"
             }
-            At::ReadyBack if p.index >= state.used => {
+            At::ReadyBack if p.index >= state.own.used => {
                 (p.index, p.at) = (0, At::Queue);
                 "must sleep"
             }
-            At::ReadyBack if lease.is_back(&state, p.index.into()) => self.awake(&mut p),
+            At::ReadyBack if self.run.is_back(&state, p.index.into()) => self.awake(&mut state, &mut p),
             At::ReadyBack => {
                 p.index += 1;
                 "is not back"
             }
-            At::Queue => self.queue(&state, &mut p, joins),
-            At::Asleep if !p.rung => return,
+            At::Queue => self.queue(&mut state, &mut p, joins),
+            At::Asleep if !self.hand().woken => return,
             At::Asleep => {
                 p.at = At::Woken;
                 "wakes up"
             }
             At::Woken => {
+                state.forget(me);
                 p.forget();
                 p.at = At::DutyKb;
-                "unqueues"
+                "leaves all queues"
             }
             At::DutyKb => {
-                let low = state.low[C];
-                if low.owner() == 0 && low.has(Low::W) && state.contenders() {
-                    return self.wake(next, KB, "duty: C's kb", |p, _| p.at = At::Retell);
+                if state.words[C].is_deserted() && Lease::waiters(&state) {
+                    return self.wake(next, KB, "duty: wakes a waiter for C", |p, _| p.at = At::NotifyAgain);
                 }
-                p.at = At::Retell;
+                p.at = At::NotifyAgain;
                 "duty: C is well"
             }
-            At::Retell => {
-                let tells = (lease.joiners(&state) || lease.closed) && (joins || !lease.is(Bug::WokenTellsNobody));
-                if lease.closed && lease.is(Bug::WokenTellsAll) {
-                    p.at = At::EndBump;
-                } else if tells {
-                    p.scan(For::Retell);
+            At::NotifyAgain => {
+                let notifies = joins || !self.is(Bug::WokenNotifiesNone);
+                if model.closed && self.is(Bug::WokenNotifiesAll) {
+                    p.at = At::EndAdvance;
+                } else if (model.joiners(&state) || model.closed) && notifies {
+                    p.scan(For::NotifyAgain);
                 } else {
-                    p.at = self.after_retelling();
+                    p.at = self.after_notifying_again();
                 }
-                "retells?"
+                "is there anything to notify again?"
             }
-            At::PassOn if lease.sleepers(&state) && lease.has_job(&state) => {
-                state.bump(FP);
-                p = state.processes[self.me];
+            At::PassOn if model.sleepers(&state) && self.run.has_job(&state) => {
+                state.advance(P);
                 p.at = At::PassWake;
-                "passes on: A+1"
+                "passes on: A + 1"
             }
             At::PassOn => {
-                p.at = At::Flight;
+                p.at = At::HandOver;
                 "nothing to pass on"
             }
-            At::PassWake => return self.wake(next, A, "passes on", |p, _| p.at = At::Flight),
+            At::PassWake => return self.wake(next, A, "passes on", |p, _| p.at = At::HandOver),
             _ => {
-                state.announce(C);
-                p = state.processes[self.me];
-                self.awake(&mut p);
-                "flight: announces to C"
+                state.register(C);
+                self.awake(&mut state, &mut p);
+                "hand-over: registers with C"
             }
         };
         self.go(next, what, state, p);
     }
 
-    /// Looks without a lock: what was waited for may have come.
+    /// Looks without a lock: what the process waits for may have come.
     fn ready(&self, state: &mut State, p: &mut Process, joins: bool) -> &'static str {
-        let lease = self.lease;
-        if (p.watch != state.used && !lease.is(Bug::SlotsCountedOnce)) || (joins && lease.is_half_moved(state)) {
-            return self.awake(p);
+        let (model, used) = (self.model, state.own.used);
+        let one_more = p.watch != used && !self.is(Bug::LeasesCountedOnce);
+        if one_more || (joins && self.run.is_half_moved(state)) {
+            return self.awake(state, p);
         }
         if joins {
             p.scan(For::Ready);
-            return "is it all done?";
+            return "is all done?";
         }
-        if (state.has_data() && lease.has_slot(state)) || lease.is_over(state, self.me) {
-            return self.awake(p);
+        if (state.own.has_data() && model.has_lease(state)) || model.is_over(state, self.me) {
+            return self.awake(state, p);
         }
         p.at = At::ReadyBack;
-        if state.has_data() && !lease.is(Bug::StarvedForgotten) {
-            (state.starved, p.at) = (true, At::ReadyStarved);
+        if state.own.has_data() && !self.is(Bug::StarvedForgotten) {
+            (state.own.starved, p.at) = (true, At::ReadyStarved);
         }
         "nothing new"
     }
 
-    /// The kernel compares one word and queues on it: the slots, C, P, the bell.
-    fn queue(&self, state: &State, p: &mut Process, joins: bool) -> &'static str {
-        let watched = self.watched();
-        let word = match usize::from(p.index).checked_sub(watched) {
-            None => S + usize::from(p.index),
-            Some(0) => C,
-            Some(1) => P,
-            _ if joins => SEQ,
-            _ => A,
+    /// The kernel compares one word and queues on it: the leases, C, P, the epoch last.
+    fn queue(&self, state: &mut State, p: &mut Process, joins: bool) -> &'static str {
+        let (me, watched) = (self.me, self.watched());
+        let (futex, epoch) = match usize::from(p.index).checked_sub(watched) {
+            None => (S + usize::from(p.index), None),
+            Some(0) => (C, None),
+            Some(1) => (P, None),
+            _ if joins => (SEQ, Some(JOINERS)),
+            _ => (A, Some(P)),
         };
-        let same = match word {
-            SEQ => p.fresh[FSEQ],
-            A => p.fresh[FP],
-            _ => p.seen[word] == state.low[word],
+        let queued = match epoch {
+            None => state.queue_word(me, futex),
+            Some(epoch) => state.queue(me, futex, self.hand().is_fresh(epoch)),
         };
-        if !same && p.rung {
-            p.at = At::Woken;
-            return "rung while queueing";
+        match queued {
+            Queued::Woken => {
+                p.at = At::Woken;
+                "woken while it queues"
+            }
+            Queued::Changed => {
+                let watch = p.watch;
+                p.forget();
+                (p.watch, p.at) = (watch, At::Register);
+                "EAGAIN"
+            }
+            Queued::Yes if futex < WORDS => {
+                p.index += 1;
+                "queues"
+            }
+            Queued::Yes => {
+                state.hands[me].forget_epochs();
+                (p.index, p.watch, p.at) = (0, 0, At::Asleep);
+                "sleeps"
+            }
         }
-        if !same {
-            let watch = p.watch;
-            p.forget();
-            (p.watch, p.at) = (watch, At::Announce);
-            return "EAGAIN";
-        }
-        (p.queued, p.index) = (p.queued | 1 << word, p.index + 1);
-        if word < WORDS {
-            p.seen[word] = Low(0);
-            return "queues";
-        }
-        (p.fresh, p.index, p.watch, p.at) = ([false; COUNTS], 0, 0, At::Asleep);
-        "sleeps"
     }
 
     fn watched(&self) -> usize {
-        if self.lease.is(Bug::WatchesNoSlots) { 0 } else { self.p.watch.into() }
+        if self.is(Bug::LeasesUnwatched) { 0 } else { self.p.watch.into() }
     }
 
-    /// After a second, asleep: looks again.
-    pub(super) fn belt(&self, next: &mut Vec<Step<State>>) {
-        let mut p = self.p;
-        if p.at == At::Contending {
-            p.forget();
-            p.at = At::GTry;
-        } else {
-            self.awake(&mut p);
-        }
-        self.go(next, "belt", *self.before, p);
-    }
-
-    /// Leaves the sleep, and looks in earnest.
-    pub(super) fn awake(&self, p: &mut Process) -> &'static str {
+    /// Leaves the sleep, and looks with the lock.
+    pub(super) fn awake(&self, state: &mut State, p: &mut Process) -> &'static str {
+        state.forget(self.me);
         p.forget();
-        (p.napping, p.at) = (false, self.lease.start(self.me));
+        (p.counted, p.at) = (false, self.model.begins(self.me));
         "need not sleep"
     }
 
-    pub(super) fn after_retelling(&self) -> At {
-        let passes = self.lease.joins(self.me) && !self.lease.is(Bug::JoinerKeepsWake);
-        if passes { At::PassOn } else { At::Flight }
+    fn after_notifying_again(&self) -> At {
+        let passes = self.model.joins(self.me) && !self.is(Bug::JoinerKeepsWake);
+        if passes { At::PassOn } else { At::HandOver }
     }
 
-    /// `is_finished`, for whatever it is asked; and who is told.
-    pub(super) fn finished(&self, next: &mut Vec<Step<State>>) {
-        let (mut state, mut p) = (*self.before, self.p);
+    /// `is_finished`, for whatever asks it; and whom it notifies.
+    pub(super) fn finished(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
         let what = match p.at {
-            At::JStart if self.lease.is_half_moved(&state) => {
+            At::JStart if self.run.is_half_moved(&state) => {
                 (p.at, p.left) = (At::GStart, 1);
-                "one has died half way"
+                "a lease is half moved"
             }
             At::JStart => {
                 p.scan(For::Join);
-                "is it all done?"
+                "is all done?"
             }
-            At::FHead if state.has_data() => self.found(&mut p, false),
+            At::FHead if state.own.has_data() => self.found(&mut state, &mut p, false),
             At::FHead => {
-                (p.head, p.index, p.at) = (state.head, 0, At::FSlot);
-                p.fresh[FREVIVED] = self.lease.letter;
+                (p.head, p.index, p.at) = (state.own.head, 0, At::FLease);
+                state.hands[me].set_fresh(REVIVED, self.model.letter);
                 "the log is empty"
             }
-            At::FSlot if p.index >= state.used => {
+            At::FLease if p.index >= state.own.used => {
                 p.at = At::FSame;
                 "all are free"
             }
-            At::FSlot if state.slots[usize::from(p.index)].says != Says::Free => self.found(&mut p, false),
-            At::FSlot => {
-                p.index += 1;
-                "one is free"
+            At::FLease if state.own.jobs[usize::from(p.index)].says != Says::Free => {
+                self.found(&mut state, &mut p, false)
             }
-            At::FSame if self.lease.is(Bug::FinishedWithoutSecondLook) => self.found(&mut p, true),
-            At::FSame if state.head != p.head || p.fresh[FREVIVED] != self.lease.letter => self.found(&mut p, false),
+            At::FLease => {
+                p.index += 1;
+                "it is free"
+            }
+            At::FSame if self.is(Bug::FinishedWithoutSecondLook) => self.found(&mut state, &mut p, true),
+            At::FSame if state.own.head != p.head || self.hand().is_fresh(REVIVED) != self.model.letter => {
+                self.found(&mut state, &mut p, false)
+            }
             At::FSame => {
                 p.at = At::FEmpty;
                 "the same head"
             }
             At::FEmpty => {
-                let empty = state.puts <= p.head;
-                self.found(&mut p, empty)
+                let empty = state.own.puts <= p.head;
+                self.found(&mut state, &mut p, empty)
             }
-            At::SeqBump => {
-                state.bump(FSEQ);
-                p = state.processes[self.me];
+            At::SeqAdvance => {
+                state.advance(JOINERS);
                 p.at = At::SeqWake;
-                "all is done: joiners + 1"
+                "all is done: the joiners' epoch + 1"
             }
-            At::SeqWake => return self.wake_all(next, SEQ, "tells who joins", self.after_telling_joiners()),
-            At::EndBump => {
-                state.bump(FP);
-                p = state.processes[self.me];
+            At::SeqWake => {
+                return self.wake_all(next, SEQ, "wakes joiners", |p| p.at = self.after_joiners());
+            }
+            At::EndAdvance => {
+                state.advance(P);
                 p.at = At::EndWake;
-                "it is over: A+1"
+                "the end: A + 1"
             }
-            _ => return self.wake_all(next, A, "tells consumers", self.after_retelling()),
+            _ => return self.wake_all(next, A, "wakes consumers", |p| p.at = self.after_notifying_again()),
         };
         self.go(next, what, state, p);
     }
 
-    fn after_telling_joiners(&self) -> At {
+    fn after_joiners(&self) -> At {
         match self.p.purpose {
             For::Done => At::DStarved,
-            _ if self.lease.closed => At::EndBump,
-            _ => self.after_retelling(),
+            _ if self.model.closed => At::EndAdvance,
+            _ => self.after_notifying_again(),
         }
     }
 
     /// What the look was for.
-    fn found(&self, p: &mut Process, finished: bool) -> &'static str {
-        (p.head, p.index, p.fresh[FREVIVED]) = (0, 0, false);
+    fn found(&self, state: &mut State, p: &mut Process, finished: bool) -> &'static str {
+        (p.head, p.index) = (0, 0);
+        state.hands[self.me].set_fresh(REVIVED, false);
         match (p.purpose, finished) {
-            (For::Join, true) => *p = Process { at: if p.instant { At::Gone } else { At::Early }, ..Process::GONE },
+            (For::Join, true) if p.instant => *p = Process::default(),
+            (For::Join, true) => *p = Process { at: At::Early, ..Process::default() },
             (For::Join, false) => p.at = At::Decide,
             (For::Ready, true) => {
-                self.awake(p);
+                self.awake(state, p);
             }
             (For::Ready, false) => p.at = At::Queue,
-            (_, true) => p.at = At::SeqBump,
+            (_, true) => p.at = At::SeqAdvance,
             (For::Done, false) => p.at = At::DStarved,
-            (For::Retell, false) => p.at = self.after_retelling(),
+            (For::NotifyAgain, false) => p.at = self.after_notifying_again(),
         }
-        if !matches!(p.at, At::FHead | At::SeqBump) {
+        if !matches!(p.at, At::FHead | At::SeqAdvance) {
             (p.purpose, p.instant) = (For::Join, false);
         }
         if finished { "all is done" } else { "not all is done" }

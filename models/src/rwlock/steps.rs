@@ -1,21 +1,19 @@
-//! What each process does next, and what may happen to it.
+//! What each process does next.
 
-use super::{At, Bug, Process, RwLock, State};
-use crate::{
-    checker::{Kind, Step},
-    robust::{Come, Flaws, tid},
-};
+use super::{At, Bug, ENTRY, Process, Steps, Turn};
+use crate::checker::Step;
+use crate::kernel::tid;
+use crate::robust::{Come, Flaws};
 
-impl RwLock {
-    /// The one thing `me` does next by itself.
-    pub(super) fn own_step(&self, before: &State, me: usize, next: &mut Vec<Step<State>>) {
-        let mut state = *before;
-        let mut p = state.processes[me];
-        let place = usize::from(p.place);
+impl Turn<'_> {
+    /// The next step by itself.
+    pub(super) fn own_step(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
+        let (lock, locks) = (usize::from(p.lock), self.model.locks);
         let what = match p.at {
             At::Gone => return,
             At::Idle if p.rounds == 0 => {
-                p = Process::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {
@@ -27,54 +25,48 @@ impl RwLock {
                 "wants"
             }
             At::Glance => {
-                let free = (0..state.used).filter(|place| state.turnstile == 0 && !state.robust.is_held((*place).into()));
-                for place in free {
-                    (p.at, p.place) = (At::Grab, place);
-                    state.processes[me] = p;
-                    next.push(Step { who: me, what: "finds a place, and nobody in the turnstile", kind: Kind::Own, state });
+                for lock in
+                    (0..state.own.used).filter(|lock| !state.is_held(ENTRY) && !state.is_held((*lock).into()))
+                {
+                    (p.at, p.lock) = (At::Grab, lock);
+                    self.go(next, "finds a lock free, and the entry lock", state, p);
                 }
                 if p.at == At::Grab {
                     return;
                 }
                 p.at = At::Enter;
-                "has to go through the turnstile"
+                "has to go through the entry lock"
             }
             At::Grab => {
-                let (robust, what, kind, come) = state.robust.take_step(me, place);
-                state.robust = robust;
+                let (what, come) = state.take_step(me, lock);
                 match come {
                     Come::On => {}
-                    Come::Not => (p.at, p.place) = (At::Enter, 0),
-                    Come::Done(_) if self.is(Bug::ChecksFirst) => p.at = At::AskIn,
-                    Come::Done(_) => p.at = At::Check,
+                    Come::Not => (p.at, p.lock) = (At::Enter, 0),
+                    Come::Done(_) => p.at = if self.is(Bug::ChecksFirst) { At::AskIn } else { At::Check },
                 }
-                state.processes[me] = p;
-                next.push(Step { who: me, what, kind, state });
-                return;
+                what
             }
             At::Check => {
-                p.at = if state.turnstile == 0 { At::AskIn } else { At::Back };
-                "looks at the turnstile"
+                p.at = if state.is_held(ENTRY) { At::Back } else { At::AskIn };
+                "looks at the entry lock"
             }
             At::AskIn => {
-                (p.told, p.has, p.at) = (state.signature != 0, true, At::Read);
+                (p.warned, p.has, p.at) = (state.own.signature != 0, true, At::Read);
                 "asks for a signature"
             }
             At::Enter if p.late => {
                 p = p.rest();
                 "gives up"
             }
-            At::Enter if state.turnstile != 0 => return,
+            At::Enter if state.is_held(ENTRY) => return,
             At::Enter => {
-                state.turnstile = tid(me);
-                p.told = std::mem::take(&mut state.marked) && self.is(Bug::KernelsMark);
-                state.robust.set_pending(me, None);
+                p.warned = state.take(me, ENTRY) && self.is(Bug::KernelsMark);
                 p.at = At::Ask;
                 "enters"
             }
             At::Ask => {
                 if !self.is(Bug::KernelsMark) {
-                    p.told = state.signature != 0;
+                    p.warned = state.own.signature != 0;
                 }
                 p.at = match p.writer {
                     false if self.is(Bug::SitsOutside) => At::Leave,
@@ -84,216 +76,142 @@ impl RwLock {
                 };
                 "asks for a signature"
             }
-            At::Find if place == self.places => {
+            At::Find if lock == locks => {
                 p.at = At::Leave;
-                "finds no place"
+                "finds no lock"
             }
             At::Find => {
-                if state.robust.is_held(place) {
-                    p.place += 1;
-                } else if p.place < state.used || self.is(Bug::WidensOutside) {
+                if state.is_held(lock) {
+                    p.lock += 1;
+                } else if p.lock < state.own.used || self.is(Bug::WidensOutside) {
                     p.at = At::Sit;
                 } else {
                     p.at = At::Widen;
                 }
-                "looks at a place"
+                "looks at a lock"
             }
             At::Widen => {
-                state.used = state.used.max(p.place + 1);
+                state.own.used = state.own.used.max(p.lock + 1);
                 p.at = if p.has { At::Read } else { At::Sit };
                 "notes that it is used"
             }
             At::Sit => {
-                let (robust, what, kind, come) = state.robust.take_step(me, place);
-                state.robust = robust;
+                let (what, come) = state.take_step(me, lock);
                 match come {
                     Come::On => {}
-                    Come::Not => (p.at, p.place) = (At::Find, p.place + 1),
-                    Come::Done(_) => (p.at, p.has) = (if self.is(Bug::SitsOutside) { At::Read } else { At::Leave }, true),
+                    Come::Not => (p.at, p.lock) = (At::Find, p.lock + 1),
+                    Come::Done(_) => {
+                        (p.at, p.has) = (if self.is(Bug::SitsOutside) { At::Read } else { At::Leave }, true);
+                    }
                 }
-                state.processes[me] = p;
-                next.push(Step { who: me, what, kind, state });
-                return;
+                what
             }
             At::Leave => {
-                (state.turnstile, state.marked) = (0, false);
-                state.robust.set_pending(me, None);
+                state.leave_mutex(me, ENTRY);
                 p.at = match (p.writer, p.has) {
                     (false, true) if self.is(Bug::WidensOutside) => At::Widen,
                     (false, true) => At::Read,
                     (false, false) if self.is(Bug::SitsOutside) => At::Find,
-                    (true, true) if self.is(Bug::TurnstileOpens) => At::Begin,
+                    (true, true) if self.is(Bug::EntryLockOpens) => At::Begin,
                     (true, true) if self.is(Bug::ClearsOutside) => At::Unsign,
                     _ => At::Idle,
                 };
                 if p.at == At::Idle {
                     p = p.rest();
                 }
-                "leaves the turnstile"
+                "leaves the entry lock"
             }
             At::Read => {
-                state.processes[me].at = At::Rise;
-                next.push(Step { who: me, what: "has read", kind: Kind::Chance, state });
-                return;
+                return self.chance(next, None, "has read", |state| state.processes[me].at = At::Rise);
             }
-            At::Look if place == if self.is(Bug::LooksOutside) { self.places } else { state.used.into() } => {
-                (p.at, p.place) = match (state.turnstile == tid(me), self.is(Bug::SignsFirst)) {
+            At::Look if lock == if self.is(Bug::LooksOutside) { locks } else { state.own.used.into() } => {
+                (p.at, p.lock) = match (state.holds(me, ENTRY), self.is(Bug::SignsFirst)) {
                     (false, _) => (At::Enter, 0),
-                    (true, true) => (At::Begin, p.place),
-                    (true, false) => (At::Sign, p.place),
+                    (true, true) => (At::Begin, p.lock),
+                    (true, false) => (At::Sign, p.lock),
                 };
                 "has looked at all"
             }
-            At::Look if self.is(Bug::LooksOutside) => {
-                if state.turnstile != tid(me) {
-                    p.noted |= u8::from(state.robust.is_held(place)) << place;
-                    p.place += 1;
-                } else if p.noted & 1 << place != 0 {
-                    p.at = At::Wait;
-                } else {
-                    p.place += 1;
-                }
-                "looks at a place"
-            }
             At::Look => {
-                if state.robust.is_held(place) {
-                    p.at = At::Wait;
-                } else {
-                    p.place += 1;
-                }
-                "looks at a place"
+                let held = match self.is(Bug::LooksOutside) {
+                    true if !state.holds(me, ENTRY) => {
+                        p.noted |= u8::from(state.is_held(lock)) << lock;
+                        false
+                    }
+                    true => p.noted & 1 << lock != 0,
+                    false => state.is_held(lock),
+                };
+                (p.at, p.lock) = if held { (At::Wait, p.lock) } else { (At::Look, p.lock + 1) };
+                "looks at a lock"
             }
             At::Wait => {
-                let (robust, what, kind, come) = state.robust.take_step(me, place);
-                state.robust = robust;
+                let (what, come) = state.take_step(me, lock);
                 match come {
                     Come::On => {}
                     Come::Not if p.late => p.at = At::Leave,
                     Come::Not => {
-                        state.robust.set_pending(me, Some(place));
-                        p.at = At::Announce;
+                        state.set_pending(me, lock);
+                        p.at = At::Register;
                     }
                     Come::Done(_) => p.at = At::Pass,
                 }
-                state.processes[me] = p;
-                next.push(Step { who: me, what, kind, state });
-                return;
+                what
             }
-            At::Announce => {
-                p.at = if state.robust.mark(me, place) { At::Queue } else { At::Wait };
-                "announces"
+            At::Register => {
+                p.at = if state.register_if_held(me, lock) { At::Queue } else { At::Wait };
+                "registers"
             }
             At::Queue => {
-                p.at = if state.robust.queue(me, place) { At::Asleep } else { At::Wait };
+                p.at = if state.queue_lock(me, lock) { At::Asleep } else { At::Wait };
                 if p.at == At::Asleep { "sleeps" } else { "EAGAIN" }
             }
-            At::Asleep if !state.robust.is_woken(me) => return,
+            At::Asleep if !self.hand().woken => return,
             At::Asleep => {
-                state.robust.wake_up(me);
+                state.forget(me);
                 p.at = At::Wait;
                 "is awake"
             }
             At::Sign => {
-                state.signature = tid(me);
-                (p.at, p.place) = if self.is(Bug::SignsFirst) { (At::Look, 0) } else { (At::Begin, 0) };
-                if self.is(Bug::TurnstileOpens) {
+                state.own.signature = tid(me);
+                (p.at, p.lock) = (if self.is(Bug::SignsFirst) { At::Look } else { At::Begin }, 0);
+                if self.is(Bug::EntryLockOpens) {
                     (p.at, p.has) = (At::Leave, true);
                 }
                 "signs"
             }
             At::Begin => {
-                (state.torn, p.at, p.has, p.place) = (true, At::Write, true, 0);
+                (state.own.torn, p.at, p.has, p.lock) = (true, At::Write, true, 0);
                 "begins to write"
             }
             At::Write => {
-                state.torn = false;
-                state.processes[me].at = if self.is(Bug::ClearsOutside) { At::Leave } else { At::Unsign };
-                next.push(Step { who: me, what: "has written", kind: Kind::Chance, state });
-                return;
+                let then = if self.is(Bug::ClearsOutside) { At::Leave } else { At::Unsign };
+                return self.chance(next, None, "has written", |state| {
+                    (state.own.torn, state.processes[me].at) = (false, then);
+                });
             }
             At::Unsign => {
-                (state.signature, state.unfinished) = (0, false);
-                p.at = At::Leave;
-                p.has = false;
+                (state.own.signature, state.own.unfinished) = (0, false);
+                (p.at, p.has) = (At::Leave, false);
                 if self.is(Bug::ClearsOutside) {
                     p = p.rest();
                 }
                 "clears the signature"
             }
             At::Rise | At::Pass | At::Back => {
-                let flaws = Flaws { no_wake: self.is(Bug::NoWake), clear_ignores_announce: self.is(Bug::ClearIgnoresAnnounce) };
-                state.robust.give_step(me, place, true, flaws, |(robust, what, kind, come)| {
-                    let mut state = before.with(robust);
-                    if let Come::Done(_) = come {
-                        let p = &mut state.processes[me];
-                        match p.at {
-                            At::Rise => *p = p.rest(),
-                            At::Back => (p.at, p.place) = (At::Enter, 0),
-                            _ => (p.at, p.place) = (At::Look, p.place + 1),
-                        }
+                let (no_wake, clear_ignores_epoch) = (self.is(Bug::NoWake), self.is(Bug::ClearIgnoresEpoch));
+                let flaws = Flaws { no_wake, clear_ignores_epoch };
+                return state.give_step(me, lock, true, flaws, |mut state, what, kind, done| {
+                    let p = &mut state.processes[me];
+                    match p.at {
+                        _ if !done => {}
+                        At::Rise => *p = p.rest(),
+                        At::Back => (p.at, p.lock) = (At::Enter, 0),
+                        _ => (p.at, p.lock) = (At::Look, p.lock + 1),
                     }
-                    next.push(Step { who: me, what, kind, state });
+                    next.push(Step { process: me, what, kind, state });
                 });
-                return;
-            }
-            At::Dying => {
-                let freed = |mut state: State| {
-                    if state.turnstile == tid(me) {
-                        (state.turnstile, state.marked) = (0, true);
-                    }
-                    state
-                };
-                if state.turnstile == tid(me) {
-                    next.push(Step { who: me, what: "kernel: turnstile", kind: Kind::Own, state: freed(state) });
-                }
-                state.robust.die_step(me, |(robust, what, kind, come)| {
-                    let mut state = before.with(robust);
-                    if let Come::Done(_) = come {
-                        state = freed(state);
-                        state.processes[me] = Process::GONE;
-                    }
-                    next.push(Step { who: me, what, kind, state });
-                });
-                return;
             }
         };
-        state.processes[me] = p;
-        next.push(Step { who: me, what, kind: Kind::Own, state });
-    }
-
-    /// What may happen to `me`.
-    pub(super) fn mishaps(before: &State, me: usize, next: &mut Vec<Step<State>>) {
-        let p = before.processes[me];
-        let mut push = |which: usize, what, edit: &dyn Fn(&mut State)| {
-            if before.left[which] > 0 {
-                let mut state = *before;
-                state.left[which] -= 1;
-                edit(&mut state);
-                next.push(Step { who: me, what, kind: Kind::Chance, state });
-            }
-        };
-        if !matches!(p.at, At::Gone | At::Idle | At::Dying) {
-            push(0, "is killed", &|state| {
-                state.robust.kill(me);
-                // Who has signed when the readers had left: from there on the next one is to be told.
-                state.unfinished |= state.signature == tid(me) && matches!(p.at, At::Begin | At::Write | At::Unsign);
-                state.processes[me] = Process { at: At::Dying, ..Process::GONE };
-            });
-        }
-        let rises = |state: &mut State| {
-            if p.at == At::Asleep {
-                state.robust.wake_up(me);
-                state.processes[me].at = At::Wait;
-            }
-        };
-        if matches!(p.at, At::Asleep | At::Enter) && !p.late {
-            push(1, "is late", &|state| {
-                state.processes[me].late = true;
-                rises(state);
-            });
-        }
-        if p.at == At::Asleep {
-            push(2, "wakes for nothing", &rises);
-        }
+        self.go(next, what, state, p);
     }
 }

@@ -1,227 +1,151 @@
-//! What each process does next, and what may happen to it.
+//! What each process does next.
 
-use super::{At, Bug, Process, Semaphore, State};
-use crate::{
-    checker::{Kind, Step},
-    robust::{Come, tid},
-};
+use super::{At, Bug, MUTEX, Process, Steps, Turn};
+use crate::checker::{Kind, Step};
+use crate::robust::{Come, Flaws};
 
-impl Semaphore {
-    /// The one thing `me` does next by itself.
-    pub(super) fn own_step(&self, before: &State, me: usize, next: &mut Vec<Step<State>>) {
-        let mut state = *before;
-        let inside = self.is_inside(before, me);
-        let mut p = state.processes[me];
+impl Turn<'_> {
+    /// The next step by itself.
+    pub(super) fn own_step(&self, next: &mut Steps) {
+        let (me, mut state, mut p) = (self.me, *self.before, self.p);
+        let outside = self.is(Bug::NoMutex) || (self.is(Bug::GathersOutside) && p.want > 1);
+        // Whether it may do what is done in the mutex.
+        let inside = state.holds(me, MUTEX) || outside;
         let what = match p.at {
             At::Gone => return,
             At::Idle if p.rounds == 0 => {
-                p = Process::GONE;
+                p = Process::default();
                 "leaves for good"
             }
             At::Idle => {
                 p.scan();
                 if p.want > 1 && !inside {
-                    p.at = At::Gate;
+                    p.at = At::Enter;
                 }
                 "wants"
             }
-            At::Look if p.looked == self.all() => {
+            At::Look if p.looked == self.model.all() => {
                 p.looked = 0;
                 p.at = match (inside, p.late) {
-                    (false, _) => At::Gate,
+                    (false, _) => At::Enter,
                     (true, true) => At::GiveBack,
-                    (true, false) => At::Mark,
+                    (true, false) => At::Register,
                 };
                 "finds none"
             }
             At::Look => {
-                for word in (0..self.permits).filter(|word| p.looked & 1 << word == 0) {
-                    let mut state = state;
-                    let p = &mut state.processes[me];
-                    if state.robust.is_held(word) {
+                for word in (0..self.model.permits).filter(|word| p.looked & 1 << word == 0) {
+                    let mut p = p;
+                    if state.is_held(word) {
                         p.looked |= 1 << word;
                     } else {
                         (p.at, p.target) = (At::Take, u8::try_from(word).unwrap_or(0));
                     }
-                    next.push(Step { who: me, what: "looks at one", kind: Kind::Own, state });
+                    self.go(next, "looks at one", state, p);
                 }
                 return;
             }
             At::Take => {
                 let word = usize::from(p.target);
-                let (robust, what, kind, come) = state.robust.take_step(me, word);
-                state.robust = robust;
+                let (what, come) = state.take_step(me, word);
                 match come {
                     Come::On => {}
                     Come::Not => (p.at, p.target, p.looked) = (At::Look, 0, p.looked | 1 << word),
                     Come::Done(_) => {
                         p.got |= 1 << word;
                         p.scan();
-                        if p.got.count_ones() == u32::from(p.want) {
+                        if p.has_all() {
                             p.at = if inside { At::Out } else { At::Held };
                         }
                     }
                 }
-                state.processes[me] = p;
-                next.push(Step { who: me, what, kind, state });
-                return;
+                what
             }
-            At::Gate if p.late => {
-                self.give_up(&mut state, me, &mut p);
-                "gives up at the gate"
+            At::Enter if p.late => {
+                p.rest();
+                "gives up at the mutex"
             }
-            At::Gate if state.gate != 0 => return,
-            At::Gate => {
-                state.gate = tid(me);
-                state.robust.set_pending(me, None);
+            At::Enter if state.is_held(MUTEX) => return,
+            At::Enter => {
+                state.take(me, MUTEX);
                 p.scan();
-                "enters the gate"
+                "enters the mutex"
             }
-            At::Mark => {
-                let mine = p.got;
-                let word = (0..self.permits).find(|word| p.looked & 1 << word == 0 && mine & 1 << word == 0);
-                let last = word.is_none() || (self.is(Bug::WatchesOne) && p.looked != 0);
-                if last {
-                    (p.looked, p.at) = (0, At::Queue);
-                    "has marked them"
-                } else if let Some(word) = word
-                    && state.robust.is_held(word)
-                {
-                    if self.is(Bug::NoMark) {
-                        state.robust.note(me, word);
-                    } else {
-                        state.robust.mark(me, word);
+            At::Register => {
+                let left = |word: &usize| (p.looked | p.got) & 1 << word == 0;
+                match (0..self.model.permits).find(left) {
+                    Some(word) if !(self.is(Bug::WatchesOne) && p.looked != 0) => {
+                        if !state.is_held(word) {
+                            state.forget(me);
+                            p.scan();
+                            return self.go(next, "finds one free", state, p);
+                        }
+                        if self.is(Bug::NotRegistered) {
+                            state.note(me, word);
+                        } else {
+                            state.register_if_held(me, word);
+                        }
+                        (p.looked, p.noted) = (p.looked | 1 << word, p.noted | 1 << word);
+                        "registers with one"
                     }
-                    (p.looked, p.noted) = (p.looked | 1 << word, p.noted | 1 << word);
-                    "marks one"
-                } else {
-                    state.robust.wake_up(me);
-                    p.scan();
-                    "finds one free"
+                    _ => {
+                        (p.looked, p.at) = (0, At::Queue);
+                        "has registered with all"
+                    }
                 }
             }
-            At::Queue => {
-                let left = p.noted & !p.looked;
-                if left == 0 {
+            At::Queue => match p.noted & !p.looked {
+                0 => {
                     (p.at, p.looked, p.noted) = (At::Asleep, 0, 0);
                     "sleeps"
-                } else {
-                    let word = left.trailing_zeros() as usize;
-                    if state.robust.queue(me, word) {
-                        p.looked |= 1 << word;
-                        "queues"
-                    } else {
-                        p.scan();
-                        "EAGAIN"
-                    }
                 }
-            }
-            At::Asleep if !state.robust.is_woken(me) => return,
+                left if state.queue_lock(me, left.trailing_zeros() as usize) => {
+                    p.looked |= 1 << left.trailing_zeros();
+                    "queues"
+                }
+                _ => {
+                    p.scan();
+                    "EAGAIN"
+                }
+            },
+            At::Asleep if !self.hand().woken => return,
             At::Asleep => {
-                state.robust.wake_up(me);
+                state.forget(me);
                 p.scan();
                 "is awake"
             }
             At::Out => {
-                if state.gate == tid(me) {
-                    state.gate = 0;
-                }
-                state.robust.set_pending(me, None);
-                if p.got.count_ones() == u32::from(p.want) {
+                state.leave_mutex(me, MUTEX);
+                if p.has_all() {
                     p.at = At::Held;
                 } else {
-                    self.give_up(&mut state, me, &mut p);
+                    state.forget(me);
+                    p.rest();
                 }
-                "leaves the gate"
+                "leaves the mutex"
             }
             At::Held => {
-                state.processes[me].at = At::Give;
-                next.push(Step { who: me, what: "has been at work", kind: Kind::Chance, state });
-                return;
+                return self
+                    .chance(next, None, "has been at work", |state| state.processes[me].at = At::Give);
             }
-            At::Give | At::GiveBack if p.got == 0 || (p.at == At::GiveBack && self.is(Bug::KeepsTheRest)) => {
-                if p.at == At::GiveBack {
-                    (p.at, p.got) = (At::Out, 0);
-                } else {
-                    self.give_up(&mut state, me, &mut p);
-                }
+            At::GiveBack if p.got == 0 || self.is(Bug::KeepsTheRest) => {
+                (p.at, p.got) = (At::Out, 0);
+                "has given all back"
+            }
+            At::Give if p.got == 0 => {
+                p.rest();
                 "has given all"
             }
             At::Give | At::GiveBack => {
                 let word = p.got.trailing_zeros() as usize;
-                state.robust.give_step(me, word, true, self.flaws(), |(robust, what, kind, come)| {
-                    let mut state = before.with(robust);
-                    if let Come::Done(_) = come {
-                        state.processes[me].got &= !(1 << word);
-                    }
-                    next.push(Step { who: me, what, kind, state });
+                let (clear_ignores_epoch, no_wake) = (self.is(Bug::ClearIgnoresEpoch), self.is(Bug::NoWake));
+                let flaws = Flaws { clear_ignores_epoch, no_wake };
+                return state.give_step(me, word, true, flaws, |mut state, what, kind: Kind, done| {
+                    state.processes[me].got &= !(u8::from(done) << word);
+                    next.push(Step { process: me, what, kind, state });
                 });
-                return;
-            }
-            At::Dying => {
-                if state.gate == tid(me) {
-                    let mut state = *before;
-                    state.gate = 0;
-                    next.push(Step { who: me, what: "kernel: gate", kind: Kind::Own, state });
-                }
-                state.robust.die_step(me, |(robust, what, kind, come)| {
-                    let mut state = before.with(robust);
-                    if let Come::Done(_) = come {
-                        state.processes[me] = Process::GONE;
-                        if state.gate == tid(me) {
-                            state.gate = 0;
-                        }
-                    }
-                    next.push(Step { who: me, what, kind, state });
-                });
-                return;
             }
         };
-        state.processes[me] = p;
-        next.push(Step { who: me, what, kind: Kind::Own, state });
-    }
-
-    /// The end of a round, with or without success.
-    #[allow(clippy::unused_self, reason = "as its neighbours")]
-    fn give_up(&self, state: &mut State, me: usize, p: &mut Process) {
-        state.robust.wake_up(me);
-        *p = Process { at: At::Idle, want: p.want, rounds: p.rounds - 1, ..Process::GONE };
-    }
-
-    /// What may happen to `me`.
-    pub(super) fn mishaps(before: &State, me: usize, next: &mut Vec<Step<State>>) {
-        let p = before.processes[me];
-        let mut push = |which: usize, what, edit: &dyn Fn(&mut State)| {
-            if before.left[which] > 0 {
-                let mut state = *before;
-                state.left[which] -= 1;
-                edit(&mut state);
-                next.push(Step { who: me, what, kind: Kind::Chance, state });
-            }
-        };
-        if !matches!(p.at, At::Gone | At::Idle | At::Dying) {
-            push(0, "is killed", &|state| {
-                state.robust.kill(me);
-                state.processes[me] = Process { at: At::Dying, ..Process::GONE };
-            });
-        }
-        let rises = |state: &mut State| {
-            if p.at == At::Asleep {
-                state.robust.wake_up(me);
-                state.processes[me].scan();
-            }
-        };
-        if (matches!(p.at, At::Asleep | At::Gate) || (p.at == At::Look && before.gate == tid(me))) && !p.late {
-            push(1, "is late", &|state| {
-                state.processes[me].late = true;
-                rises(state);
-            });
-        }
-        if p.at == At::Asleep {
-            push(2, "wakes for nothing", &rises);
-        }
-        if p.at == At::Gate && p.want == 1 {
-            push(2, "looks once a second", &|state| state.processes[me].scan());
-        }
+        self.go(next, what, state, p);
     }
 }

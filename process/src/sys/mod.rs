@@ -1,9 +1,10 @@
 //! The kernel and the C library, one function per call.
 //!
-//! Each platform supplies: `main_image`, `find`, `pidfd_open`, `pidfd_signal`, `pidfd_reap`, `wait_readable`, `socket_pair`,
-//! `send`, `receive`, `is_handshake_socket`, `replace_stdin`, `replace_stdout`, `let_child_inherit`, `set_variable`,
-//! `remove_variable`, `without_sigpipe`, `block_signals`, `unblock_signals`, `set_process_title`, `exit_now`. No other file of this crate names libc,
-//! an operating system or an errno.
+//! Each platform supplies: `main_image`, `find`, `pidfd_open`, `pidfd_signal`, `pidfd_reap`, `wait_readable`,
+//! `socket_pair`, `send`, `receive`, `is_control_socket`, `replace_stdin`, `replace_stdout`,
+//! `let_child_inherit`, `set_variable`, `remove_variable`, `without_sigpipe`, `block_signals`,
+//! `unblock_signals`, `set_process_title`, `exit_now`. No other file of this crate names libc, an operating
+//! system or an errno.
 
 #[cfg(target_os = "linux")]
 mod linux;

@@ -1,6 +1,6 @@
-//! What the tests of this crate share.
+//! Helpers that the tests of this crate share.
 #![allow(dead_code, reason = "each test program uses some of it")]
-#![allow(clippy::print_stderr, clippy::exit, reason = "a watchdog barks and bites")]
+#![allow(clippy::print_stderr, clippy::exit, reason = "the watchdog ends a program that hangs")]
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,55 +12,59 @@ use std::time::Duration;
 /// Any error, in a test.
 pub(crate) type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-/// Ends the whole program if the test takes longer than anything here can take.
+/// Ends the whole program if the test runs longer than [`LONG`]. Dropping the return value stops the
+/// watchdog.
 #[must_use]
 pub(crate) fn watchdog() -> impl Drop {
-    struct Leash(Option<mpsc::Sender<()>>);
-    impl Drop for Leash {
+    struct Running(Option<mpsc::Sender<()>>);
+    impl Drop for Running {
         fn drop(&mut self) {
             self.0.take();
         }
     }
-    let (leash, held) = mpsc::channel();
+    let (running, closed) = mpsc::channel();
     let name = thread::current().name().unwrap_or_default().to_owned();
     thread::spawn(move || {
-        if let Err(RecvTimeoutError::Timeout) = held.recv_timeout(LONG) {
+        if let Err(RecvTimeoutError::Timeout) = closed.recv_timeout(LONG) {
             eprintln!("{name} hangs");
             std::process::exit(9);
         }
     });
-    Leash(Some(leash))
+    Running(Some(running))
 }
 
-/// Looks again and again; the watchdog ends it if it never comes true.
-pub(crate) fn wait_until(mut true_at_last: impl FnMut() -> bool) {
-    while !true_at_last() {
+/// Polls until the condition is true; the watchdog is the only limit.
+pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Whether a process exists, if only as a zombie.
+/// Returns whether a process exists, if only as a zombie.
 pub(crate) fn exists(pid: u32) -> bool {
     fs::exists(format!("/proc/{pid}")).unwrap_or(true)
 }
 
-/// Whether a process exists and has not ended. An orphan stays a zombie until whoever adopts orphans here finds the time.
+/// Returns whether a process exists and has not ended. An orphan stays a zombie until its new parent reaps
+/// it.
 pub(crate) fn runs(pid: u32) -> bool {
     let state = fs::read_to_string(format!("/proc/{pid}/stat"));
     state.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with(['Z', 'X'])))
 }
 
-/// How many descriptors this process has open, without the one that counts.
+/// Returns how many descriptors this process has open, without the descriptor of this very look.
 pub(crate) fn open_descriptors() -> usize {
     fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() - 1)
 }
 
-/// How many of them a new program would inherit.
+/// Returns how many of them a new program would inherit.
 pub(crate) fn inheritable_descriptors() -> usize {
     const O_CLOEXEC: u32 = 0o2_000_000;
-    let flags = |info: String| info.lines().find_map(|line| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    let octal = |line: &str| u32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok();
+    let flags = |info: String| info.lines().find_map(octal);
     let entries = fs::read_dir("/proc/self/fdinfo").into_iter().flatten().flatten();
-    entries.filter_map(|entry| flags(fs::read_to_string(entry.path()).ok()?)).filter(|flags| flags & O_CLOEXEC == 0).count()
+    let all = entries.filter_map(|entry| flags(fs::read_to_string(entry.path()).ok()?));
+    all.filter(|flags| flags & O_CLOEXEC == 0).count()
 }
 
 /// Longer than any test takes on any machine.
@@ -69,15 +73,17 @@ pub(crate) const LONG: Duration = Duration::from_secs(300);
 /// What [`run_tests`] runs.
 pub(crate) type Test = fn() -> Outcome;
 
-/// What libtest does, for a test program with a `main` of its own: so much of it as `cargo test` and `cargo nextest` use.
-#[allow(clippy::print_stdout, reason = "this is how a test program speaks")]
+/// Replaces libtest in a test program with a `main` of its own, as far as `cargo test` and `cargo nextest`
+/// need it.
+#[allow(clippy::print_stdout, reason = "a test program prints its results")]
 pub(crate) fn run_tests(tests: &[(&str, Test)]) -> Verdict {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
-    let names: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-') && *argument != "terse").collect();
-    let chosen = |name: &str| {
-        names.is_empty() || names.iter().any(|filter| if has("--exact") { name == *filter } else { name.contains(*filter) })
-    };
+    let names: Vec<_> =
+        arguments.iter().filter(|argument| !argument.starts_with('-') && *argument != "terse").collect();
+    let matches =
+        |name: &str, filter: &str| if has("--exact") { name == filter } else { name.contains(filter) };
+    let chosen = |name: &str| names.is_empty() || names.iter().any(|filter| matches(name, filter));
     let mut failed = false;
     for (name, test) in tests.iter().filter(|(name, _)| chosen(name) && !has("--ignored")) {
         if has("--list") {
@@ -96,7 +102,7 @@ pub(crate) fn run_tests(tests: &[(&str, Test)]) -> Verdict {
     Verdict { failed }
 }
 
-/// What `main` ends with.
+/// The result of the program's tests.
 #[must_use]
 pub(crate) struct Verdict {
     failed: bool,
@@ -108,7 +114,7 @@ impl Verdict {
     }
 }
 
-/// A namespace of its own for the programs that a test starts, gone afterwards.
+/// A namespace of its own for the programs that a test starts; dropping it removes the directory.
 pub(crate) struct OwnNamespace(pub(crate) PathBuf);
 
 impl OwnNamespace {
@@ -118,7 +124,7 @@ impl OwnNamespace {
         Self(PathBuf::from(format!("/dev/shm/multiproc-test-{}-{number}", std::process::id())))
     }
 
-    /// What is in it.
+    /// Returns the names in the directory.
     pub(crate) fn entries(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
         entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()

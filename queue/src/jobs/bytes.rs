@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use multiproc_robust::Deadline;
-use multiproc_shm::Tickets;
+use multiproc_shm::InFlight;
 
 use super::{Job, JoinableQueue, each};
 use crate::error::{GetError, PutError};
@@ -107,6 +107,6 @@ impl JoinableQueue<[u8]> {
         // of the job.
         let _ = job.try_reserve_exact(self.view().next_length().unwrap_or(0));
         let (lease, leased) = self.lease(&mut job, deadline)?;
-        Ok(Job::new(lease, job, leased, Tickets::default()))
+        Ok(Job::new(lease, job, leased, InFlight::default()))
     }
 }

@@ -61,7 +61,8 @@ impl<'a, T: ?Sized + 'static> DeadLetters<'a, T> {
     ///
     /// [`GetError`]: `Broken`, `NoMemory`.
     pub fn list(&self) -> Result<Vec<DeadLetter<T>>, GetError> {
-        let letters = self.queue.view().letters(usize::MAX).map_err(|refusal| self.queue.get_error(refusal))?;
+        let letters =
+            self.queue.view().letters(usize::MAX).map_err(|refusal| self.queue.get_error(refusal))?;
         Ok(letters.into_iter().map(DeadLetter::new).collect())
     }
 
@@ -86,7 +87,7 @@ impl<'a, T: ?Sized + 'static> DeadLetters<'a, T> {
         let mut replayed = 0;
         // No more than there are now: what becomes a dead letter meanwhile is for the next call.
         for _ in 0..self.len() {
-            if !self.queue.view().revive_letter().map_err(|refusal| self.queue.get_error(refusal))? {
+            if !self.queue.view().replay_letter().map_err(|refusal| self.queue.get_error(refusal))? {
                 break;
             }
             replayed += 1;

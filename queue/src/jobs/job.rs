@@ -6,7 +6,7 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 
 use multiproc_robust::signal_of_zombie;
-use multiproc_shm::Tickets;
+use multiproc_shm::InFlight;
 
 use super::JoinableQueue;
 use crate::jobs::lease::{Last, Leased};
@@ -37,12 +37,12 @@ pub struct Job<'a, V: 'static, T: ?Sized + 'static = V> {
     value: V,
     deliveries: u32,
     last: Option<Last>,
-    tickets: Tickets,
+    in_flight: InFlight,
 }
 
 impl<'a, V, T: ?Sized> Job<'a, V, T> {
-    pub(super) fn new(lease: Lease<'a, T>, value: V, leased: Leased, tickets: Tickets) -> Self {
-        Self { lease, value, deliveries: leased.deliveries, last: leased.last, tickets }
+    pub(super) fn new(lease: Lease<'a, T>, value: V, leased: Leased, in_flight: InFlight) -> Self {
+        Self { lease, value, deliveries: leased.deliveries, last: leased.last, in_flight }
     }
 
     /// Marks the job as done: it is never leased again.
@@ -53,7 +53,7 @@ impl<'a, V, T: ?Sized> Job<'a, V, T> {
     /// Marks the job as done, and returns its value.
     pub fn into_inner(self) -> V {
         if self.lease.finish() {
-            self.tickets.redeem();
+            self.in_flight.release();
         }
         self.value
     }
@@ -108,31 +108,31 @@ impl<V: fmt::Debug, T: ?Sized> fmt::Debug for Job<'_, V, T> {
 /// A lease that this thread holds; dropping it returns the job.
 pub(super) struct Lease<'a, T: ?Sized + 'static> {
     queue: &'a JoinableQueue<T>,
-    slot: usize,
+    number: usize,
     /// Not `Send`: the kernel knows the lease as this thread's.
     here: PhantomData<*const ()>,
 }
 
 impl<'a, T: ?Sized> Lease<'a, T> {
-    pub(super) fn new(queue: &'a JoinableQueue<T>, slot: usize) -> Self {
-        Self { queue, slot, here: PhantomData }
+    pub(super) fn new(queue: &'a JoinableQueue<T>, number: usize) -> Self {
+        Self { queue, number, here: PhantomData }
     }
 
     fn finish(self) -> bool {
         let this = ManuallyDrop::new(self);
-        this.queue.view().finish(this.slot)
+        this.queue.view().finish(this.number)
     }
 
     fn leave_to_task_done(self) {
         let this = ManuallyDrop::new(self);
-        this.queue.view().note_taken(this.slot);
+        this.queue.view().note_taken(this.number);
     }
 }
 
 impl<T: ?Sized> Drop for Lease<'_, T> {
     fn drop(&mut self) {
         // In a forked child this does nothing: the lease is its parent's.
-        self.queue.view().give_back_job(self.slot);
+        self.queue.view().give_back_job(self.number);
     }
 }
 
@@ -162,6 +162,10 @@ impl Holder {
 
 impl fmt::Debug for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Holder").field("pid", &self.pid()).field("died", &self.died()).field("signal", &self.signal()).finish()
+        f.debug_struct("Holder")
+            .field("pid", &self.pid())
+            .field("died", &self.died())
+            .field("signal", &self.signal())
+            .finish()
     }
 }

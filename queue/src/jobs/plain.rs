@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use multiproc_robust::Deadline;
-use multiproc_shm::{Pod, Tickets, bytemuck};
+use multiproc_shm::{InFlight, Pod, bytemuck};
 
 use super::{DeadLetter, Job, JoinableQueue, each};
 use crate::error::{GetError, PutError};
@@ -85,14 +85,15 @@ impl<T: Pod> JoinableQueue<Plain<T>> {
     }
 
     fn put_plain_until(&self, job: &T, deadline: Deadline) -> Result<(), PutError<()>> {
-        self.put_encoded(bytemuck::bytes_of(job), deadline).map_err(|refusal| self.put_error((), refusal, size_of::<T>()))
+        self.put_encoded(bytemuck::bytes_of(job), deadline)
+            .map_err(|refusal| self.put_error((), refusal, size_of::<T>()))
     }
 
     fn get_plain_until(&self, deadline: Deadline) -> Result<Job<'_, T, Plain<T>>, GetError> {
         let mut buffer = Buffer::take();
         let (lease, leased) = self.lease(&mut buffer, deadline)?;
         let value = plain(&buffer, || self.shared.describe())?;
-        Ok(Job::new(lease, value, leased, Tickets::default()))
+        Ok(Job::new(lease, value, leased, InFlight::default()))
     }
 }
 

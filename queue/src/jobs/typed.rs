@@ -142,7 +142,7 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
     /// [`NothingTaken`]: called more often than this thread has taken jobs.
     pub fn task_done(&self) -> Result<(), NothingTaken> {
         let view = self.view();
-        view.first_taken().filter(|slot| view.finish(*slot)).map(|_| ()).ok_or(NothingTaken)
+        view.first_taken().filter(|number| view.finish(*number)).map(|_| ()).ok_or(NothingTaken)
     }
 
     fn put_until(&self, value: T, deadline: Deadline) -> Result<(), PutError<T>> {
@@ -151,7 +151,11 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
         // Encoded before any lock is taken: the implementation of `Serialize` is user code.
         let transit = Transit::begin();
         if let Err(problem) = codec::encode(&value, &mut buffer) {
-            return Err(PutError::Encode { value, queue: self.shared.describe(), problem: problem.to_string() });
+            return Err(PutError::Encode {
+                value,
+                queue: self.shared.describe(),
+                problem: problem.to_string(),
+            });
         }
         match self.put_encoded(&buffer, deadline) {
             Ok(()) => {
@@ -175,7 +179,10 @@ impl<T: Serialize + DeserializeOwned + 'static> JoinableQueue<T> {
     }
 }
 
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], queue: impl FnOnce() -> String) -> Result<T, GetError> {
+pub(crate) fn decode<T: DeserializeOwned>(
+    bytes: &[u8],
+    queue: impl FnOnce() -> String,
+) -> Result<T, GetError> {
     codec::decode(bytes).map_err(|problem| GetError::Decode {
         queue: queue(),
         bytes: bytes.to_vec(),

@@ -1,31 +1,39 @@
-//! A history of calls, and whether one FIFO queue can have answered them: what can be told in `n log n`. (The workspace's `tests/queue` uses it for processes, and holds it against a checker that tries everything.)
+//! A history of calls, and whether one FIFO queue can have answered them, decided in `n log n`. (The
+//! workspace's `tests/queue` uses it for processes, and compares it with a checker that tries every order.)
 //!
-//! Values are unique, and each call lies somewhere between two moments. A history without any of the following is that of a queue without limit (Henzinger, Sezgin, Vafeiadis: *Aspect-oriented
-//! linearizability proofs*): a value that was got twice, or before it was put; one that overtook another which had been put before it; an answer that the queue is empty, at a time when there was
-//! always something in it. Two more things are looked at, and only what is plain of them, so that some wrong histories pass: a queue with a limit never has more in it than it holds, and is not *full* unless it can have been;
-//! and steps of one call come one after the other.
+//! Values are unique, and each call lies between two moments. A history is that of an unbounded queue
+//! (Henzinger, Sezgin, Vafeiadis: *Aspect-oriented linearizability proofs*) if it contains none of these:
+//!
+//! - a value that was got twice, or before it was put;
+//! - a value that overtook another which had been put before it;
+//! - an answer that the queue is empty, at a time when there was always something in it.
+//!
+//! Two more things are checked only in part, so some wrong histories pass: a bounded queue never holds more
+//! than its capacity and is *full* only if it can have been; and the steps of one call come one after the
+//! other.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::collections::HashMap;
 
-/// What one step of a call was.
+/// What one step of a call did.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) enum What {
     Put(u64),
-    /// All with one lock.
+    /// All under one lock.
     Got(Vec<u64>),
-    /// A get said so.
+    /// A get answered so.
     Empty,
-    /// A put said so.
+    /// A put answered so.
     Full,
     Close,
-    /// A put said so.
+    /// A put answered so.
     PutClosed,
-    /// A get said so: closed, and empty.
+    /// A get answered so: closed, and empty.
     GetClosed,
 }
 
-/// One step, as the history book has it. Steps of the same call came one after the other, as they stand. The moments are nanoseconds of one clock.
+/// One step of the history. Steps of one call came one after the other, in this order. The moments are
+/// nanoseconds of one clock.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Step {
     pub(crate) call: u64,
@@ -34,17 +42,17 @@ pub(crate) struct Step {
     pub(crate) what: What,
 }
 
-/// One end of a value's stay.
+/// The put or the get of a value.
 #[derive(Clone, Copy, Debug)]
 struct End {
     begun: u64,
     ended: u64,
     call: u64,
-    /// As which it came in its call.
+    /// Its position in its call.
     part: usize,
 }
 
-/// A value, from its put to its get; one that was not got is got after all.
+/// A value from its put to its get. A value that was not got counts as got after everything else.
 #[derive(Clone, Copy, Debug)]
 struct Stay {
     value: u64,
@@ -54,11 +62,11 @@ struct Stay {
 
 const NEVER: End = End { begun: u64::MAX, ended: u64::MAX, call: u64::MAX, part: 0 };
 
-/// Checks a history of a queue that holds so many.
+/// Checks a history of a queue that holds this many messages.
 ///
 /// # Errors
 ///
-/// What no queue does.
+/// What no FIFO queue can answer.
 pub(crate) fn check(steps: &[Step], capacity: Option<usize>) -> Result<(), String> {
     let mut stays = stays(steps)?;
     tighten(&mut stays);
@@ -70,7 +78,7 @@ pub(crate) fn check(steps: &[Step], capacity: Option<usize>) -> Result<(), Strin
     capacity.map_or(Ok(()), |capacity| within(steps, &stays, capacity))
 }
 
-/// Values that were put and not got.
+/// Returns the values that were put and not got.
 pub(crate) fn left(steps: &[Step]) -> usize {
     let count = |step: &Step| match &step.what {
         What::Put(_) => 1,
@@ -119,7 +127,7 @@ fn stays(steps: &[Step]) -> Result<Vec<Stay>, String> {
     Ok(stays)
 }
 
-/// Of two that were put one after the other the second was not got first.
+/// Of two values that were put one after the other, the second was not got first.
 fn in_order(stays: &[Stay]) -> Result<(), String> {
     let mut by_beginning: Vec<&Stay> = stays.iter().collect();
     by_beginning.sort_by_key(|stay| stay.put.begun);
@@ -134,15 +142,17 @@ fn in_order(stays: &[Stay]) -> Result<(), String> {
     Ok(())
 }
 
-/// `latest`: of those that came before, the one whose get began last.
+/// `latest`: of the values that were put before, the one whose get began last.
 fn overtaken(latest: Option<(u64, u64)>, stay: &Stay) -> Result<(), String> {
     match latest {
-        Some((begun, value)) if stay.get.ended < begun => Err(format!("{} has overtaken {value}", stay.value)),
+        Some((begun, value)) if stay.get.ended < begun => {
+            Err(format!("{} has overtaken {value}", stay.value))
+        }
         _ => Ok(()),
     }
 }
 
-/// The same for those that were put or got by one call.
+/// The same for values that were put or got by one call.
 fn in_order_in_calls(stays: &[Stay]) -> Result<(), String> {
     let mut puts: HashMap<u64, Vec<&Stay>> = HashMap::new();
     let mut gets: HashMap<u64, Vec<&Stay>> = HashMap::new();
@@ -173,7 +183,7 @@ fn in_order_in_calls(stays: &[Stay]) -> Result<(), String> {
     Ok(())
 }
 
-/// Whoever was put before another by the same call was in when that one was got.
+/// A value was in the queue when a later value of the same call was got.
 fn tighten(stays: &mut [Stay]) {
     stays.sort_by_key(|stay| (stay.put.call, std::cmp::Reverse(stay.put.part)));
     let (mut call, mut bound) = (u64::MAX, u64::MAX);
@@ -186,14 +196,15 @@ fn tighten(stays: &mut [Stay]) {
     stays.sort_by_key(|stay| stay.put.ended);
 }
 
-/// The first moment at which it can have been closed, if it was.
+/// The first moment at which the queue can have been closed, if it was.
 fn closed(steps: &[Step], frontier: &Frontier) -> Result<u64, String> {
     let of = |kind: &dyn Fn(&What) -> bool| steps.iter().filter(|step| kind(&step.what)).collect::<Vec<_>>();
     let closing = of(&|what| *what == What::Close);
     let afterwards = of(&|what| matches!(what, What::Close | What::PutClosed | What::GetClosed));
     let before = of(&|what| matches!(what, What::Put(_) | What::Full));
     let empty = of(&|what| *what == What::Empty);
-    let latest = before.iter().map(|step| step.begun).chain(empty.iter().map(|step| frontier.after(step.begun))).max();
+    let latest =
+        before.iter().map(|step| step.begun).chain(empty.iter().map(|step| frontier.after(step.begun))).max();
     let earliest = closing.iter().map(|step| step.begun).min();
     let moment = earliest.map_or(u64::MAX, |earliest| earliest.max(latest.unwrap_or(0)));
     match afterwards.iter().map(|step| step.ended).min() {
@@ -202,23 +213,26 @@ fn closed(steps: &[Step], frontier: &Frontier) -> Result<u64, String> {
     }
 }
 
-/// Answers that it is empty.
+/// Checks the answers that say that the queue is empty.
 fn emptiness(steps: &[Step], frontier: &Frontier, closed: u64) -> Result<(), String> {
     for step in steps {
         let from = match step.what {
             What::Empty => step.begun,
-            // Nothing is put later, so all was got.
+            // Nothing is put later, so everything was got.
             What::GetClosed => step.begun.max(closed).max(frontier.last()),
             _ => continue,
         };
         if frontier.after(from) > step.ended {
-            return Err(format!("said to be empty with something in it, from {} to {}", step.begun, step.ended));
+            return Err(format!(
+                "said to be empty with something in it, from {} to {}",
+                step.begun, step.ended
+            ));
         }
     }
     Ok(())
 }
 
-/// Of the values that were put until a moment, when the last get began.
+/// Of the values that were put before a moment: when the last get began.
 struct Frontier {
     put: Vec<u64>,
     latest: Vec<u64>,
@@ -239,7 +253,8 @@ impl Frontier {
         self.latest.last().copied().unwrap_or(0)
     }
 
-    /// The first moment, from this one on, at which nothing need be in it: whatever was put before has begun to be got.
+    /// The first moment, from this one on, at which the queue can be empty: the get of everything that was
+    /// put before has begun.
     fn after(&self, mut moment: u64) -> u64 {
         loop {
             let count = self.put.partition_point(|put| *put < moment);
@@ -251,7 +266,7 @@ impl Frontier {
     }
 }
 
-/// It never holds more than so many, and says that it is full only if it may be.
+/// The queue never holds more than this many messages, and says that it is full only if it can be.
 fn within(steps: &[Step], stays: &[Stay], capacity: usize) -> Result<(), String> {
     let sorted = |moments: &mut dyn Iterator<Item = u64>| {
         let mut moments: Vec<u64> = moments.collect();
@@ -259,12 +274,13 @@ fn within(steps: &[Step], stays: &[Stay], capacity: usize) -> Result<(), String>
         moments
     };
     let surely = || stays.iter().filter(|stay| stay.put.ended < stay.get.begun);
-    let (put, taken) = (sorted(&mut surely().map(|stay| stay.put.ended)), sorted(&mut surely().map(|stay| stay.get.begun)));
+    let (put, taken) =
+        (sorted(&mut surely().map(|stay| stay.put.ended)), sorted(&mut surely().map(|stay| stay.get.begun)));
     let come = sorted(&mut stays.iter().map(|stay| stay.put.begun));
     let gone = sorted(&mut stays.iter().map(|stay| stay.get.ended));
     let before = |moments: &[u64], moment: u64| moments.partition_point(|other| *other < moment);
     let until = |moments: &[u64], moment: u64| moments.partition_point(|other| *other <= moment);
-    // Fewest and most that are in it at a moment.
+    // The fewest and the most messages that can be in it at a moment.
     let fewest = |moment: u64| before(&put, moment) - until(&taken, moment);
     let most = |moment: u64| until(&come, moment) - before(&gone, moment);
     let between = |moments: &[u64], step: &Step, is_so: &dyn Fn(u64) -> bool| {

@@ -1,5 +1,9 @@
-//! What the tests of the queue share: a watchdog, random numbers that can be had again, and names of their own.
-#![allow(dead_code, clippy::print_stderr, reason = "each test program uses a part of it; a watchdog must say why it barks")]
+//! What the tests of the queue share: a watchdog, reproducible random numbers, unique names.
+#![allow(
+    dead_code,
+    clippy::print_stderr,
+    reason = "each test program uses a part of it; a watchdog must say why it barks"
+)]
 
 use std::error::Error;
 use std::fs;
@@ -28,7 +32,7 @@ pub(crate) fn watchdog() -> Watchdog {
     Watchdog(alive)
 }
 
-/// Random enough, and the same again for the same seed (SplitMix64).
+/// Random numbers that are the same again for the same seed (SplitMix64).
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
@@ -44,13 +48,13 @@ impl Random {
     }
 }
 
-/// A name that no other test has.
+/// Returns a name that no other test has.
 pub(crate) fn unique(what: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     format!("test-{what}-{}-{}", process::id(), NUMBER.fetch_add(1, Relaxed))
 }
 
-/// Bytes that tell their message and their place in it.
+/// Returns bytes that tell their message and their position in it.
 pub(crate) fn pattern(seed: u64, length: usize) -> Vec<u8> {
     let mut random = Random(seed);
     let mut bytes: Vec<u8> = (0..length.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).collect();
@@ -66,7 +70,7 @@ pub(crate) struct Sleeper<R> {
 }
 
 impl<R: Send + 'static> Sleeper<R> {
-    /// Starts `work`, and waits until it sleeps (or is over).
+    /// Starts `work`, and waits until it sleeps or is over.
     pub(crate) fn start(work: impl FnOnce() -> R + Send + 'static) -> Self {
         let (tell, hear) = mpsc::channel();
         let done = Arc::new(AtomicBool::new(false));
@@ -85,7 +89,8 @@ impl<R: Send + 'static> Sleeper<R> {
         this
     }
 
-    /// Whether it waits for something. (For the machine, too: a thread on its way to sleep may be put off the CPU, but then it is runnable.)
+    /// Returns whether it waits for something. (Also on a busy machine: a thread that is about to sleep may
+    /// be preempted, but is runnable then.)
     pub(crate) fn sleeps(&self) -> bool {
         let stat = fs::read_to_string(&self.task).unwrap_or_default();
         stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))

@@ -1,32 +1,45 @@
-//! Futexes: to sleep on words, to wake, to count who sleeps.
+//! Futexes: sleeping on words, waking, counting the threads that sleep.
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::io;
 use std::ptr;
 use std::sync::atomic::AtomicU32;
 
-use crate::deadline::Deadline;
+/// When a wait ends, on `CLOCK_MONOTONIC`: seconds and nanoseconds. `None`: never.
+pub(crate) type Limit = Option<(i64, i64)>;
 
 /// How a futex wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names, reason = "the others are ways to return without having been woken")]
 pub(crate) enum Woken {
-    /// Woken, perhaps for nothing. (Which word it was does not tell enough: the kernel names the last one that was woken.)
+    /// Woken, perhaps for nothing. The kernel also says by which word, but it names only the last one that
+    /// was woken, so the answer is not used.
     Woken,
-    /// A word had changed already.
+    /// A word had changed before the kernel compared it.
     Changed,
     /// The deadline came.
     TimedOut,
-    /// The kernel has no such call (`futex_waitv` before 5.16, or a seccomp filter).
+    /// The kernel has no such call (`futex_waitv` before Linux 5.16, or a seccomp filter).
     Unsupported,
 }
 
-/// `futex(FUTEX_WAIT_BITSET, CLOCK_MONOTONIC)` on a word of a shared object: never `PRIVATE`. A signal counts as a spurious wake-up.
-pub(crate) fn futex_wait(word: *const AtomicU32, expected: u32, deadline: Deadline) -> Woken {
-    let limit = deadline.timespec().map(to_timespec);
+/// Sleeps on a word of a shared object: `futex(FUTEX_WAIT_BITSET, CLOCK_MONOTONIC)`, never `PRIVATE`. A
+/// signal counts as a spurious wake-up.
+pub(crate) fn futex_wait(word: *const AtomicU32, expected: u32, limit: Limit) -> Woken {
+    let limit = limit.map(to_timespec);
     let limit_ptr = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `word` is a mapped, aligned u32 (the kernel returns EFAULT otherwise); the timespec outlives the call.
+    // SAFETY: `word` is a mapped, aligned u32 (the kernel returns EFAULT otherwise); the timespec outlives
+    // the call.
     let result = unsafe {
-        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT_BITSET, expected, limit_ptr, ptr::null::<u32>(), u32::MAX)
+        libc::syscall(
+            libc::SYS_futex,
+            word,
+            libc::FUTEX_WAIT_BITSET,
+            expected,
+            limit_ptr,
+            ptr::null::<u32>(),
+            u32::MAX,
+        )
     };
     ended(result)
 }
@@ -49,16 +62,25 @@ impl WaitWord {
     }
 }
 
-/// `futex_waitv(2)` over words of shared objects: never `PRIVATE`. The kernel compares and queues them in this order.
-pub(crate) fn futex_waitv(vector: &[WaitWord], deadline: Deadline) -> Woken {
+/// Sleeps on words of shared objects: `futex_waitv(2)`, never `PRIVATE`. The kernel compares and queues them
+/// in this order.
+pub(crate) fn futex_waitv(vector: &[WaitWord], limit: Limit) -> Woken {
     if cfg!(multiproc_force_fallback) {
         return Woken::Unsupported;
     }
-    let limit = deadline.timespec().map(to_timespec);
+    let limit = limit.map(to_timespec);
     let limit_ptr = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
     // SAFETY: the vector and the timespec outlive the call; the kernel checks the addresses.
-    let result =
-        unsafe { libc::syscall(libc::SYS_futex_waitv, vector.as_ptr(), vector.len(), 0, limit_ptr, libc::CLOCK_MONOTONIC) };
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_futex_waitv,
+            vector.as_ptr(),
+            vector.len(),
+            0,
+            limit_ptr,
+            libc::CLOCK_MONOTONIC,
+        )
+    };
     ended(result)
 }
 
@@ -77,18 +99,21 @@ fn ended(result: i64) -> Woken {
     }
 }
 
-/// `futex(FUTEX_WAKE)` on a word of a shared object; how many were woken.
+/// Wakes up to `count` threads that sleep on a word of a shared object: `futex(FUTEX_WAKE)`. Returns how many
+/// it woke.
 pub(crate) fn futex_wake(word: *const AtomicU32, count: i32) -> u32 {
-    // SAFETY: waking touches no memory of ours; a bad address is EFAULT.
+    // SAFETY: waking touches no memory of this process; a bad address is EFAULT.
     let result = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, count) };
     u32::try_from(result).unwrap_or(0)
 }
 
-/// How many sleep on a word of a shared object: `futex(FUTEX_REQUEUE)` from the word to itself, which wakes nobody and tells how many it has looked at.
-pub(crate) fn sleepers_on(word: *const AtomicU32) -> usize {
-    let (nobody, all) = (0_i32, i32::MAX as usize);
-    // SAFETY: touches no memory of ours; a bad address is EFAULT.
-    let result = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_REQUEUE, nobody, all, word, 0) };
+/// Returns how many threads sleep on a word of a shared object: `futex(FUTEX_REQUEUE)` from the word to
+/// itself. The call wakes no thread and returns how many it moved.
+pub(crate) fn waiters_on(word: *const AtomicU32) -> usize {
+    let (to_wake, to_move) = (0_i32, i32::MAX as usize);
+    // SAFETY: touches no memory of this process; a bad address is EFAULT.
+    let result =
+        unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_REQUEUE, to_wake, to_move, word, 0) };
     usize::try_from(result).unwrap_or(0)
 }
 

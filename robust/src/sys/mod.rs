@@ -1,7 +1,7 @@
-//! The kernel, one function per system call.
+//! The system: one function per call of the kernel or libc.
 //!
-//! A platform supplies: `futex_wait`, `futex_waitv`, `futex_wake`, `sleepers_on`, `gettid`, `robust_list`,
-//! `set_robust_list`, `start_sleeper`, `thread_exists`, `is_thread_of_this_process`, `wiped_on_fork`,
+//! A platform supplies: `futex_wait`, `futex_waitv`, `futex_wake`, `waiters_on`, `gettid`, `robust_list`,
+//! `set_robust_list`, `start_parked_thread`, `thread_exists`, `is_thread_of_this_process`, `wiped_on_fork`,
 //! `monotonic_ns`, `cpus_online`, `is_bound_to_one_cpu`, `cpu`. No other file of this crate names libc, an
 //! operating system or an errno.
 
@@ -9,8 +9,18 @@
 mod futex;
 #[cfg(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64"))]
 mod linux;
-#[cfg(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64"))]
+#[cfg(all(
+    target_os = "linux",
+    target_env = "gnu",
+    target_endian = "little",
+    target_pointer_width = "64"
+))]
 pub(crate) use {futex::*, linux::*};
 
-#[cfg(not(all(target_os = "linux", target_env = "gnu", target_endian = "little", target_pointer_width = "64")))]
+#[cfg(not(all(
+    target_os = "linux",
+    target_env = "gnu",
+    target_endian = "little",
+    target_pointer_width = "64"
+)))]
 compile_error!("multiproc-robust supports 64-bit little-endian Linux with glibc");

@@ -1,4 +1,4 @@
-//! How a thread comes to its place on its robust list, and leaves it.
+//! How a thread links its sentinels into its robust list, and takes them off at its end.
 #![allow(unsafe_code, reason = "links private sentinels into libc's list")]
 
 use std::io;
@@ -9,6 +9,7 @@ use super::{AT_EXIT, Block, FUTEX_OFFSET, NoList, Sentinel, THREAD, ThisThread, 
 use crate::sys::{self, RobustHead};
 
 impl ThisThread {
+    /// Sets this thread up: at its first operation, and after a fork.
     #[cold]
     #[inline(never)]
     pub(super) fn set_up() -> Result<(), NoList> {
@@ -27,35 +28,37 @@ impl ThisThread {
         let me = Self { block, head };
         let b = me.block();
         b.below.set(0);
-        b.older[0].set(b.bottom());
-        // Insert LAST, then FIRST, as libc inserts a mutex: fill, fix the neighbour's back link, then one store makes it visible.
+        b.outer[0].set(b.bottom());
+        // LAST, then FIRST, as libc inserts a mutex: fill it, fix the neighbour's back link, then one store
+        // makes it visible.
         // SAFETY: the head is this thread's own, and its entries are libc's or the head itself.
         unsafe { insert_at_head(head, &b.last) };
         // SAFETY: as above.
         unsafe { insert_at_head(head, &b.first) };
-        THREAD.with(|(kept, _)| kept.set(block));
+        THREAD.with(|(known, _)| known.set(block));
         b.owner.set(u64::from(std::process::id()) << 32 | u64::from(sys::gettid()));
-        // The thread's end gives the block back; during the end itself it is simply kept.
+        // The thread's end returns the block. In a thread that is ending already, the block is not returned.
         let _ = AT_EXIT.try_with(|_| ());
         Ok(())
     }
 }
 
-/// libc's list head of this thread, registered again if a raw `clone` lost it.
+/// Returns libc's list head of this thread, registered again if a raw `clone` lost it.
 fn registered_head() -> io::Result<*mut RobustHead> {
     let head = sys::robust_list()?;
     if !head.is_null() {
-        THREAD.with(|(_, kept)| kept.set(head));
+        THREAD.with(|(_, known)| known.set(head));
         return Ok(head);
     }
-    let head = THREAD.with(|(_, kept)| kept.get());
+    let head = THREAD.with(|(_, known)| known.get());
     if head.is_null() {
         return Err(io::ErrorKind::Unsupported.into());
     }
-    // SAFETY: this thread's libc head, at the same address as in the parent; the entries on it were the parent's.
-    let known = unsafe { &*head };
-    known.list.set(known.list.as_ptr().cast());
-    known.pending.set(ptr::null_mut());
+    // SAFETY: this thread's libc head, at the same address as in the parent; the entries on it were the
+    // parent's.
+    let list = unsafe { &*head };
+    list.list.set(list.list.as_ptr().cast());
+    list.pending.set(ptr::null_mut());
     // SAFETY: a valid empty list in this thread's own control block.
     unsafe { sys::set_robust_list(head) }?;
     Ok(head)
@@ -65,7 +68,7 @@ fn registered_head() -> io::Result<*mut RobustHead> {
 ///
 /// # Safety
 ///
-/// `head` is this thread's robust list; the sentinel outlives its place on it.
+/// `head` is this thread's robust list. The sentinel stays mapped as long as it is on the list.
 unsafe fn insert_at_head(head: *mut RobustHead, sentinel: &Sentinel) {
     // SAFETY: the caller's promise.
     let list = unsafe { &(*head).list };
@@ -74,7 +77,8 @@ unsafe fn insert_at_head(head: *mut RobustHead, sentinel: &Sentinel) {
     sentinel.previous.set(list.as_ptr().cast());
     // libc marks priority-inheritance mutexes in bit 0; the back link lies just before the link.
     let neighbour = next.map_addr(|address| address & !1);
-    // SAFETY: an entry of libc's list (or its head, which has room before it in glibc's thread descriptor) has its back link there.
+    // SAFETY: an entry of libc's list (or its head, which has room before it in glibc's thread descriptor)
+    // has its back link there.
     unsafe { neighbour.wrapping_sub(1).write_volatile(sentinel.next.as_ptr() as usize) };
     compiler_fence(SeqCst);
     list.set(sentinel.next.as_ptr().cast());
@@ -85,7 +89,7 @@ unsafe fn insert_at_head(head: *mut RobustHead, sentinel: &Sentinel) {
 static FREE: parking_lot::Mutex<Vec<usize>> = parking_lot::Mutex::new(Vec::new());
 
 fn take_block() -> io::Result<*const Block> {
-    // A fork may have left the mutex locked for ever in the child: then a new block.
+    // A fork may have left the mutex locked forever in the child: then a new block.
     let reused = FREE.try_lock().and_then(|mut free| free.pop());
     match reused {
         Some(address) => Ok(ptr::with_exposed_provenance(address)),
@@ -93,7 +97,8 @@ fn take_block() -> io::Result<*const Block> {
     }
 }
 
-/// At the end of a thread: takes the sentinels off the list, unless locks are still held between them, which the kernel must find.
+/// Takes the sentinels off the list at the end of a thread. Leaves them there if the thread still holds
+/// locks, which the kernel must find.
 pub(super) struct Retire;
 
 impl Drop for Retire {
@@ -106,21 +111,23 @@ impl Drop for Retire {
         for sentinel in [&block.first, &block.last] {
             let (previous, next) = (sentinel.previous.get(), sentinel.next.get());
             let after = next.map_addr(|address| address & !1);
-            // SAFETY: with nothing between them both neighbours are libc's entries, the head, or our other sentinel.
+            // SAFETY: with nothing between the sentinels, both neighbours are libc's entries, the head, or
+            // the other sentinel.
             unsafe { after.wrapping_sub(1).write_volatile(previous as usize) };
             compiler_fence(SeqCst);
             // SAFETY: as above.
             unsafe { previous.write_volatile(next as usize) };
         }
         block.owner.set(0);
-        THREAD.with(|(kept, _)| kept.set(&raw const UNSET.0));
+        THREAD.with(|(known, _)| known.set(&raw const UNSET.0));
         if let Some(mut free) = FREE.try_lock() {
             free.push(me.block.expose_provenance());
         }
     }
 }
 
-/// Whether this process is where it (or the one it was forked from) took its first lock. Thread ids in the words of inherited mappings mean nothing elsewhere.
+/// Returns whether this process is in the pid namespace where it, or the process it was forked from, took its
+/// first lock. In another namespace the thread ids in the words of inherited mappings mean nothing.
 fn in_first_pid_namespace() -> bool {
     static FIRST: AtomicU64 = AtomicU64::new(0);
     let here = pid_namespace();

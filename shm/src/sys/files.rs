@@ -1,4 +1,4 @@
-//! Files and directories, their locks, and the memory behind them.
+//! Files and directories, their locks, and their memory.
 #![allow(unsafe_code, reason = "system calls")]
 
 use std::ffi::{CStr, CString};
@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// `mkdir(path, 0700)`; an existing one is no error.
+/// `mkdir(path, 0700)`. If the directory exists, that is no error.
 pub(crate) fn make_directory(path: &CStr) -> io::Result<()> {
     // SAFETY: a C string.
     if unsafe { libc::mkdir(path.as_ptr(), 0o700) } == 0 {
@@ -20,33 +20,42 @@ pub(crate) fn make_directory(path: &CStr) -> io::Result<()> {
 
 pub(crate) fn open_directory(path: &CStr) -> io::Result<File> {
     // SAFETY: a C string.
-    owned(unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC) })
+    owned(unsafe {
+        libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+    })
 }
 
-/// The same directory through a new open file, so that a `flock` on it is this call's own.
+/// Opens the same directory again: a `flock` belongs to one open file.
 pub(crate) fn open_directory_again(directory: &File) -> io::Result<File> {
     // SAFETY: an open descriptor and a C string.
-    owned(unsafe { libc::openat(directory.as_raw_fd(), c".".as_ptr(), libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC) })
+    owned(unsafe {
+        libc::openat(
+            directory.as_raw_fd(),
+            c".".as_ptr(),
+            libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC,
+        )
+    })
 }
 
-/// The same file through a new open file.
+/// Opens the same file again.
 pub(crate) fn open_again(file: &File) -> io::Result<File> {
     std::fs::OpenOptions::new().read(true).write(true).open(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
-/// Opens an ordinary file that the user chose for reading and writing; a FIFO does not block.
+/// Opens a file that the user chose, for reading and writing. A FIFO does not block.
 pub(crate) fn open_path(path: &Path) -> io::Result<File> {
     std::fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)
 }
 
-/// Opens an existing file for reading and writing: no symbolic link is followed, a FIFO does not block.
+/// Opens an existing file for reading and writing. It follows no symbolic link, and a FIFO does not block.
 pub(crate) fn open_at(directory: &File, name: &CStr) -> io::Result<File> {
     let flags = libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
     // SAFETY: an open descriptor and a C string.
     owned(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) })
 }
 
-/// A new file without a name in this directory (`O_TMPFILE`), or `Unsupported`.
+/// Makes a file without a name in this directory (`O_TMPFILE`). Fails with `Unsupported` if the file system
+/// cannot.
 pub(crate) fn open_unnamed(directory: &File) -> io::Result<File> {
     if cfg!(multiproc_force_fallback) {
         return Err(io::ErrorKind::Unsupported.into());
@@ -60,20 +69,22 @@ pub(crate) fn open_unnamed(directory: &File) -> io::Result<File> {
     })
 }
 
-/// A new file under a name that nobody else has.
+/// Makes a file whose name must not exist.
 pub(crate) fn create_at(directory: &File, name: &CStr) -> io::Result<File> {
     let flags = libc::O_CREAT | libc::O_EXCL | libc::O_RDWR | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     // SAFETY: an open descriptor and a C string.
     owned(unsafe { libc::openat(directory.as_raw_fd(), name.as_ptr(), flags, 0o600) })
 }
 
-/// `linkat` of an unnamed file: through /proc, else with `AT_EMPTY_PATH`.
+/// `linkat` of a file without a name: through /proc, else with `AT_EMPTY_PATH`.
 pub(crate) fn give_name(file: &File, directory: &File, name: &CStr) -> io::Result<()> {
     let descriptor = file.as_raw_fd();
     let through_proc = CString::new(format!("/proc/self/fd/{descriptor}"))?;
     let target = directory.as_raw_fd();
     // SAFETY: open descriptors and C strings.
-    let linked = unsafe { libc::linkat(libc::AT_FDCWD, through_proc.as_ptr(), target, name.as_ptr(), libc::AT_SYMLINK_FOLLOW) };
+    let linked = unsafe {
+        libc::linkat(libc::AT_FDCWD, through_proc.as_ptr(), target, name.as_ptr(), libc::AT_SYMLINK_FOLLOW)
+    };
     if linked == 0 {
         return Ok(());
     }
@@ -82,7 +93,8 @@ pub(crate) fn give_name(file: &File, directory: &File, name: &CStr) -> io::Resul
         return Err(error);
     }
     // SAFETY: as above.
-    let linked = unsafe { libc::linkat(descriptor, c"".as_ptr(), target, name.as_ptr(), libc::AT_EMPTY_PATH) };
+    let linked =
+        unsafe { libc::linkat(descriptor, c"".as_ptr(), target, name.as_ptr(), libc::AT_EMPTY_PATH) };
     if linked == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -90,16 +102,22 @@ pub(crate) fn give_name(file: &File, directory: &File, name: &CStr) -> io::Resul
 pub(crate) fn rename_new(directory: &File, from: &CStr, to: &CStr) -> io::Result<()> {
     let fd = directory.as_raw_fd();
     // SAFETY: open descriptors and C strings.
-    let renamed = unsafe { libc::syscall(libc::SYS_renameat2, fd, from.as_ptr(), fd, to.as_ptr(), libc::RENAME_NOREPLACE) };
+    let renamed = unsafe {
+        libc::syscall(libc::SYS_renameat2, fd, from.as_ptr(), fd, to.as_ptr(), libc::RENAME_NOREPLACE)
+    };
     if renamed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 pub(crate) fn remove_at(directory: &File, name: &CStr) -> io::Result<()> {
     // SAFETY: an open descriptor and a C string.
-    if unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if unsafe { libc::unlinkat(directory.as_raw_fd(), name.as_ptr(), 0) } == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
-/// `flock`, never waiting: whether the lock was got.
+/// `flock` without waiting. Returns whether the lock was taken.
 pub(crate) fn lock_file(file: &File, exclusive: bool) -> io::Result<bool> {
     let operation = if exclusive { libc::LOCK_EX } else { libc::LOCK_SH };
     loop {
@@ -116,7 +134,8 @@ pub(crate) fn lock_file(file: &File, exclusive: bool) -> io::Result<bool> {
     }
 }
 
-/// `F_OFD_SETLK` on the first byte, never waiting: whether the lock was got, or given back. It belongs to the open file, and ends with it.
+/// `F_OFD_SETLK` on the first byte, without waiting. Returns whether the lock was taken or released. The lock
+/// belongs to the open file and ends with it.
 pub(crate) fn lock_first_byte(file: &File, take: bool) -> io::Result<bool> {
     // SAFETY: all zeros is a valid `flock`: from the beginning of the file, no owner.
     let mut range: libc::flock = unsafe { std::mem::zeroed() };
@@ -137,24 +156,33 @@ pub(crate) fn lock_first_byte(file: &File, take: bool) -> io::Result<bool> {
     }
 }
 
-/// `fallocate` of a file that had its length already. One that cannot have holes cannot be filled either: that is no error.
+/// `fallocate` of a file that has its length already. `Unsupported` is no error here: such a file system has
+/// no holes.
 pub(crate) fn fill_holes(file: &File, length: u64) -> io::Result<()> {
-    reserve(file, length).or_else(|error| if error.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(error) })
+    reserve(file, length)
+        .or_else(|error| if error.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(error) })
 }
 
-/// `fallocate`: the bytes are really there, so that touching them cannot be SIGBUS.
+/// `fallocate`: reserves the bytes, so that touching them cannot be SIGBUS.
 pub(crate) fn reserve(file: &File, length: u64) -> io::Result<()> {
     in_pieces(length, |start, bytes| {
         let too_large = |_| io::Error::from(io::ErrorKind::FileTooLarge);
-        let (start, bytes) = (i64::try_from(start).map_err(too_large)?, i64::try_from(bytes).map_err(too_large)?);
+        let (start, bytes) =
+            (i64::try_from(start).map_err(too_large)?, i64::try_from(bytes).map_err(too_large)?);
         // SAFETY: an open descriptor.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, start, bytes) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, start, bytes) } == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     })
 }
 
-/// Does something from 0 to `length`, as far as possible in one piece. On some kernels a signal interrupts `fallocate` and undoes what it had done: where
-/// signals come more often than a piece takes (a profiler's, a timer's), it has to be smaller. After a thousand interruptions of one small piece it is an error rather than
-/// a hang.
+/// Calls `act` for the bytes from 0 to `length`, in one piece if possible.
+///
+/// On some kernels a signal interrupts `fallocate` and undoes what it has done. If signals (of a profiler, of
+/// a timer) come more often than a piece takes, the pieces must be smaller. After a thousand interruptions of
+/// one small piece this is an error, not a hang.
 fn in_pieces(length: u64, mut act: impl FnMut(u64, u64) -> io::Result<()>) -> io::Result<()> {
     const SMALL: u64 = 1 << 16;
     let (mut done, mut piece, mut interrupted) = (0, length, 0);
@@ -162,7 +190,9 @@ fn in_pieces(length: u64, mut act: impl FnMut(u64, u64) -> io::Result<()>) -> io
         let bytes = piece.min(length - done);
         match act(done, bytes) {
             Ok(()) => (done, interrupted) = (done + bytes, 0),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted && (bytes > SMALL || interrupted < 1000) => {
+            Err(error)
+                if error.kind() == io::ErrorKind::Interrupted && (bytes > SMALL || interrupted < 1000) =>
+            {
                 interrupted += 1;
                 piece = (piece / 2).max(SMALL);
             }
@@ -172,7 +202,8 @@ fn in_pieces(length: u64, mut act: impl FnMut(u64, u64) -> io::Result<()>) -> io
     Ok(())
 }
 
-/// What `MADV_POPULATE_WRITE` means by its errors: `EFAULT` where a touch would have been SIGBUS, for want of room; `EINVAL` before Linux 5.14.
+/// Translates errors of `MADV_POPULATE_WRITE`: `EFAULT` where a store would be SIGBUS for lack of space,
+/// `EINVAL` before Linux 5.14.
 pub(crate) fn populate_error(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EFAULT) => io::ErrorKind::StorageFull.into(),
@@ -181,11 +212,12 @@ pub(crate) fn populate_error(error: io::Error) -> io::Error {
     }
 }
 
-/// `MADV_POPULATE_WRITE` on memory of the user's: what would be SIGBUS at a touch is an error here. Where the kernel does not know it, nothing is done.
+/// `MADV_POPULATE_WRITE` on caller-provided memory: an error where a store would be SIGBUS. Does nothing if
+/// the kernel does not know it.
 pub(crate) fn touch(start: *mut u8, length: usize) -> io::Result<()> {
     let page = start.map_addr(|address| address / page_size() * page_size());
     let length = start.addr() - page.addr() + length;
-    // SAFETY: contents stay as they are; the kernel checks the addresses.
+    // SAFETY: the contents stay as they are; the kernel checks the addresses.
     if unsafe { libc::madvise(page.cast(), length, libc::MADV_POPULATE_WRITE) } == 0 {
         return Ok(());
     }
@@ -193,9 +225,9 @@ pub(crate) fn touch(start: *mut u8, length: usize) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(error) }
 }
 
-/// Bytes of a page.
+/// Returns the bytes of a page.
 pub(crate) fn page_size() -> usize {
-    // SAFETY: a question without arguments that matter.
+    // SAFETY: no pointers.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
@@ -203,7 +235,7 @@ fn owned(descriptor: i32) -> io::Result<File> {
     if descriptor < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: a descriptor that was just opened and that nobody else knows.
+    // SAFETY: a descriptor that was just opened, and that nothing else uses.
     Ok(unsafe { File::from_raw_fd(descriptor) })
 }
 

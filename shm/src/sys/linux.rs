@@ -3,9 +3,18 @@
 
 use std::io;
 
-use crate::error::ErrorKind;
+/// What an error means for which `io::ErrorKind` has no stable name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OsError {
+    /// The process or the system has too many open files.
+    TooManyFiles,
+    /// A symbolic link where none is followed, or no directory where one must be.
+    WrongPath,
+    /// A directory or a socket where a file must be.
+    WrongFileType,
+}
 
-/// Seconds since the machine started, sleep included: the same clock for all processes of the machine.
+/// Seconds since the machine started, including sleep. All processes of the machine see the same clock.
 pub(crate) fn boot_seconds() -> u64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec.
@@ -15,7 +24,7 @@ pub(crate) fn boot_seconds() -> u64 {
 
 pub(crate) fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0_u8; N];
-    // SAFETY: the buffer has N bytes; up to 256 are never cut short.
+    // SAFETY: the buffer has N bytes; the kernel never cuts requests of up to 256 bytes short.
     let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
     if usize::try_from(got) == Ok(N) { Ok(bytes) } else { Err(io::Error::last_os_error()) }
 }
@@ -25,14 +34,11 @@ pub(crate) fn effective_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// What an errno means that `io::ErrorKind` has no stable name for.
-pub(crate) fn kind_of(error: &io::Error) -> Option<ErrorKind> {
+pub(crate) fn classify(error: &io::Error) -> Option<OsError> {
     match error.raw_os_error()? {
-        libc::EMFILE | libc::ENFILE => Some(ErrorKind::Exhausted),
-        // A symbolic link, or something else, where we go through no such thing.
-        libc::ELOOP | libc::ENOTDIR => Some(ErrorKind::Denied),
-        // A directory or a socket where a file of ours should be.
-        libc::EISDIR | libc::ENXIO => Some(ErrorKind::Corrupt),
+        libc::EMFILE | libc::ENFILE => Some(OsError::TooManyFiles),
+        libc::ELOOP | libc::ENOTDIR => Some(OsError::WrongPath),
+        libc::EISDIR | libc::ENXIO => Some(OsError::WrongFileType),
         _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! What the tests of this crate share.
 #![allow(dead_code, reason = "each test program uses some of it")]
-#![allow(clippy::print_stderr, clippy::exit, reason = "a watchdog barks and bites")]
+#![allow(clippy::print_stderr, clippy::exit, reason = "the watchdog prints and exits")]
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,47 +12,47 @@ use std::time::Duration;
 
 use multiproc_shm::{Namespace, Options};
 
-/// Any error, in a test.
+/// The result of a test, with any error.
 pub(crate) type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// Longer than any test takes on any machine.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-/// Ends the whole program if the test takes longer than anything here can take.
+/// Ends the whole program if the test takes longer than `LONG`.
 #[must_use]
 pub(crate) fn watchdog() -> impl Drop {
-    struct Leash(Option<mpsc::Sender<()>>);
-    impl Drop for Leash {
+    struct Running(Option<mpsc::Sender<()>>);
+    impl Drop for Running {
         fn drop(&mut self) {
             self.0.take();
         }
     }
-    let (leash, held) = mpsc::channel();
+    let (running, ended) = mpsc::channel();
     let name = thread::current().name().unwrap_or_default().to_owned();
     thread::spawn(move || {
-        if let Err(RecvTimeoutError::Timeout) = held.recv_timeout(LONG) {
-            // Not by `eprintln!`, which libtest would keep for itself.
+        if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(LONG) {
+            // Not by `eprintln!`, which libtest captures.
             let _ = writeln!(io::stderr(), "{name} hangs");
             std::process::exit(9);
         }
     });
-    Leash(Some(leash))
+    Running(Some(running))
 }
 
-/// Looks again and again; the watchdog ends it if it never comes true.
-pub(crate) fn wait_until(mut true_at_last: impl FnMut() -> bool) {
-    while !true_at_last() {
+/// Polls until the condition is true. The watchdog ends a test whose condition never is.
+pub(crate) fn wait_until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
         thread::yield_now();
     }
 }
 
-/// A name that no other test has, in this run or another one.
+/// Returns a name that no other test has, in this run or another one.
 pub(crate) fn unique(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("test-{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A namespace of the test's own, gone afterwards with all that is in it.
+/// A namespace of the test's own. Dropping it removes it with its contents.
 #[derive(Debug)]
 pub(crate) struct Space {
     namespace: Namespace,
@@ -68,12 +68,12 @@ impl Space {
         &self.namespace
     }
 
-    /// How an object in it is made or found.
+    /// Options for objects in it.
     pub(crate) fn options(&self) -> Options {
         Options::new().namespace(&self.namespace)
     }
 
-    /// A path in it.
+    /// The path of a file in it.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.namespace.path().join(name)
     }
@@ -81,7 +81,8 @@ impl Space {
     /// The file names in it.
     pub(crate) fn entries(&self) -> Vec<String> {
         let entries = fs::read_dir(self.namespace.path()).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort();
         names
     }

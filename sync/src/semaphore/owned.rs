@@ -1,5 +1,5 @@
-//! [`OwnedPermit`]: a permit that belongs to a process, and the verbs that take one.
-#![allow(unsafe_code, reason = "a permit that is kept for the process: its mapping lives as long as the guard")]
+//! [`OwnedPermit`]: a permit that belongs to a process, and the functions that take one.
+#![allow(unsafe_code, reason = "a permit's lock is handed to the process, and stays mapped")]
 
 use std::fmt;
 use std::time::Duration;
@@ -7,12 +7,15 @@ use std::time::Duration;
 use multiproc_robust::{AcquireError, Deadline, Death, LockError, ProcessOwned};
 
 use super::{Permit, Semaphore};
+use crate::timeout::unless_timed_out;
 
 impl Semaphore {
-    /// Takes a permit that belongs to this process, and not to this thread, waiting as long as it takes.
+    /// Takes a permit that belongs to this process, not to this thread, waiting as long as necessary.
     ///
-    /// It may be given to another thread, stored, and dropped anywhere in this process; it comes back when it is dropped, when the process ends, or calls `exec`. A thread that ends keeps nothing from it. It
-    /// costs four to five times what [`acquire`](Self::acquire) does. The first one in a process starts a thread, which sleeps as long as the process lives.
+    /// The permit may be given to another thread, stored, and dropped anywhere in this process. It is given
+    /// back when it is dropped, or when the process ends or calls `exec`; the end of a thread does not give
+    /// it back. It costs four to five times as much as [`acquire`](Self::acquire). The first one in a process
+    /// starts the owner thread, which sleeps as long as the process lives.
     ///
     /// ```
     /// # use multiproc_sync::Semaphore;
@@ -26,7 +29,8 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`acquire`](Self::acquire), or that thread could not be started. What the process holds already is no error: another thread may give it back.
+    /// Returns [`LockError`] as [`acquire`](Self::acquire) does, or if the owner thread could not be started.
+    /// It is no error if the process holds all the permits already: another thread may give one back.
     pub fn acquire_owned(&self) -> Result<OwnedPermit, LockError> {
         self.acquire_owned_until(Deadline::NEVER).map_err(|cause| self.error(cause))
     }
@@ -35,95 +39,116 @@ impl Semaphore {
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`acquire_owned`](Self::acquire_owned).
+    /// Returns [`LockError`] as [`acquire_owned`](Self::acquire_owned) does.
     pub fn try_acquire_owned(&self) -> Result<Option<OwnedPermit>, LockError> {
         self.acquire_owned_timeout(Duration::ZERO)
     }
 
-    /// Takes a permit for this process, waiting at most this long; `None` if that was not enough.
+    /// Takes a permit for this process, waiting at most `timeout`; returns `None` if none was free by then.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`acquire_owned`](Self::acquire_owned).
+    /// Returns [`LockError`] as [`acquire_owned`](Self::acquire_owned) does.
     pub fn acquire_owned_timeout(&self, timeout: Duration) -> Result<Option<OwnedPermit>, LockError> {
-        self.unless_late(self.acquire_owned_until(Deadline::after(timeout)))
+        unless_timed_out(self.acquire_owned_until(Deadline::after(timeout)), |cause| self.error(cause))
     }
 
-    /// Takes so many permits for this process at once, as [`acquire_many`](Self::acquire_many) does for a thread.
+    /// Takes `count` permits for this process, as [`acquire_many`](Self::acquire_many) does for a thread.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`acquire_owned`](Self::acquire_owned), or there are not so many permits. None is taken then.
+    /// Returns [`LockError`] as [`acquire_owned`](Self::acquire_owned) does, or if the semaphore has fewer
+    /// than `count` permits. No permit is taken then.
     pub fn acquire_many_owned(&self, count: usize) -> Result<Vec<OwnedPermit>, LockError> {
         self.acquire_many_owned_until(count, Deadline::NEVER).map_err(|cause| self.error(cause))
     }
 
-    /// Takes so many permits for this process if they are free, and nobody is waiting.
+    /// Takes `count` permits for this process if so many are free and no thread waits.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`acquire_many_owned`](Self::acquire_many_owned).
+    /// Returns [`LockError`] as [`acquire_many_owned`](Self::acquire_many_owned) does.
     pub fn try_acquire_many_owned(&self, count: usize) -> Result<Option<Vec<OwnedPermit>>, LockError> {
         self.acquire_many_owned_timeout(count, Duration::ZERO)
     }
 
-    /// Takes so many permits for this process, waiting at most this long; `None`, and none taken, if that was not enough.
+    /// Takes `count` permits for this process, waiting at most `timeout`; returns `None`, and takes none, if
+    /// that was not enough.
     ///
     /// # Errors
     ///
-    /// [`LockError`], as [`acquire_many_owned`](Self::acquire_many_owned).
-    pub fn acquire_many_owned_timeout(&self, count: usize, timeout: Duration) -> Result<Option<Vec<OwnedPermit>>, LockError> {
-        self.unless_late(self.acquire_many_owned_until(count, Deadline::after(timeout)))
+    /// Returns [`LockError`] as [`acquire_many_owned`](Self::acquire_many_owned) does.
+    pub fn acquire_many_owned_timeout(
+        &self,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<Option<Vec<OwnedPermit>>, LockError> {
+        unless_timed_out(self.acquire_many_owned_until(count, Deadline::after(timeout)), |cause| {
+            self.error(cause)
+        })
     }
 
     fn acquire_owned_until(&self, deadline: Deadline) -> Result<OwnedPermit, AcquireError> {
         ProcessOwned::ready()?;
-        self.owned(self.acquire_until(deadline)?)
+        self.transfer_to_process(self.acquire_until(deadline)?)
     }
 
-    fn acquire_many_owned_until(&self, count: usize, deadline: Deadline) -> Result<Vec<OwnedPermit>, AcquireError> {
+    fn acquire_many_owned_until(
+        &self,
+        count: usize,
+        deadline: Deadline,
+    ) -> Result<Vec<OwnedPermit>, AcquireError> {
         ProcessOwned::ready()?;
-        // An error drops what was handed over, and what was not.
-        self.acquire_many_until(count, deadline)?.into_iter().map(|permit| self.owned(permit)).collect()
+        // On an error the permits that were handed over are dropped, and so are the others.
+        self.acquire_many_until(count, deadline)?
+            .into_iter()
+            .map(|permit| self.transfer_to_process(permit))
+            .collect()
     }
 
-    /// Hands a permit of this thread over to its process.
-    fn owned(&self, permit: Permit<'_>) -> Result<OwnedPermit, AcquireError> {
-        // CRASH: the thread's or the process's, which die together.
-        // SAFETY: the new guard has a handle of its own, so the mapping lives as long as the guard; if that is leaked, so is the handle.
-        let kept = unsafe { self.locks()[permit.at].transfer_to_process() }?;
-        let owned = OwnedPermit { semaphore: self.clone(), at: permit.at, died: permit.died, kept };
+    /// Transfers a permit of this thread to its process.
+    fn transfer_to_process(&self, permit: Permit<'_>) -> Result<OwnedPermit, AcquireError> {
+        // CRASH: the permit belongs to the thread or to the process, which die together.
+        // SAFETY: the new guard has a handle of its own, so the mapping lives as long as the guard; a leaked
+        // guard leaks the handle with it.
+        let transferred = unsafe { self.locks()[permit.at].transfer_to_process() }?;
+        let owned =
+            OwnedPermit { semaphore: self.clone(), at: permit.at, died: permit.died, owned: transferred };
         std::mem::forget(permit);
         Ok(owned)
     }
 }
 
-/// One permit, held by this process until dropped: in whatever thread that is.
+/// A permit of a [`Semaphore`], held by this process until any of its threads drops it.
 ///
 /// # When the process dies
 ///
-/// The permit is free again at once; also when the process calls `exec`, and not when the thread ends that took it. (A process that is killed loses its threads one after the other; in that instant the
-/// permit may be another's before the last of them has stopped.) A copy that a `fork` made owns nothing: dropping it in the child does nothing.
-#[must_use = "if unused, the permit goes back at once"]
+/// The permit is free again at once. The same holds if the process calls `exec`, but not if the thread ends
+/// that took the permit. (The threads of a killed process do not end in the same instant. Another process may
+/// get the permit before the last of them has stopped.) A guard that `fork` has copied owns nothing: dropping
+/// it in the child does nothing.
+#[must_use = "if unused, the permit is given back at once"]
 pub struct OwnedPermit {
     semaphore: Semaphore,
     at: usize,
     died: Option<Death>,
-    kept: ProcessOwned,
+    owned: ProcessOwned,
 }
 
 impl OwnedPermit {
-    /// Who held this very permit before and died; what it stands for may be in need of care.
+    /// Returns the death of this permit's previous owner, if it died while it held the permit.
+    ///
+    /// What the permit stands for may then need repair.
     pub fn previous_owner_died(this: &Self) -> Option<Death> {
         this.died
     }
 
-    /// Which of the permits it is, from 0: nobody else has this one.
+    /// Returns which of the permits this is, from 0. No other owner has this number at the same time.
     pub fn number(this: &Self) -> usize {
         this.at
     }
 
-    /// The semaphore that it is of.
+    /// Returns the semaphore of this permit.
     pub fn semaphore(this: &Self) -> &Semaphore {
         &this.semaphore
     }
@@ -132,7 +157,7 @@ impl OwnedPermit {
 impl Drop for OwnedPermit {
     fn drop(&mut self) {
         if let Some(permit) = self.semaphore.locks().get(self.at) {
-            permit.release_process_owned(self.kept);
+            permit.release_process_owned(self.owned);
         }
     }
 }

@@ -1,169 +1,109 @@
-//! Slots: which are in use, and their areas.
-#![allow(unsafe_code, reason = "takes slots, whose mapping the handle keeps")]
+//! Filling leases: a free claim, and the area for the job's bytes.
 
 use std::cell::Cell;
-use std::sync::atomic::{Ordering::Relaxed, Ordering::Release, Ordering::SeqCst};
+use std::sync::atomic::Ordering::Relaxed;
 
-use multiproc_robust::planted_bugs::{Bug, is_planted};
-use multiproc_robust::{Acquired, RobustLock};
+use multiproc_ring::Refusal;
+use multiproc_robust::{Acquired, low};
 use multiproc_shm::copy;
 
-use super::{AGAIN, DELIVERIES, FREE, JobView, LENGTH, OUT, STATE};
-use crate::counters::JobCounters;
-use crate::jobs::block::{Jobs, Leases, MAX_LEASES};
-use multiproc_ring::{Counters, Refusal};
+use super::{FREE, JobEnd, JobView, claim};
+use crate::jobs::block::Jobs;
+use crate::jobs::words::MAX_LEASES;
 
-/// Words for which a slot's area gets memory at a time, and words that it keeps between jobs.
+/// Words for which an area gets memory at a time.
 const STEP: usize = 512;
+/// Words of which an area keeps the memory between jobs.
 const KEPT: u32 = 1 << 17;
 
-impl<M: Jobs> JobView<'_, M> {
-    pub(super) fn leases(&self) -> &Leases {
-        self.memory.leases()
-    }
+/// In the word of deliveries: where the count begins of how often any job was handed out again from this
+/// lease.
+const AGAIN: u32 = 24;
+pub(super) const MAX_DELIVERIES: u32 = (1 << AGAIN) - 1;
 
-    pub(super) fn slot(&self, slot: usize) -> &RobustLock {
-        &self.memory.leases().slots[slot]
-    }
+/// How often the job was handed out.
+pub(super) fn deliveries_of(word: u64) -> u32 {
+    low(word) & MAX_DELIVERIES
+}
 
-    pub(super) fn used(self) -> usize {
-        (self.leases().used.load(SeqCst) as usize).min(MAX_LEASES)
-    }
+/// How often any job was handed out again from this lease.
+pub(super) fn again_of(word: u64) -> u64 {
+    word >> AGAIN
+}
 
-    pub(super) fn state(self, slot: usize) -> u64 {
-        self.slot(slot).guarded[STATE].load(SeqCst)
-    }
+/// The word of deliveries after a delivery.
+pub(super) fn counted(before: u64, again: u64, deliveries: u32) -> u64 {
+    (again_of(before) + again) << AGAIN | u64::from(deliveries)
+}
 
-    pub(super) fn set_state(self, slot: usize, state: u64) {
-        // ORDER: Release; pairs with the load in `state`: who finds a job out, or back, finds its bytes, its length and its deliveries.
-        self.slot(slot).guarded[STATE].store(state, Release);
-    }
-
-    pub(super) fn states(self) -> impl Iterator<Item = u64> {
-        (0..self.used()).map(move |slot| self.state(slot))
-    }
-
-    /// With the consumers' lock: takes the lock of a free slot; `None` if all are in use.
-    pub(super) fn claim(self) -> Result<Option<usize>, Refusal> {
+impl<M: Jobs> JobEnd<'_, M> {
+    /// Takes the claim of a free lease; `None` if all are in use.
+    pub(super) fn claim_free(self) -> Result<Option<usize>, Refusal> {
         thread_local! {
             static LAST: Cell<usize> = const { Cell::new(0) };
         }
         let used = self.used();
         let last = LAST.get();
-        for slot in (last < used).then_some(last).into_iter().chain(0..used) {
-            let lock = self.slot(slot);
-            if self.state(slot) != FREE || lock.is_held() {
+        for number in (last < used).then_some(last).into_iter().chain(0..used) {
+            if self.state(number) != FREE || self.lock(number).is_held() {
                 continue;
             }
-            // SAFETY: as in `lease_again`.
-            if let Some(how) = unsafe { lock.claim() }.map_err(Refusal::Lock)? {
+            if let Some(how) = claim(self.lock(number))? {
                 if how != Acquired::Clean {
                     // As in `lease_again`.
-                    self.ring().producers.advance();
+                    self.ring().producers().advance();
                 }
-                LAST.set(slot);
-                return Ok(Some(slot));
+                LAST.set(number);
+                return Ok(Some(number));
             }
         }
         if used == MAX_LEASES {
             return Ok(None);
         }
-        // ORDER: SeqCst; pairs with the second look at `used` of one who has counted himself as a sleeper.
-        self.leases().used.fetch_add(1, SeqCst);
-        // Those who sleep do not watch this one. CRASH: counted, and nobody told: whoever takes the consumers' lock next tells them.
-        self.tell_everybody();
+        // ORDER: SeqCst pairs with the look at `used` of a thread that has counted itself as parked.
+        self.claims().raise_used(used + 1);
+        // Parked threads do not watch this one.
+        // CRASH: counted, but no thread is notified: the next owner of the consumers' lock notifies them.
+        self.notify_everyone_of_jobs();
         LAST.set(used);
-        // SAFETY: as above.
-        let taken = unsafe { self.slot(used).claim() }.map_err(Refusal::Lock)?;
-        Ok(taken.map(|_| used))
+        Ok(claim(self.lock(used))?.map(|_| used))
     }
 
-    /// With the slot's lock, and `FREE`: the job's bytes, and how often it was handed out.
-    pub(super) fn fill_slot(self, slot: usize, message: &[u8], deliveries: u32) -> Result<(), Refusal> {
-        let (words, filled) = (copy::words(message.len()), self.slot_words(slot));
+    /// With the claim of a `FREE` lease: writes the job's bytes, and how often it was handed out.
+    pub(super) fn fill(self, number: usize, message: &[u8], deliveries: u32) -> Result<(), Refusal> {
+        let (words, filled) = (copy::words(message.len()), self.words_with_memory(number));
         if words > self.memory.area_words() {
             return Err(Refusal::Corrupt);
         }
         if words > filled {
             let wanted = words.next_multiple_of(STEP).min(self.memory.area_words());
-            self.memory.populate_area(slot, half(filled)..half(wanted)).map_err(|_| Refusal::NoSpace)?;
-            // CRASH: memory, not noted: once more.
-            self.leases().notes[slot].filled.store(half(wanted), Relaxed);
+            self.memory.populate_area(number, half(filled)..half(wanted)).map_err(|_| Refusal::NoSpace)?;
+            // CRASH: memory, not noted: it is set aside once more.
+            self.notes(number).filled.store(half(wanted), Relaxed);
         }
-        self.memory.write(slot, message);
-        let lock = self.slot(slot);
-        lock.guarded[LENGTH].store(message.len() as u64, Relaxed);
-        let again = lock.guarded[DELIVERIES].load(Relaxed) >> AGAIN;
-        lock.guarded[DELIVERIES].store(again << AGAIN | u64::from(deliveries), Relaxed);
+        self.memory.write(number, message);
+        let lease = self.words(number);
+        lease.length.store(message.len() as u64, Relaxed);
+        lease.deliveries.store(counted(lease.deliveries.load(Relaxed), 0, deliveries), Relaxed);
         Ok(())
     }
+}
 
-    pub(super) fn slot_words(self, slot: usize) -> usize {
-        (self.leases().notes[slot].filled.load(Relaxed) as usize).min(self.memory.area_words())
+impl<M: Jobs> JobView<'_, M> {
+    /// Words of the area that have memory.
+    pub(super) fn words_with_memory(self, number: usize) -> usize {
+        (self.notes(number).filled.load(Relaxed) as usize).min(self.memory.area_words())
     }
 
-    /// With the slot's lock: gives back what a long job has needed.
-    pub(super) fn shrink(self, slot: usize) {
-        let filled = &self.leases().notes[slot].filled;
+    /// With the claim: gives back the memory that a long job has needed.
+    pub(super) fn shrink(self, number: usize) {
+        let filled = &self.notes(number).filled;
         let words = filled.load(Relaxed);
         if words > KEPT {
-            // CRASH: noted as gone before it goes, so nobody counts on it.
+            // CRASH: noted as gone before it goes, so no thread counts on it.
             filled.store(KEPT, Relaxed);
-            self.memory.give_back_area(slot, KEPT..words);
+            self.memory.give_back_area(number, KEPT..words);
         }
-    }
-
-    /// Whether the job in this slot came back; without the consumers' lock it may be out again by now. A death on the way into the slot or out of it counts, too: whoever takes the consumers' lock finds out.
-    pub(super) fn is_back(self, slot: usize) -> bool {
-        // ORDER: the lock first: who has done a job makes the slot free before it gives the lock back.
-        !self.slot(slot).is_held_now()
-            && match self.state(slot) {
-                FREE => false,
-                OUT => true,
-                _ => !is_planted(Bug::HalfMovedUnseen),
-            }
-    }
-
-    /// Whether somebody has died on the way into a slot or out of it, and nobody has found out yet.
-    pub(super) fn is_half_moved(self) -> bool {
-        (0..self.used()).any(|slot| self.is_back(slot) && self.state(slot) > OUT)
-    }
-
-    /// Whether there is no job in this slot, read in one order with what its holder does next.
-    pub(super) fn is_free(self, slot: usize) -> bool {
-        // ORDER: the lock's word first, SeqCst: either this sees that the holder has released it, and with that its `FREE`, or the holder, who looks for those who wait after the release, sees us.
-        let _ = self.slot(slot).is_held_now();
-        self.state(slot) == FREE
-    }
-
-    pub(super) fn has_slot(self) -> bool {
-        self.used() < MAX_LEASES || (0..self.used()).any(|slot| !self.slot(slot).is_held_now() && self.state(slot) == FREE)
-    }
-
-    /// Notes that the job in this slot is this thread's without anything that would give it back.
-    pub(crate) fn note_taken(self, slot: usize) {
-        let number = self.leases().taken.fetch_add(1, Relaxed) + 1;
-        self.leases().notes[slot].taken.store(number, Relaxed);
-    }
-
-    /// The slot that this thread took first, of those that it has noted so.
-    pub(crate) fn first_taken(self) -> Option<usize> {
-        let taken = |slot: usize| self.leases().notes[slot].taken.load(Relaxed);
-        let mine = (0..self.used()).filter(|slot| taken(*slot) != 0 && self.slot(*slot).is_held_by_this_thread());
-        mine.min_by_key(|slot| taken(*slot))
-    }
-
-    /// What has gone through.
-    pub(crate) fn job_counters(self) -> JobCounters {
-        let Counters { puts, gets, bytes, put_sleeps, get_sleeps, deaths, .. } = self.counters();
-        let again = |slot: usize| self.slot(slot).guarded[DELIVERIES].load(Relaxed) >> AGAIN;
-        let redelivered = (0..self.used()).map(again).fold(0, u64::wrapping_add);
-        JobCounters { puts, gets, redelivered, dead_lettered: self.dead_lettered(), bytes, put_sleeps, get_sleeps, deaths }
-    }
-
-    /// Jobs that are out now.
-    pub(crate) fn leased(self) -> usize {
-        (0..self.used()).filter(|slot| self.slot(*slot).is_held_now() && self.state(*slot) != FREE).count()
     }
 }
 

@@ -94,11 +94,23 @@ impl<M: Memory> ProducerEnd<'_, M> {
         self.append_afar(tail, need, message, may_grow())
     }
 
-    /// Whether a record of this many words fits at the tail, where there is memory.
+    /// Whether a record of this many words fits at the tail.
     #[inline(always)]
     fn fits(self, tail: Cursor, need: u32) -> bool {
-        let fits = |head| self.log().sizes.fits(tail, head, || self.jumped(), self.end(), need);
-        fits(self.seen_head()) || fits(self.see_head())
+        self.fits_behind(self.seen_head(), tail, need) || self.fits_now(tail, need)
+    }
+
+    #[inline(always)]
+    fn fits_behind(self, head: Cursor, tail: Cursor, need: u32) -> bool {
+        self.log().sizes.fits(tail, head, || self.jumped(), self.end(), need)
+    }
+
+    /// The same, behind the head as it is now. By value and apart: what a call needs in memory is written
+    /// before the lock is taken.
+    #[cold]
+    #[inline(never)]
+    fn fits_now(self, tail: Cursor, need: u32) -> bool {
+        self.fits_behind(self.see_head(), tail, need)
     }
 
     /// The head as a producer last read it.

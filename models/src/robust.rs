@@ -127,9 +127,14 @@ impl<X: Copy, P: Copy, const N: usize, const W: usize> State<X, P, N, W> {
         self.hands[me].set_fresh(word, true);
     }
 
+    /// Whether a word that a dead process has left is as it was when it was looked at.
+    pub(crate) fn is_as_looked_at(&self, me: usize, word: usize) -> bool {
+        self.hands[me].is_fresh(word) && self.words[word].is_dead()
+    }
+
     /// Clears the death of a word's owner (`OD`), if it is still the word that was looked at.
     pub(crate) fn clear_death(&mut self, me: usize, word: usize) {
-        if self.hands[me].is_fresh(word) && self.words[word].is_dead() {
+        if self.is_as_looked_at(me, word) {
             self.advance(word);
             self.words[word].0 &= !Low::OD;
         }

@@ -101,7 +101,7 @@ impl<M: Memory> View<'_, M> {
         // CRASH: a free claim. A thread that noted it before, and is about to sleep, compares another word
         // last, which has advanced: so it looks again. Should this process die in the claim, too, the claim
         // looks as it did, but that word does not.
-        if claim.acknowledge_death(|_| ()) {
+        if claim.acknowledge_death(|| (), |_, ()| ()) {
             self.advance_both();
         }
         // SAFETY: the process that owns the claim keeps a handle, also if that is leaked.

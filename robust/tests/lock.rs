@@ -3,7 +3,7 @@
 
 mod common;
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -208,6 +208,31 @@ fn locks_can_be_released_in_any_order() {
 /// Shuffles, the same way each time.
 fn shuffle(order: &mut [usize]) {
     order.sort_by_key(|at| at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20);
+}
+
+/// What a dead owner left is not what its next owner wrote, though that one comes in the midst of the look.
+#[test]
+fn death_is_not_acknowledged_with_words_of_the_next_owner() {
+    let [lock] = locks(1) else { unreachable!("one lock") };
+    let owner = thread::spawn(move || {
+        assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean));
+        lock.guarded[0].store(1, SeqCst);
+    });
+    owner.join().expect("no panic");
+    let read = || {
+        assert!(matches!(take(lock, Deadline::NOW), Ok(Acquired::OwnerDied(_))));
+        lock.guarded[0].store(2, SeqCst);
+        lock.guarded[0].load(SeqCst)
+    };
+    assert!(!lock.acknowledge_death(read, |_, word| panic!("acknowledged with {word}")));
+    assert!(lock.release());
+    // Without a new owner it is acknowledged, once.
+    let owner = thread::spawn(move || assert_eq!(take(lock, Deadline::NEVER), Ok(Acquired::Clean)));
+    owner.join().expect("no panic");
+    let mut left = 0;
+    assert!(lock.acknowledge_death(|| lock.guarded[0].load(SeqCst), |_, word| left = word));
+    assert_eq!(left, 2);
+    assert!(!lock.acknowledge_death(|| (), |_, ()| panic!("acknowledged twice")));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! | `Act`, `Release` | `lead`: the action; round + 1, the sense reversed |
 //! | `Watch`, `Late`, `Register` | `await_release`: is it over; the time-out's break; sets `SLEEPERS` |
 //! | `Mark`, `Ready`, `Queue`, `Asleep` | `sleep_watching` ³ |
-//! | `Mend`, `NotifyOthers`, `ClearDeath` | after each sleep, for each lock ⁴ |
+//! | `Mend`, `MendNote`, `MendCheck`, `NotifyOthers`, `ClearDeath` | after each sleep, for each lock ⁴ |
 //! | `Verdict`, `Rise` | the sense; leaves the slot, which wakes no process |
 //! | `Look`, `LookNoter`, `LookWord` | for each slot: what is noted, by which process, its word |
 //! | `Blame`, `Break` | `break_if`: loads and compares, stores the cause; compare-and-swap |
@@ -20,7 +20,8 @@
 //!    whether the state is the same. Compare-and-swap.
 //! 3. `W` on each lock. Is it over? A look for dead participants. Then the kernel compares and queues, the
 //!    round last.
-//! 4. Was it left by a dead process? `break_if` for its note, wakes all; compare-and-swap.
+//! 4. Was it left by a dead process? Which round did that note? Is the lock as it was? `break_if` for the note,
+//!    wakes all; compare-and-swap.
 
 use super::deaths::notify;
 use super::{At, Bug, NO_SLOT, Process, Role, Steps, Turn, Word};
@@ -272,14 +273,29 @@ impl Turn<'_> {
                 let lock = p.done.trailing_ones() as usize;
                 if lock != slot && state.words[lock].is_dead() {
                     state.look_at(me, lock);
-                    (p.at, p.target) = (At::NotifyOthers, u8::try_from(lock).unwrap_or(0));
-                    if lock != self.model.control() {
-                        (p.at, p.back, p.about) = (At::Blame, At::NotifyOthers, state.own.notes[lock]);
-                    }
+                    let reads = if lock == self.model.control() { At::NotifyOthers } else { At::MendNote };
+                    (p.at, p.target) = (reads, u8::try_from(lock).unwrap_or(0));
                 } else {
                     p.done |= 1 << lock;
                 }
                 "was a lock left by a dead process?"
+            }
+            At::MendNote => {
+                p.about = state.own.notes[usize::from(p.target)];
+                (p.at, p.back) = (At::MendCheck, At::NotifyOthers);
+                if self.is(Bug::NoteOfANewOwner) {
+                    p.at = At::Blame;
+                }
+                "which round did it note?"
+            }
+            At::MendCheck => {
+                p.at = At::Blame;
+                if !state.is_as_looked_at(me, p.target.into()) {
+                    state.clear_death(me, p.target.into());
+                    (p.at, p.back, p.about) = (At::Mend, At::Gone, 0);
+                    (p.done, p.target) = (p.done | 1 << p.target, 0);
+                }
+                "is the lock as it was?"
             }
             At::NotifyOthers => {
                 kind = state.wake_all(OTHER);

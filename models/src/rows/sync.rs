@@ -180,6 +180,7 @@ pub(super) fn barriers() -> impl Iterator<Item = Case<Barrier, PROCESSES, WORDS>
         barrier(2, 2, 1, [0, 1], [1, 0, 0]).bug(Bug::NotifiesWhenOver),
         barrier(2, 3, 1, [0, 0], [2, 0, 0]).bug(Bug::SleepsOnDeath),
         barrier(2, 3, 1, [0, 0], [1, 0, 0]).bug(Bug::TakerHides),
+        barrier(2, 3, 1, [0, 0], [1, 0, 0]).bug(Bug::NoteOfANewOwner),
         barrier(2, 2, 1, [0, 0], [1, 0, 0]).bug(Bug::TakerBreaksNothing),
         barrier(2, 2, 1, [0, 0], [1, 0, 0]).bug(Bug::CountsWithoutLook),
         barrier(2, 2, 1, [0, 0], [1, 0, 0]).bug(Bug::CountsBeforeNote),

@@ -24,17 +24,25 @@ impl RobustLock {
         (word & TID == 0 && word & OWNER_DIED != 0).then(|| self.dead_owner())
     }
 
-    /// Runs `deal` and then makes the lock an ordinary free lock, if its owner died and no thread has taken
-    /// it since. Returns false, with nothing done, otherwise.
+    /// Runs `read` and `deal`, and then makes the lock an ordinary free lock, if its owner died and no thread
+    /// has taken it since. Returns false, with no `deal`, otherwise.
     ///
-    /// `deal` must do all that the death asks for, since no thread finds the death afterwards. It may run in
-    /// several threads at once, and again if this thread dies.
-    pub fn acknowledge_death(&self, deal: impl FnOnce(Death)) -> bool {
+    /// `read` reads what the dead owner left. A new owner may overwrite that at any time, so the lock's word is
+    /// looked at once more after it: what `deal` gets was written by the owner that died. `deal` must do all
+    /// that the death asks for, since no thread finds the death afterwards. It may run in several threads at
+    /// once, and again if this thread dies.
+    pub fn acknowledge_death<N>(&self, read: impl FnOnce() -> N, deal: impl FnOnce(Death, N)) -> bool {
         let seen = self.word().load(SeqCst);
         if seen & TID != 0 || seen & OWNER_DIED == 0 {
             return false;
         }
-        deal(self.dead_owner());
+        let (death, left) = (self.dead_owner(), read());
+        // ORDER: SeqCst, after `read`; pairs with a new owner, which takes the word (and advances the epoch)
+        // before it writes anything else. The same word twice: no thread has written in between.
+        if self.word().load(SeqCst) != seen {
+            return false;
+        }
+        deal(death, left);
         // CRASH: dealt with, not acknowledged: another thread deals with it again. The epoch is part of the
         // comparison: if another thread took the lock meanwhile and died, that is another death.
         let _ =

@@ -72,8 +72,8 @@ pub(crate) enum Bug {
     CountsBeforeNote,
     /// A slot's owner word is looked at before what is noted beside it.
     DeathBeforeNote,
-    /// A process that finds a death reads what is noted beside the slot, and does not look whether the slot has
-    /// a new owner by then. (As it was until a sweep under load had found it.)
+    /// A process that finds a death reads what is noted beside the slot, and does not look whether the slot
+    /// has a new owner by then. (As it was until a sweep under load had found it.)
     NoteOfANewOwner,
     /// A participant decides by the state whether it was released: it is not broken.
     NoSense,
@@ -93,7 +93,8 @@ steps! {
         // The last participant.
         Act Release
         // The others.
-        Watch Late Register Mark Ready Queue Asleep Mend MendNote MendCheck NotifyOthers ClearDeath Verdict Rise
+        Watch Late Register Mark Ready Queue Asleep
+        Mend MendNote MendCheck NotifyOthers ClearDeath Verdict Rise
         // A process that finds a dead participant.
         Look LookNoter LookWord Blame Break
         // After each change.

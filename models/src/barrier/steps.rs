@@ -20,8 +20,8 @@
 //!    whether the state is the same. Compare-and-swap.
 //! 3. `W` on each lock. Is it over? A look for dead participants. Then the kernel compares and queues, the
 //!    round last.
-//! 4. Was it left by a dead process? Which round did that note? Is the lock as it was? `break_if` for the note,
-//!    wakes all; compare-and-swap.
+//! 4. Was it left by a dead process? Which round did that note? Is the lock as it was? `break_if` for the
+//!    note, wakes all; compare-and-swap.
 
 use super::deaths::notify;
 use super::{At, Bug, NO_SLOT, Process, Role, Steps, Turn, Word};

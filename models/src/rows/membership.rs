@@ -48,8 +48,8 @@ fn right() -> Vec<Row> {
         members(&[p(1, 1), C, C], [1, 0], [1, 0, 0]).deep(),
         members(&[p(1, 0), C, C, G], [1, 1], [1, 0, 0]).deep(),
         members(&[p(1, 1), C, C, G], [1, 1], [1, 0, 0]).deep(),
-        // One death, left to the liveness poll: a producer raises `used`; before it notifies, another leaves, and
-        // wakes the consumer that knows the new claim already; then the first producer is killed.
+        // One death, left to the liveness poll: a producer raises `used`; before it notifies, another leaves,
+        // and wakes the consumer that knows the new claim already; then the first producer is killed.
         members(&[p(1, 0), p(1, 0), C, C], [2, 0], [1, 0, 0])
             .gap(&["WAITS THOUGH ALL HAVE DISCONNECTED"])
             .deep(),

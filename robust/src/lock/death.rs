@@ -27,10 +27,10 @@ impl RobustLock {
     /// Runs `read` and `deal`, and then makes the lock an ordinary free lock, if its owner died and no thread
     /// has taken it since. Returns false, with no `deal`, otherwise.
     ///
-    /// `read` reads what the dead owner left. A new owner may overwrite that at any time, so the lock's word is
-    /// looked at once more after it: what `deal` gets was written by the owner that died. `deal` must do all
-    /// that the death asks for, since no thread finds the death afterwards. It may run in several threads at
-    /// once, and again if this thread dies.
+    /// `read` reads what the dead owner left. A new owner may overwrite that at any time, so the lock's word
+    /// is looked at once more after it: what `deal` gets was written by the owner that died. `deal` must do
+    /// all that the death asks for, since no thread finds the death afterwards. It may run in several threads
+    /// at once, and again if this thread dies.
     pub fn acknowledge_death<N>(&self, read: impl FnOnce() -> N, deal: impl FnOnce(Death, N)) -> bool {
         let seen = self.word().load(SeqCst);
         if seen & TID != 0 || seen & OWNER_DIED == 0 {

@@ -57,7 +57,7 @@ const BUGS: &[(&str, &str, Hunt)] = &[
 ];
 
 /// The bug that is planted in the model of the lock.
-const MODEL_BUG: &str = "ClearIgnoresAnnounce";
+const MODEL_BUG: &str = "ClearIgnoresEpoch";
 /// Far longer than any hunt takes.
 const LONGEST_HUNT: Duration = Duration::from_secs(300);
 

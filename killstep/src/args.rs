@@ -118,6 +118,13 @@ impl Args {
         self.only.as_ref().is_none_or(|prefix| name.starts_with(prefix.as_str()))
     }
 
+    /// Whether this process sweeps, and does not start workers that do. A driver that runs on one CPU does so
+    /// only then: workers get the CPUs of the process that starts them.
+    #[must_use]
+    pub fn sweeps_itself(&self) -> bool {
+        self.worker || (self.workers.is_none() && self.record_path().is_none())
+    }
+
     /// How much of a mode is wanted.
     pub(crate) fn extent(&self, mode: Mode) -> Extent {
         match self.mode {

@@ -55,8 +55,8 @@ impl Sweep {
     pub fn new(args: Args) -> Self {
         let part = match &args {
             args if args.worker => Part::Worker(Orders::new()),
-            args if args.workers.is_some() || args.record_path().is_some() => Part::Coordinator(Vec::new()),
-            _ => Part::Alone,
+            args if args.sweeps_itself() => Part::Alone,
+            _ => Part::Coordinator(Vec::new()),
         };
         let machine = Machine::new().map_err(|error| error.to_string());
         Self { args, report: Report::default(), machine, headed: false, calls: 0, part }

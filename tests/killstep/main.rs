@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         eprintln!("killstep: {problem}");
         return ExitCode::FAILURE;
     }
-    let namespace = support::OwnNamespace::new();
+    let namespace = support::OwnNamespace::new(args.sweeps_itself());
     if let Ok(bug) = std::env::var("MULTIPROC_PLANTED_BUG") {
         return planted_bugs::one(&bug, &args);
     }

@@ -11,13 +11,16 @@ use multiproc_killstep::{Cells, Fault, Kill, Region};
 pub(crate) struct OwnNamespace(PathBuf);
 
 impl OwnNamespace {
-    pub(crate) fn new() -> Self {
+    /// `sweeps`: whether this process does; else its workers need all of its CPUs.
+    pub(crate) fn new(sweeps: bool) -> Self {
         let directory = PathBuf::from(format!("/dev/shm/multiproc-killstep-{}", std::process::id()));
         // SAFETY: this program has one thread.
         unsafe { std::env::set_var("MULTIPROC_DIR", &directory) };
-        // SAFETY: no arguments.
-        let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0);
-        run_on(cpu..cpu + 1);
+        if sweeps {
+            // SAFETY: no arguments.
+            let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0);
+            run_on(cpu..cpu + 1);
+        }
         // How long to spin is found out once: here, and not in every victim.
         multiproc::robust::spin(multiproc::robust::NO_CPU, 1, 1, || true);
         Self(directory)

@@ -312,7 +312,7 @@ fn waits_on_a_closed_queue_end_with_its_last_job() -> Outcome {
     for waiter in waiters {
         assert_eq!(waiter.join(), Err(GetError::Closed));
     }
-    assert!(begin.elapsed() < Duration::from_millis(900), "by the belt");
+    assert!(begin.elapsed() < Duration::from_millis(900), "by the liveness poll");
     Ok(())
 }
 
@@ -330,7 +330,7 @@ fn get_waits_at_the_maximum_of_leases() -> Outcome {
     let begin = Instant::now();
     jobs.swap_remove(17).done();
     assert_eq!(waiter.join()?, MAX_LEASES);
-    assert!(begin.elapsed() < Duration::from_millis(900), "by the belt");
+    assert!(begin.elapsed() < Duration::from_millis(900), "by the liveness poll");
     drop(jobs);
     assert_eq!(queue.unfinished(), MAX_LEASES);
     Ok(())
@@ -416,7 +416,7 @@ fn waiting_consumer_notices_a_death_at_once() -> Outcome {
         let begin = Instant::now();
         go.wait();
         assert_eq!(waiter.join()?, (7, 2));
-        assert!(begin.elapsed() < Duration::from_millis(900), "by the belt");
+        assert!(begin.elapsed() < Duration::from_millis(900), "by the liveness poll");
         holder.join().unwrap();
     }
     Ok(())

@@ -56,6 +56,8 @@ pub(crate) struct Victim {
     pub(crate) ended: bool,
     /// How often it fell asleep.
     sleeps: u32,
+    /// The most recent step was to wake.
+    woken: bool,
     signal: i32,
     /// The program counter, where the victim stands at an instruction.
     pub(crate) counter: usize,
@@ -97,6 +99,7 @@ impl Victim {
             blocked: false,
             ended: false,
             sleeps: 0,
+            woken: false,
             signal: 0,
             counter: 0,
             entries: HashMap::new(),
@@ -211,9 +214,10 @@ impl Victim {
         std::mem::take(&mut self.helpers)
     }
 
-    /// Waits a moment until none of the peers runs, nor what has released the victim.
-    pub(crate) fn settle_all(&self, guide: &Guide<'_>) {
-        let others: Vec<_> = guide.peers.iter().copied().chain(self.helpers.iter().map(Child::pid)).collect();
+    /// Waits a moment until none of the peers runs; after a sleep, nor what has released the victim from it.
+    pub(crate) fn settle_all(&mut self, guide: &Guide<'_>) {
+        let helper = if std::mem::take(&mut self.woken) { self.helpers.last().map(Child::pid) } else { None };
+        let others: Vec<_> = guide.peers.iter().copied().chain(helper).collect();
         settle(&others);
     }
 
@@ -250,7 +254,7 @@ impl Victim {
         let deadline = Instant::now() + guide.watchdog;
         loop {
             if let Some(status) = self.child.poll_stop()? {
-                self.blocked = false;
+                (self.blocked, self.woken) = (false, true);
                 self.stopped(guide, status)?;
                 return Ok(true);
             }
